@@ -42,12 +42,12 @@ def description() -> str:
     repository = urls.get("Repository", "").rstrip("/")
 
     def absolute(link: re.Match[str]) -> str:
-        picture, text, target = link.groups()
+        picture, label, target = link.groups()
         if re.match(r"[a-z]+:", target):
             return link[0]
         if not repository:
-            return f"*{text}*" if picture else text
-        return f"{picture}[{text}]({repository}/{'raw' if picture else 'blob'}/main/{target})"
+            return f"*{label}*" if picture else label
+        return f"{picture}[{label}]({repository}/{'raw' if picture else 'blob'}/main/{target})"
 
     return LINK.sub(absolute, (ROOT / "README.md").read_text(encoding="utf-8"))
 

@@ -54,21 +54,22 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     if case.flops:
         matrix = torch.ones(side, side, device=device, dtype=DTYPES[case.precision])
         calls["matmul"] = partial(torch.matmul, matrix, matrix)
-    taken = in_turn([*calls.values()], rounds=1 if case.once else rounds, device=device,
-                    warm=not case.once)  # fmt: skip
+    taken = in_turn(
+        [*calls.values()], rounds=1 if case.once else rounds, device=device, warm=not case.once
+    )
     times = dict(zip(calls, taken, strict=True))
     peak = 2 * side**3 / min(times.pop("matmul"))[0] if case.flops else 0.0
     ways: dict[str, dict[str, Any]] = {}
-    for name, found in times.items():
-        clock = [seconds for seconds, _ in found]
+    for name, samples in times.items():
+        clock = [seconds for seconds, _ in samples]
         way = ways[name] = {"minimum": min(clock), "median": median(clock), "maximum": max(clock)}
         if case.flops:
             way["share"] = case.flops / min(clock) / peak
-        if found is not taken[0]:
-            of_rounds = ratios(found, taken[0])
+        if samples is not taken[0]:
+            of_rounds = ratios(samples, taken[0])
             way["ratios"] = [median(of_rounds), min(of_rounds), max(of_rounds)]
             if device.type == "cpu":
-                way["cpu"] = median(ratios(found, taken[0], cpu=True))
+                way["cpu"] = median(ratios(samples, taken[0], cpu=True))
     return {"items": case.items, "unit": case.unit, "ways": ways}
 
 
@@ -77,8 +78,8 @@ def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
 
     def seconds(way: Mapping[str, Any]) -> str:
         low, middle, high = (way[key] for key in ("minimum", "median", "maximum"))
-        text = f"{low:.3g}, {middle:.3g} ({(high - low) / middle:.0%})"
-        return text + f"; {entry['items'] / middle:.3g} {entry['unit']}/s" * bool(entry["unit"])
+        cell = f"{low:.3g}, {middle:.3g} ({(high - low) / middle:.0%})"
+        return cell + f"; {entry['items'] / middle:.3g} {entry['unit']}/s" * bool(entry["unit"])
 
     (_, ours), *peers = entry["ways"].items()
     about = f"{entry['torch']}, {entry['commit']}, {entry['date']}"
@@ -99,11 +100,11 @@ def table(cases: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def page(text: str, results: Path) -> str:
+def page(content: str, results: Path) -> str:
     """Put the tables of all files of a folder into a page, between its two marks."""
     files = [load_json(file) for file in sorted(results.glob("*.json"))]
-    parts = [f"### {one['hardware']}\n\n{table(one['cases'])}\n" for one in files]
-    before, _, rest = text.partition(MARKS[0])
+    parts = [f"### {result['hardware']}\n\n{table(result['cases'])}\n" for result in files]
+    before, _, rest = content.partition(MARKS[0])
     return f"{before}{MARKS[0]}\n{''.join(parts)}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 
@@ -115,9 +116,9 @@ def describe(device: torch.device) -> str:
     return f"{where}, {instructions}, {torch.get_num_threads()} threads"
 
 
-def slug(text: str) -> str:
+def slug(title: str) -> str:
     """Make a file's name of a description, without the memory."""
-    words = re.sub(r"\d+ GiB of memory, |\((?:R|TM)\)", "", text)
+    words = re.sub(r"\d+ GiB of memory, |\((?:R|TM)\)", "", title)
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
@@ -125,12 +126,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_parser(__doc__)
     names = ", ".join(MODULES)
     parser.add_argument("--only", help=f"some of {names}; setup runs only if it is named")
-    for name, text in (("quick", "small sizes, 5 minutes on two cores"), ("trial", "tiny ones")):
-        parser.add_argument(f"--{name}", dest="scale", action="store_const", const=name, help=text)
+    for name, help_text in (
+        ("quick", "small sizes, 5 minutes on two cores"),
+        ("trial", "tiny ones"),
+    ):
+        parser.add_argument(
+            f"--{name}", dest="scale", action="store_const", const=name, help=help_text
+        )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     args, device = parser.parse_args(arguments), here()
-    chosen = args.only.split(",") if args.only else [name for name in MODULES if name != "setup"]
-    if unknown := set(chosen) - MODULES.keys():
+    modules = args.only.split(",") if args.only else [name for name in MODULES if name != "setup"]
+    unknown = set(modules) - MODULES.keys()
+    if unknown:
         parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {names}")
     scale = SCALES[args.scale or ("gpu" if device.type == "cuda" else "full")]
     about = describe(device)
@@ -138,14 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     at = commit(ROOT, without=(RESULTS, PAGE)).removeprefix("commit ")  # which this program writes
     made = {"torch": torch.__version__, "commit": at, "date": datetime.date.today().isoformat()}
     sys.stdout.write(f"{about}\n\n{table({})}")
-    for name in chosen:
+    for name in modules:
         seed_everything(0, purpose="")
         for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
             entry = made | measure(case, device, scale.rounds)
-            known: Any = load_json(file) if file.exists() else {"hardware": about, "cases": {}}
-            known["cases"][case.title] = entry
+            results: Any = load_json(file) if file.exists() else {"hardware": about, "cases": {}}
+            results["cases"][case.title] = entry
             args.output.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(known, indent=1) + "\n")
+            write_text(file, json.dumps(results, indent=1) + "\n")
             sys.stdout.writelines(f"| {' | '.join(row)} |\n" for row in rows(case.title, entry))
             sys.stdout.flush()
             del case

@@ -67,33 +67,40 @@ def annotate(images: int, kinds: int) -> tuple[Entry, list[list[Entry]]]:
 
     def entry(image: int, kind: int, points: NDArray[np.float64]) -> Entry:
         low, high = points.min(0), points.max(0)
-        return {"image_id": image, "category_id": kind, "segmentation": [points.flatten().tolist()],
-                "bbox": [*low.tolist(), *(high - low).tolist()]}  # fmt: skip
+        return {
+            "image_id": image,
+            "category_id": kind,
+            "segmentation": [points.flatten().tolist()],
+            "bbox": [*low.tolist(), *(high - low).tolist()],
+        }
 
     for image in range(1, images + 1):
         objects = [(outline(), int(chance.integers(1, kinds + 1))) for _ in range(OBJECTS)]
         for points, kind in objects:
             label = entry(image, kind, points) | {"id": len(labels) + 1, "iscrowd": 0}
             labels.append(label | {"area": label["bbox"][2] * label["bbox"][3] * 0.7})
-        known = {kind for _, kind in objects}
-        absent = [*({*chance.integers(1, kinds + 1, 3).tolist()} - known)]
+        present = {kind for _, kind in objects}
+        absent = [*({*chance.integers(1, kinds + 1, 3).tolist()} - present)]
         about: Entry = {"id": image, "width": WIDTH, "height": HEIGHT, "coco_url": ""}
         about |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
         entries.append(about)
         detections.append([])
         for number in range(FOUND):
-            if right := number < OBJECTS - 1:
+            right = number < OBJECTS - 1
+            if right:
                 points, kind = objects[number]
             else:
-                points, kind = outline(), sorted(known)[number % len(known)]
+                points, kind = outline(), sorted(present)[number % len(present)]
             points = (points + chance.normal(0, 2, points.shape)).clip(0, edges)
-            found = entry(image, kind, points)
-            rle = mask.frPyObjects(found["segmentation"], HEIGHT, WIDTH)[0]
-            found["segmentation"] = rle | {"counts": rle["counts"].decode()}
+            annotation = entry(image, kind, points)
+            rle = mask.frPyObjects(annotation["segmentation"], HEIGHT, WIDTH)[0]
+            annotation["segmentation"] = rle | {"counts": rle["counts"].decode()}
             score = chance.beta(4, 2) if right else chance.beta(1, 4)
-            detections[-1].append(found | {"score": float(score)})
-    categories = [{"id": kind, "name": f"class {kind}", "frequency": "rcf"[kind % 3]}
-                  for kind in range(1, kinds + 1)]  # fmt: skip
+            detections[-1].append(annotation | {"score": float(score)})
+    categories = [
+        {"id": kind, "name": f"class {kind}", "frequency": "rcf"[kind % 3]}
+        for kind in range(1, kinds + 1)
+    ]
     data = {"images": entries, "annotations": labels, "categories": categories}
     return data | {"info": {}, "licenses": []}, detections
 
@@ -113,14 +120,15 @@ def lvis(scale: Scale, device: torch.device) -> Iterator[Case]:
 def detected(entries: list[Entry]) -> tuple[Entry, Entry]:
     """Make an image's input and output of a detector, whose masks are encoded at once."""
     boxes, scores, kinds, masks = (
-        [one[key] for one in entries] for key in ("bbox", "score", "category_id", "segmentation")
+        [entry[key] for entry in entries]
+        for key in ("bbox", "score", "category_id", "segmentation")
     )
-    found = Instances((HEIGHT, WIDTH), scores=torch.tensor(scores), pred_masks_rle=masks)
+    instances = Instances((HEIGHT, WIDTH), scores=torch.tensor(scores), pred_masks_rle=masks)
     corners = torch.tensor(boxes)
     corners[:, 2:] += corners[:, :2]
-    found.pred_boxes = Boxes(corners)
-    found.pred_classes = torch.tensor(kinds) - 1
-    return {"image_id": entries[0]["image_id"]}, {"instances": found}
+    instances.pred_boxes = Boxes(corners)
+    instances.pred_classes = torch.tensor(kinds) - 1
+    return {"image_id": entries[0]["image_id"]}, {"instances": instances}
 
 
 def _scores(title: str, evaluator: Any, count: int, kinds: int, peer: str) -> Iterator[Case]:
@@ -130,45 +138,55 @@ def _scores(title: str, evaluator: Any, count: int, kinds: int, peer: str) -> It
         file, name = Path(folder, "labels.json"), f"bench_{folder}"
         file.write_text(json.dumps(data))
         MetadataCatalog.get(name).set(
-            json_file=str(file), thing_classes=[one["name"] for one in data["categories"]],
+            json_file=str(file),
+            thing_classes=[category["name"] for category in data["categories"]],
             thing_dataset_id_to_contiguous_id={kind: kind - 1 for kind in range(1, kinds + 1)},
-        )  # fmt: skip
+        )
 
         def ours() -> list[float]:
-            one = evaluator(name, distributed=False)
-            one.reset()
-            one.process(inputs, outputs)
-            return [float(scores["AP"]) for scores in one.evaluate().values()]
+            scorer = evaluator(name, distributed=False)
+            scorer.reset()
+            scorer.process(inputs, outputs)
+            return [float(scores["AP"]) for scores in scorer.evaluate().values()]
 
         calls: dict[str, Any] = {
             "ours": ours,
             peer: partial(_peer_scores, file, inputs, outputs, *PEERS[peer]),
         }
-        wanted, other = (torch.tensor(call()) for call in calls.values())
-        require_same(f"{title} scores", other, wanted)
+        reference, other = (torch.tensor(call()) for call in calls.values())
+        require_same(f"{title} scores", other, reference)
         total = sum(map(len, images))
-        text = f"{title} scoring, boxes and masks, {count} images, {total} detections"
-        yield Case(text, calls, items=count, unit="images")
+        title_line = f"{title} scoring, boxes and masks, {count} images, {total} detections"
+        yield Case(title_line, calls, items=count, unit="images")
         MetadataCatalog.pop(name)
 
 
 def _peer_scores(
-    file: Path, inputs: Any, outputs: Any, reader: Any, results: Any, evaluator: Any, *place: Any
+    file: Path,
+    inputs: Any,
+    outputs: Any,
+    reader: Any,
+    results: Any,
+    evaluator: Any,
+    *arguments_of_peer: Any,
 ) -> list[float]:
-    found = []
+    scorers = []
     for image, output in zip(inputs, outputs, strict=True):
         entries = instances_to_coco_json(output["instances"], image["image_id"])
-        for one, code in zip(entries, output["instances"].pred_masks_rle, strict=True):
-            found.append(one | {"category_id": one["category_id"] + 1, "segmentation": code})
+        for entry, code in zip(entries, output["instances"].pred_masks_rle, strict=True):
+            scorers.append(entry | {"category_id": entry["category_id"] + 1, "segmentation": code})
     scores = []
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         truth = reader(str(file))
         for kind, unused in (("bbox", "segmentation"), ("segm", "bbox")):  # as all evaluators do
-            ones = [{key: one[key] for key in one.keys() - {unused}} for one in found]
+            ones = [
+                {key: detection[key] for key in detection.keys() - {unused}}
+                for detection in scorers
+            ]
             scorer = evaluator(truth, results(truth, ones), kind)
             for stage in (scorer.evaluate, scorer.accumulate, scorer.summarize):
                 stage()
-            scores.append(100 * float(getattr(scorer, place[0])[place[1]]))
+            scores.append(100 * float(getattr(scorer, arguments_of_peer[0])[arguments_of_peer[1]]))
     return scores
 
 
@@ -210,8 +228,10 @@ def video(scale: Scale, device: torch.device) -> Iterator[Case]:
             difference = np.abs(ours(file).astype(int) - peer(file)).mean()
             if difference > 1:  # roundings of the conversion to RGB
                 raise ValueError(f"video: the frames differ by {difference:.1f} of 255")
-            calls = {name: partial(_each, read, [file] * CLIPS)
-                     for name, read in (("ours", ours), ("PyAV, every frame", peer))}  # fmt: skip
+            calls = {
+                name: partial(_each, read, [file] * CLIPS)
+                for name, read in (("ours", ours), ("PyAV, every frame", peer))
+            }
             title = f"video, 16 of {LENGTH} frames, a keyframe every {gop}"
             yield Case(title, calls, items=CLIPS, unit="clips")
 
@@ -227,10 +247,10 @@ def write_images(folder: Path, number: int, *, kinds: int) -> None:
     random = np.random.default_rng(0)
     for index in range(number):
         coarse = random.integers(0, 256, (25, 33, 3), dtype=np.uint8)
-        place = folder / f"class {index % kinds}"
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / f"class {index % kinds}"
+        class_folder.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        image.save(place / f"{index:06}.jpg", quality=90)
+        image.save(class_folder / f"{index:06}.jpg", quality=90)
 
 
 def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -246,23 +266,45 @@ def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
             "ours": open_labelled(folder, evaluation_transform(224, **normal), upright=True),
             "torchvision, ImageFolder": ImageFolder(folder, transforms.Compose(steps)),
         }
-        require_same("loading", *(one[0][0] for one in sets.values()))
-        calls = {name: partial(_each, one.__getitem__, range(number)) for name, one in sets.items()}
+        require_same("loading", *(dataset[0][0] for dataset in sets.values()))
+        calls = {
+            name: partial(_each, dataset.__getitem__, range(number))
+            for name, dataset in sets.items()
+        }
         yield Case("loading for a classifier, 224 px", calls, **about)
 
         objects = annotate(number, 80)[0]["annotations"]
         records = [
-            {"file_name": str(file), "image_id": index, "width": WIDTH, "height": HEIGHT,
-             "annotations": [one | {"bbox_mode": 1} for one in objects if one["image_id"] == index]}
+            {
+                "file_name": str(file),
+                "image_id": index,
+                "width": WIDTH,
+                "height": HEIGHT,
+                "annotations": [
+                    annotation | {"bbox_mode": 1}
+                    for annotation in objects
+                    if annotation["image_id"] == index
+                ],
+            }
             for index, file in enumerate(sorted(Path(folder).rglob("*.jpg")), 1)
-        ]  # fmt: skip
-        jitter = [T.RandomFlip(), T.ResizeScale(0.1, 2.0, 1024, 1024),
-                  T.FixedSizeCrop((1024, 1024), pad=False)]  # fmt: skip
-        options: Any = {"is_train": True, "augmentations": jitter, "image_format": "RGB",
-                        "use_instance_mask": True, "recompute_boxes": True}  # fmt: skip
+        ]
+        jitter = [
+            T.RandomFlip(),
+            T.ResizeScale(0.1, 2.0, 1024, 1024),
+            T.FixedSizeCrop((1024, 1024), pad=False),
+        ]
+        options: Any = {
+            "is_train": True,
+            "augmentations": jitter,
+            "image_format": "RGB",
+            "use_instance_mask": True,
+            "recompute_boxes": True,
+        }
         mappers: Any = {"ours": ImageMapper, "detectron2, DatasetMapper": DatasetMapper}
-        calls = {name: partial(_each, mapper(**options), copy.deepcopy(records))
-                 for name, mapper in mappers.items()}  # fmt: skip
+        calls = {
+            name: partial(_each, mapper(**options), copy.deepcopy(records))
+            for name, mapper in mappers.items()
+        }
         yield Case("loading for a detector, large-scale jitter to 1024 px", calls, **about)
 
 
@@ -274,7 +316,9 @@ def commands(scale: Scale, device: torch.device) -> Iterator[Case]:
         ("detection train --help", "detectron2", stock.split()),
     ):
         both = {"ours": f"{eva} {command}".split(), peer: words}
-        calls = {name: partial(_run, sys.executable, *one) for name, one in both.items()}
+        calls = {
+            name: partial(_run, sys.executable, *arguments) for name, arguments in both.items()
+        }
         yield Case(f"`eva {command}`", calls)
 
 

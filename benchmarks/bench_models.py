@@ -26,9 +26,12 @@ from eva_runs.precision import DTYPES, lower_backbone
 SIDE, PATCH = 224, 16  # pixels of an encoder's image, of a patch in detectors and segmentors
 RECIPE = Path(__file__).parents[1] / "detection/configs/common/cascade_mask_rcnn_vitdet_eva.py"
 MMSEG = {  # parts of our names -> mmsegmentation's
-    r"^blocks\.": "layers.", r"\.norm(\d)\.": r".ln\1.", r"\.mlp\.fc1": ".ffn.layers.0.0",
-    r"\.mlp\.fc2": ".ffn.layers.1", r"^patch_embed\.proj": "patch_embed.projection",
-}  # fmt: skip
+    r"^blocks\.": "layers.",
+    r"\.norm(\d)\.": r".ln\1.",
+    r"\.mlp\.fc1": ".ffn.layers.0.0",
+    r"\.mlp\.fc2": ".ffn.layers.1",
+    r"^patch_embed\.proj": "patch_embed.projection",
+}
 NORM = partial(nn.LayerNorm, eps=1e-6)
 
 MAP = VisionTransformer.forward_feature_map
@@ -36,9 +39,14 @@ Calls = Sequence[Callable[[Any, Tensor], Tensor]]  # how ours and the peer's mod
 
 
 def passes(
-    title: str, peer: str, models: Sequence[Any], calls: Calls, batch: int, side: int,
+    title: str,
+    peer: str,
+    models: Sequence[Any],
+    calls: Calls,
+    batch: int,
+    side: int,
     device: torch.device,
-) -> Iterator[Case]:  # fmt: skip
+) -> Iterator[Case]:
     """Yield the forward pass in each precision, and a step by autocast with AdamW."""
 
     def counted() -> nn.Module:
@@ -73,9 +81,13 @@ def passes(
 
 
 def plain_step(
-    model: nn.Module, loss_of: Callable[[], Tensor], optimizer: Any, kind: str,
-    device: torch.device, clip_grad: float = 0.0,
-) -> Call:  # fmt: skip
+    model: nn.Module,
+    loss_of: Callable[[], Tensor],
+    optimizer: Any,
+    kind: str,
+    device: torch.device,
+    clip_grad: float = 0.0,
+) -> Call:
     """Build the step of a plain loop: autocast, scaled loss, clipped gradients."""
     scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
     model.train()
@@ -98,8 +110,16 @@ def plain_step(
 def timm_eva(cls: type[Eva], scale: Scale, **options: Any) -> Eva:
     """Build timm's EVA (or a class of it) of the sizes of ours, for 224 px."""
     ratio = (scale.mlp + 0.5) / scale.width  # timm rounds down
-    return cls(img_size=SIDE, patch_size=14, mlp_ratio=ratio, num_classes=0, global_pool="",
-               norm_layer=NORM, **scale.vit, **options)  # fmt: skip
+    return cls(
+        img_size=SIDE,
+        patch_size=14,
+        mlp_ratio=ratio,
+        num_classes=0,
+        global_pool="",
+        norm_layer=NORM,
+        **scale.vit,
+        **options,
+    )
 
 
 def encoder(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -114,12 +134,22 @@ def encoder(scale: Scale, device: torch.device) -> Iterator[Case]:
 def vitdet_arguments(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of our ViT and of detectron2's for detection; every fourth block is global."""
     window = min(16, scale.side // PATCH)
-    both = scale.vit | {"img_size": scale.side, "patch_size": PATCH, "pretrain_img_size": SIDE,
-                        "window_size": window}  # fmt: skip
+    both = scale.vit | {
+        "img_size": scale.side,
+        "patch_size": PATCH,
+        "pretrain_img_size": SIDE,
+        "window_size": window,
+    }
     globally = [*range(min(3, scale.depth - 1), scale.depth, 4)]
     windows = [index for index in range(scale.depth) if index not in globally]
-    ours = {"mlp_dim": 4 * scale.width, "qkv_bias": "qkv", "extra_tokens": (), "rel_pos": "vitdet",
-            "final_norm": False, "global_attn_indexes": globally}  # fmt: skip
+    ours = {
+        "mlp_dim": 4 * scale.width,
+        "qkv_bias": "qkv",
+        "extra_tokens": (),
+        "rel_pos": "vitdet",
+        "final_norm": False,
+        "global_attn_indexes": globally,
+    }
     theirs = {"norm_layer": NORM, "use_rel_pos": True, "window_block_indexes": windows}
     return both | ours, both | theirs
 
@@ -166,8 +196,8 @@ def detector(scale: Scale, device: torch.device) -> Iterator[Case]:
 
 @torch.no_grad()
 def _detect(model: nn.Module, image: Tensor) -> Any:
-    given = {"image": image, "height": image.shape[1], "width": image.shape[2]}
-    return model([given])[0]["instances"]
+    inputs = {"image": image, "height": image.shape[1], "width": image.shape[2]}
+    return model([inputs])[0]["instances"]
 
 
 def segmentation(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -177,20 +207,30 @@ def segmentation(scale: Scale, device: torch.device) -> Iterator[Case]:
     """
     side, batch = scale.side // 2, max(1, scale.batch // 2)
     ours = VisionTransformer(
-        img_size=side, patch_size=PATCH, mlp_dim=4 * scale.width, rel_pos="table", layer_scale=0.1,
-        final_norm=False, **scale.vit,
-    )  # fmt: skip
+        img_size=side,
+        patch_size=PATCH,
+        mlp_dim=4 * scale.width,
+        rel_pos="table",
+        layer_scale=0.1,
+        final_norm=False,
+        **scale.vit,
+    )
     with warnings.catch_warnings(action="ignore"):
         peer = BEiT(
-            img_size=side, patch_size=PATCH, embed_dims=scale.width, num_layers=scale.depth,
-            num_heads=scale.heads, mlp_ratio=4, norm_cfg={"type": "LN", "eps": 1e-6},
-        )  # fmt: skip
+            img_size=side,
+            patch_size=PATCH,
+            embed_dims=scale.width,
+            num_layers=scale.depth,
+            num_heads=scale.heads,
+            mlp_ratio=4,
+            norm_cfg={"type": "LN", "eps": 1e-6},
+        )
     ours.pos_embed.requires_grad_(False).zero_()  # the peer has none
 
     def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         del weights["pos_embed"]
         for pattern, name in MMSEG.items():
-            weights = {re.sub(pattern, name, one): value for one, value in weights.items()}
+            weights = {re.sub(pattern, name, key): value for key, value in weights.items()}
         return peer.state_dict() | weights  # and its indexes
 
     models = with_our_weights(ours, peer, renamed)

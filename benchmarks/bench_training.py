@@ -51,17 +51,30 @@ STOCK, LENGTH, WORDS, KINDS, UNUSED = "EVA01-g-14", 77, 49408, 20, Path("unused"
 SIZES: dict[str, dict[str, Any]] = {  # EVA-CLIP-g, its first blocks for a CPU, and a trial
     "complete": {},
     "slice": {"depth": 2, "text_overrides": {"depth": 1}},
-    "trial": {"vision": "eva_debug", "patch_size": 14, "img_size": 56, "depth": 2, "embed_dim": 16,
-              "text_overrides": {"width": 16, "depth": 1, "num_heads": 2}},
-}  # fmt: skip
+    "trial": {
+        "vision": "eva_debug",
+        "patch_size": 14,
+        "img_size": 56,
+        "depth": 2,
+        "embed_dim": 16,
+        "text_overrides": {"width": 16, "depth": 1, "num_heads": 2},
+    },
+}
 TEMPLATES = [f"a {kind} photo of a {{}}." for kind in ("good", "bad", "large", "small", "dark")]
 
 
 def training(
-    title: str, device: torch.device, build: Callable[[str], tuple[Any, Any]],
-    groups: Callable[[Any], list[ParameterGroup]], step_fn: Any, peer: str,
-    peer_loss: Callable[[Any, Any], Tensor], batch: Any, names: Names = dict, **about: Any,
-) -> Iterator[Case]:  # fmt: skip
+    title: str,
+    device: torch.device,
+    build: Callable[[str], tuple[Any, Any]],
+    groups: Callable[[Any], list[ParameterGroup]],
+    step_fn: Any,
+    peer: str,
+    peer_loss: Callable[[Any, Any], Tensor],
+    batch: Any,
+    names: Names = dict,
+    **about: Any,
+) -> Iterator[Case]:
     """Yield a step of `eva_engine.loop`, through DeepSpeed, beside a plain one, in each precision.
 
     `build` makes our model and the peer's, whose loss of a model and batch is `peer_loss` and whose
@@ -89,9 +102,13 @@ def training(
         decayed = param_groups_weight_decay(other, OPTIMIZER.weight_decay, single)
         optimizer = torch.optim.AdamW(decayed, OPTIMIZER.lr, OPTIMIZER.betas, OPTIMIZER.eps)
         plain = plain_step(
-            other, lambda: peer_loss(other, to_device(batch, device)), optimizer, kind, device,
+            other,
+            lambda: peer_loss(other, to_device(batch, device)),
+            optimizer,
+            kind,
+            device,
             OPTIMIZER.clip_grad,
-        )  # fmt: skip
+        )
         return Case(f"{title}, training step, {kind}", {"ours": step, peer: plain}, **about)
 
     distributed.start()  # the engine needs a process group
@@ -105,17 +122,24 @@ def require_equal_steps(
     title: str, models: Sequence[nn.Module], losses: Sequence[Any], batch: Any, names: Names
 ) -> None:
     """Compare the losses of ours and a peer, and the gradients, without stochastic depth."""
-    found = []
+    steps = []
     for model, loss_of, renamed in zip(models, losses, (names, dict), strict=True):
         model.eval()
         loss = loss_of(batch)
         loss.backward()
-        named = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-        found.append((loss.detach(), renamed(named)))
+        gradients = {
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+        steps.append((loss.detach(), renamed(gradients)))
         model.zero_grad()
-    (mine, wanted), (theirs, grads) = found
+    (mine, reference), (theirs, grads) = steps
     require_same(f"{title}, loss", theirs, mine)
-    both = (torch.cat([one[key].flatten() for key in wanted]) for one in (grads, wanted))
+    both = (
+        torch.cat([gradients_of_side[key].flatten() for key in reference])
+        for gradients_of_side in (grads, reference)
+    )
     require_same(f"{title}, gradients", *both)
 
 
@@ -145,8 +169,8 @@ def build_teacher(scale: Scale) -> ClipTeacher:
     # EVA-g's teacher has to do a tenth of the work of EVA-g; it keeps that share
     layers = max(1, round(vision["layers"] * scale.depth / EVA_DEPTH))
     vision |= {"layers": layers, "image_size": SIDE // 14 * vision["patch_size"]}
-    text = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
-    return ClipTeacher(open_clip.CLIP(config["embed_dim"], vision, text).visual)
+    text_config = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+    return ClipTeacher(open_clip.CLIP(config["embed_dim"], vision, text_config).visual)
 
 
 def mim(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -157,10 +181,16 @@ def mim(scale: Scale, device: torch.device) -> Iterator[Case]:
     teacher = build_teacher(scale).to(device)
     masking = modelling.BlockMasking(grid=(SIDE // 14,) * 2, num_masked=MASKED, min_block=16)
     sizes: Any = {"target_dim": teacher.dim, "drop_path_rate": 0.1}
-    batch = modelling.collate([
-        {"images": one, "teacher_images": torch.randn(3, *teacher.image_size),
-         "mask": torch.from_numpy(masking())} for one in torch.randn(scale.batch, 3, SIDE, SIDE)
-    ])  # fmt: skip
+    batch = modelling.collate(
+        [
+            {
+                "images": image,
+                "teacher_images": torch.randn(3, *teacher.image_size),
+                "mask": torch.from_numpy(masking()),
+            }
+            for image in torch.randn(scale.batch, 3, SIDE, SIDE)
+        ]
+    )
 
     def build(kind: str) -> tuple[nn.Module, nn.Module]:
         teacher.to(DTYPES[kind])
@@ -171,15 +201,21 @@ def mim(scale: Scale, device: torch.device) -> Iterator[Case]:
 
     def peer_loss(model: nn.Module, data: dict[str, Tensor]) -> Tensor:
         mask = data["mask"].flatten(1)
-        features, found = teacher(data["teacher_images"]), model(data["images"], mask)
-        return -F.cosine_similarity(found.float(), features[mask].float(), dim=-1).mean()
+        features, predictions = teacher(data["teacher_images"]), model(data["images"], mask)
+        return -F.cosine_similarity(predictions.float(), features[mask].float(), dim=-1).mean()
 
     return training(
-        f"MIM {scale.name} b{scale.batch}", device, build,
+        f"MIM {scale.name} b{scale.batch}",
+        device,
+        build,
         partial(layer_decay_groups, settings=OPTIMIZER, depth=scale.depth),
-        modelling.PretrainStep(teacher, modelling.MaskedFeatures()), "plain loop, timm", peer_loss,
-        batch, items=scale.batch, unit="images",
-    )  # fmt: skip
+        modelling.PretrainStep(teacher, modelling.MaskedFeatures()),
+        "plain loop, timm",
+        peer_loss,
+        batch,
+        items=scale.batch,
+        unit="images",
+    )
 
 
 def build_pair(size: str) -> tuple[EvaClip, Any]:
@@ -187,23 +223,35 @@ def build_pair(size: str) -> tuple[EvaClip, Any]:
     ours: Any = build_eva_clip(**SIZES[size])
     nn.init.normal_(ours.visual.head.weight)  # else one class is the best everywhere
     config = open_clip.get_model_config(STOCK)
-    vision, text, dim, sizes = config["vision_cfg"], config["text_cfg"], config["embed_dim"], {}
+    vision, text_config, dim, sizes = (
+        config["vision_cfg"],
+        config["text_cfg"],
+        config["embed_dim"],
+        {},
+    )
     if size != "complete":
         vit, words, dim = ours.visual, ours.text, ours.embed_dim
         ratio = (vit.blocks[0].mlp.fc1.out_features + 0.5) / vit.embed_dim
-        sizes = {"img_size": vit.img_size, "embed_dim": vit.embed_dim, "depth": vit.depth,
-                 "num_heads": vit.num_heads, "mlp_ratio": ratio}  # fmt: skip
+        sizes = {
+            "img_size": vit.img_size,
+            "embed_dim": vit.embed_dim,
+            "depth": vit.depth,
+            "num_heads": vit.num_heads,
+            "mlp_ratio": ratio,
+        }
         vision |= {"image_size": vit.img_size}
-        text |= {"width": words.width, "heads": words.heads, "layers": words.depth}
+        text_config |= {"width": words.width, "heads": words.heads, "layers": words.depth}
     with mock.patch.object(timm, "create_model", partial(timm.create_model, **sizes)):
-        peer = open_clip.CustomTextCLIP(dim, vision, text, output_dict=True)
+        peer = open_clip.CustomTextCLIP(dim, vision, text_config, output_dict=True)
     return with_our_weights(ours, peer, peer_weights)
 
 
 def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename our model's weights as open_clip's."""
-    found = {re.sub(r"^visual\.", "visual.trunk.", name): one for name, one in weights.items()}
-    return found | {"logit_scale": found.pop("text.logit_scale").reshape(())}
+    renamed = {
+        re.sub(r"^visual\.", "visual.trunk.", name): value for name, value in weights.items()
+    }
+    return renamed | {"logit_scale": renamed.pop("text.logit_scale").reshape(())}
 
 
 def clip(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -215,26 +263,36 @@ def clip(scale: Scale, device: torch.device) -> Iterator[Case]:
     pairs, tower = 2 * scale.batch, TowerConfig(lr=OPTIMIZER.lr)
     side = SIZES[scale.towers].get("img_size", SIDE)
     config = ContrastiveConfig(
-        model=ModelConfig(variant="eva_g_patch14"), data=DataConfig(train="unused"), vision=tower,
-        text=tower, optimizer=OPTIMIZER, run=RunConfig(output=UNUSED),
-    )  # fmt: skip
+        model=ModelConfig(variant="eva_g_patch14"),
+        data=DataConfig(train="unused"),
+        vision=tower,
+        text=tower,
+        optimizer=OPTIMIZER,
+        run=RunConfig(output=UNUSED),
+    )
     tokens = torch.randint(1, WORDS - 1, (pairs, LENGTH))  # texts of 8 to 60 random words
-    ends, place = torch.randint(8, 60, (pairs, 1)), torch.arange(LENGTH)
-    tokens[place == ends] = WORDS - 1  # its largest number ends a text
-    tokens[place > ends] = 0
+    ends, positions = torch.randint(8, 60, (pairs, 1)), torch.arange(LENGTH)
+    tokens[positions == ends] = WORDS - 1  # its largest number ends a text
+    tokens[positions > ends] = 0
     return training(
-        f"CLIP, {scale.towers} of EVA-CLIP-g, b{pairs}", device,
-        lambda kind: build_pair(scale.towers), partial(parameter_groups, config),
-        ContrastiveStep(build_loss("contrastive")), "open_clip",
+        f"CLIP, {scale.towers} of EVA-CLIP-g, b{pairs}",
+        device,
+        lambda kind: build_pair(scale.towers),
+        partial(parameter_groups, config),
+        ContrastiveStep(build_loss("contrastive")),
+        "open_clip",
         lambda model, data: open_clip.ClipLoss()(**model(*data)),
-        (torch.randn(pairs, 3, side, side), tokens), peer_weights, items=pairs, unit="pairs",
-    )  # fmt: skip
+        (torch.randn(pairs, 3, side, side), tokens),
+        peer_weights,
+        items=pairs,
+        unit="pairs",
+    )
 
 
 def zero_shot(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Zero-shot classification of JPEG files beside open_clip's way, and the classes' features."""
     number, batch = max(KINDS, scale.items // 4), 4 * scale.batch
-    ours, peer = (one.eval().to(device) for one in build_pair(scale.towers))
+    ours, peer = (model.eval().to(device) for model in build_pair(scale.towers))
     side, normal = ours.image_size, dict[str, Any](mean=CLIP_MEAN, std=CLIP_STD)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), number, kinds=KINDS)
@@ -243,24 +301,34 @@ def zero_shot(scale: Scale, device: torch.device) -> Iterator[Case]:
         texts = {
             "ours": partial(class_features, ours, samples.classes, TEMPLATES),
             "open_clip": partial(
-                open_clip.build_zero_shot_classifier, peer, open_clip.SimpleTokenizer(),
-                theirs.classes, TEMPLATES, device=device,
+                open_clip.build_zero_shot_classifier,
+                peer,
+                open_clip.SimpleTokenizer(),
+                theirs.classes,
+                TEMPLATES,
+                device=device,
             ),
-        }  # fmt: skip
-        mine, wanted = (call() for call in texts.values())
-        require_same("zero-shot, features of classes", wanted.T, mine)
+        }
+        mine, reference = (call() for call in texts.values())
+        require_same("zero-shot, features of classes", reference.T, mine)
 
         def our_count() -> int:
-            found = count(ZeroShotClassifier(ours, mine), samples, {"": OneLabel()},
-                          device=device, batch_size=batch, workers=0)  # fmt: skip
-            return found.scores[""].right1
+            counts = count(
+                ZeroShotClassifier(ours, mine),
+                samples,
+                {"": OneLabel()},
+                device=device,
+                batch_size=batch,
+                workers=0,
+            )
+            return counts.scores[""].right1
 
         @torch.inference_mode()
         def peer_count() -> int:
             right = 0
             for images, labels in DataLoader(theirs, batch):
-                found = peer(image=images.to(device))["image_features"]
-                right += int(((100.0 * found @ wanted).argmax(1).cpu() == labels).sum())
+                features = peer(image=images.to(device))["image_features"]
+                right += int(((100.0 * features @ reference).argmax(1).cpu() == labels).sum())
             return right
 
         if device.type == "cpu" and our_count() != peer_count():

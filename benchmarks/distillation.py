@@ -28,7 +28,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     data = args.output / "digits/folder"
     eva(*f"data make-demo --formats folder --output {data.parent}".split())
-    found: dict[str, list[float]] = {"random": [], "distilled": []}
+    accuracies: dict[str, list[float]] = {"random": [], "distilled": []}
     for seed in args.seeds:
         common = f"--run.resume run.seed={seed} run.tensorboard=False run.keep_checkpoints=1"
         student = args.output / f"student_{seed}"
@@ -39,7 +39,7 @@ if __name__ == "__main__":
             parts = f"data.train={data}/train data.val={data}/val model.init_checkpoint={start}"
             eva(*f"{CLASSIFY} {parts} run.output={run} {common}".split())
             lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-            found[name].append([line["val_top1"] for line in lines if "val_top1" in line][-1])
-    for name, scores in found.items():
+            accuracies[name].append([line["val_top1"] for line in lines if "val_top1" in line][-1])
+    for name, scores in accuracies.items():
         each, mean = ", ".join(f"{score:.1f}" for score in scores), statistics.mean(scores)
         sys.stdout.write(f"| {name} | {each} | {mean:.1f} ± {statistics.stdev(scores):.1f} |\n")

@@ -102,17 +102,17 @@ def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         result = call()
     events = sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    first = next((one.start_ns() for one in events if one.name().startswith(since)), 0)
+    first = next((event.start_ns() for event in events if event.name().startswith(since)), 0)
     total = peak = 0
-    for event in (one for one in events if one.name() == "[memory]"):
+    for event in (event for event in events if event.name() == "[memory]"):
         total += event.nbytes()
         peak = max(peak, total * (event.start_ns() >= first))
     return result, peak / 2**30
 
 
-def require_same(title: str, found: Tensor, wanted: Tensor) -> None:
+def require_same(title: str, actual: Tensor, expected: Tensor) -> None:
     """Refuse to time unequal work: a ValueError if ours and the peer's result differ."""
-    error = float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    error = float((actual.double() - expected.double()).norm() / expected.double().norm())
     if not error < TOLERANCE:
         raise ValueError(f"{title}: relative difference {error:.3g}: the two do not do the same")
 

@@ -66,14 +66,17 @@ def compare(part: str) -> None:
         for data, more in DEMO_DATA.items():
             words = ["data", "make-demo", "--output", f"output/datasets/{data}", *more]
             command(folder, "-m", "eva_command", *words, "--train", "130", "--val", "20")
-        for name in (one for one in RUNS if part in one):
+        for name in (run for run in RUNS if part in run):
             task, recipe = name.split()
             if BASE in RUNS[name]:  # of random numbers, which adapters need
                 save_file(build_vit("eva_g_patch16").half().state_dict(), Path(folder, BASE))
             planned = plan(MODULES[task], [recipe, *RUNS[name].split()])["peak"] / 2**30
             words = command(folder, str(Path(__file__).resolve()), "--measure", name).split()
-            found = float(words[-1])
-            print(f"| {name} | {planned:.3f} | {found:.3f} | {planned / found:.2f} |", flush=True)
+            measured = float(words[-1])
+            print(
+                f"| {name} | {planned:.3f} | {measured:.3f} | {planned / measured:.2f} |",
+                flush=True,
+            )
             shutil.rmtree(Path(folder, "run"))
 
 
@@ -100,10 +103,12 @@ def list_plans(tasks: Sequence[str]) -> None:
         rows: dict[tuple[str, ...], list[str]] = {}
         for recipe in list_recipes(task):
             words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
-            full, half = (plan(MODULES[task], [*words, *one], REFUSED) for one in WORDS[task][:2])
+            full, half = (
+                plan(MODULES[task], [*words, *extra], REFUSED) for extra in WORDS[task][:2]
+            )
             if full and half:
                 sizes = [f"{half[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
-                peaks = [f"{one['peak'] / 2**30:.1f}" for one in (full, half)]
+                peaks = [f"{usage['peak'] / 2**30:.1f}" for usage in (full, half)]
                 cards = [str(card) for card in CARDS if fits(half, card * 10**9)]
                 step = f"{half['batch']} x {half['accumulate']}", str(half["side"])
                 figures = (*sizes, *step, *peaks, *(cards or "-")[:1])

@@ -36,7 +36,7 @@ def measure(count: int, width: int, folder: Path) -> Iterator[Figure]:
     def parts() -> Iterator[tuple[list[str], Any]]:
         for at in range(0, count, _PART):
             number = min(_PART, count - at)
-            yield [f"{at + one}.jpg" for one in range(number)], drawn(number)
+            yield [f"{at + offset}.jpg" for offset in range(number)], drawn(number)
 
     began = time.perf_counter()
     build_index(parts(), folder, about={"count": count, "width": width}, approximate=True)
@@ -49,11 +49,13 @@ def measure(count: int, width: int, folder: Path) -> Iterator[Figure]:
     def search(query: Any, exact: bool) -> set[str]:
         return {name for name, _ in index.search(query[None], top=10, exact=exact)[0]}
 
-    found = {exact: [search(query, exact) for query in queries] for exact in (True, False)}
-    for exact in found:
+    hits = {exact: [search(query, exact) for query in queries] for exact in (True, False)}
+    for exact in hits:
         times = [timeit(partial(search, query, exact), number=1) for query in queries]
         yield f"query, {'exact' if exact else 'index'}, seconds", statistics.median(times)
-    shares = [len(one & other) / 10 for one, other in zip(*found.values(), strict=True)]
+    shares = [
+        len(neighbours & other) / 10 for neighbours, other in zip(*hits.values(), strict=True)
+    ]
     yield "recall@10", statistics.mean(shares)
 
 

@@ -41,11 +41,11 @@ def features(args: Any) -> Iterator[Figure]:
     sizes = {"embed_dim": args.width, "depth": args.depth, "num_heads": args.heads}
     vit = VisionTransformer(img_size=SIDE, patch_size=14, mlp_dim=EVA_MLP, **sizes)
     vit.init_weights()
-    images, found = torch.randn(args.batch, 3, SIDE, SIDE, device=device), dict[str, Tensor]()
+    images, outputs = torch.randn(args.batch, 3, SIDE, SIDE, device=device), dict[str, Tensor]()
 
     @torch.inference_mode()
     def forward(kind: str, model: Any) -> None:
-        found[kind] = model.forward_features(images.to(model.pos_embed))
+        outputs[kind] = model.forward_features(images.to(model.pos_embed))
 
     vit.eval().requires_grad_(False)
     models = {kind: to_precision(copy.deepcopy(vit), kind, device) for kind in KINDS}
@@ -58,7 +58,7 @@ def features(args: Any) -> Iterator[Figure]:
         yield f"{kind}: peak, GiB", with_peak(calls[kind], device)[1]
         torch.save(models[kind].state_dict(), file := io.BytesIO())
         yield f"{kind}: weights, MiB", file.tell() / 2**20
-        cosines = torch.cosine_similarity(found[kind].float(), found["fp32"].float(), dim=2)
+        cosines = torch.cosine_similarity(outputs[kind].float(), outputs["fp32"].float(), dim=2)
         yield f"{kind}: largest 1 - cosine of a token with fp32", 1 - cosines.min().item()
 
 

@@ -1,6 +1,6 @@
 """Name what images show: `python classification/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_classification.commands:demo")
+    run_and_exit("eva_classification.commands:demo")

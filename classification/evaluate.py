@@ -1,6 +1,6 @@
 """Evaluate a classifier: `python classification/evaluate.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_classification.commands:evaluate")
+    run_and_exit("eva_classification.commands:evaluate")

@@ -1,6 +1,6 @@
 """Fine-tune or probe a classifier: `python classification/train.py RECIPE --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_classification.commands:train")
+    run_and_exit("eva_classification.commands:train")

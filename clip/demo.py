@@ -1,6 +1,6 @@
 """Rank captions, and search images and videos: `python clip/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_contrastive.commands:demo")
+    run_and_exit("eva_contrastive.commands:demo")

@@ -1,6 +1,6 @@
 """Train a CLIP: `python clip/train.py RECIPE --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_contrastive.commands:train")
+    run_and_exit("eva_contrastive.commands:train")

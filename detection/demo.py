@@ -1,6 +1,6 @@
 """Detect objects in images and videos: `python detection/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_detection.command_line:demo")
+    run_and_exit("eva_detection.command_line:demo")

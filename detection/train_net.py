@@ -1,6 +1,6 @@
 """Train or evaluate an EVA detector: `python detection/train_net.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_detection.command_line:train")
+    run_and_exit("eva_detection.command_line:train")

@@ -67,12 +67,12 @@ class Block(nn.Module):
             ValueError: If `read` meets windows or relative positions.
         """
 
-        def attention_branch(kept: Tensor, *reading: Tensor) -> Tensor:
-            tokens, positions = reading or (kept, None)
+        def attention_branch(selected: Tensor, *reading: Tensor) -> Tensor:
+            tokens, positions = reading or (selected, None)
             return _scaled(self._attend(self.norm1(tokens), grid, positions), self.gamma_1)
 
-        def mlp_branch(kept: Tensor) -> Tensor:
-            return _scaled(self.mlp(self.norm2(kept)), self.gamma_2)
+        def mlp_branch(selected: Tensor) -> Tensor:
+            return _scaled(self.mlp(self.norm2(selected)), self.gamma_2)
 
         if read is not None and (self.window_size or type(self.attn) is not Attention):
             raise ValueError(

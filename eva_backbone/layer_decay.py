@@ -105,8 +105,8 @@ def param_groups_layer_decay(
         if not parameter.requires_grad:
             continue
         index = 0 if embeddings and embeddings.match(name) else layer_index(name, depth)
-        named = name.rpartition(".")[2] in exempt
-        plain = not decay_vectors and (parameter.ndim <= 1 or named)
+        is_exempt = name.rpartition(".")[2] in exempt
+        plain = not decay_vectors and (parameter.ndim <= 1 or is_exempt)
         scale = layer_decay ** (depth + 1 - index)
         group = groups.setdefault(
             (index, plain),

@@ -176,21 +176,21 @@ class StochasticDepth(nn.Module):
         if not self.training or self.rate == 0.0:
             return x + branch(x, *context)
         keep = 1.0 - self.rate
-        chosen = torch.rand(x.shape[0], device="cpu") < keep
+        is_selected = torch.rand(x.shape[0], device="cpu") < keep
         if torch.compiler.is_compiling():
-            factor = (chosen.to(x.device) / keep).view(-1, *[1] * (x.ndim - 1))
+            factor = (is_selected.to(x.device) / keep).view(-1, *[1] * (x.ndim - 1))
             return x + (branch(x, *context) * factor).to(x.dtype)
-        kept = chosen.nonzero().squeeze(1)
+        indices = is_selected.nonzero().squeeze(1)
         scale = 1.0 / keep
-        if len(kept) == 0:
+        if len(indices) == 0:
             # one sample, times zero: gradients of zero arrive in the order of other processes',
             # by which ZeRO-2 lays them out, and none is None
-            kept, scale = torch.zeros(1, dtype=torch.int64), 0.0
-        elif len(kept) == x.shape[0]:
+            indices, scale = torch.zeros(1, dtype=torch.int64), 0.0
+        elif len(indices) == x.shape[0]:
             return x + branch(x, *context) / keep
-        kept = kept.to(x.device, non_blocking=True)
-        update = branch(*(tensor.index_select(0, kept) for tensor in (x, *context)))
-        return x.index_add(0, kept, update.to(x.dtype), alpha=scale)
+        indices = indices.to(x.device, non_blocking=True)
+        update = branch(*(tensor.index_select(0, indices) for tensor in (x, *context)))
+        return x.index_add(0, indices, update.to(x.dtype), alpha=scale)
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:

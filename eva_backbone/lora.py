@@ -35,16 +35,16 @@ class LoraSettings:
     first_block: int = 0
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> "LoraSettings":
+    def of(cls, settings: Mapping[str, Any] | None) -> "LoraSettings":
         """Make settings of a config's `lora`, of whatever types its values are."""
         try:
-            return cls(**(given or {}))
+            return cls(**(settings or {}))
         except TypeError as error:
-            raise ValueError(f"lora={given}: {error}") from None
+            raise ValueError(f"lora={settings}: {error}") from None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # configs may give a list
-        set_ = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+        set_ = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
         some = bool(self.layers) and {*self.layers} <= LAYERS.keys()
         rules = {
             "rank and first_block must be at least 0": min(self.rank, self.first_block) >= 0,
@@ -53,7 +53,8 @@ class LoraSettings:
             f"layers must be some of {', '.join(LAYERS)}": some,
             f"{', '.join(set_)} has no effect without a rank": bool(self.rank or not set_),
         }
-        if broken := [rule for rule, kept in rules.items() if not kept]:
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
             raise ValueError(f"{'; '.join(broken)}: got {self}")
 
     @property
@@ -87,7 +88,8 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
     inside = [LAYERS[layer] for layer in settings.layers]
     targets = [f"blocks.{n}.{layer}" for n in range(first, depth) for layer in inside]
     linear: dict[str, Any] = {target: vit.get_submodule(target) for target in targets}
-    if frozen := [target for target in targets if not linear[target].weight.requires_grad]:
+    frozen = [target for target in targets if not linear[target].weight.requires_grad]
+    if frozen:
         layers = f"{frozen[0]} to {frozen[-1]} are frozen"
         raise ValueError(f"{layers}, and lora.first_block={first}: set it above, or freeze none")
     trained = [

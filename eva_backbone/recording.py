@@ -65,9 +65,9 @@ def bind_to_grid(value: Tensor, made_for: tuple[int, int], grid: tuple[int, int]
     """
     if not is_traced():
         return value
-    constant, found = value.new_zeros(made_for), value.new_zeros(grid)
+    constant, resized = value.new_zeros(made_for), value.new_zeros(grid)
     # each expands to the other's size only if the sizes are equal
-    return value + constant.expand(grid).sum() + found.expand(made_for).sum()
+    return value + constant.expand(grid).sum() + resized.expand(made_for).sum()
 
 
 _PADDED = ("aten::pad", "aten::constant_pad_nd")

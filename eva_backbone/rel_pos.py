@@ -257,9 +257,13 @@ def _copy(source: Tensor, target: Tensor) -> Tensor:
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, memory: tuple[Tensor, Tensor], terms: _AxisTerms | _TableTerms,
-    here: _Chunk, tables: Sequence[Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    memory: tuple[Tensor, Tensor],
+    terms: _AxisTerms | _TableTerms,
+    here: _Chunk,
+    tables: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
     """(b, c, N) in both types, from one head's scaled queries (b, c, D) and keys (b, N, D).
 
     In bfloat16 only the products are, not the sums and the softmax.
@@ -340,10 +344,10 @@ def _bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> 
     height, width = grid
     y = torch.arange(height, device=device).repeat_interleave(width)
     x = torch.arange(width, device=device).repeat(height)
-    place = y * (2 * width - 1) + x  # a difference of places is one of rows and columns
-    place = torch.cat([place.new_zeros(1), place])  # (N,)
+    offset = y * (2 * width - 1) + x  # a difference of places is one of rows and columns
+    offset = torch.cat([offset.new_zeros(1), offset])  # (N,)
     centre = (height - 1) * (2 * width - 1) + width - 1
-    index = (place[queries] + centre)[:, None] - place
+    index = (offset[queries] + centre)[:, None] - offset
     count = (2 * height - 1) * (2 * width - 1)
     index[:, 0] = count + 1
     if queries.start == 0:

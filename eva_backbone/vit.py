@@ -176,7 +176,8 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(parameter, std=std, a=-bound, b=bound)
             elif self.layer_scale is not None and name.startswith("blocks."):
                 nn.init.constant_(parameter, self.layer_scale)
-            if branch := _RESIDUAL.fullmatch(name):  # BEiT's fix_init_weight
+            branch = _RESIDUAL.fullmatch(name)
+            if branch:  # BEiT's fix_init_weight
                 parameter.div_((2.0 * (int(branch[1]) + 1)) ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -314,11 +315,12 @@ def _check_arguments(
             window and 0 <= index < vit.depth for index in vit.global_attn_indexes
         ),
     }
-    if broken := [rule for rule, kept in rules.items() if not kept]:
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
         names = "img_size", "patch_size", "depth", "window_size", "global_attn_indexes", "rel_pos"
-        given = {name: getattr(vit, name) for name in names}
-        given |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens}
-        stated = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        values = {name: getattr(vit, name) for name in names}
+        values |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens}
+        stated = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(f"{'; '.join(broken)}: got {stated}")
 
 

@@ -1,6 +1,6 @@
 """Detect objects with mmdetection: `python mmdetection/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_mmdetection.commands:demo")
+    run_and_exit("eva_mmdetection.commands:demo")

@@ -1,6 +1,6 @@
 """Train an EVA detector in mmdetection: `python mmdetection/train.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_mmdetection.commands:train")
+    run_and_exit("eva_mmdetection.commands:train")

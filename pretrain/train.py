@@ -1,6 +1,6 @@
 """Pre-train a ViT: `python pretrain/train.py RECIPE --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_pretrain.train_command:main")
+    run_and_exit("eva_pretrain.train_command:main")

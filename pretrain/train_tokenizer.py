@@ -1,6 +1,6 @@
 """Train a tokenizer: `python pretrain/train_tokenizer.py RECIPE --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_pretrain.train_command:tokenizer")
+    run_and_exit("eva_pretrain.train_command:tokenizer")

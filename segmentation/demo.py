@@ -1,6 +1,6 @@
 """Segment images: `python segmentation/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_segmentation.inference.demo:main")
+    run_and_exit("eva_segmentation.inference.demo:main")

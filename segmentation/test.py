@@ -1,6 +1,6 @@
 """Evaluate an EVA segmentor: `python segmentation/test.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_segmentation.commands:evaluate")
+    run_and_exit("eva_segmentation.commands:evaluate")

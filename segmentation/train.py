@@ -1,6 +1,6 @@
 """Train an EVA segmentor: `python segmentation/train.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_segmentation.commands:train")
+    run_and_exit("eva_segmentation.commands:train")

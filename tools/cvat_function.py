@@ -25,16 +25,20 @@ class Function:
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[Any]:
         """Annotate an image: a mask, polygon or rectangle for each object."""
         least = _DEFAULT if context.conf_threshold is None else context.conf_threshold
-        found = filter(is_seen, self._find(np.asarray(image.convert("RGB"))))
+        detections = filter(is_seen, self._find(np.asarray(image.convert("RGB"))))
         polygons = context.conv_mask_to_poly
-        return [_shape(one, polygons=polygons) for one in found if one.get("score", 1) >= least]
+        return [
+            _shape(detection, polygons=polygons)
+            for detection in detections
+            if detection.get("score", 1) >= least
+        ]
 
 
-def _shape(one: dict[str, Any], *, polygons: bool) -> Any:
-    label, (x, y, width, height) = one["category_id"], one["bbox"]
-    if "segmentation" not in one:
+def _shape(detection: dict[str, Any], *, polygons: bool) -> Any:
+    label, (x, y, width, height) = detection["category_id"], detection["bbox"]
+    if "segmentation" not in detection:
         return cvataa.rectangle(label, [x, y, x + width, y + height])
-    mask = mask_api.decode(one["segmentation"])
+    mask = mask_api.decode(detection["segmentation"])
     if polygons:
         return cvataa.polygon(label, outline(mask, tolerance=TOLERANCE).ravel().tolist())
     return cvataa.mask(label, encode_mask(mask.astype(bool)))

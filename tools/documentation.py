@@ -37,9 +37,9 @@ _USE = {  # task of an official file -> command that begins with it
 def on_config(config: Any) -> Any:
     """Put the generated pages into the navigation, and pages of docs/ that it does not name."""
     sections = {title: pages for entry in config.nav for title, pages in entry.items()}
-    named = str(config.nav)
+    navigation = str(config.nav)
     guides = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
-    sections["How to"] += [page for page in guides if page not in named]
+    sections["How to"] += [page for page in guides if page not in navigation]
     for task in TASKS:
         pages = [{family or "recipes": _page_of(task, family)} for family in families(task)]
         sections["Recipes"].append({task: pages})
@@ -67,8 +67,8 @@ def on_files(files: Files, config: Any) -> Files:
         for family, recipes in families(task).items():
             add(_page_of(task, family), content=recipe_page(task, family, recipes))
     for name, modules in config.extra["reference"].items():
-        text = "\n\n".join(f"::: {module}" for module in modules)
-        add(_api_page(name), content=f"# {name}\n\n{text}\n")
+        listing = "\n\n".join(f"::: {module}" for module in modules)
+        add(_api_page(name), content=f"# {name}\n\n{listing}\n")
     return files
 
 
@@ -90,8 +90,8 @@ def on_env(env: Any, config: Any, files: Files) -> Any:
             section = top
             index.append(f"\n## {section}\n")
         index.append(f"- [{page.title}]({page.url})")
-        text = _text(page.content) if "\n::: " in page.markdown else page.markdown
-        full.append(f"<!-- {page.url} -->\n\n{text.strip()}\n")
+        content = _text(page.content) if "\n::: " in page.markdown else page.markdown
+        full.append(f"<!-- {page.url} -->\n\n{content.strip()}\n")
     for name, lines in (("llms.txt", index), ("llms-full.txt", full)):
         files.append(File.generated(config, name, content="\n".join(lines) + "\n"))
     return env
@@ -120,10 +120,10 @@ def _page_of(task: str, family: str) -> str:
 
 def families(task: str) -> dict[str, list[Recipe]]:
     """Group the recipes of a task by their folder below its configs."""
-    found: dict[str, list[Recipe]] = {}
+    recipes: dict[str, list[Recipe]] = {}
     for recipe in list_recipes(task):
-        found.setdefault(posixpath.dirname(recipe.name), []).append(recipe)
-    return found
+        recipes.setdefault(posixpath.dirname(recipe.name), []).append(recipe)
+    return recipes
 
 
 def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
@@ -134,17 +134,17 @@ def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
     for recipe in recipes:
         name = posixpath.basename(recipe.name)
         source = recipe.path.read_text(encoding="utf-8")
-        text = ast.get_docstring(ast.parse(source)) or ""
-        found = re.search(r"This should give,?(.*?)(?:\n\n|\Z)", text, re.DOTALL)
+        docstring = ast.get_docstring(ast.parse(source)) or ""
+        match = re.search(r"This should give,?(.*?)(?:\n\n|\Z)", docstring, re.DOTALL)
         cells = (
             f"[`{name}`](#{name.lower()})",
-            " ".join(found[1].split()).lstrip(":").strip() if found else "-",
+            " ".join(match[1].split()).lstrip(":").strip() if match else "-",
             small if name.endswith("_small") else measured.get(name, "-"),
             memory.get(recipe.name, "-"),
         )
         rows.append(f"| {' | '.join(cells)} |")
         parts.append(
-            f"## {name} {{ #{name.lower()} }}\n\n{text}\n\n"
+            f"## {name} {{ #{name.lower()} }}\n\n{docstring}\n\n"
             f"```bash\neva config {task}/{recipe.name} --copy mine    # to edit it\n```\n\n"
             f'??? note "Source"\n\n    ```python\n{_indented(source)}\n    ```\n'
         )
@@ -160,30 +160,30 @@ def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
     )
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
+def _indented(block: str) -> str:
+    return "\n".join(f"    {line}" for line in block.splitlines())
 
 
 def _measured() -> dict[str, str]:
     """Find the paragraphs with figures: recipe -> what follows `<!-- measured: RECIPE ... -->`."""
-    found: dict[str, str] = {}
+    paragraphs: dict[str, str] = {}
     for task in TASKS:
-        text = (ROOT / task / "README.md").read_text(encoding="utf-8")
-        text = _LINK.sub(rf"../../{task}/\1", text)
-        for names, paragraph in re.findall(r"<!-- measured: (.*) -->\n([^|]+?)\n\n", text):
-            found |= dict.fromkeys(names.split(), " ".join(paragraph.split()))
-    return found
+        content = (ROOT / task / "README.md").read_text(encoding="utf-8")
+        content = _LINK.sub(rf"../../{task}/\1", content)
+        for names, paragraph in re.findall(r"<!-- measured: (.*) -->\n([^|]+?)\n\n", content):
+            paragraphs |= dict.fromkeys(names.split(), " ".join(paragraph.split()))
+    return paragraphs
 
 
 def _memory(task: str) -> dict[str, str]:
     """Read the table of docs/memory.md: recipe -> GiB in bf16 and card."""
-    found: dict[str, str] = {}
+    memory_cells: dict[str, str] = {}
     rows = re.findall(rf"^\| {task} (.*?) \|(.*)\|$", (ROOT / "docs/memory.md").read_text(), re.M)
     for names, cells in rows:
         *_, gib, card = (cell.strip() for cell in cells.split("|"))
         fits = "" if card == "-" else f", {card} GB"
-        found |= dict.fromkeys(re.findall(r"`(.*?)`", names), f"{gib} GiB{fits}")
-    return found
+        memory_cells |= dict.fromkeys(re.findall(r"`(.*?)`", names), f"{gib} GiB{fits}")
+    return memory_cells
 
 
 def model_zoo() -> str:

@@ -9,7 +9,7 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from eva_command.label import open_model
 from eva_data.images import read_rgb
-from eva_data.writing import described, filled_in
+from eva_data.writing import describe_image, render_template
 
 weights = os.environ["EVA_MODEL"]
 names, find = open_model(weights, recipe=os.environ.get("EVA_RECIPE"))
@@ -26,15 +26,19 @@ class Backend(LabelStudioMLBase):
         for task in tasks:
             file = self.get_local_path(task["data"][value], task_id=task.get("id"))
             rgb = read_rgb(file, upright=True)
-            objects = [one for one in find(rgb) if names[one["category_id"]] in tag.labels]
-            for one in objects if tag.tag == "RectangleLabels" else ():
-                one.pop("segmentation", None)
+            objects = [
+                detection
+                for detection in find(rgb)
+                if names[detection["category_id"]] in tag.labels
+            ]
+            for detection in objects if tag.tag == "RectangleLabels" else ():
+                detection.pop("segmentation", None)
             about = {"name": "", "size": rgb.shape[:2], "objects": objects}
-            images.append(described(about, names))
-        filled = json.loads(filled_in("tasks.json", images=images))
-        predictions = [one["predictions"][0] for one in filled]
-        for one in (one for prediction in predictions for one in prediction["result"]):
-            one |= {"from_name": control, "to_name": image}
+            images.append(describe_image(about, names))
+        filled = json.loads(render_template("tasks.json", images=images))
+        predictions = [result["predictions"][0] for result in filled]
+        for detection in (result for prediction in predictions for result in prediction["result"]):
+            detection |= {"from_name": control, "to_name": image}
         return [prediction | {"model_version": weights} for prediction in predictions]
 
 

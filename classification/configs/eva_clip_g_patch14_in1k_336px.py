@@ -9,6 +9,8 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_clip_g_patch14_in1k_224px.py"), ClassificationConfig,
-    model={"image_size": 336}, run={"output": "output/eva_clip_in1k_336"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_clip_g_patch14_in1k_224px.py"),
+    ClassificationConfig,
+    model={"image_size": 336},
+    run={"output": "output/eva_clip_in1k_336"},
+)

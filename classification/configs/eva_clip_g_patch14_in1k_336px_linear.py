@@ -9,6 +9,9 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_clip_g_patch14_in1k_224px_linear.py"), ClassificationConfig,
-    model={"image_size": 336}, optimizer={"lr": 0.6}, run={"output": "output/eva_clip_linear_336"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_clip_g_patch14_in1k_224px_linear.py"),
+    ClassificationConfig,
+    model={"image_size": 336},
+    optimizer={"lr": 0.6},
+    run={"output": "output/eva_clip_linear_336"},
+)

@@ -10,7 +10,9 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_clip_g_patch14_in1k_336px.py"), ClassificationConfig,
-    lora=LoraSettings(rank=16), optimizer={"lr": 2e-4},
+    Path(__file__).with_name("eva_clip_g_patch14_in1k_336px.py"),
+    ClassificationConfig,
+    lora=LoraSettings(rank=16),
+    optimizer={"lr": 2e-4},
     run={"output": "output/eva_g_lora", "batch_size": 64, "accumulate": 8, "precision": "bf16"},
-)  # fmt: skip
+)

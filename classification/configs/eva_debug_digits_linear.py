@@ -13,14 +13,22 @@ from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_debug_digits.py"), ClassificationConfig,
+    Path(__file__).with_name("eva_debug_digits.py"),
+    ClassificationConfig,
     model={"pooling": "cls", "linear_probe": True, "drop_path_rate": 0.0},
     augment=AugmentConfig(
-        scale=(0.8, 1.0), crop="once", flip=0.0, auto_augment="", label_smoothing=0.0,
+        scale=(0.8, 1.0),
+        crop="once",
+        flip=0.0,
+        auto_augment="",
+        label_smoothing=0.0,
     ),
     optimizer=OptimizerConfig(name="lars", lr=2.0, warmup_epochs=1, weight_decay=0.0),
     run={
-        "output": "output/classification_debug_linear", "epochs": 10, "batch_size": 128,
-        "zero_stage": 0, "ema_decay": 0.0,
+        "output": "output/classification_debug_linear",
+        "epochs": 10,
+        "batch_size": 128,
+        "zero_stage": 0,
+        "ema_decay": 0.0,
     },
-)  # fmt: skip
+)

@@ -12,10 +12,15 @@ from eva_classification.config import AugmentConfig, ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_debug_digits.py"), ClassificationConfig,
+    Path(__file__).with_name("eva_debug_digits.py"),
+    ClassificationConfig,
     augment=AugmentConfig(
-        scale=(0.8, 1.0), flip=0.0, auto_augment="rand-m5-mstd0.5-inc1", random_erase=0.1,
-        mixup=0.2, cutmix=1.0,
+        scale=(0.8, 1.0),
+        flip=0.0,
+        auto_augment="rand-m5-mstd0.5-inc1",
+        random_erase=0.1,
+        mixup=0.2,
+        cutmix=1.0,
     ),
     run={"output": "output/classification_debug_mixed"},
-)  # fmt: skip
+)

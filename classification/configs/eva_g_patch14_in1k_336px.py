@@ -14,13 +14,17 @@ from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_g_patch14_in21k_224px.py"), ClassificationConfig,
+    Path(__file__).with_name("eva_g_patch14_in21k_224px.py"),
+    ClassificationConfig,
     model={"image_size": 336, "init_checkpoint": "eva_21k_224px_psz14.pt"},
     data=DataConfig(train="datasets/imagenet1k/train", val="datasets/imagenet1k/val"),
     augment=AugmentConfig(label_smoothing=0.3),
     optimizer=OptimizerConfig(lr=3e-5, warmup_epochs=2, layer_decay=0.95),
     run={
-        "output": "output/eva_g_in1k_336", "epochs": 10, "batch_size": 16, "ema_decay": 0.9999,
+        "output": "output/eva_g_in1k_336",
+        "epochs": 10,
+        "batch_size": 16,
+        "ema_decay": 0.9999,
         "best_metric": "top1",
     },
-)  # fmt: skip
+)

@@ -10,6 +10,8 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_g_patch14_in1k_336px.py"), ClassificationConfig,
-    model={"image_size": 560}, run={"output": "output/eva_g_in1k_560", "epochs": 15},
-)  # fmt: skip
+    Path(__file__).with_name("eva_g_patch14_in1k_336px.py"),
+    ClassificationConfig,
+    model={"image_size": 560},
+    run={"output": "output/eva_g_in1k_560", "epochs": 15},
+)

@@ -9,6 +9,8 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_l_patch14_in1k_196px.py"), ClassificationConfig,
-    model={"image_size": 336}, run={"output": "output/eva_l_in1k_336"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_l_patch14_in1k_196px.py"),
+    ClassificationConfig,
+    model={"image_size": 336},
+    run={"output": "output/eva_l_in1k_336"},
+)

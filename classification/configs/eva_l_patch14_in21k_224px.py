@@ -12,11 +12,15 @@ from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_g_patch14_in21k_224px.py"), ClassificationConfig,
+    Path(__file__).with_name("eva_g_patch14_in21k_224px.py"),
+    ClassificationConfig,
     model={
-        "variant": "eva_l_patch14", "drop_path_rate": 0.2, "freeze_patch_embed": False,
+        "variant": "eva_l_patch14",
+        "drop_path_rate": 0.2,
+        "freeze_patch_embed": False,
         "init_checkpoint": "eva_l_psz14.pt",
     },
-    augment={"scale": (0.08, 1.0), "mixup": 0.8}, optimizer={"lr": 6e-4, "layer_decay": 0.75},
+    augment={"scale": (0.08, 1.0), "mixup": 0.8},
+    optimizer={"lr": 6e-4, "layer_decay": 0.75},
     run={"output": "output/eva_l_in21k", "epochs": 90},
-)  # fmt: skip
+)

@@ -10,6 +10,7 @@ from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
     Path(__file__).with_name("eva_l_patch14_in21k_to_in1k_336px_lora_24gb.py"),
-    ClassificationConfig, lora={"first_block": 12},
+    ClassificationConfig,
+    lora={"first_block": 12},
     run={"output": "output/eva_l_lora_12gb", "batch_size": 64, "accumulate": 8},
-)  # fmt: skip
+)

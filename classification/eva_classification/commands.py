@@ -26,7 +26,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_runs.commands import deferred, require_data
+from eva_runs.commands import lazy_import, require_data
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {
@@ -103,8 +103,8 @@ def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--data", help=f"your own: {_FORMS}")
     add("--classes", help="text file with the classes of --data in label order")
-    for name, text in SETS.items():
-        add(f"--{name}", type=Path, help=text)
+    for name, help_text in SETS.items():
+        add(f"--{name}", type=Path, help=help_text)
     add_max_bad_samples(parser, unit="images of --data")
     add_arguments(parser)
     add_output(parser, help="folder of results.json and images")
@@ -123,7 +123,8 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     if options.data:
         IMAGES.require(options.data, name="--data")
     for name, form in SETS.items():
-        if location := getattr(options, name):
+        location = getattr(options, name)
+        if location:
             require_data(str(location), name=f"--{name}", forms=form)
     check_classes(options.classes)
     resolve_source(options.weights)
@@ -132,7 +133,7 @@ def _check_evaluation(options: argparse.Namespace) -> None:
 evaluate = command(
     "classification/evaluate.py",
     _parse_evaluation,
-    deferred("eva_classification.evaluation:evaluate"),
+    lazy_import("eva_classification.evaluation:evaluate"),
     check=_check_evaluation,
 )
 
@@ -154,7 +155,7 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
 evaluate_frozen = command(
     "eva classification evaluate-frozen",
     _parse_frozen,
-    deferred("eva_classification.evaluation:evaluate_frozen"),
+    lazy_import("eva_classification.evaluation:evaluate_frozen"),
     check=IMAGES.check_frozen_paths,
 )
 
@@ -163,13 +164,18 @@ evaluate_frozen = command(
 def demo(arguments: Sequence[str] | None = None) -> None:
     """Name what images show; `arguments` in place of those of the process."""
     parser = new_parser(
-        "classification/demo.py", "Name what images show: files, folders, videos and cameras.",
+        "classification/demo.py",
+        "Name what images show: files, folders, videos and cameras.",
         epilog=_EXAMPLES,
-    )  # fmt: skip
+    )
     add_demo(parser, inputs="image, video, folder of both", batch_size=8, of="images")
     _add_crop(parser)
-    parser.add_argument("--no-images", "--no-pictures", action="store_true",
-                        help="write no annotated images and videos")  # fmt: skip
+    parser.add_argument(
+        "--no-images",
+        "--no-pictures",
+        action="store_true",
+        help="write no annotated images and videos",
+    )
     run_classifier_demo(
         parser,
         arguments,
@@ -177,6 +183,6 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         kinds="images and no videos",
         omit="no_images",
         files=(JSON, TABLE),
-        load=deferred(f"{_PREDICTOR}.from_options"),
-        work=deferred("eva_classification.inference.demo:classify"),
+        load=lazy_import(f"{_PREDICTOR}.from_options"),
+        work=lazy_import("eva_classification.inference.demo:classify"),
     )

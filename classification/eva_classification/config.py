@@ -11,7 +11,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     require,
-    rising,
+    require_increasing,
 )
 
 
@@ -70,7 +70,7 @@ class AugmentConfig(MixingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rising(self, "scale")
+        require_increasing(self, "scale")
         at_least(self, color_jitter=0)
         check_probabilities(self, "flip", "random_erase")
         require(

@@ -66,11 +66,19 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if distributed.rank():
         return
     report_evaluation(
-        options, scores, began=began, task=IMAGES.task, data=data, sections=sections,
-        settings=settings_of(options, image_size=model.img_size), text=table_with_average(scores),
-        more=average_entries(scores), left_out=left_out, device=device.type,
+        options,
+        scores,
+        began=began,
+        task=IMAGES.task,
+        data=data,
+        sections=sections,
+        settings=settings_of(options, image_size=model.img_size),
+        description=table_with_average(scores),
+        more=average_entries(scores),
+        left_out=left_out,
+        device=device.type,
         next_steps=IMAGES.steps_after_evaluation(options, flags),
-    )  # fmt: skip
+    )
 
 
 def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
@@ -86,7 +94,7 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         mean=options.mean,
         std=options.std,
     )
-    data = [(one.name, f"{len(one.samples):,} images") for one in sets]
+    data = [(dataset.name, f"{len(dataset.samples):,} images") for dataset in sets]
     _announce(model, options, data)
     device = next(model.parameters()).device
     scores: dict[str, Score] = {}
@@ -101,10 +109,16 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         first = next(iter(rules))
         complete = first == PAPER_SETS[0]
         counted = count(
-            model, samples, rules, device=device, batch_size=options.batch_size,
-            workers=options.workers, progress=first, confusion=complete,
+            model,
+            samples,
+            rules,
+            device=device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            progress=first,
+            confusion=complete,
             examples=complete,
-        )  # fmt: skip
+        )
         scores |= counted.scores
         if complete:
             sections = partial(class_sections, samples, counted)
@@ -121,9 +135,13 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     data = [("data", f"{IMAGES.counted(samples)} ({options.data})")]
     _announce(model, options, data)
     counted = evaluate_own_data(
-        model, samples, options, num_classes=model.num_classes, skip_unreadable=True,
+        model,
+        samples,
+        options,
+        num_classes=model.num_classes,
+        skip_unreadable=True,
         max_bad_samples=options.max_bad_samples,
-    )  # fmt: skip
+    )
     sections = partial(class_sections, samples, counted, complete_in="per_class.csv")
     return Evaluated(dict(counted.scores), data, sections, counted.left_out)
 
@@ -131,9 +149,9 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
 def _announce(
     model: ImageClassifier, options: argparse.Namespace, data: Sequence[tuple[str, str]]
 ) -> None:
-    place = next(model.parameters()).device.type
+    device = next(model.parameters()).device.type
     task = f"evaluate a classifier of {model.num_classes:,} classes at {model.img_size} px"
-    announce(f"{task} on {place}", weights=options.weights, data=data)
+    announce(f"{task} on {device}", weights=options.weights, data=data)
 
 
 def table_with_average(scores: Mapping[str, Score]) -> str:
@@ -164,10 +182,18 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
     """
     began = time.monotonic()
     extractor = FeatureExtractor.from_options(options, device)
-    known = open_labelled(options.train, extractor.transform, upright=False)
-    queries = open_labelled(options.val, extractor.transform, classes=known.classes, upright=False)
-    check_frozen(options, len(known))
+    labelled = open_labelled(options.train, extractor.transform, upright=False)
+    queries = open_labelled(
+        options.val, extractor.transform, classes=labelled.classes, upright=False
+    )
+    check_frozen(options, len(labelled))
     frozen.evaluate_frozen(
-        IMAGES, options, device, extractor, known=known, queries=queries,
-        seen=f"{extractor.image_size} px", began=began,
-    )  # fmt: skip
+        IMAGES,
+        options,
+        device,
+        extractor,
+        train_samples=labelled,
+        queries=queries,
+        seen=f"{extractor.image_size} px",
+        began=began,
+    )

@@ -25,7 +25,7 @@ from eva_engine import planning
 from eva_engine.classifier_training import classifier_step, train_classifier
 from eva_engine.steps.flops import training_flops
 from eva_report.terminal import SHOWN
-from eva_runs.memory import Step
+from eva_runs.memory import MeasuredStep
 from eva_runs.precision import DTYPES
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         build=build,
         samples=samples,
         others=others,
-        what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
+        title=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
         flops=training_flops(build, model, backward=not model.linear_probe),
     )
 
@@ -103,7 +103,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
 read_recipe = planning.reader(ClassificationConfig, "classification")
 
 
-def step(config: ClassificationConfig) -> Step:
+def step(config: ClassificationConfig) -> MeasuredStep:
     """Build a step for `eva plan`."""
     model, size = replace(config.model, init_checkpoint=""), config.model.image_size
     built = build_model(model, num_classes=planning.CLASSES)

@@ -14,12 +14,15 @@ from eva_contrastive.config import ContrastiveConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("eva_clip_g_patch14.py"), ContrastiveConfig,
+    Path(__file__).with_name("eva_clip_g_patch14.py"),
+    ContrastiveConfig,
     model={
-        "drop_path_rate": 0.0, "patch_dropout": 0.5, "text": "openclip_h",
+        "drop_path_rate": 0.0,
+        "patch_dropout": 0.5,
+        "text": "openclip_h",
         "text_checkpoint": "openclip_vit_h_14_laion2b_s32b_b79k.safetensors",
     },
     data={"train": str(Path(__file__).with_name("merged_2b.toml"))},
     optimizer={"warmup_epochs": 0.115},  # 2000 steps
     run={"output": "output/eva_clip_g_plus", "epochs": 2, "batch_size": 1024},
-)  # fmt: skip
+)

@@ -10,8 +10,10 @@ from eva_contrastive.config import ContrastiveConfig
 from eva_engine.commands.training import load_recipe
 
 config = load_recipe(
-    Path(__file__).with_name("own_pairs.py"), ContrastiveConfig,
-    lora=LoraSettings(rank=16), text={"locked": True},
+    Path(__file__).with_name("own_pairs.py"),
+    ContrastiveConfig,
+    lora=LoraSettings(rank=16),
+    text={"locked": True},
     vision={"lr": 5e-5, "layer_decay": 1.0, "frozen_blocks": 0},
     run={"output": "output/own_pairs_lora", "batch_size": 64, "accumulate": 8},
-)  # fmt: skip
+)

@@ -20,7 +20,7 @@ from eva_data.files import (
     make_folder,
     require_replaceable,
 )
-from eva_data.inputs import Job, Plan, plan_jobs
+from eva_data.inputs import Job, JobPlan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
 from eva_data.video.source import BACKENDS
 from eva_engine.commands import training
@@ -34,10 +34,10 @@ from eva_engine.commands.options import (
 )
 from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, run_demo
-from eva_runs.commands import check_outputs, deferred, program, require_data
+from eva_runs.commands import check_outputs, lazy_import, make_main, require_data
 from eva_runs.options import (
     DATA,
-    ENDINGS,
+    EXPORT_SUFFIXES,
     add_download_option,
     add_export_precision,
     integer,
@@ -54,15 +54,20 @@ _CLASSES = "a folder of class folders"
 def train(arguments: Sequence[str] | None = None) -> None:
     """Train a CLIP: `clip/train.py`."""
     training.main(
-        ContrastiveConfig, deferred("eva_contrastive.training:train"), program="clip/train.py",
-        arguments=arguments, check=_check_data, adapt=without_other_classes,
+        ContrastiveConfig,
+        lazy_import("eva_contrastive.training:train"),
+        program="clip/train.py",
+        arguments=arguments,
+        check=_check_data,
+        adapt=without_other_classes,
         planning="eva_contrastive.training",
-    )  # fmt: skip
+    )
 
 
 def _check_data(config: ContrastiveConfig) -> None:
     for name, forms in (("train", _PAIRS), ("val", _PAIRS), ("zero_shot", _CLASSES)):
-        if location := getattr(config.data, name):
+        location = getattr(config.data, name)
+        if location:
             require_data(location, name=f"data.{name}", forms=forms)
     for source in filter(None, (config.model.init_checkpoint, config.model.text_checkpoint)):
         require_start("clip", source)
@@ -83,22 +88,25 @@ def without_other_classes(
     Returns:
         The flags with those that follow from them, and a line on that or an empty one.
     """
-    given, data = given_values(flags), default.data
-    wanted = (
-        {"data.zero_shot", "data.templates"} & given.keys()
-        or given.get("run.best_metric") in OF_CLASSES
-    )  # fmt: skip
-    if given.get("data.train", data.train) == data.train or not data.zero_shot or wanted:
+    overridden, data = given_values(flags), default.data
+    other_settings = {"data.zero_shot", "data.templates"} & overridden.keys() or overridden.get(
+        "run.best_metric"
+    ) in OF_CLASSES
+    if (
+        overridden.get("data.train", data.train) == data.train
+        or not data.zero_shot
+        or other_settings
+    ):
         return [*flags], ""
     more = ["--data.zero-shot", "", "--data.templates", *type(data).templates]
-    said = f"data.zero_shot={data.zero_shot} of the recipe is left out"
-    if default.run.best_metric in OF_CLASSES and "run.best_metric" not in given:
-        share = float(given.get("data.val_share", data.val_share))
-        best = "image_to_text_r1" if share or given.get("data.val", data.val) else ""
+    message = f"data.zero_shot={data.zero_shot} of the recipe is left out"
+    if default.run.best_metric in OF_CLASSES and "run.best_metric" not in overridden:
+        share = float(overridden.get("data.val_share", data.val_share))
+        best = "image_to_text_r1" if share or overridden.get("data.val", data.val) else ""
         more += ["--run.best-metric", best]
-        said += f"; the best weights are chosen by {best or 'nothing'}"
+        message += f"; the best weights are chosen by {best or 'nothing'}"
     fix = "name your own folder of class folders as --data.zero-shot to evaluate it"
-    return [*flags, *more], f"{said}; {fix}"
+    return [*flags, *more], f"{message}; {fix}"
 
 
 _FOLDERS = {
@@ -144,31 +152,42 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_weights(parser, kinds="or a folder of open_clip", alone=True)
     add = parser.add_argument
     add("--crop-pct", type=float, help="share of the resized image (default: 1)")
-    for name, text in _FOLDERS.items():
-        add(f"--{name}", type=Path, metavar="DIR", help=text)
+    for name, help_text in _FOLDERS.items():
+        add(f"--{name}", type=Path, metavar="DIR", help=help_text)
     own = parser.add_mutually_exclusive_group()
-    own.add_argument("--data", help="your own images: a folder of class folders, "
-                     "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT")  # fmt: skip
-    for name, text in (_VIDEOS | _CAPTIONS).items():
+    own.add_argument(
+        "--data",
+        help="your own images: a folder of class folders, "
+        "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
+    )
+    for name, help_text in (_VIDEOS | _CAPTIONS).items():
         group = own if name == "videos" else parser
-        group.add_argument(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
+        group.add_argument(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=help_text)
     add("--ucf101-split", type=int, choices=UCF101_SPLITS, default=1, help="default: 1")
     add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
     add("--image-column", help="of --pairs, a table's with the images (default: found)")
     add("--caption-column", help="of --pairs, with the captions (default: found)")
-    add("--classes", help="text file of names: those of the folders of --data, or what to call "
-        "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
-    add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
-        "them, or imagenet, cifar, ucf101, kinetics or simple (default: simple)")  # fmt: skip
+    add(
+        "--classes",
+        help="text file of names: those of the folders of --data, or what to call "
+        "each in their order, numbers by value (default: the folders', _ as space)",
+    )
+    add(
+        "--templates",
+        nargs="+",
+        metavar="TEXT",
+        help="sentences with {} for --data, a file of "
+        "them, or imagenet, cifar, ucf101, kinetics or simple (default: simple)",
+    )
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
     add_arguments(parser)
     add("--output", type=Path, help="folder of the results")
     options = parse_with_weights(parser, arguments)
-    given = vars(options)
+    values = vars(options)
     for name in (*_VIDEOS, *_CAPTIONS):
-        if len(given[name] or ()) > 2:
+        if len(values[name] or ()) > 2:
             parser.error(f"--{name} takes the data and the folder of a list's paths, no more")
-    if not any(given[name] for name in _SETS):
+    if not any(values[name] for name in _SETS):
         parser.error(f"nothing to evaluate: give any of --{', --'.join(_SETS)}")
     if (options.classes or options.templates) and not (options.data or options.videos):
         parser.error("--classes and --templates belong to --data or --videos")
@@ -178,15 +197,15 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _check_sets(options: argparse.Namespace) -> None:
     weights_file(options.weights)
     for name, forms in _SETS.items():
-        given = getattr(options, name)
-        for place in given if isinstance(given, list) else filter(None, [given]):
-            require_data(str(place), name=f"--{name}", forms=forms)
+        value = getattr(options, name)
+        for location in value if isinstance(value, list) else filter(None, [value]):
+            require_data(str(location), name=f"--{name}", forms=forms)
 
 
 evaluate = command(
     "clip/evaluate_zero_shot.py",
     _parse_evaluate,
-    deferred("eva_contrastive.evaluation.evaluating:evaluate"),
+    lazy_import("eva_contrastive.evaluation.evaluating:evaluate"),
     check=_check_sets,
 )
 
@@ -218,18 +237,34 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     search = commands.add_parser(
         "search", help="search folders by sentences and images", epilog=_SEARCH
     )
-    for one in (rank, search):
-        one.formatter_class, one.allow_abbrev = argparse.RawDescriptionHelpFormatter, False
-        one.set_defaults(parser=one)
-        add = one.add_argument
-        add("inputs", nargs="+", type=Path, metavar="INPUT",
-            help="image, video, folder of both, or pattern")  # fmt: skip
-        add_weights(one, kinds="of a complete EVA-CLIP")
+    for demo_parser in (rank, search):
+        demo_parser.formatter_class, demo_parser.allow_abbrev = (
+            argparse.RawDescriptionHelpFormatter,
+            False,
+        )
+        demo_parser.set_defaults(parser=demo_parser)
+        add = demo_parser.add_argument
+        add(
+            "inputs",
+            nargs="+",
+            type=Path,
+            metavar="INPUT",
+            help="image, video, folder of both, or pattern",
+        )
+        add_weights(demo_parser, kinds="of a complete EVA-CLIP")
         add("--text", nargs="+", action="extend", default=[], help="sentences")
-        add("--frames", type=integer(1, MOST_VIDEO_FRAMES), default=VIDEO_FRAMES,
-            help="of a video (default: %(default)s)")  # fmt: skip
-        add("--backend", choices=BACKENDS, default=BACKENDS[0],
-            help="decoder (default: %(default)s)")  # fmt: skip
+        add(
+            "--frames",
+            type=integer(1, MOST_VIDEO_FRAMES),
+            default=VIDEO_FRAMES,
+            help="of a video (default: %(default)s)",
+        )
+        add(
+            "--backend",
+            choices=BACKENDS,
+            default=BACKENDS[0],
+            help="decoder (default: %(default)s)",
+        )
         add("--overwrite", action="store_true", help="replace earlier results")
     add = rank.add_argument
     add("--output", type=Path, help="folder for ranking.json (default: only the lines)")
@@ -237,8 +272,15 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=integer(1), default=32, help="default: %(default)s")
     add_device(rank)
     add = search.add_argument
-    add("--like", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
-        help="images or videos")  # fmt: skip
+    add(
+        "--like",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="images or videos",
+    )
     add("--together", action="store_true", help="all sentences and images are one query")
     add("--output", required=True, type=Path, help="folder for the results")
     add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
@@ -256,11 +298,13 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     """Rank captions, and search images and videos: `clip/demo.py`."""
     options = _parse_demo(arguments)
     run_demo(
-        options.parser, options, prepare=lambda: _plan(options),
+        options.parser,
+        options,
+        prepare=lambda: _plan(options),
         load=lambda options: weights_file(options.weights),
         work=lambda options, _, planned: _show(options, planned.jobs),
         results=[options.output / name for name in options.results if options.output is not None],
-    )  # fmt: skip
+    )
 
 
 def has_features(folder: Path) -> bool:
@@ -269,7 +313,7 @@ def has_features(folder: Path) -> bool:
     return any(all((folder / name).exists() for name in pair) for pair in pairs)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace) -> JobPlan:
     for file in options.like:
         file.stat()
     options.cache = options.cache or options.output
@@ -277,7 +321,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.index:
         if len(options.inputs) > 1:
             raise ValueError(f"give one index or folder of features, not {len(options.inputs)}")
-        return Plan([Job(options.inputs[0], "features", ())], [])
+        return JobPlan([Job(options.inputs[0], "features", ())], [])
     results = [*filter(None, (options.output, options.cache))]
     return plan_jobs(options.inputs, targets=lambda name: [], results=results)
 
@@ -307,7 +351,7 @@ def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_weights(parser, kinds="of a complete EVA-CLIP")
     add = parser.add_argument
-    add("--format", required=True, choices=ENDINGS, dest="form")
+    add("--format", required=True, choices=EXPORT_SUFFIXES, dest="form")
     add("--output", required=True, type=Path, help="folder")
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
     add("--normalize", action="store_true", help="features of unit length")
@@ -322,16 +366,18 @@ def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _export(options: argparse.Namespace) -> int:
-    names = [f"{tower}{end}" for tower in _TOWERS for end in (*ENDINGS.values(), f".onnx{DATA}")]
+    names = [
+        f"{tower}{end}" for tower in _TOWERS for end in (*EXPORT_SUFFIXES.values(), f".onnx{DATA}")
+    ]
     require_form(options.form, options.precision)
     require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
     weights_file(options.weights)
     log_to_terminal()
-    deferred("eva_contrastive.inference.export:export")(options)
+    lazy_import("eva_contrastive.inference.export:export")(options)
     return 0
 
 
-export = program(_parse_export, _export, name="eva clip export")
+export = make_main(_parse_export, _export, name="eva clip export")
 
 
 _INTERPOLATE = """
@@ -365,8 +411,8 @@ def _interpolate(options: argparse.Namespace) -> int:
     make_folder(options.output)
     options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(options.files, overwrite=options.overwrite, inputs=sources)
-    deferred("eva_contrastive.interpolation:write_mixtures")(options, sources)
+    lazy_import("eva_contrastive.interpolation:write_mixtures")(options, sources)
     return 0
 
 
-interpolate = program(_parse_interpolate, _interpolate, refused=1, name="eva clip interpolate")
+interpolate = make_main(_parse_interpolate, _interpolate, refused=1, name="eva clip interpolate")

@@ -10,11 +10,11 @@ from eva_engine.config import (
     SplitConfig,
     VitConfig,
     at_least,
+    check_literals,
     check_probabilities,
-    one_of_its_choices,
     require,
     require_evaluated,
-    rising,
+    require_increasing,
 )
 
 Loss = Literal["contrastive", "sigmoid"]
@@ -124,7 +124,7 @@ class DataConfig(SplitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rising(self, "crop_scale")
+        require_increasing(self, "crop_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,16 +160,16 @@ class ContrastiveConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
 
     def __post_init__(self) -> None:
-        one_of_its_choices(self)
+        check_literals(self)
         at_least(self, max_logit_scale=1)
         check_probabilities(self, "interpolation")
         require_evaluated(self.run.best_metric, self.data, "val", "val_share", "zero_shot")
 
-        vision, text, model = self.vision, self.text, self.model
+        vision, text_tower, model = self.vision, self.text, self.model
         zero = "optimizer.lr=0, of which the towers' rates are multiples: give a small one, as 1e-9"
         require(self.optimizer.lr > 0, zero)
         both = "vision.locked and text.locked leave nothing to train: unlock one"
-        require(not (vision.locked and text.locked), both)
+        require(not (vision.locked and text_tower.locked), both)
         for name in ("weight_decay", "layer_decay"):
             value = getattr(self.optimizer, name)
             without = f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"

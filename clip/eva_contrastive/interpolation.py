@@ -18,7 +18,7 @@ from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_report.terminal import SHOWN
-from eva_runs.commands import say
+from eva_runs.commands import echo
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,9 @@ def interpolate(
         ValueError: If names or shapes differ, naming the first that does.
     """
     for name in (*start, *end):
-        first, last = (tuple(one[name].shape) if name in one else None for one in (start, end))
+        first, last = (
+            tuple(weights[name].shape) if name in weights else None for weights in (start, end)
+        )
         if first != last:
             raise ValueError(
                 f"start and end are of different models: {name} has shape {first} in the start "
@@ -49,7 +51,7 @@ def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> 
     notes = read_config(sources["end"])
     for share, file in zip(options.share, options.files, strict=True):
         save_weights(interpolate(start, end, share), file, notes)
-        say(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
+        echo(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
 
 
 def write_interpolated(

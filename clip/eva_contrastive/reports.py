@@ -13,7 +13,7 @@ from torch import Tensor
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
-from eva_report.content import Example, Gallery, Section, Step, TitledImage
+from eva_report.content import Example, Gallery, NextStep, Section, TitledImage
 from eva_report.drawing import score_text
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
@@ -25,13 +25,21 @@ _FOUND_TEXTS, _FOUND_IMAGES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
 
 
-def search_step(weights: str | Path, folder: Path) -> Step:
+def search_step(weights: str | Path, folder: Path) -> NextStep:
     """Give the command that searches images by a sentence, with results in a folder."""
     command = command_to_run(
-        "clip demo", "clip/demo.py", "search", "IMAGES",
-        "--weights", weights, "--output", folder / "search", "--text", "what you look for",
-    )  # fmt: skip
-    return Step(text="Search a folder of images by a sentence.", command=command)
+        "clip demo",
+        "clip/demo.py",
+        "search",
+        "IMAGES",
+        "--weights",
+        weights,
+        "--output",
+        folder / "search",
+        "--text",
+        "what you look for",
+    )
+    return NextStep(text="Search a folder of images by a sentence.", command=command)
 
 
 def first_samples(
@@ -39,7 +47,9 @@ def first_samples(
 ) -> Iterator[Tile]:
     """Show the first images (N, 3, H, W) of a batch, with the captions of its tokens (N, L)."""
     images, tokens = batch
-    captions = (decode(one[1 : int(one.argmax())]).replace(" ,", ",") for one in tokens)
+    captions = (
+        decode(token_ids[1 : int(token_ids.argmax())]).replace(" ,", ",") for token_ids in tokens
+    )
     return image_tiles(images, captions, mean, std)
 
 
@@ -52,13 +62,13 @@ def retrieval_examples(
     return [
         Gallery(
             title=f"Images that find their captions last{of_set}",
-            examples=[shown.of_image(*one) for one in _last(shown.cosines, shown.own)],
+            examples=[shown.of_image(*position) for position in _last(shown.cosines, shown.own)],
             text="The place of its own caption among all, and the captions that were found before, "
             "with their cosines.",
         ),
         Gallery(
             title=f"Captions that find their images last{of_set}",
-            examples=[shown.of_text(*one) for one in _last(shown.cosines.T, shown.own.T)],
+            examples=[shown.of_text(*position) for position in _last(shown.cosines.T, shown.own.T)],
             text="Its own image, and beside it the images that were found, with their cosines.",
         ),
     ]
@@ -84,7 +94,9 @@ class _Shown:
         most = len(self._kept)
         owned = encoded.owners < most
         self._owners = encoded.owners[owned].cpu()
-        images, texts = (one.float().cpu() for one in (encoded.images[:most], encoded.texts[owned]))
+        images, texts = (
+            features.float().cpu() for features in (encoded.images[:most], encoded.texts[owned])
+        )
         self.cosines = images @ texts.T  # (N, M)
         self.own = self._owners[None] == torch.arange(most)[:, None]  # (N, M)
 
@@ -92,13 +104,13 @@ class _Shown:
         """Show an image, its captions, and those that it found."""
         cosines = self.cosines[index]
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
-        own, *found = (
+        own, *others = (
             f"{self._caption(at)} {score_text(float(cosines[at]))}"
             for at in (best, *_order(cosines)[:_FOUND_TEXTS])
         )
-        text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
+        caption = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
         title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
-        return Example(caption=text + "\n".join(found), images=[self._image(index, title)])
+        return Example(caption=caption + "\n".join(others), images=[self._image(index, title)])
 
     def of_text(self, index: int, rank: int) -> Example:
         """Show a caption, its image, and those that it found."""
@@ -110,8 +122,8 @@ class _Shown:
                 *(("found", at) for at in _order(cosines)[:_FOUND_IMAGES]),
             ]
         ]
-        text = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
-        return Example(caption=text, images=shown)
+        caption = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
+        return Example(caption=caption, images=shown)
 
     def _image(self, image: int, title: str) -> TitledImage:
         return TitledImage(title=title, image=self._pairs.image(self._kept[image]))
@@ -119,5 +131,5 @@ class _Shown:
     def _caption(self, index: int) -> str:
         owner = self._owners[index]
         number = index - int(torch.searchsorted(self._owners, owner))
-        text = self._pairs.captions(self._kept[int(owner)])[number]
-        return printable(f'"{text if len(text) <= _TEXT else text[: _TEXT - 4] + " ..."}"')
+        caption = self._pairs.captions(self._kept[int(owner)])[number]
+        return printable(f'"{caption if len(caption) <= _TEXT else caption[: _TEXT - 4] + " ..."}"')

@@ -102,7 +102,9 @@ class ContrastiveStep:
         loss = self._loss(together)
         loss.backward()
         metrics = batch_metrics(together)
-        for gradients in _gradients(together, sizes=[len(one.image_features) for one in outputs]):
+        for gradients in _gradients(
+            together, sizes=[len(output.image_features) for output in outputs]
+        ):
             self._shares.append((loss.detach(), metrics, gradients))
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -191,7 +193,8 @@ def parameter_groups(config: ContrastiveConfig, model: EvaClip) -> list[Paramete
     for name, settings, tower in _towers(config, model):
         scale = settings.lr / config.optimizer.lr
         for group in layer_decay_groups(tower, settings, depth=tower.depth, lr_scale=scale):
-            if params := [one for one in group.params if id(one) not in apart]:
+            params = [parameter for parameter in group.params if id(parameter) not in apart]
+            if params:
                 groups.append(replace(group, name=f"{name}.{group.name}", params=params))
     return [*groups, ParameterGroup(name="logits", params=of_logits)]
 

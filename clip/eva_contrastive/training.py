@@ -40,7 +40,7 @@ from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
-from eva_report.content import Step
+from eva_report.content import NextStep
 from eva_runs import memory
 from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run
@@ -104,12 +104,14 @@ def open_pairs(data: DataConfig, indexes: Path) -> tuple[CaptionedImages, Captio
         ValueError: If they are not what the recipe says, or a held-out share leaves one side
             without images.
     """
-    given: Any = {name: getattr(data, name) for name in ("root", "image_column", "caption_column")}
-    given["indexes"] = indexes
-    pairs = open_captions(data.train, **given)
+    columns: Any = {
+        name: getattr(data, name) for name in ("root", "image_column", "caption_column")
+    }
+    columns["indexes"] = indexes
+    pairs = open_captions(data.train, **columns)
     if data.val_share:
         return hold_out(pairs, data.val_share, name="data.val_share")
-    return pairs, open_captions(data.val, **given) if data.val else None
+    return pairs, open_captions(data.val, **columns) if data.val else None
 
 
 def build_model(config: ContrastiveConfig) -> tuple[EvaClip, LoadReport | None]:
@@ -117,11 +119,15 @@ def build_model(config: ContrastiveConfig) -> tuple[EvaClip, LoadReport | None]:
     sizes = config.model
     with no_init_weights(bool(sizes.init_checkpoint)):
         model = build_eva_clip(
-            sizes.variant, sizes.text, embed_dim=sizes.embed_dim, sigmoid=config.loss == "sigmoid",
-            img_size=sizes.image_size, drop_path_rate=sizes.drop_path_rate,
+            sizes.variant,
+            sizes.text,
+            embed_dim=sizes.embed_dim,
+            sigmoid=config.loss == "sigmoid",
+            img_size=sizes.image_size,
+            drop_path_rate=sizes.drop_path_rate,
             patch_dropout=sizes.patch_dropout,
             activation_checkpointing=sizes.activation_checkpointing,
-        )  # fmt: skip
+        )
     model.text.set_grad_checkpointing(sizes.activation_checkpointing)
     return model, initialise(model, sizes.init_checkpoint, sizes.text_checkpoint)
 
@@ -181,7 +187,7 @@ def count_flops(config: ContrastiveConfig) -> float:
 read_recipe = planning.reader(ContrastiveConfig, "clip")
 
 
-def step(config: ContrastiveConfig) -> memory.Step:
+def step(config: ContrastiveConfig) -> memory.MeasuredStep:
     """Build a step for `eva plan`."""
     settings = replace(config.model, init_checkpoint="", text_checkpoint="")
     model, _ = build_model(replace(config, model=settings))
@@ -255,19 +261,26 @@ def _presentation(
     )
 
 
-def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
+def _next_steps(data: DataConfig, folder: Path) -> list[NextStep]:
     evaluated: list[str] = []
     if data.zero_shot:
         evaluated = ["--data", data.zero_shot, "--templates", *data.templates]
     elif data.val:  # held-out images are among those of the training's data
-        given = {"image-column": data.image_column, "caption-column": data.caption_column}
-        columns = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+        column_options = {"image-column": data.image_column, "caption-column": data.caption_column}
+        columns = [
+            word for name, value in column_options.items() if value for word in (f"--{name}", value)
+        ]
         evaluated = ["--pairs", data.val, *filter(None, [data.root]), *columns]
     if not evaluated:
         return [search_step(folder, folder)]
     evaluate = command_to_run(
-        "clip evaluate", "clip/evaluate_zero_shot.py",
-        "--weights", folder, *evaluated, "--output", folder / "evaluation",
-    )  # fmt: skip
-    scored = Step(text="Score the best weights by class names or retrieval.", command=evaluate)
+        "clip evaluate",
+        "clip/evaluate_zero_shot.py",
+        "--weights",
+        folder,
+        *evaluated,
+        "--output",
+        folder / "evaluation",
+    )
+    scored = NextStep(text="Score the best weights by class names or retrieval.", command=evaluate)
     return [scored, search_step(folder, folder)]

@@ -30,21 +30,21 @@ def _open(models: Models, name: str, folder: Path) -> Callable[..., list[list[Hi
             models.libraries[key] = open_index(folder, name, cache)
         return partial(find_in_index, models.libraries[key])
     clip, files = models.load(name), files_of(folder, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    known = tuple((file, file.stat().st_mtime_ns) for file in files)
+    versions = tuple((file, file.stat().st_mtime_ns) for file in files)
     library, before = models.libraries.get(key) or (Library(None, {}, width=clip.embed_dim), None)
-    if known != before:
+    if versions != before:
         update(library, clip, files)
-        models.libraries[key] = library, known
+        models.libraries[key] = library, versions
     return partial(search, library, files)
 
 
 def find_hits(
-    models: Models, name: str, text: str, like: Sequence[str] | None = None, top: int = _TOP
+    models: Models, name: str, sentence: str, like: Sequence[str] | None = None, top: int = _TOP
 ) -> list[Hit]:
     """Find files as `eva clip demo search` does, by a sentence, by images or all together."""
     if models.folder is None:
         raise ValueError("there is nothing to search: start the app with --folder")
-    texts, files = [text] if text.strip() else [], [*map(Path, like or [])]
+    texts, files = [sentence] if sentence.strip() else [], [*map(Path, like or [])]
     if not texts and not files:
         return []
     clip = models.load(name)
@@ -52,9 +52,9 @@ def find_hits(
     return _open(models, name, models.folder)(queries, top=top)[0]
 
 
-def _search(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:
+def _search(models: Models, sentence: str, like: Any, name: str) -> list[tuple[Any, str]]:
     shown, _ = [], read_images(like)  # of which not too many
-    for hit in find_hits(models, name, text, like):
+    for hit in find_hits(models, name, sentence, like):
         image, heading, _ = tile(hit, "pyav")
         image = image or PIL.Image.new("RGB", (_SIDE, _SIDE))
         image.thumbnail((_SIDE, _SIDE))
@@ -64,13 +64,13 @@ def _search(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, 
 
 def name_classes(models: Models, files: Any, names: str, name: str) -> dict[str, float] | None:
     """Give the probabilities of classes, one a line, as `eva batch zero-shot` does."""
-    classes = [*dict.fromkeys(one.strip() for one in names.splitlines() if one.strip())]
+    classes = [*dict.fromkeys(line.strip() for line in names.splitlines() if line.strip())]
     images, clip = read_images(files), models.load(name)
     if not (images and classes):
         return None
     features = models.cached(clip.classes, tuple(classes), find_templates(["simple"]))
-    found = clip.probabilities(clip.images(images[0].rgb), features)[0].tolist()
-    return dict(zip(classes, found, strict=True))
+    probabilities = clip.probabilities(clip.images(images[0].rgb), features)[0].tolist()
+    return dict(zip(classes, probabilities, strict=True))
 
 
 def build(models: Models, names: Sequence[str]) -> None:
@@ -78,7 +78,9 @@ def build(models: Models, names: Sequence[str]) -> None:
     model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
     with gr.Tab("Search"), gr.Row():
         with gr.Column(scale=1, min_width=280):
-            text = gr.Textbox(label="Sentence", placeholder="a dog in the snow", max_length=1000)
+            sentence = gr.Textbox(
+                label="Sentence", placeholder="a dog in the snow", max_length=1000
+            )
             like = drop_images("Images like these")
             button = gr.Button("Search", variant="primary")
         grid = show_images("Best first", 3, scale=3)
@@ -88,19 +90,19 @@ def build(models: Models, names: Sequence[str]) -> None:
             classes = gr.Textbox(label="Classes, one a line", lines=4, max_length=10_000)
             compare = gr.Button("Compare", variant="primary")
         label = gr.Label(label="Probabilities", scale=2)
-    on = [text.submit, button.click, like.change, model.input]
-    models.answer("search_images", _search, [text, like, model], grid, on)
+    on = [sentence.submit, button.click, like.change, model.input]
+    models.answer("search_images", _search, [sentence, like, model], grid, on)
     on = [files.change, compare.click, model.input]
     models.answer("name_classes", name_classes, [files, classes, model], label, on)
 
-    def find_images(text: str, model: str = names[0], top: int = _TOP) -> list[dict[str, Any]]:
+    def find_images(sentence: str, model: str = names[0], top: int = _TOP) -> list[dict[str, Any]]:
         """Find images and videos in the folder of the app; the best of them and their cosines.
 
         Args:
-            text: What they show, such as "a dog in the snow".
+            sentence: What they show, such as "a dog in the snow".
             model: Name of a CLIP, such as the folder of its run.
             top: Number of files.
         """
-        return [entry(hit) for hit in find_hits(models, model, text, top=top)]
+        return [entry(hit) for hit in find_hits(models, model, sentence, top=top)]
 
     models.offer(find_images)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eva_command.label import TASKS, find_model, find_task
-from eva_data.files import home_expanded
-from eva_runs.commands import program, say
+from eva_data.files import expand_home
+from eva_runs.commands import echo, make_main
 from eva_runs.options import SOURCES, add_download_option, command_parser, integer
 
 PASSWORD = "EVA_APP_PASSWORD"
@@ -37,15 +37,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("weights", nargs="*", metavar="RUN|WEIGHTS", help=f"models: {SOURCES}")
-    add("--folder", type=home_expanded, metavar="DIR", help="folder of runs; what a CLIP searches")
+    add("--folder", type=expand_home, metavar="DIR", help="folder of runs; what a CLIP searches")
     add("--recipe", help="of detectors and segmentors that are of no run")
-    text = "of weights that are neither of a run nor official"
-    add("--task", choices=(*TASKS, *_OTHERS), help=text)
+    reason = "of weights that are neither of a run nor official"
+    add("--task", choices=(*TASKS, *_OTHERS), help=reason)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     add("--port", type=integer(1, 65535), help="default: the first free one from 7860 on")
-    text = f"of the user eva; better as {PASSWORD} in the environment, where no one sees it"
-    add("--password", default=os.environ.get(PASSWORD), help=text)
+    reason = f"of the user eva; better as {PASSWORD} in the environment, where no one sees it"
+    add("--password", default=os.environ.get(PASSWORD), help=reason)
     add("--mcp", action="store_true", help="also tools for agents, at /gradio_api/mcp/")
     add_download_option(parser)
     options = parser.parse_args(arguments)
@@ -60,27 +60,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def find_source(weights: str, recipe: str | None = None, task: str | None = None) -> Source:
     """Find the task of weights, and a config; recipe and task are for those of no run."""
-    found, config = find_task(weights, None)
-    if found is None and task in _OTHERS:
+    detected_task, config = find_task(weights, None)
+    if detected_task is None and task in _OTHERS:
         return Source(task, weights)
-    if found is None or (config is None and found not in _OTHERS):
-        found, config = find_model(weights, recipe, task)
-    return Source(found, weights, config)
+    if detected_task is None or (config is None and detected_task not in _OTHERS):
+        detected_task, config = find_model(weights, recipe, task)
+    return Source(detected_task, weights, config)
 
 
 def _run(options: argparse.Namespace) -> int:
-    sources = [find_source(one, options.recipe, options.task) for one in options.weights]
+    sources = [find_source(weights, options.recipe, options.task) for weights in options.weights]
     from eva_app.models import Models
-    from eva_app.server import running
+    from eva_app.server import serve
 
     models = Models(sources, folder=options.folder, device=options.device)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait
-    given = {name: getattr(options, name) for name in ("host", "port", "password", "mcp")}
-    with running(models, **given) as address:
-        say(f"{address} until Ctrl-C")
+    settings = {name: getattr(options, name) for name in ("host", "port", "password", "mcp")}
+    with serve(models, **settings) as address:
+        echo(f"{address} until Ctrl-C")
         signal.sigwait(ends)
     return 0
 
 
-main = program(_parse, _run, name="eva app")
+main = make_main(_parse, _run, name="eva app")

@@ -20,7 +20,7 @@ from eva_data.detection.tiles import encode_mask
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import Prediction
 from eva_report.detection_demo import PREDICTIONS, as_drawn
-from eva_report.drawing import Pixels, draw_objects, enlarged, enlargement, overlay, with_legend
+from eva_report.drawing import Pixels, draw_objects, enlarge, enlargement, overlay, with_legend
 from eva_report.sheets import annotate
 
 Objects = list[dict[str, Any]]
@@ -36,8 +36,8 @@ one of 49 cells after the other."""
 # ---- objects, and regions of classes -------------------------------------------------------------
 def classes_of(predictor: Any) -> dict[int, str]:
     """Return ids and names of a detector's or segmentor's classes, in the model's order."""
-    known = getattr(predictor, "categories", None)
-    return dict(known or zip(predictor.labels, predictor.names, strict=True))
+    categories = getattr(predictor, "categories", None)
+    return dict(categories or zip(predictor.labels, predictor.names, strict=True))
 
 
 def find_objects(models: Models, name: str, image: Image, score: float, *, tiles: bool) -> Objects:
@@ -49,14 +49,14 @@ def find_objects(models: Models, name: str, image: Image, score: float, *, tiles
     predictor = models.load(name, tiles=tiles)
     if hasattr(predictor, "in_coco_format"):
         least = score if tiles else _LEAST  # objects of one tile suppress those of another
-        found: Objects = models.cached(_detect, predictor, image, least)
-        return [one for one in found if one["score"] >= score]
+        objects: Objects = models.cached(_detect, predictor, image, least)
+        return [detection for detection in objects if detection["score"] >= score]
     (classes, probabilities), regions = models.cached(_segment, predictor, image), Objects()
     for index in np.unique(classes[probabilities >= score]).tolist():
         mask = (classes == index) & (probabilities >= score)
-        one = {"category_id": index, "score": float(probabilities[mask].mean())}
+        region = {"category_id": index, "score": float(probabilities[mask].mean())}
         code = encode_mask(mask)
-        regions.append({**one, "bbox": mask_api.toBbox(code).tolist(), "segmentation": code})
+        regions.append({**region, "bbox": mask_api.toBbox(code).tolist(), "segmentation": code})
     return regions
 
 
@@ -74,29 +74,29 @@ def _draw(predictor: Any, rgb: Pixels, objects: Objects, *, masks: bool = True) 
     """Draw objects, or paint regions and add a legend, on an image (H, W, 3)."""
     names = [*classes_of(predictor).values()]
     if hasattr(predictor, "in_coco_format"):
-        drawn = [as_drawn(one, names) for one in objects]
-        drawn = drawn if masks else [one._replace(mask=None) for one in drawn]
+        drawn = [as_drawn(detection, names) for detection in objects]
+        drawn = drawn if masks else [detection._replace(mask=None) for detection in drawn]
         return draw_objects(rgb, drawn, longest=_SIDE)
     classes = np.full(rgb.shape[:2], len(names), np.int64)
-    for one in objects:
-        classes[mask_api.decode(one["segmentation"]) > 0] = one["category_id"]
+    for detection in objects:
+        classes[mask_api.decode(detection["segmentation"]) > 0] = detection["category_id"]
     painted = overlay(rgb, classes, predictor.colors, opacity=0.5 * masks)
     both = PIL.Image.fromarray(with_legend(painted, classes, names, predictor.colors))
     both.thumbnail((_SIDE, _SIDE))
     return np.asarray(both)
 
 
-def _write(classes: dict[int, str], found: Sequence[tuple[Image, Objects]]) -> list[str]:
+def _write(classes: dict[int, str], detections: Sequence[tuple[Image, Objects]]) -> list[str]:
     """Write what was found in COCO's format and, zipped, in YOLO's; return both files."""
     folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # deleted as uploads are
     with (
         writing_predictions(folder / PREDICTIONS, classes) as add,
         writing_dataset(folder, "yolo", classes) as add_labels,
     ):
-        for image, objects in found:
-            one = {"name": image.name, "size": image.rgb.shape[:2], "objects": objects}
-            add(one)
-            add_labels(one)
+        for image, objects in detections:
+            record = {"name": image.name, "size": image.rgb.shape[:2], "objects": objects}
+            add(record)
+            add_labels(record)
     labels = shutil.make_archive(f"{folder}/yolo", "zip", folder / "yolo")
     shutil.rmtree(folder / "yolo")  # gradio deletes the files that it is given alone
     return [str(folder / PREDICTIONS), labels]
@@ -106,36 +106,49 @@ def _show_objects(
     models: Models, files: Any, name: str, score: float, masks: bool, tiles: bool, hidden: list[str]
 ) -> tuple[Any, ...]:
     """Find, draw and list the objects of the classes that are not hidden."""
-    if not (images := read_images(files)):
+    images = read_images(files)
+    if not images:
         return [], [], None, None, gr.CheckboxGroup(visible=False)
-    predictor, counts, found = models.load(name), Counter[str](), list[tuple[Image, Objects]]()
+    predictor, counts, detections = models.load(name), Counter[str](), list[tuple[Image, Objects]]()
     names = [*classes_of(predictor).values()]
     for image in images:
         objects = find_objects(models, name, image, score, tiles=tiles)
-        counts.update(names[one["category_id"]] for one in objects)
-        shown = [one for one in objects if names[one["category_id"]] not in hidden]
-        found.append((image, shown))
-    drawn = [(_draw(predictor, image.rgb, some, masks=masks), image.name) for image, some in found]
-    rows = [[image.name, names[one["category_id"]], round(one["score"], 4),
-             *(round(value, 1) for value in one["bbox"])]
-            for image, some in found for one in some]  # fmt: skip
+        counts.update(names[detection["category_id"]] for detection in objects)
+        shown = [
+            detection for detection in objects if names[detection["category_id"]] not in hidden
+        ]
+        detections.append((image, shown))
+    drawn = [
+        (_draw(predictor, image.rgb, some, masks=masks), image.name) for image, some in detections
+    ]
+    rows = [
+        [
+            image.name,
+            names[detection["category_id"]],
+            round(detection["score"], 4),
+            *(round(value, 1) for value in detection["bbox"]),
+        ]
+        for image, some in detections
+        for detection in some
+    ]
     classes = gr.CheckboxGroup(
-        choices=[(f"{one} ({counts[one]})", one) for one in names if one in counts],
-        value=[one for one in hidden if one in counts], visible=True,
-    )  # fmt: skip
-    return drawn, rows, *_write(classes_of(predictor), found), classes
+        choices=[(f"{name} ({counts[name]})", name) for name in names if name in counts],
+        value=[name for name in hidden if name in counts],
+        visible=True,
+    )
+    return drawn, rows, *_write(classes_of(predictor), detections), classes
 
 
 def build_objects(models: Models, names: Sequence[str]) -> None:
     """Build the page of detectors, or of segmentors."""
-    kind, text, least, usual = "objects", "Least score", _LEAST, 0.5
+    kind, label, least, usual = "objects", "Least score", _LEAST, 0.5
     if models.task(names[0]) == "segmentation":
-        kind, text, least, usual = "regions", "Least probability", 0.0, 0.0
+        kind, label, least, usual = "regions", "Least probability", 0.0, 0.0
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images()
             model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
-            score = gr.Slider(least, 1, usual, step=0.01, label=text)
+            score = gr.Slider(least, 1, usual, step=0.01, label=label)
             masks = gr.Checkbox(True, label="Masks")
             tiles = gr.Checkbox(False, label="Look at large images in tiles")
             hidden = gr.CheckboxGroup(label="Hide classes", visible=False)
@@ -168,7 +181,7 @@ def _look(predictor: Any, image: Image) -> Pixels:
     lost = (whole - np.concatenate(rest))[:, whole.argmax()].clip(0).reshape(_CELLS, _CELLS)
     mean, std = (np.array(predictor.facts[name]) for name in ("mean", "std"))
     seen = (prepared.permute(1, 2, 0).numpy() * std + mean).clip(0, 1)
-    seen = enlarged(seen, enlargement(*seen.shape[:2]))
+    seen = enlarge(seen, enlargement(*seen.shape[:2]))
     heat = PIL.Image.fromarray((255 * lost / max(lost.max(), 1e-9)).astype(np.uint8))
     share = np.asarray(heat.resize((seen.shape[1], len(seen)), PIL.Image.Resampling.BICUBIC)) / 255
     return np.asarray(255 * seen * (_FAINT + (1 - _FAINT) * share[..., None]), np.uint8)
@@ -183,9 +196,9 @@ def _show_classes(
     choice = gr.Dropdown(choices=[*images], value=shown, visible=len(images) > 1)
     if shown is None:
         return choice, None, []
-    given = models.load(name), images[shown]
-    looked = [models.cached(_look, *given)] if look else []
-    return choice, dict(models.cached(_classify, *given)), looked
+    arguments = models.load(name), images[shown]
+    looked = [models.cached(_look, *arguments)] if look else []
+    return choice, dict(models.cached(_classify, *arguments)), looked
 
 
 def build_classes(models: Models, names: Sequence[str]) -> None:
@@ -212,8 +225,8 @@ def _show_both(
         if models.task(name) == "classification":
             top = models.cached(_classify, models.load(name), image)
             return annotate(image.rgb, top, rows=_TOP)
-        found = find_objects(models, name, image, score, tiles=False)
-        return _draw(models.load(name), image.rgb, found)
+        objects = find_objects(models, name, image, score, tiles=False)
+        return _draw(models.load(name), image.rgb, objects)
 
     return [(look(name, image), name) for image in read_images(files) for name in (left, right)]
 
@@ -255,9 +268,9 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
             return [{"category": name, "score": share} for name, share in top]
         classes = [*classes_of(models.load(model)).items()]
         return [
-            {**one, "category_id": classes[at][0], "category": classes[at][1]}
-            for one in find_objects(models, model, seen, score, tiles=tiles)
-            for at in [one["category_id"]]
+            {**detection, "category_id": classes[at][0], "category": classes[at][1]}
+            for detection in find_objects(models, model, seen, score, tiles=tiles)
+            for at in [detection["category_id"]]
         ]
 
     models.offer(predict)

@@ -54,36 +54,48 @@ class Models:
         build, (_, weights, config) = _predictor(self.task(name)), self._sources[name]
         if (name, tiles) not in self._loaded:
             if config is None:
-                found = build.from_weights(weights, **self._device)
+                predictor = build.from_weights(weights, **self._device)
             else:
                 options = {**self._device, "slice": "auto" if tiles else None}
-                found = build.from_config(config, weights=weights, **options)
+                predictor = build.from_config(config, weights=weights, **options)
             if tiles:
                 whole = self.load(name).model.parameters()
-                for one, other in zip(whole, found.model.parameters(), strict=True):
-                    other.data = one.data
-            self._loaded[name, tiles] = found
+                for parameter, other in zip(whole, predictor.model.parameters(), strict=True):
+                    other.data = parameter.data
+            self._loaded[name, tiles] = predictor
         return self._loaded[name, tiles]
 
     def answer(
-        self, name: str, function: Callable[..., Any], inputs: Sequence[Any], outputs: Any,
+        self,
+        name: str,
+        function: Callable[..., Any],
+        inputs: Sequence[Any],
+        outputs: Any,
         on: Sequence[Any] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Let a function of the models and inputs answer events, in the one queue of all calls.
 
         They are by default other files, the first input, and what a visitor changes in the others;
         without inputs an opened page.
         """
-        on = on or [getattr(one, "input" if at else "change") for at, one in enumerate(inputs)]
+        on = on or [
+            getattr(component, "input" if at else "change") for at, component in enumerate(inputs)
+        ]
         gr.on(
-            on or None, _explained()(functools.partial(function, self)), inputs, outputs,
-            api_name=name, api_visibility="undocumented", trigger_mode="always_last", **_ONE_CALL,
-        )  # fmt: skip
+            on or None,
+            _explain_errors()(functools.partial(function, self)),
+            inputs,
+            outputs,
+            api_name=name,
+            api_visibility="undocumented",
+            trigger_mode="always_last",
+            **_ONE_CALL,
+        )
 
     @staticmethod
     def offer(function: Callable[..., Any]) -> None:
         """Let programs call a function, and agents by `--mcp`; its docstring describes it."""
-        api(_explained()(function), **_ONE_CALL)
+        api(_explain_errors()(function), **_ONE_CALL)
 
 
 def _predictor(task: str) -> Any:
@@ -92,7 +104,7 @@ def _predictor(task: str) -> Any:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explain_errors() -> Iterator[None]:
     """Make a mistake of the visitor one sentence on the page."""
     try:
         yield

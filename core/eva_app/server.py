@@ -18,11 +18,11 @@ from starlette.middleware import Middleware
 
 from eva_app import images
 from eva_app.models import Models
-from eva_app.uploads import MOST_BYTES, fetch_nothing, guarded
+from eva_app.uploads import MOST_BYTES, forbid_fetching, guard_requests
 from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_engine_run, is_mmengine_run
 from eva_command.publishing import read_run_folder
 from eva_data.files import printable
-from eva_runs.commands import deferred
+from eva_runs.commands import lazy_import
 
 USER = "eva"
 _WAITING = 32  # calls in the queue
@@ -33,8 +33,8 @@ _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], Non
     ("Detect", _OF_IMAGES[:2], images.build_objects),
     ("Segment", ("segmentation",), images.build_objects),
     ("Classify", ("classification",), images.build_classes),
-    ("CLIP", ("clip",), deferred("eva_app.clip:build")),  # extras
-    ("Video", ("video",), deferred("eva_app.video:build")),
+    ("CLIP", ("clip",), lazy_import("eva_app.clip:build")),  # extras
+    ("Video", ("video",), lazy_import("eva_app.video:build")),
     ("Compare", _OF_IMAGES, images.build_both),
 )
 _FONTS = ["system-ui", "sans-serif"]
@@ -58,15 +58,16 @@ def build(models: Models) -> gr.Blocks:
         if models.folder:
             with gr.Tab("Runs"):
                 _build_runs(models, models.folder, blocks)
-        if names := models.names(*_OF_IMAGES):
+        names = models.names(*_OF_IMAGES)
+        if names:
             images.offer_predict(models, names)
     return blocks.queue(max_size=_WAITING)
 
 
 def _find_runs(folder: Path) -> Iterator[Path]:
     """Find the folders of runs below a folder; what lies in one belongs to it."""
-    for place, below, _ in os.walk(folder):
-        run, below[:] = Path(place), sorted(one for one in below if one[0] != ".")
+    for directory, below, _ in os.walk(folder):
+        run, below[:] = Path(directory), sorted(name for name in below if name[0] != ".")
         if is_engine_run(run) or is_mmengine_run(run) or is_detectron2_run(run):
             below.clear()
             yield run
@@ -84,40 +85,50 @@ def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
         """
         listed = []
         for run in _find_runs(folder):
-            one = {"run": printable(str(run.relative_to(folder)))}
+            row = {"run": printable(str(run.relative_to(folder)))}
             try:
-                found = read_run_folder(run, best=False, ema=False)
-                of = f" of {found.steps:,}" if found.steps else ""
-                one |= {"task": found.task, "done": f"{found.unit} {found.step:,}{of}"}
-                scores = islice(found.scores.items(), _SCORES)
-                one["scores"] = ", ".join(f"{key} {value:.4g}" for key, value in scores)
+                run_folder = read_run_folder(run, best=False, ema=False)
+                of = f" of {run_folder.steps:,}" if run_folder.steps else ""
+                row |= {
+                    "task": run_folder.task,
+                    "done": f"{run_folder.unit} {run_folder.step:,}{of}",
+                }
+                scores = islice(run_folder.scores.items(), _SCORES)
+                row["scores"] = ", ".join(f"{key} {value:.4g}" for key, value in scores)
             except (OSError, ValueError, ImportError) as error:  # such as no weights so far
-                one |= {"task": "", "done": "", "scores": str(error)}
+                row |= {"task": "", "done": "", "scores": str(error)}
             report = (run / "report.html").resolve()
-            one["report"] = f"/gradio_api/file={quote(str(report))}" if report.is_file() else ""
+            row["report"] = f"/gradio_api/file={quote(str(report))}" if report.is_file() else ""
             if str(report) not in blocks.allowed_paths:
                 blocks.allowed_paths.append(str(report))
-            listed.append(one)
+            listed.append(row)
         return listed
 
     def rows(_: Models) -> list[list[str]]:
-        listed = [[*one.values()] for one in runs()]
+        listed = [[*row.values()] for row in runs()]
         return [[*row, report and f"[open]({report})"] for *row, report in listed]
 
     table = gr.Dataframe(
-        headers=["run", "task", "done", "scores", "report"], label=f"Runs in {folder}",
-        datatype=["str", "str", "str", "str", "markdown"], interactive=False, wrap=True,
+        headers=["run", "task", "done", "scores", "report"],
+        label=f"Runs in {folder}",
+        datatype=["str", "str", "str", "str", "markdown"],
+        interactive=False,
+        wrap=True,
         column_widths=["150px", "130px", "170px", "430px", "80px"],
-    )  # fmt: skip
+    )
     models.answer("show_runs", rows, [], table)
     models.offer(runs)
 
 
 @contextlib.contextmanager
-def running(
-    models: Models, *, host: str = "127.0.0.1", port: int | None = None,
-    password: str | None = None, mcp: bool = False,
-) -> Iterator[str]:  # fmt: skip
+def serve(
+    models: Models,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    password: str | None = None,
+    mcp: bool = False,
+) -> Iterator[str]:
     """Serve the app in the background of a block, behind whose end nothing of its visitors stays.
 
     Yields:
@@ -125,17 +136,29 @@ def running(
     """
     temporary = tempfile.TemporaryDirectory(prefix="eva-app-", ignore_cleanup_errors=True)
     with temporary as folder:
-        fetch_nothing()
+        forbid_fetching()
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        blocks, guard = build(models), Middleware(guarded, folder=Path(folder))
+        blocks, guard = build(models), Middleware(guard_requests, folder=Path(folder))
         try:
             _, address, _ = blocks.launch(
-                share=False, quiet=True, ssr_mode=False, run_history=False, footer_links=[],
-                enable_monitoring=False, pwa=False, prevent_thread_lock=True, mcp_server=mcp,
-                server_name=host, server_port=port, auth=(USER, password) if password else None,
-                max_file_size=MOST_BYTES, app_kwargs={"middleware": [guard]},
-                theme=_THEME, css=_STYLE, i18n=gr.I18n(en={"common.upload": "Add files"}),
-            )  # fmt: skip
+                share=False,
+                quiet=True,
+                ssr_mode=False,
+                run_history=False,
+                footer_links=[],
+                enable_monitoring=False,
+                pwa=False,
+                prevent_thread_lock=True,
+                mcp_server=mcp,
+                server_name=host,
+                server_port=port,
+                auth=(USER, password) if password else None,
+                max_file_size=MOST_BYTES,
+                app_kwargs={"middleware": [guard]},
+                theme=_THEME,
+                css=_STYLE,
+                i18n=gr.I18n(en={"common.upload": "Add files"}),
+            )
             yield address
         finally:
             blocks.close(verbose=False)

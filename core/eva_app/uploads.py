@@ -39,20 +39,20 @@ class Image:
 def drop_images(label: str = "Images", *, several: bool = True, kind: str = "image") -> gr.File:
     """Make the place where a visitor drops images, or videos; its value are paths, or None."""
     count: Any = "multiple" if several else "single"
-    place = gr.File(label=label, file_count=count, file_types=[kind], height=160)
+    file_input = gr.File(label=label, file_count=count, file_types=[kind], height=160)
     # gradio's leaves an empty file for each
-    place.preprocess = _paths  # type: ignore[method-assign,assignment]
-    return place
+    file_input.preprocess = _paths  # type: ignore[method-assign,assignment]
+    return file_input
 
 
 def show_images(label: str, columns: int, scale: int | None = None) -> gr.Gallery:
     """Make the place of images with captions."""
-    kept: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
-    return gr.Gallery(label=label, columns=columns, scale=scale, **kept)
+    options: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
+    return gr.Gallery(label=label, columns=columns, scale=scale, **options)
 
 
 def _paths(dropped: Any) -> list[str] | None:
-    return dropped and [one.path for one in getattr(dropped, "root", [dropped])]
+    return dropped and [file.path for file in getattr(dropped, "root", [dropped])]
 
 
 def read_images(files: Sequence[str] | None) -> list[Image]:
@@ -71,7 +71,7 @@ def read_images(files: Sequence[str] | None) -> list[Image]:
         except (OSError, ValueError) as error:  # such as one that was deleted after an hour
             problems.append(str(error).replace(file, name))
             continue
-        taken = any(Path(one.name).stem == Path(name).stem for one in images)
+        taken = any(Path(image.name).stem == Path(name).stem for image in images)
         name = f"{Path(name).stem}_{len(images) + 1}{Path(name).suffix}" if taken else name
         images.append(Image(hashlib.sha256(content).hexdigest(), rgb, name))
     if problems and not images:
@@ -93,7 +93,7 @@ def read_named(image: str, folder: Path | None) -> Image:
     return Image(hashlib.sha256(rgb.tobytes()).hexdigest(), rgb, path.name)
 
 
-def fetch_nothing() -> None:
+def forbid_fetching() -> None:
     """Let gradio fetch and send nothing any more, such as the addresses that visitors may give."""
 
     def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -104,7 +104,7 @@ def fetch_nothing() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True  # of the client that gradio's tools for agents have
 
 
-def guarded(app: ASGIApp, folder: Path) -> ASGIApp:
+def guard_requests(app: ASGIApp, folder: Path) -> ASGIApp:
     """Make the middleware that bounds requests, and refuses those for files of other machines."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

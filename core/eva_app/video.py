@@ -12,13 +12,13 @@ from eva_app.uploads import drop_images, show_images
 from eva_data.video.source import open_video
 from eva_report.drawing import clock
 from eva_report.sheets import annotate
-from eva_video.inference.predictor import Judged, VideoPredictor, moments, windows_of
+from eva_video.inference.predictor import JudgedWindow, VideoPredictor, moments, windows_of
 
 _CLASSES, _FRAMES = 5, 12
 _HEADS = ["seconds", "probability", "class"]
 
 
-def _judge(predictor: VideoPredictor, file: str, seconds: float) -> list[Judged]:
+def _judge(predictor: VideoPredictor, file: str, seconds: float) -> list[JudgedWindow]:
     return [*predictor.windows(file, seconds=seconds)]
 
 
@@ -33,17 +33,24 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
     predictor, file = models.load(name), files[0]
     windows = models.cached(_judge, predictor, file, seconds)
     pieces = [*moments(windows)]
-    order = np.argsort(-np.max([one.probabilities for one in pieces], axis=0), kind="stable")
-    rows = [(time, one.probabilities[label], predictor.class_names[label])
-            for label in order[:_CLASSES] for one in pieces
-            for time in (one.start, one.end)]  # fmt: skip
+    order = np.argsort(-np.max([piece.probabilities for piece in pieces], axis=0), kind="stable")
+    rows = [
+        (time, piece.probabilities[label], predictor.class_names[label])
+        for label in order[:_CLASSES]
+        for piece in pieces
+        for time in (piece.start, piece.end)
+    ]
     with open_video(file, backend=predictor.backend) as video:
         places = [*windows_of(video, seconds=seconds)]
-        chosen = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
-        frames = video.frames([places[at].first + places[at].length // 2 for at in chosen])
+        picks = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
+        frames = video.frames([places[at].first + places[at].length // 2 for at in picks])
     shown = [
-        annotate(frame, predictor.top(found, _CLASSES), heading=f"{clock(begin)} - {clock(end)}")
-        for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True)
+        annotate(
+            frame, predictor.top(probabilities, _CLASSES), heading=f"{clock(begin)} - {clock(end)}"
+        )
+        for (begin, end, probabilities), frame in zip(
+            [windows[at] for at in picks], frames, strict=True
+        )
     ]
     return pd.DataFrame(rows, columns=_HEADS), shown
 

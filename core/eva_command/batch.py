@@ -23,45 +23,59 @@ from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
 from eva_command.recipes import digest_of
 from eva_data.files import (
-    hand_over,
-    home_expanded,
+    expand_home,
     is_there,
     read_lines,
+    record_result,
     remove_unfinished,
     require_free,
 )
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_report.demos import require_format
-from eva_runs.commands import complain, program_name, say
-from eva_runs.errors import ending
+from eva_runs.commands import echo, print_error, program_name
+from eva_runs.errors import exit_on_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.options import add_download_option, command_parser, integer, probability
-from eva_runs.output_folder import clean_if_refused, locked
+from eva_runs.output_folder import clean_if_refused, lock_folder
 
 # what results do not depend on
-_RUNNING = ("output", "workers", "device", "shards", "max_errors", "processes", "address",
-            "actors", "local_rank")  # fmt: skip
+_RUNNING = (
+    "output",
+    "workers",
+    "device",
+    "shards",
+    "max_errors",
+    "processes",
+    "address",
+    "actors",
+    "local_rank",
+)
 _OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     """Add how a run is spread over processes and machines."""
-    add, default, one = parser.add_argument, "(default: %(default)s)", integer(1)
-    add("--workers", type=one, default=4, help=f"threads of a process that decode {default}")
+    add, default, positive = parser.add_argument, "(default: %(default)s)", integer(1)
+    add("--workers", type=positive, default=4, help=f"threads of a process that decode {default}")
     add("--shards", type=_numbers, metavar="K-L", help="these alone, from 0, such as 10-20")
     add("--max-errors", type=integer(0), default=1000, help=f"unreadable records at most {default}")
     add("--processes", type=integer(0), help="default: one for each GPU, or one; 0: this one")
     add("--address", help='Ray cluster to run on; "auto": the one of this machine')
-    add("--actors", type=lambda text: None if text == "auto" else one(text),
-        metavar="N|auto", help="on it (default: auto, one for each GPU, or else CPU)")  # fmt: skip
+    add(
+        "--actors",
+        type=lambda value: None if value == "auto" else positive(value),
+        metavar="N|auto",
+        help="on it (default: auto, one for each GPU, or else CPU)",
+    )
 
 
-def _numbers(text: str) -> range:
-    first, _, last = text.partition("-")
-    if not (found := range(int(first), int(last or first) + 1)):
+def _numbers(words: str) -> range:
+    first, _, last = words.partition("-")
+    numbers = range(int(first), int(last or first) + 1)
+    if not numbers:
         raise ValueError
-    return found
+    return numbers
 
 
 def _parser(task: str) -> argparse.ArgumentParser:
@@ -89,8 +103,10 @@ def _parser(task: str) -> argparse.ArgumentParser:
     if task == "detect":
         add("--score-threshold", type=probability, default=0.5, help="default: %(default)s")
     if task in ("classify", "zero-shot"):
-        text = "names, or a text file of them" + " (default: the weights')" * (task == "classify")
-        add("--classes", nargs="+", required=task == "zero-shot", help=text)
+        help_text = "names, or a text file of them" + " (default: the weights')" * (
+            task == "classify"
+        )
+        add("--classes", nargs="+", required=task == "zero-shot", help=help_text)
         add("--top", type=integer(1), default=5, help="classes of an image (default: %(default)s)")
     if task == "zero-shot":
         add("--templates", nargs="+", default=["simple"], help="as of `eva clip evaluate`")
@@ -99,8 +115,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
         add("--caption-column", help="the same for captions")
     add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
     add("--shard-size", type=integer(1), help="records of a shard (default: up to 4096)")
-    text = "records at once (default: %(default)s)"
-    add("--batch-size", type=integer(1), default=32, help=text)
+    help_text = "records at once (default: %(default)s)"
+    add("--batch-size", type=integer(1), default=32, help=help_text)
     add_device(parser)
     _add_running(parser)
     return parser
@@ -138,27 +154,33 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     file = weights_file(options.weights)
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())
-    given = {name: value for name, value in vars(options).items() if name not in _RUNNING}
-    columns = [given.get(f"{role}_column") for role in ("image", "caption")]
-    given["task"] = task
-    settings = given | {"weights": sha256_of(file), "input": identify(options.inputs)}
-    if "config" in given:
+    plan_settings = {name: value for name, value in vars(options).items() if name not in _RUNNING}
+    columns = [plan_settings.get(f"{role}_column") for role in ("image", "caption")]
+    plan_settings["task"] = task
+    settings = plan_settings | {"weights": sha256_of(file), "input": identify(options.inputs)}
+    if "config" in plan_settings:
         settings["config"] = digest_of(Path(options.config))
     plan = partial(
-        plan_records, options.inputs, options.output, size=options.shard_size, limit=options.limit,
-        texts=given.get("texts", False), captions=task == "caption-score", columns=columns,
-    )  # fmt: skip
+        plan_records,
+        options.inputs,
+        options.output,
+        size=options.shard_size,
+        limit=options.limit,
+        texts=plan_settings.get("texts", False),
+        captions=task == "caption-score",
+        columns=columns,
+    )
 
     # several commands with parts of the shards may run together
-    lock = locked(options.output, shared=bool(options.shards))
+    lock = lock_folder(options.output, shared=bool(options.shards))
     made, parts = ["*.json", NAMES.format("*"), PARTS], options.output / PARTS
     with clean_if_refused(options.output, made, begun=lambda: any(parts.glob("*.parquet"))), lock:
-        write_manifest(options.output, settings, given, plan)
-        known = summarise(options.output, rows=True)
-        return _run(options, {*range(known.shards)} - known.done, task)
+        write_manifest(options.output, settings, plan_settings, plan)
+        summary = summarise(options.output, rows=True)
+        return _run(options, {*range(summary.shards)} - summary.done, task)
 
 
-def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
+def _run(options: argparse.Namespace, numbers: set[int], action: str) -> int:
     """Compute shards of an output, and say what it holds."""
     from eva_command.batch_tasks import build
     from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards, summarise
@@ -166,17 +188,18 @@ def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
     stop, failed, folder, on_ray = StopSignal(), 0, options.output.absolute(), options.address
     if options.shards and options.shards.start >= (count := summarise(folder).shards):
         raise ValueError(f"there is no shard {options.shards.start}: they are 0 to {count - 1}")
-    if wanted := sorted(one for one in numbers if one in (options.shards or numbers)):
+    numbers_to_run = sorted(number for number in numbers if number in (options.shards or numbers))
+    if numbers_to_run:
         worker = Worker(folder, build, options.batch_size, options.workers, options.device)
         actors = Actors(worker, on_ray, options.actors) if on_ray else None
         pool = actors or Processes(worker, options.processes)
         with contextlib.closing(pool), stop.listen(to_children=True):
-            failed = run_shards(folder, wanted, pool, stop, options.max_errors, what)
+            failed = run_shards(folder, numbers_to_run, pool, stop, options.max_errors, action)
         if not options.shards:  # of processes that were killed
             remove_unfinished(folder / PARTS)
     _show(options.output)
     if stop.requested:
-        complain(f"stopped by {stop.received}: the same command continues")
+        print_error(f"stopped by {stop.received}: the same command continues")
         return EXIT_RUN_AGAIN
     return int(failed > 0)
 
@@ -184,31 +207,31 @@ def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
 def _show(folder: Path) -> None:
     from eva_runs.batch import PARTS, summarise
 
-    known = summarise(folder, rows=True)
-    done, errors = len(known.done), sum(known.errors.values())
-    say(f"{folder} has {known.rows:,} results in {done:,} of {known.shards:,} shards")
+    summary = summarise(folder, rows=True)
+    done, errors = len(summary.done), sum(summary.errors.values())
+    echo(f"{folder} has {summary.rows:,} results in {done:,} of {summary.shards:,} shards")
     if errors:
-        say(f"{errors:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
-    for number, reason in [*known.failed.items()][:10]:
-        say(f"shard {number} failed: {reason}")
-    place = shlex.quote(str(folder))
-    if known.failed:
-        say(f"next     eva batch retry {place}")
-    elif done == known.shards:
-        say(f"next     eva batch merge {place} --output {place}.parquet")
-    about = {"results": known.rows, "shards": known.shards, "done": done, "unreadable": errors}
-    hand_over({**about, "failed": known.failed})
+        echo(f"{errors:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
+    for number, reason in [*summary.failed.items()][:10]:
+        echo(f"shard {number} failed: {reason}")
+    quoted_folder = shlex.quote(str(folder))
+    if summary.failed:
+        echo(f"next     eva batch retry {quoted_folder}")
+    elif done == summary.shards:
+        echo(f"next     eva batch merge {quoted_folder} --output {quoted_folder}.parquet")
+    about = {"results": summary.rows, "shards": summary.shards, "done": done, "unreadable": errors}
+    record_result({**about, "failed": summary.failed})
 
 
 def _look(verb: str, arguments: Sequence[str]) -> int:
     """Show, repeat or merge the results in a folder."""
     parser = command_parser(__doc__)
-    parser.add_argument("folder", type=home_expanded, metavar="DIR", help="output of eva batch")
+    parser.add_argument("folder", type=expand_home, metavar="DIR", help="output of eva batch")
     if verb == "merge":
-        text = "file ending in .parquet, or of detect .json, in COCO's format"
-        parser.add_argument("--output", required=True, type=home_expanded, help=text)
-        text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
-        parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
+        help_text = "file ending in .parquet, or of detect .json, in COCO's format"
+        parser.add_argument("--output", required=True, type=expand_home, help=help_text)
+        help_text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
+        parser.add_argument("--to", choices=FORMATS, dest="form", help=help_text)
         parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     if verb == "retry":
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -225,25 +248,25 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     if verb == "status":
         _show(options.folder)
     elif verb == "retry":
-        options.output, known = options.folder, summarise(options.folder, rows=True)
+        options.output, summary = options.folder, summarise(options.folder, rows=True)
         options.batch_size = manifest["options"]["batch_size"]
-        again = {*range(known.shards)} - known.done | {*known.errors} | {*known.failed}
-        with locked(options.output):
+        again = {*range(summary.shards)} - summary.done | {*summary.errors} | {*summary.failed}
+        with lock_folder(options.output):
             return _run(options, again, manifest["options"]["task"])
     elif options.form or options.output.suffix == ".json":
         from eva_command.batch_tasks import merge_objects
 
         count = merge_objects(options.folder, options.output, options.form)
-        say(f"{options.output} has {count:,} images")
+        echo(f"{options.output} has {count:,} images")
     elif options.output.suffix != ".parquet":
         raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
     else:
-        say(f"{options.output} has {merge_parts(options.folder, options.output):,} rows")
+        echo(f"{options.output} has {merge_parts(options.folder, options.output):,} rows")
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `eva batch`, of which the first argument is a task, or what to do with a folder."""
     word, *rest = arguments
-    with ending(program_name("eva batch")):
+    with exit_on_error(program_name("eva batch")):
         return (_look if word in ("status", "retry", "merge") else _start)(word, rest)

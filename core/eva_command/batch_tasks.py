@@ -41,9 +41,12 @@ def build(options: Options) -> Task:
     torch.set_grad_enabled(False)
     return {
         "features": _embeddings if options.get("kind") == "embedding" else _vit_features,
-        "detect": _detect, "segment": _segment, "classify": _classify, "zero-shot": _zero_shot,
+        "detect": _detect,
+        "segment": _segment,
+        "classify": _classify,
+        "zero-shot": _zero_shot,
         "caption-score": _caption_score,
-    }[options["task"]](options)  # fmt: skip
+    }[options["task"]](options)
 
 
 # ---- features ------------------------------------------------------------------------------------
@@ -76,8 +79,8 @@ def _features(
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
         features = encode(torch.stack(prepared)).to(DTYPES[store])
         if not features.isfinite().all():
-            text = f"features are not finite in {store}: use --precision fp32 and --store fp32"
-            raise FloatingPointError(text)
+            message = f"features are not finite in {store}: use --precision fp32 and --store fp32"
+            raise FloatingPointError(message)
         values = pa.array(features.cpu().numpy().reshape(-1))
         return {"features": pa.FixedSizeListArray.from_arrays(values, width)}
 
@@ -93,8 +96,8 @@ def _clip(options: Options, *, texts: bool = True) -> tuple[Any, Any]:
     """Build a CLIP, and how it prepares an image."""
     from eva_contrastive.inference.features import ClipFeatures as Clip
 
-    given = {name: options[name] for name in _LOADING}
-    clip = Clip.from_weights(options["weights"], texts=texts, **given)
+    settings = {name: options[name] for name in _LOADING}
+    clip = Clip.from_weights(options["weights"], texts=texts, **settings)
     return clip, _imaged(clip.transform)
 
 
@@ -105,8 +108,8 @@ def _predictor(options: Options, **more: Any) -> tuple[Any, dict[str, Any]]:
     here = "cuda" if torch.cuda.is_available() else "cpu"  # not the device of the run
     more["device"] = here if options["device"] == "auto" else options["device"]
     model, categories = load_model(options["framework"], options["config"], **more)
-    place = next(model.model.parameters()).device
-    return model, {"precision": resolve(options["precision"], place), "categories": categories}
+    device = next(model.model.parameters()).device
+    return model, {"precision": resolve(options["precision"], device), "categories": categories}
 
 
 def _described(describe: Callable[[Any], list[Any]], column: str, kind: Any, facts: Any) -> Task:
@@ -126,9 +129,9 @@ def _detect(options: Options) -> Task:
 
     def describe(rgb: Any) -> list[Any]:
         objects: list[Any] = model.in_coco_format(rgb).objects
-        for one in objects:
-            one["category_id"], one["category"] = categories[one["category_id"]]
-            one["segmentation"] = one.get("segmentation", {}).get("counts")
+        for detection in objects:
+            detection["category_id"], detection["category"] = categories[detection["category_id"]]
+            detection["segmentation"] = detection.get("segmentation", {}).get("counts")
         return objects
 
     return _described(describe, "objects", _OBJECT, facts)
@@ -141,10 +144,14 @@ def _segment(options: Options) -> Task:
         classes = model.predict(rgb)
         masks = {index: classes == index for index in np.unique(classes).tolist()}
         return [
-            {"label": model.labels[index], "category": model.names[index],
-             "share": mask.mean(), "segmentation": encode_mask(mask)["counts"]}
+            {
+                "label": model.labels[index],
+                "category": model.names[index],
+                "share": mask.mean(),
+                "segmentation": encode_mask(mask)["counts"],
+            }
             for index, mask in masks.items()
-        ]  # fmt: skip
+        ]
 
     return _described(describe, "segments", _SEGMENT, facts)
 
@@ -154,27 +161,34 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 
     The output is a file in COCO's format, or with a `form` a folder that receives a dataset.
     """
-    known, count = load_object(folder / MODEL).get("categories", {}), 0
-    categories = {int(key): name for key, name in known.items()}
+    category_names, count = load_object(folder / MODEL).get("categories", {}), 0
+    categories = {int(key): name for key, name in category_names.items()}
     places = {pair: index for index, pair in enumerate(categories.items())}
     plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
-    given: Any = (output, form, categories) if form else (output, categories)
-    records = (one for number in range(plan["shards"]) for one in read_shard(plan, folder, number))
-    with write(*given) as add:
+    arguments: Any = (output, form, categories) if form else (output, categories)
+    records = (
+        record for number in range(plan["shards"]) for record in read_shard(plan, folder, number)
+    )
+    with write(*arguments) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
             if "objects" not in row:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
             size, count = (row["height"], row["width"]), count + 1
-            for one in row["objects"]:
-                counts, pair = one.pop("segmentation"), (one["category_id"], one.pop("category"))
+            for detection in row["objects"]:
+                counts, pair = (
+                    detection.pop("segmentation"),
+                    (detection["category_id"], detection.pop("category")),
+                )
                 if pair not in places:
                     raise ValueError(f"{folder / MODEL} is damaged: it has no category {pair}")
-                one["category_id"] = places[pair]
-                one |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
+                detection["category_id"] = places[pair]
+                detection |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
             image = {"name": row["name"], "size": size, "objects": row["objects"]}
             if form:
-                named = (one.content for one in records if printable(one.name) == row["name"])
-                source: Any = next(named, None)
+                contents = (
+                    record.content for record in records if printable(record.name) == row["name"]
+                )
+                source: Any = next(contents, None)
                 if source is None:
                     raise ValueError(f"{row['name']} is no longer in the input of {folder}")
                 image["source"] = source
@@ -190,14 +204,14 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 def _classify(options: Options) -> Task:
     from eva_classification.inference.predictor import Predictor
 
-    given = {name: options[name] for name in (*_LOADING, "classes")}
-    model = Predictor.from_weights(options["weights"], **given)
+    settings = {name: options[name] for name in (*_LOADING, "classes")}
+    model = Predictor.from_weights(options["weights"], **settings)
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
         return _ranked(model.judge(prepared), model.class_names, options["top"])
 
     facts = {"precision": precision_of(model.model)}
-    return Task(_imaged(lambda one: model.prepare(np.asarray(one))), compute, _RANKED, facts)
+    return Task(_imaged(lambda image: model.prepare(np.asarray(image))), compute, _RANKED, facts)
 
 
 def _zero_shot(options: Options) -> Task:
@@ -226,8 +240,8 @@ def _caption_score(options: Options) -> Task:
     clip, prepare_image = _clip(options)
 
     def prepare(record: Record) -> Any:
-        text = record.text()
-        return text, clip.tokens(text), prepare_image(record)
+        caption = record.text()
+        return caption, clip.tokens(caption), prepare_image(record)
 
     def compute(prepared: list[Any]) -> dict[str, Any]:
         texts, tokens, images = zip(*prepared, strict=True)

@@ -18,14 +18,14 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
-from eva_data.files import hand_over, make_folder, write_text, writing
+from eva_data.files import make_folder, open_atomic, record_result, write_text
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import read_class_file
 from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
-from eva_runs.commands import check_outputs, complain, say
+from eva_runs.commands import check_outputs, echo, print_error
 
 _SHOWN = 30  # classes with their counts
 
@@ -33,7 +33,7 @@ _SHOWN = 30  # classes with their counts
 def _finish(args: argparse.Namespace, findings: Findings, about: Mapping[str, Any]) -> int:
     """Print and report what was found; return the exit code."""
     result = {**about, **_shown(findings)}
-    hand_over(result)
+    record_result(result)
     if args.report:
         write_json(args.report, result)
     return 1 if findings.problems else 0
@@ -43,8 +43,8 @@ def _shown(findings: Findings) -> dict[str, Any]:
     """Print what was found, and return its part of a report."""
     listed = findings.as_json()
     if listed:
-        say(findings.table())
-    say(findings.summary())
+        echo(findings.table())
+    echo(findings.summary())
     return {"problems": findings.problems, "findings": listed}
 
 
@@ -67,21 +67,21 @@ def _run_coco(args: argparse.Namespace) -> int:
         if part.dataset.folder:
             part.decode_images(workers=args.workers, decode=not args.skip_decode)
         else:
-            say("image files were not looked at: give --images FOLDER")
-        say(f"{part.name} {part.dataset.describe()}".strip())
+            echo("image files were not looked at: give --images FOLDER")
+        echo(f"{part.name} {part.dataset.describe()}".strip())
         reports[part.name] = _shown(part.findings)
         failed = failed or bool(part.findings.problems)
         if args.write and not part.dataset.images:
-            complain(f"nothing was written: no image is left; is {part.dataset.folder} right?")
+            print_error(f"nothing was written: no image is left; is {part.dataset.folder} right?")
         elif args.write:
             file = args.write / f"{part.name}.json" if part.name else args.write
             write_json(file, part.cleaned())
             images = f", its images: {part.dataset.folder}" if part.name else ""
-            say(f"{file}: {len(part.dataset.objects):,} objects are left{images}")
-    found = reports[""] if args.data is None else reports
-    hand_over(found)
+            echo(f"{file}: {len(part.dataset.objects):,} objects are left{images}")
+    dataset = reports[""] if args.data is None else reports
+    record_result(dataset)
     if args.report:
-        write_json(args.report, found)
+        write_json(args.report, dataset)
     return int(failed)
 
 
@@ -97,14 +97,14 @@ def _run_semantic(args: argparse.Namespace) -> int:
         raise ValueError("give --layout and --root, or --images, --maps and --classes")
     findings, done = Findings(label_maps.KINDS), {}
     for name, split in splits.items():
-        done[name] = found = label_maps.check_split(
+        done[name] = checked = label_maps.check_split(
             split, classes, findings, workers=args.workers, decode=not args.skip_decode
         )
-        say(f"{name}: {found['pairs']:,} pairs in {split.images} and {split.maps}")
-        total = sum(entry["pixels"] for entry in found["classes"]) or 1
-        for entry in found["classes"] if len(found["classes"]) <= _SHOWN else ():
+        echo(f"{name}: {checked['pairs']:,} pairs in {split.images} and {split.maps}")
+        total = sum(entry["pixels"] for entry in checked["classes"]) or 1
+        for entry in checked["classes"] if len(checked["classes"]) <= _SHOWN else ():
             share = f"{entry['pixels'] / total:7.2%} of the pixels"
-            say(f"  {entry['name']}: in {entry['images']:,} maps, {share}")
+            echo(f"  {entry['name']}: in {entry['images']:,} maps, {share}")
     return _finish(args, findings, {"splits": done})
 
 
@@ -126,7 +126,8 @@ def _run_captions(args: argparse.Namespace) -> int:
     options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
     _require_index_name(args.write)
     if path.suffix == ".toml":
-        if others := options.keys() - {"root"}:
+        others = options.keys() - {"root"}
+        if others:
             raise ValueError(f"{min(others)} belongs below a source of {path}")
         manifest = Manifest.read(path, root=args.root, form=PAIRS)
     else:
@@ -157,8 +158,8 @@ def _check_sources(
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
     search, reopen, select = opening
-    what = "pairs" if manifest.form is PAIRS else "images"
-    tables, found = dict[str, Any](), dict[str, dict[str, int]]()
+    unit = "pairs" if manifest.form is PAIRS else "images"
+    tables, counts = dict[str, Any](), dict[str, dict[str, int]]()
     for entry in manifest.sources:
         try:
             source = search(entry)
@@ -173,21 +174,21 @@ def _check_sources(
         if not args.skip_decode:
             keep = read_source(entry, source, reopen, findings, workers=args.workers)
         left = int(keep.sum())
-        found[entry.name] = {what: len(source), "left": left}
-        say(f"{entry.name}: {len(source):,} {what}, {left:,} left")
+        counts[entry.name] = {unit: len(source), "left": left}
+        echo(f"{entry.name}: {len(source):,} {unit}, {left:,} left")
         if left:
             tables[entry.name] = select(source.table, keep)
         else:
-            findings.add("source", entry.name, f"no sample of it can be read ({what})")
-    code = _finish(args, findings, {"location": str(args.location), "sources": found})
+            findings.add("source", entry.name, f"no sample of it can be read ({unit})")
+    code = _finish(args, findings, {"location": str(args.location), "sources": counts})
     if args.write and findings.count("source"):
-        say(f"{args.write} was not written")
+        echo(f"{args.write} was not written")
     elif args.write:
         write_index(args.write, tables, manifest)
-        say(f"{args.write}: index of {sum(one['left'] for one in found.values()):,} {what}")
+        echo(f"{args.write}: index of {sum(table['left'] for table in counts.values()):,} {unit}")
         noted = manifest.index and manifest.index.absolute() == args.write.absolute()
         if manifest.file.suffix == ".toml" and not noted:
-            say(f'to use it, write in {manifest.file}: index = "{args.write.absolute()}"')
+            echo(f'to use it, write in {manifest.file}: index = "{args.write.absolute()}"')
     return code
 
 
@@ -200,12 +201,12 @@ def _run_folders(args: argparse.Namespace) -> int:
         for folder in (class_folders.find_parts(args.folder) or folders)
     ]
     for part in parts:
-        text = f"{part.folder}: {len(part.names):,} images"
+        line = f"{part.folder}: {len(part.names):,} images"
         if part.classes:
             counts = [f"{name} {count:,}" for name, count in part.classes.items()]
             more = [f"and {len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
-            text += f" of {len(counts):,} classes: {', '.join(counts[:_SHOWN] + more)}"
-        say(text)
+            line += f" of {len(counts):,} classes: {', '.join(counts[:_SHOWN] + more)}"
+        echo(line)
     class_folders.check_parts(parts, findings, workers=args.workers, decode=not args.skip_decode)
     about = {str(part.folder): part.classes or len(part.names) for part in parts}
     return _finish(args, findings, {"folders": about})
@@ -236,17 +237,17 @@ def _run_video(args: argparse.Namespace) -> int:
     code = _finish(args, findings, _about_videos(args.location, videos, keep, facts))
     left = np.flatnonzero(keep).tolist()
     if not left:
-        say("no video is left, and nothing else was written")
+        echo("no video is left, and nothing else was written")
         return 1
     if args.write:
         _write_list(args.write, videos, left)
     if args.index:
         write_video_index(args.index, videos, left, facts, listed_in=listed_in, state=state)
-        say(f"{args.index}: index of {len(left):,} videos")
+        echo(f"{args.index}: index of {len(left):,} videos")
     if args.write_classes:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
     elif args.write and [*videos.classes] != [*map(str, range(len(videos.classes)))]:
-        say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
+        echo(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
     return code
 
 
@@ -257,15 +258,15 @@ def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) 
         np.bincount(labels, minlength=len(names)).tolist()
         for labels in (videos.labels, videos.labels[keep])
     )
-    say(
+    echo(
         f"{len(videos):,} videos in {len(names):,} classes, {min(counts):,} to {max(counts):,} in "
         f"each, median {np.median(counts):g}; {total:,} are left"
     )
     totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
     if totals:
-        say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
+        echo(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
     rows = zip(names, counts, left, strict=True)
-    classes = {name: {"videos": count, "left": kept} for name, count, kept in rows}
+    classes = {name: {"videos": count, "left": left} for name, count, left in rows}
     numbers = {"videos": len(videos), "left_by_cleaning": total, **totals}
     return {"location": location, **numbers, "classes": classes}
 
@@ -277,15 +278,15 @@ def _write_list(file: Path, videos: Any, left: list[int]) -> None:
     for index in left:
         path = root / videos.name(index)
         inside = root.is_relative_to(folder) and path.is_relative_to(folder)
-        text = str(path.relative_to(folder) if inside else path)
-        line = list_line(text, int(videos.labels[index]))
+        relative_path = str(path.relative_to(folder) if inside else path)
+        line = list_line(relative_path, int(videos.labels[index]))
         if line is None:
-            say(f"{text!r} cannot be written in a list: rename it, or give --index")
+            echo(f"{relative_path!r} cannot be written in a list: rename it, or give --index")
         else:
             lines.append(line)
-    with writing(file) as stream:  # names need not be text
+    with open_atomic(file) as stream:  # names need not be text
         stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
-    say(f"{file}: list of {len(lines):,} videos")
+    echo(f"{file}: list of {len(lines):,} videos")
 
 
 CHECKS: Mapping[str, Callable[[argparse.Namespace], int]] = {

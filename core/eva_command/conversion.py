@@ -20,7 +20,7 @@ from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS, weights_of_run
 from eva_command import timm_folder
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.open_clip_files import open_clip_weights
-from eva_data.files import replacing_folder, writing
+from eva_data.files import open_atomic, replace_folder
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
 
@@ -62,7 +62,7 @@ def convert(args: argparse.Namespace, *, folder: bool) -> str:
     if args.dtype:
         weights = _cast(weights, _DTYPES[args.dtype])
     if folder:
-        with replacing_folder(args.output) as part:
+        with replace_folder(args.output) as part:
             lines += _WRITERS[args.to](weights, part, source)
     else:
         as_before = args.to == "official" and args.patch_size is None
@@ -87,7 +87,7 @@ def merge_adapters(args: argparse.Namespace) -> str:
     base, merged = read_weights(find_base(config, source.parent)), Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
     vit, scale = load_vit(replace(merged, tensors=apart)), config["lora_alpha"] / config["r"]
-    for name in (one for one in factors if one.endswith(".lora_A.weight")):
+    for name in (name for name in factors if name.endswith(".lora_A.weight")):
         down, up = factors[name], factors[name.replace("lora_A", "lora_B")]
         layer = vit.get_submodule(name[name.index("blocks.") :].partition(".lora_A")[0])
         layer.register_forward_hook(
@@ -95,8 +95,8 @@ def merge_adapters(args: argparse.Namespace) -> str:
         )
     image = torch.rand(1, 3, vit.img_size, vit.img_size)
     with torch.no_grad():
-        expected, found = vit(image), load_vit(merged)(image)
-    difference, largest = (found - expected).abs().max(), expected.abs().max()
+        expected, actual = vit(image), load_vit(merged)(image)
+    difference, largest = (actual - expected).abs().max(), expected.abs().max()
     _write(merged.tensors, args.output, read_config(source), frames=merged.frames)
     return (
         f"{source} -> {args.output}: {len(merged.tensors)} tensors, with adapters of rank "
@@ -107,12 +107,12 @@ def merge_adapters(args: argparse.Namespace) -> str:
 def find_source(source: str, *, ema: bool) -> Path:
     """Find the weights of a file, a name, a run or a folder of another program."""
     folder = Path(source.removeprefix("local-dir:"))
-    found = _of_other_program(folder)
-    if folder.is_dir() and found is None:
+    weights = _of_other_program(folder)
+    if folder.is_dir() and weights is None:
         return weights_of_run(folder, ema=ema or None)
     if ema:
         raise ValueError(f"--ema is for the folder of a run, which {source} is not")
-    return found or resolve_source(source)
+    return weights or resolve_source(source)
 
 
 def _of_other_program(folder: Path) -> Path | None:
@@ -146,5 +146,5 @@ def _write(
             frames = 0 if shown == frames else frames
         if frames:
             raise ValueError(f"--output {file}: only .safetensors can note {frames} frames")
-    with writing(file) as stream:
+    with open_atomic(file) as stream:
         torch.save({"model": dict(weights)}, stream)

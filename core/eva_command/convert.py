@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.files import require_free, require_replaceable
-from eva_runs.commands import program, say
+from eva_runs.commands import echo, make_main
 from eva_runs.options import add_download_option, command_parser, integer
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -41,11 +41,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
-    text = "file, name of an official one, or folder of a run, of timm or of open_clip"
-    add("source", nargs="?", help=text)
+    help_text = "file, name of an official one, or folder of a run, of timm or of open_clip"
+    add("source", nargs="?", help=help_text)
     add("--ema", action="store_true", help="take the moving average of a run")
-    text = "merge adapters with their base"
-    add("--merge-lora", nargs=2, metavar=("ADAPTER", "OUTPUT"), help=text)
+    help_text = "merge adapters with their base"
+    add("--merge-lora", nargs=2, metavar=("ADAPTER", "OUTPUT"), help=help_text)
     add("--to", choices=forms, help="form of the output")
     add("--output", type=Path, help=".pth, .pt or .safetensors; or a folder")
     add("--dtype", choices=("fp16", "fp32"), help="by default as in the source")
@@ -75,8 +75,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _work(args: argparse.Namespace) -> int:
     from eva_command.conversion import convert, merge_adapters  # loads torch
 
-    say(merge_adapters(args) if args.merge_lora else convert(args, folder=args.to in FOLDERS))
+    echo(merge_adapters(args) if args.merge_lora else convert(args, folder=args.to in FOLDERS))
     return 0
 
 
-main = program(parse, _work, refused=1, name="eva convert")
+main = make_main(parse, _work, refused=1, name="eva convert")

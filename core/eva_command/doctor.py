@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
-from eva_data.files import hand_over
-from eva_runs.commands import program, say
+from eva_data.files import record_result
+from eva_runs.commands import echo, make_main
 from eva_runs.extras import DETECTRON2, TOOLKIT, install_command
 from eva_runs.options import command_parser
 
@@ -67,8 +67,8 @@ def installed_version(distribution: str) -> str | None:
 def check_versions() -> list[Finding]:
     """Check the toolkit, its extras, detectron2, mmcv's operators and packages in conflict."""
     if installed_version(TOOLKIT) is None:
-        text = "runs from its source and is not installed: what its extras need is not known"
-        findings = [Finding("note", TOOLKIT, text, "pip install -e CHECKOUT")]
+        message = "runs from its source and is not installed: what its extras need is not known"
+        findings = [Finding("note", TOOLKIT, message, "pip install -e CHECKOUT")]
     else:
         findings = [_check_part(name) for name in ("", *extras())]
     return [*findings, _check_detectron2(), *check_mmcv_operators(), *_check_owners()]
@@ -78,11 +78,11 @@ def _check_part(extra: str) -> Finding:
     """Check whether an extra, or "" for the toolkit itself, has all it needs."""
     missing, wrong = [], []
     for needed in requirements_of(extra):
-        found = installed_version(needed.name)
-        if found is None:
+        version = installed_version(needed.name)
+        if version is None:
             missing.append(needed.name)
-        elif not needed.specifier.contains(found, prereleases=True):
-            wrong.append(f"{needed.name} {found}, needs {needed.specifier}")
+        elif not needed.specifier.contains(version, prereleases=True):
+            wrong.append(f"{needed.name} {version}, needs {needed.specifier}")
     about = extra or TOOLKIT
     if not missing and not wrong:
         return Finding("ok", about, "complete")
@@ -95,10 +95,10 @@ def _check_part(extra: str) -> Finding:
 
 def _check_detectron2() -> Finding:
     """Check detectron2, which is in no extra: its source is chosen."""
-    found = _installed((UPSTREAM, REPACKED))
-    if not found:
+    installed = _installed((UPSTREAM, REPACKED))
+    if not installed:
         return Finding("missing", "detectron2", "not installed; detection needs it", DETECTRON2)
-    return Finding("ok", "detectron2", _named(found))
+    return Finding("ok", "detectron2", _list_named(installed))
 
 
 def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Finding]:
@@ -121,8 +121,8 @@ def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Fi
         return [Finding("ok", about, "compiled")]
     if "_ext.py" in names:
         return [Finding("ok", about, "by torchvision and PyTorch (eva-mmcv-operators)")]
-    text = "not compiled; mmdetection's own programs need them, `eva mmdetection` does not"
-    return [Finding("missing", about, text, f"eva doctor --install {_MMCV_OPERATORS}")]
+    message = "not compiled; mmdetection's own programs need them, `eva mmdetection` does not"
+    return [Finding("missing", about, message, f"eva doctor --install {_MMCV_OPERATORS}")]
 
 
 def _check_owners() -> list[Finding]:
@@ -133,8 +133,8 @@ def _check_owners() -> list[Finding]:
         same = package == "cv2" and len({*owners.values()}) == 1  # the same files, twice
         if package in IMPORTED and len(owners) > 1 and not same:
             fix = f"pip uninstall --yes {' '.join(owners)}; {install_command(package)}"
-            text = f"{_named(owners)} own the same files"
-            findings.append(Finding("broken", package, text, fix))
+            message = f"{_list_named(owners)} own the same files"
+            findings.append(Finding("broken", package, message, fix))
     return findings
 
 
@@ -149,7 +149,7 @@ def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
     """
     installed = [name for name in packages if importlib.util.find_spec(name)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [found for found in pool.map(_try_import, installed) if found]
+        return [finding for finding in pool.map(_try_import, installed) if finding]
 
 
 def _try_import(name: str) -> Finding | None:
@@ -157,8 +157,12 @@ def _try_import(name: str) -> Finding | None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
-            capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return Finding("broken", name, f"its import takes more than {_SECONDS} s")
     if done.returncode == 0:
@@ -167,8 +171,10 @@ def _try_import(name: str) -> Finding | None:
         finding = Finding("note" if none else "ok", "GPU", f"{gpus} none" if none else gpus)
         return finding if name == "torch" else None
     if name == "torchcodec":
-        text = "cannot be imported; videos are decoded by PyAV; it needs FFmpeg's shared libraries"
-        return Finding("note", name, text)
+        message = (
+            "cannot be imported; videos are decoded by PyAV; it needs FFmpeg's shared libraries"
+        )
+        return Finding("note", name, message)
     error = done.stderr.strip().rpartition("\n")[2][:200]
     crash = f"it ended with {done.returncode}" if done.returncode < 0 else error
     return Finding("broken", name, f"cannot be imported: {crash}", _FIXES.get(name, ""))
@@ -179,8 +185,8 @@ def _check_weights() -> list[Finding]:
     findings = []
     for folder in weights_directories():
         here = sum((folder / entry.name).is_file() for entry in OFFICIAL_FILES)
-        text = f"{folder} holds {here} of {len(OFFICIAL_FILES)} official files"
-        findings.append(Finding("ok" if folder.is_dir() else "note", "weights", text))
+        message = f"{folder} holds {here} of {len(OFFICIAL_FILES)} official files"
+        findings.append(Finding("ok" if folder.is_dir() else "note", "weights", message))
     return findings
 
 
@@ -201,57 +207,60 @@ def requirements_of(extra: str) -> list[Requirement]:
     Returns:
         Requirements; a package may be there twice, with two ranges.
     """
-    found = []
-    for one in map(Requirement, metadata.requires(TOOLKIT) or []):
-        always, wanted = (
-            one.marker is None or one.marker.evaluate({"extra": name}) for name in ("", extra)
+    requirements = []
+    for requirement in map(Requirement, metadata.requires(TOOLKIT) or []):
+        always, conditional = (
+            requirement.marker is None or requirement.marker.evaluate({"extra": name})
+            for name in ("", extra)
         )
-        if not wanted or (extra and always):
+        if not conditional or (extra and always):
             continue
-        if one.name == TOOLKIT:
-            found += [part for other in sorted(one.extras) for part in requirements_of(other)]
+        if requirement.name == TOOLKIT:
+            requirements += [
+                part for other in sorted(requirement.extras) for part in requirements_of(other)
+            ]
         else:
-            found.append(one)
-    return found
+            requirements.append(requirement)
+    return requirements
 
 
 def _installed(names: Iterable[str]) -> dict[str, str]:
     return {name: version for name in names if (version := installed_version(name))}
 
 
-def _named(versions: dict[str, str]) -> str:
+def _list_named(versions: dict[str, str]) -> str:
     return " and ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _install_commands(what: str, source: str) -> list[list[str]]:
+def _install_commands(package: str, source: str) -> list[list[str]]:
     """List the commands of pip that install a part, to be run one after the other."""
     pip = [sys.executable, "-m", "pip"]
-    if what == _MMCV_OPERATORS:
-        return [[*pip, "install", _build_folder(what)]]
-    if what != UPSTREAM:
-        return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
+    if package == _MMCV_OPERATORS:
+        return [[*pip, "install", _build_folder(package)]]
+    if package != UPSTREAM:
+        return [[*pip, "install", f"{TOOLKIT}[{package}]"]]
     if source == "repack":
-        wanted, built = REPACKED, [_build_folder(what)]
+        distribution, built = REPACKED, [_build_folder(package)]
     else:  # upstream imports torch when it is built
         requirement = _UPSTREAM_SOURCE if source == "upstream" else source
-        wanted, built = UPSTREAM, ["--no-build-isolation", requirement]
-    others = _installed({UPSTREAM, REPACKED} - {wanted})  # which own the same files
+        distribution, built = UPSTREAM, ["--no-build-isolation", requirement]
+    others = _installed({UPSTREAM, REPACKED} - {distribution})  # which own the same files
     commands = [[*pip, "uninstall", "--yes", *others]] if others else []
     return [*commands, [*pip, "install", *built]]
 
 
-def _build_folder(what: str) -> str:
+def _build_folder(package: str) -> str:
     """Return the folder from which pip builds a part, in an installed package or a checkout."""
     installed = _PACKAGES / "eva_recipes" / "third_party"
     places = installed if installed.is_dir() else _PACKAGES.parent / "third_party"
-    return str(places / what.replace("-", "_"))
+    return str(places / package.replace("-", "_"))
 
 
-def _install(what: str, source: str, *, dry_run: bool) -> int:
+def _install(package: str, source: str, *, dry_run: bool) -> int:
     """Install a part into the Python that runs this; return the first exit code that is not 0."""
-    commands = _install_commands(what, source)
+    commands = _install_commands(package, source)
     for command in commands:
-        say(shlex.join(command))
+        echo(shlex.join(command))
         if not dry_run and (code := subprocess.run(command, check=False).returncode):
             return code
     return 0
@@ -263,10 +272,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="look at versions only, import nothing")
     parts = [UPSTREAM, _MMCV_OPERATORS, *extras()]
     add("--install", choices=parts, metavar="PART", help=f"install one of {', '.join(parts)}")
-    add("--source", default="repack",
+    add(
+        "--source",
+        default="repack",
         help="of detectron2: repack (default; the copy on PyPI, its SHA-256 checked), upstream "
         "(its repository, needs git and a C++ compiler), or what pip takes as a requirement",
-        )  # fmt: skip
+    )
     add("--dry-run", action="store_true", help="with --install: print the commands only")
     return parser.parse_args(arguments)
 
@@ -278,13 +289,13 @@ def _work(options: argparse.Namespace) -> int:
     if not options.quick:
         findings += [*check_imports(), *_check_weights()]
     width = max(len(finding.about) for finding in findings)
-    for state, about, text, fix in findings:
+    for state, about, message, fix in findings:
         shown = state.upper() if state == "broken" else state
-        say(f"{shown:<7}  {about:<{width}}  {text}")
+        echo(f"{shown:<7}  {about:<{width}}  {message}")
         if fix:
-            say(f"{'':{width + 11}}-> {fix}")
-    hand_over([finding._asdict() for finding in findings])
+            echo(f"{'':{width + 11}}-> {fix}")
+    record_result([finding._asdict() for finding in findings])
     return int(any(finding.state == "broken" for finding in findings))
 
 
-main = program(_parse, _work)
+main = make_main(_parse, _work)

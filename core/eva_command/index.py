@@ -11,8 +11,8 @@ exact features.
 import argparse
 from collections.abc import Sequence
 
-from eva_data.files import hand_over, home_expanded, require_replaceable
-from eva_runs.commands import program, say
+from eva_data.files import expand_home, record_result, require_replaceable
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser, integer
 
 _FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
@@ -22,10 +22,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("action", choices=("build",), help="the only one")
-    add("features", type=home_expanded, metavar="FEATURES", help="output of eva batch features")
-    add("--output", required=True, type=home_expanded, metavar="INDEX", help="folder of the index")
-    add("--exact-up-to", type=integer(0), default=1_000_000, metavar="N",
-        help="search so many features exactly (default: %(default)s)")  # fmt: skip
+    add("features", type=expand_home, metavar="FEATURES", help="output of eva batch features")
+    add("--output", required=True, type=expand_home, metavar="INDEX", help="folder of the index")
+    add(
+        "--exact-up-to",
+        type=integer(0),
+        default=1_000_000,
+        metavar="N",
+        help="search so many features exactly (default: %(default)s)",
+    )
     add("--overwrite", action="store_true", help="replace an index")
     return parser.parse_args(arguments)
 
@@ -38,9 +43,9 @@ def _run(options: argparse.Namespace) -> int:
     approximate = count > options.exact_up_to
     about = index_features(options.features, options.output, approximate=approximate)
     kind = "an index of faiss" if (options.output / _FILES[-1]).exists() else "exact search"
-    say(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
-    hand_over(about)
+    echo(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
+    record_result(about)
     return 0
 
 
-main = program(_parse, _run, refused=1, name="eva index")
+main = make_main(_parse, _run, refused=1, name="eva index")

@@ -26,13 +26,13 @@ from eva_backbone.checkpoints.run_folders import (
 )
 from eva_command.public_settings import read_json, read_python, task_of_engine, task_of_mmengine
 from eva_command.recipes import find_task as task_of_recipe
-from eva_data.files import IMAGE_SUFFIXES, home_expanded
-from eva_data.inputs import Plan, plan_jobs
+from eva_data.files import IMAGE_SUFFIXES, expand_home
+from eva_data.inputs import JobPlan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
 from eva_openmmlab.run_folder import config_of_run
 from eva_report.demos import require_format
-from eva_runs.commands import program, program_name
-from eva_runs.errors import ending
+from eva_runs.commands import make_main, program_name
+from eva_runs.errors import exit_on_error
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
 
@@ -45,19 +45,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", nargs="+", type=Path, metavar="SOURCE", help="folder, pattern or image")
     add("--weights", required=True, help=f"detector or segmentor: {SOURCES}")
-    forms, text = [*FORMATS, "maps"], "format; maps of a segmentor, whose regions are else objects"
-    add("--to", required=True, choices=forms, dest="form", help=text)
+    forms, help_text = (
+        [*FORMATS, "maps"],
+        "format; maps of a segmentor, whose regions are else objects",
+    )
+    add("--to", required=True, choices=forms, dest="form", help=help_text)
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--recipe", help="the model's recipe (default: that of the run of the weights)")
     add("--task", choices=TASKS, help="default: that of the run, or of the official weights")
-    text = "least score of a labelled object or pixel (default: %(default)s)"
-    add("--score-threshold", type=probability, default=0.5, metavar="SCORE", help=text)
-    text = "for each class the lowest score from which on this share of its boxes, or pixels, in "
-    add("--target-precision", type=probability, metavar="SHARE", help=f"{text}--val is right")
-    text = (
+    help_text = "least score of a labelled object or pixel (default: %(default)s)"
+    add("--score-threshold", type=probability, default=0.5, metavar="SCORE", help=help_text)
+    help_text = (
+        "for each class the lowest score from which on this share of its boxes, or pixels, in "
+    )
+    add("--target-precision", type=probability, metavar="SHARE", help=f"{help_text}--val is right")
+    help_text = (
         "labelled data, as --data of detection, or images/, maps/ and classes.toml of a segmentor"
     )
-    add("--val", type=Path, metavar="DATA", help=text)
+    add("--val", type=Path, metavar="DATA", help=help_text)
     add("--boxes-only", action="store_true", help="no masks")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
     add("--overwrite", action="store_true", help="replace the dataset in OUTPUT")
@@ -71,28 +76,32 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def find_task(weights: str, task: str | None) -> tuple[str | None, Path | None]:
     """Find the task of weights, unless it is named, and the config of a detector or segmentor."""
     require_known(weights)
-    place = home_expanded(weights)
-    folder, config = folder_of_run(place), config_of_run(place)
-    found = next((one.task for one in OFFICIAL_FILES if place.name in (one.name, one.stem)), None)
+    path = expand_home(weights)
+    folder, config = folder_of_run(path), config_of_run(path)
+    official_task = next(
+        (entry.task for entry in OFFICIAL_FILES if path.name in (entry.name, entry.stem)), None
+    )
     if config is not None:
-        found = task_of_mmengine(read_python(config)[0])
-    elif place.exists() and is_detectron2_run(folder):
-        found, config = "detection", folder / "config.yaml"
-    elif is_engine_run(place):
-        found = task_of_engine(read_json(place / CONFIG))
-    return task or found, config
+        official_task = task_of_mmengine(read_python(config)[0])
+    elif path.exists() and is_detectron2_run(folder):
+        official_task, config = "detection", folder / "config.yaml"
+    elif is_engine_run(path):
+        official_task = task_of_engine(read_json(path / CONFIG))
+    return task or official_task, config
 
 
 def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
     """Find task and config of a detector or segmentor, or raise a ValueError."""
     task, config = find_task(weights, task)
-    if task is None and recipe and not home_expanded(recipe).is_file():  # which tells no task
-        task, found = task_of_recipe(recipe, None)
-        recipe = str(found)
+    if task is None and recipe and not expand_home(recipe).is_file():  # which tells no task
+        task, detected_task = task_of_recipe(recipe, None)
+        recipe = str(detected_task)
     config = find_recipe(task, recipe) if recipe and task in TASKS else config
     if task not in TASKS or config is None:
-        text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"
-        raise ValueError(f"{weights} {text}")
+        message = (
+            "is of no run of a detector or segmentor: give --recipe, and --task if not official"
+        )
+        raise ValueError(f"{weights} {message}")
     return task, config
 
 
@@ -122,7 +131,7 @@ def open_model(
     return [*names.values()], lambda rgb: model.in_coco_format(rgb).objects
 
 
-def _prepare(options: argparse.Namespace) -> Plan:
+def _prepare(options: argparse.Namespace) -> JobPlan:
     """Find task, config and images, and check that the dataset may be written."""
     options.task, options.config = find_model(options.weights, options.recipe, options.task)
     if options.form == "maps" and options.task != "segmentation":
@@ -130,9 +139,12 @@ def _prepare(options: argparse.Namespace) -> Plan:
     require_format(options)
     made = options.output / options.form
     plan = plan_jobs(
-        options.source, suffixes=IMAGE_SUFFIXES, results=[options.output], kinds="images",
+        options.source,
+        suffixes=IMAGE_SUFFIXES,
+        results=[options.output],
+        kinds="images",
         targets=lambda name: [made / "__".join(name.with_suffix("").parts)],  # of labels
-    )  # fmt: skip
+    )
     if not plan.jobs:
         raise ValueError("; ".join(plan.problems))
     return plan
@@ -142,8 +154,8 @@ def _run(options: argparse.Namespace) -> int:
     plan = _prepare(options)
     from eva_command.labelling import label  # frameworks
 
-    with ending(program_name("eva label"), saved=lambda: _CONTINUES):
+    with exit_on_error(program_name("eva label"), saved=lambda: _CONTINUES):
         return label(options, plan)
 
 
-main = program(_parse, _run, name="eva label", interrupted=_CONTINUES)
+main = make_main(_parse, _run, name="eva label", interrupted=_CONTINUES)

@@ -21,29 +21,29 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_command.label import load_model
 from eva_command.recipes import digest_of
 from eva_command.training import map_folders
-from eva_data.classes import listed
+from eva_data.classes import list_names
 from eva_data.detection import spec
 from eva_data.files import (
-    hand_over,
     link_or_copy,
     load_object,
     printable,
-    replacing_folder,
+    record_result,
+    replace_folder,
     write_text,
 )
 from eva_data.images import open_image, read_rgb, save_image
-from eva_data.inputs import Job, Plan
+from eva_data.inputs import Job, JobPlan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
-from eva_data.writing import filled_in, is_seen, regions_of, writing_dataset
+from eva_data.writing import is_seen, regions_of, render_template, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
-from eva_report.demos import do_jobs, log_to_terminal
+from eva_report.demos import log_to_terminal, run_jobs
 from eva_report.detection_demo import as_drawn
 from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
 from eva_runs import record
-from eva_runs.commands import complain, say
+from eva_runs.commands import echo, print_error
 
 _BYTE = 256  # values of a stored probability
 Floats = NDArray[np.float64]
@@ -64,17 +64,19 @@ class Labeller:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._least = min(_LEAST, options.score_threshold)
-        given = {
+        settings = {
             "weights": options.weights,
             "device": options.device,
             "score_threshold": self._least,
         }
-        self.model, self.categories = load_model(options.task, options.config, **given)
+        self.model, self.categories = load_model(options.task, options.config, **settings)
         self.names = [*self.categories.values()]
         self.thresholds = np.full((len(self.names), 3), (options.score_threshold, np.nan, np.nan))
         self.problems: list[str] = []
         self._tokens: list[torch.Tensor] = []  # (B, N, C) of the last block
-        vit = next(one for one in self.model.model.modules() if isinstance(one, VisionTransformer))
+        vit = next(
+            module for module in self.model.model.modules() if isinstance(module, VisionTransformer)
+        )
         vit.blocks[-1].register_forward_hook(lambda *values: self._tokens.append(values[-1]))
         state = resolve_source(options.weights).stat()
         recipe = digest_of(options.config)
@@ -89,7 +91,7 @@ class Labeller:
             if not files[job].exists():
                 write_text(files[job], json.dumps(self._describe(job)))
 
-        self.problems += do_jobs([*files], do, title=title)
+        self.problems += run_jobs([*files], do, title=title)
         return {job: _read(file, job) for job, file in files.items() if file.exists()}
 
     def _file(self, job: Job) -> Path:
@@ -110,7 +112,7 @@ class Labeller:
             about["doubt"] = 1 - float((best - second).mean())
             both = np.stack([classes, (best * 255).round().byte().numpy()], -1)
             save_image(Image.fromarray(both, "LA"), self._file(job).with_suffix(".png"))
-        tokens = torch.cat([one.flatten(0, -2) for one in self._tokens]).float()
+        tokens = torch.cat([tokens.flatten(0, -2) for tokens in self._tokens]).float()
         return about | {"feature": [round(value, 4) for value in tokens.mean(0).tolist()]}
 
     def pixels(self, job: Job) -> NDArray[np.uint8]:
@@ -128,63 +130,76 @@ class Labeller:
     def choose_thresholds(self, data: Path, target: float) -> None:
         """Predict for labelled images, judge what is found, and choose."""
         judge = self._judge_boxes if hasattr(self.model, "in_coco_format") else self._judge_pixels
-        judged, wanted = judge(data)
+        judged, expected = judge(data)
         for number, row in enumerate(self.thresholds):
-            if (known := judged[0] == number).any():
-                _, right, scores, counts = judged[:, known]
-                row[:] = lowest_score(right, scores, counts, wanted[number], target)
+            in_class = judged[0] == number
+            if in_class.any():
+                _, right, scores, counts = judged[:, in_class]
+                row[:] = lowest_score(right, scores, counts, expected[number], target)
 
     def _numbers(self, names: Sequence[str], data: Path) -> list[int]:
-        if unknown := {*names} - {*self.names}:
+        unknown = {*names} - {*self.names}
+        if unknown:
             raise ValueError(f"{data} has classes that the model does not know: {sorted(unknown)}")
-        return [self.names.index(one) for one in names]
+        return [self.names.index(name) for name in names]
 
     def _judge_boxes(self, data: Path) -> tuple[Floats, Floats]:
         """Judge as the reports of detectors do: (4, n) classes, right or not, scores, numbers."""
         source = {data: spec.open_source(data)}
-        wanted = spec.DatasetSpec(sources=source, parts=("val",), boxes_only=True)
-        val = spec.resolve(wanted).parts["val"]
+        dataset_spec = spec.DatasetSpec(sources=source, parts=("val",), boxes_only=True)
+        val = spec.resolve(dataset_spec).parts["val"]
         names = self._numbers([*val.categories.values()], data)
         numbers = dict(zip(val.categories, names, strict=True))
         rows: dict[int, list[Sequence[float]]] = defaultdict(list)
-        for one in val.objects:
-            row = (*one["bbox"], numbers[one["category_id"]], 1, one["iscrowd"])
-            rows[one["image_id"]].append(row)
-        jobs = {Job(Path(val.folder, one["file_name"]), "", ()): k for k, one in val.images.items()}
+        for annotation in val.objects:
+            row = (
+                *annotation["bbox"],
+                numbers[annotation["category_id"]],
+                1,
+                annotation["iscrowd"],
+            )
+            rows[annotation["image_id"]].append(row)
+        jobs = {
+            Job(Path(val.folder, image["file_name"]), "", ()): k for k, image in val.images.items()
+        }
         judged: list[Floats] = [np.zeros((4, 0))]
         objects = np.zeros(len(self.names))
         for job, about in self.predict(jobs, "validating").items():
             mine = [(*o["bbox"], o["category_id"], o["score"], 0) for o in about["objects"]]
-            found = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
-            labels, scores = found.predictions.labels, found.predictions.scores
-            values = np.array([labels, found.right, scores, np.ones(len(scores))], np.float64)
-            judged.append(values[:, found.matched != IGNORED])
-            objects += np.bincount(found.truth.labels[~found.truth.crowd], minlength=len(objects))
+            matches = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
+            labels, scores = matches.predictions.labels, matches.predictions.scores
+            values = np.array([labels, matches.right, scores, np.ones(len(scores))], np.float64)
+            judged.append(values[:, matches.matched != IGNORED])
+            objects += np.bincount(
+                matches.truth.labels[~matches.truth.crowd], minlength=len(objects)
+            )
         return np.concatenate(judged, axis=1), objects
 
     def _judge_pixels(self, data: Path) -> tuple[Floats, Floats]:
         """Judge the pixels that have a class: (4, n) classes, right ones, scores, all of these."""
         words = map_folders(data)
-        given = {name: Path(value) for name, value in zip(words[::2], words[1::2], strict=True)}
-        part = "val" if "--val-maps" in given else "train"
-        if "--classes" not in given:
+        folders = {name: Path(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        part = "val" if "--val-maps" in folders else "train"
+        if "--classes" not in folders:
             raise ValueError(f"--val {data} is no folder with images/, maps/ and classes.toml")
-        classes = read_class_file(given["--classes"])
-        pairs = check_pairs(given[f"--{part}-images"], given[f"--{part}-maps"], classes)
-        table, known = LabelTable(classes.labels, classes.ignore), len(self.names)
-        numbers = np.full(NO_CLASS + 1, known)
+        classes = read_class_file(folders["--classes"])
+        pairs = check_pairs(folders[f"--{part}-images"], folders[f"--{part}-maps"], classes)
+        table, num_classes = LabelTable(classes.labels, classes.ignore), len(self.names)
+        numbers = np.full(NO_CLASS + 1, num_classes)
         numbers[: len(classes.names)] = self._numbers(classes.names, data)
-        counts, wanted = np.zeros((2, known * _BYTE)), np.zeros(known)
+        counts, pixels_per_class = np.zeros((2, num_classes * _BYTE)), np.zeros(num_classes)
         jobs = {Job(pair.image, "", ()): pair for pair in pairs}
         for job in self.predict(jobs, "validating"):
             truth = numbers[read_pair(jobs[job], table)]
-            found, scores = self._stored(job)[:, truth < known].astype(int)
-            truth = truth[truth < known]
-            for row, weights in zip(counts, (found == truth, None), strict=True):
-                row += np.bincount(found * _BYTE + scores, weights, len(row))
-            wanted += np.bincount(truth, minlength=known)
+            predicted, scores = self._stored(job)[:, truth < num_classes].astype(int)
+            truth = truth[truth < num_classes]
+            for row, weights in zip(counts, (predicted == truth, None), strict=True):
+                row += np.bincount(predicted * _BYTE + scores, weights, len(row))
+            pixels_per_class += np.bincount(truth, minlength=num_classes)
         at = np.flatnonzero(counts[1])
-        return np.stack([at // _BYTE, counts[0, at], at % _BYTE / 255, counts[1, at]]), wanted
+        return np.stack(
+            [at // _BYTE, counts[0, at], at % _BYTE / 255, counts[1, at]]
+        ), pixels_per_class
 
 
 def _digest(about: tuple[Any, ...]) -> str:
@@ -195,7 +210,9 @@ def _read(file: Path, job: Job) -> dict[str, Any]:
     try:
         about = load_object(file)
         feature = np.array(about["feature"], np.float32)
-        objects = [(one["score"], *one["bbox"]) for one in about.get("objects", ())]
+        objects = [
+            (detection["score"], *detection["bbox"]) for detection in about.get("objects", ())
+        ]
         if not np.isfinite([*about["size"], *feature, *chain(*objects)]).all():
             raise ValueError("it holds other than finite numbers")
     except (ValueError, LookupError, TypeError) as error:
@@ -216,7 +233,7 @@ def lowest_score(
         recall from it on; NaN without objects.
     """
     values, places = np.unique(-scores, return_inverse=True)  # the highest first
-    hits, total = (np.bincount(places, one).cumsum() for one in (right, predictions))
+    hits, total = (np.bincount(places, weight).cumsum() for weight in (right, predictions))
     enough = np.flatnonzero(hits >= target * total)
     at = enough[-1] if len(enough) else (hits / total).argmax()
     recall = hits[at] / objects if objects else np.nan
@@ -234,16 +251,16 @@ def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, most: int) 
     """
     unit = features - features.mean(0)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
-    distance, chosen = np.full(len(unit), 2.0), list[int]()
-    while len(chosen) < min(most, len(unit)):
+    distance, order = np.full(len(unit), 2.0), list[int]()
+    while len(order) < min(most, len(unit)):
         gain = (doubts + 1e-6) * distance
-        gain[chosen] = -1
-        chosen.append(int(gain.argmax()))
-        distance = np.minimum(distance, np.maximum(1 - unit @ unit[chosen[-1]], 0))
-    return chosen
+        gain[order] = -1
+        order.append(int(gain.argmax()))
+        distance = np.minimum(distance, np.maximum(1 - unit @ unit[order[-1]], 0))
+    return order
 
 
-def label(options: argparse.Namespace, plan: Plan) -> int:
+def label(options: argparse.Namespace, plan: JobPlan) -> int:
     """Label the images of a plan; return the exit code."""
     log_to_terminal()
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
@@ -259,7 +276,7 @@ def label(options: argparse.Namespace, plan: Plan) -> int:
     counts = write(options, labeller, records)
     _review(options, labeller, records, counts)
     for problem in problems:
-        complain(printable(problem))
+        print_error(printable(problem))
     return int(bool(problems))
 
 
@@ -275,21 +292,21 @@ def _write_objects(
                 objects = about["objects"]
             else:
                 objects = regions_of(labeller.pixels(job), len(labeller.names))
-            for one in objects:
-                one.pop("segmentation" if options.boxes_only else "", None)
-                counts[one["category_id"]] += 1
+            for detection in objects:
+                detection.pop("segmentation" if options.boxes_only else "", None)
+                counts[detection["category_id"]] += 1
             add({**about, "objects": objects})
     return counts
 
 
 def _choose_objects(about: dict[str, Any], labeller: Labeller) -> None:
     """Keep the objects of a record that are labelled, and note the doubt about all of them."""
-    found, about["objects"], about["doubt"] = about["objects"], [], 0.0
-    for one in filter(is_seen, found):
-        score, least = one["score"], labeller.thresholds[one["category_id"], 0]
+    detections, about["objects"], about["doubt"] = about["objects"], [], 0.0
+    for detection in filter(is_seen, detections):
+        score, least = detection["score"], labeller.thresholds[detection["category_id"], 0]
         about["doubt"] += min(score / max(least, 1e-9), (1 - score) / max(1 - least, 1e-9))
         if score >= least:
-            about["objects"].append(one)
+            about["objects"].append(detection)
 
 
 def _write_maps(
@@ -299,18 +316,18 @@ def _write_maps(
     labels, colors = labeller.model.labels, labeller.model.colors
     ignore = max({*range(256)} - {*labels})
     counts = np.zeros(len(labels) + 1, np.int64)
-    with replacing_folder(options.output / "maps") as folder:
+    with replace_folder(options.output / "maps") as folder:
         for job, about in records.items():
-            found = labeller.pixels(job)
-            counts += np.bincount(found.ravel(), minlength=len(counts))
+            label_map = labeller.pixels(job)
+            counts += np.bincount(label_map.ravel(), minlength=len(counts))
             target = (folder / "maps" / about["name"]).with_suffix(".png")
             if target.exists():
                 raise ValueError(f"two images would have {target.name}: give them other names")
             link_or_copy(job.source, folder / "images" / about["name"])
-            save_image(label_image(found, [*labels, ignore], [*colors, (0, 0, 0)]), target)
+            save_image(label_image(label_map, [*labels, ignore], [*colors, (0, 0, 0)]), target)
         classes = zip(labeller.names, labels, colors, strict=True)
-        text = filled_in("classes.toml", classes=classes, ignore=ignore)
-        write_text(folder / "classes.toml", text)
+        content = render_template("classes.toml", classes=classes, ignore=ignore)
+        write_text(folder / "classes.toml", content)
     return counts[:-1]
 
 
@@ -325,14 +342,14 @@ def _review(
     write_text(options.output / "label_next.txt", printable(lines))
     columns = labeller.names, labeller.thresholds.tolist(), counts.tolist()
     classes = [[name, *row, count] for name, row, count in zip(*columns, strict=True)]
-    chosen, target = "", options.target_precision
+    message, target = "", options.target_precision
     if target is not None:
         for name, score, precision, recall, _ in classes:
-            say(f"{name}: from {score:.3f}, precision {precision:.2f}, recall {recall:.2f}")
+            echo(f"{name}: from {score:.3f}, precision {precision:.2f}, recall {recall:.2f}")
         short = [name for name, _, precision, *_ in classes if not precision >= target]
-        chosen = f"Lowest scores with a precision of {target:g} in {options.val}."
-        chosen += f" Not reached at any score: {listed(short)}." if short else ""
-        say(chosen)
+        message = f"Lowest scores with a precision of {target:g} in {options.val}."
+        message += f" Not reached at any score: {list_names(short)}." if short else ""
+        echo(message)
     unit = "pixels" if options.form == "maps" else "objects"
     total = f"{counts.sum():,} {unit} are labelled in {len(jobs):,} images"
     heads = ["class", "least score", "precision", "recall", f"labelled {unit}"]
@@ -345,29 +362,29 @@ def _review(
         return Report(
             title=f"Labels by {options.weights}",
             summary=f"{total}, for {options.form}.",
-            facts=record.facts(options.output, "evaluation", seed=None, device=device),
+            facts=record.run_facts(options.output, "evaluation", seed=None, device=device),
             sections=[
-                Table(title="Classes", heads=heads, rows=classes, text=chosen, digits=2),
+                Table(title="Classes", heads=heads, rows=classes, text=message, digits=2),
                 Gallery(title="Images in doubt", examples=examples, text=_DOUBT),
             ],
         )
 
     page = try_report(options.output, report)
     files = [f"{options.form}/", *([page.name] if page else []), "label_next.txt"]
-    say(f"{total}; {options.output} has {listed(files)}")
-    hand_over({"summary": total, "output": options.output, "files": files})
+    echo(f"{total}; {options.output} has {list_names(files)}")
+    record_result({"summary": total, "output": options.output, "files": files})
 
 
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:
     """Draw the labels of an image; its caption ends with `after`."""
     rgb, about = read_rgb(job.source, upright=True), records[job]
     if "objects" in about:
-        drawn = [as_drawn(one, labeller.names) for one in about["objects"]]
+        drawn = [as_drawn(detection, labeller.names) for detection in about["objects"]]
         shown = {"labels": draw_objects(rgb, drawn, longest=_SIDE)}
     else:
         painted = overlay(rgb, labeller.pixels(job), labeller.model.colors)
         shown = {"image": rgb, "labels": painted}
-    images = [TitledImage(title=one, image=Image.fromarray(shown[one])) for one in shown]
-    for one in images:
-        one.image.thumbnail((_SIDE, _SIDE))
+    images = [TitledImage(title=title, image=Image.fromarray(shown[title])) for title in shown]
+    for image in images:
+        image.image.thumbnail((_SIDE, _SIDE))
     return Example(caption=f"{job.name}, doubt {about['doubt']:.2f}{after}", images=images)

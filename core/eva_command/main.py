@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
-from eva_data.files import results
-from eva_runs.commands import called, complain, deferred, leave_unread, say
+from eva_data.files import collect_results
+from eva_runs.commands import echo, exit_on_broken_pipe, lazy_import, print_error, run_function
 from eva_runs.extras import TOOLKIT
 from eva_runs.recipes import TASKS
 
@@ -40,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     word, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["help"]
     if word in _HELP:
-        say(_first_screen())
+        echo(_first_screen())
     elif word == "--version":
-        say(f"eva-toolkit {metadata.version(TOOLKIT)}")
+        echo(f"eva-toolkit {metadata.version(TOOLKIT)}")
     elif word in COMMANDS:
         return _call(COMMANDS[word], f"eva {word}", rest)
     elif word not in GROUPS:
         return _unknown(word, "eva", {name: name for name in (*GROUPS, *COMMANDS)})
     elif not rest or rest[0] in _HELP:
-        say(_overview(word, GROUPS[word]))
+        echo(_overview(word, GROUPS[word]))
     else:
         group = GROUPS[word]
         verb = group.aliases.get(rest[0], rest[0])
@@ -68,47 +68,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _mention_task(task: str, verb: str, given: Sequence[str]) -> None:
+def _mention_task(task: str, verb: str, arguments: Sequence[str]) -> None:
     """Say whose runs were given to a command that has failed, if they are of another task."""
-    for word in filter(os.path.isdir, given):
+    for word in filter(os.path.isdir, arguments):
         with contextlib.suppress(Exception):
-            found, _ = deferred("eva_command.label:find_task")(word, None)
-            if found not in (None, task):
-                complain(f"{word} is a run of {found}: eva {found} {verb} {word}")
+            detected_task, _ = lazy_import("eva_command.label:find_task")(word, None)
+            if detected_task not in (None, task):
+                print_error(
+                    f"{word} is a run of {detected_task}: eva {detected_task} {verb} {word}"
+                )
 
 
-def _call(command: Command, name: str, given: Sequence[str]) -> int:
+def _call(command: Command, name: str, words: Sequence[str]) -> int:
     """Import and call a command, whose usage and messages begin with the words of `eva`."""
-    as_json, given = _JSON in given, [one for one in given if one != _JSON]
-    arguments = [*command.arguments, *given]
+    as_json, words = _JSON in words, [word for word in words if word != _JSON]
+    arguments = [*command.arguments, *words]
     before, sys.argv = sys.argv, [name, *arguments]
     try:
-        return (_printing_json if as_json else called)(command.function, arguments)
+        return (_printing_json if as_json else run_function)(command.function, arguments)
     except BrokenPipeError:
-        leave_unread()
+        exit_on_broken_pipe()
     finally:
         sys.argv = before
 
 
 def _printing_json(function: str, arguments: Sequence[str]) -> int:
     """Call a command; what it says goes to the standard error output, its result to the other."""
-    with results() as found:
+    with collect_results() as outputs:
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                return called(function, arguments)
+                return run_function(function, arguments)
         finally:  # also where a part of the input could not be read
-            if found:
-                one = found[-1]
-                text = one.read_text() if isinstance(one, Path) else json.dumps(one, default=str)
-                say(text.rstrip())
+            if outputs:
+                output = outputs[-1]
+                content = (
+                    output.read_text()
+                    if isinstance(output, Path)
+                    else json.dumps(output, default=str)
+                )
+                echo(content.rstrip())
 
 
-def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:
+def _unknown(word: str, before: str, candidates: Mapping[str, str]) -> int:
     """Suggest what a misspelt word may mean: word -> command that it stands for."""
-    close = [known[one] for one in difflib.get_close_matches(word, known, n=3)]
-    names = ", ".join(f"{before} {one}" for one in dict.fromkeys(close or known.values()))
+    close = [candidates[match] for match in difflib.get_close_matches(word, candidates, n=3)]
+    names = ", ".join(
+        f"{before} {candidate}" for candidate in dict.fromkeys(close or candidates.values())
+    )
     hint = "close to it" if close else "there are"
-    complain(f"{before}: there is no command {word!r}; {hint}: {names}")
+    print_error(f"{before}: there is no command {word!r}; {hint}: {names}")
     return 2
 
 
@@ -125,13 +133,15 @@ def _first_screen() -> str:
 
 def _overview(word: str, group: Group) -> str:
     commands = {f"eva {word} {verb}": command.text for verb, command in group.commands.items()}
-    text = f"eva {word}: {group.text}\n\n{_columns(commands)}"
+    overview = f"eva {word}: {group.text}\n\n{_columns(commands)}"
     if word in TASKS:
-        text += f"\n\n`eva recipes {word}` lists the recipes, `eva quickstart {word}` shows one."
+        overview += (
+            f"\n\n`eva recipes {word}` lists the recipes, `eva quickstart {word}` shows one."
+        )
     if group.aliases:
         aliases = (f"{alias} = {of}" for alias, of in group.aliases.items())
-        text += f" Other words: {', '.join(aliases)}."
-    return text
+        overview += f" Other words: {', '.join(aliases)}."
+    return overview
 
 
 def _columns(rows: Mapping[str, str]) -> str:

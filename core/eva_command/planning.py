@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 from eva_command.recipes import find_task
-from eva_data.files import hand_over
-from eva_runs.commands import program, say
+from eva_data.files import record_result
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
 
@@ -15,9 +15,9 @@ _COLUMNS = ("weights", "gradients", "optimizer", "activations", "peak")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = """Say how much memory a training step of a recipe needs, and what makes it fit.
+    description = """Say how much memory a training step of a recipe needs, and what makes it fit.
 Further arguments are those of the task's training: KEY=VALUE, --image-size, --batch, --lora."""
-    parser = command_parser(text, usage="%(prog)s RECIPE [flags] [KEY=VALUE ...]")
+    parser = command_parser(description, usage="%(prog)s RECIPE [flags] [KEY=VALUE ...]")
     parser.add_argument("name", metavar="RECIPE", help="name that `eva recipes` lists, TASK/NAME")
     parser.add_argument("--task", choices=TASKS, help="where several have a recipe of that name")
     options, words = parser.parse_known_args(arguments)
@@ -30,18 +30,18 @@ def _plan(options: argparse.Namespace) -> int:
 
     task, path = find_task(options.name, options.task)
     words = [str(path), *options.words]
-    known = dict[str, dict[str, int]]()
-    own = plan(MODULES[task], words, known=known)
+    measured = dict[str, dict[str, int]]()
+    own = plan(MODULES[task], words, measured=measured)
 
     @cache
     def changed(more: tuple[str, ...]) -> dict[str, int]:
-        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit), known)
+        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit), measured)
 
-    say(
+    echo(
         f"{recipe_name(task, path)} ({task}): {own['parameters'] / 1e6:,.1f} M parameters, "
         f"{own['trainable'] / 1e6:,.1f} M trained; {own['batch']} x {own['accumulate']} samples "
         f"of {own['side']} px{'; DDP' * (own['processes'] > 1)}; GiB:\n{'':28}"
-        f"{''.join(f'{one:>13}' for one in _COLUMNS)}  fits, GB"
+        f"{''.join(f'{column:>13}' for column in _COLUMNS)}  fits, GB"
     )
     full, half, vit = WORDS[task]
     off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
@@ -55,13 +55,14 @@ def _plan(options: argparse.Namespace) -> int:
         "bf16, fp16, checkpointing": half + on,
         "the same, LoRA": half + on + lora,
     }
-    found: dict[str, Any] = {"recipe": recipe_name(task, path), **own, "rows": {}, "fits": {}}
+    report: dict[str, Any] = {"recipe": recipe_name(task, path), **own, "rows": {}, "fits": {}}
     for name, more in rows.items():
-        if usage := changed(more):
+        usage = changed(more)
+        if usage:
             cards = [str(card) for card in CARDS if fits(usage, card * 10**9)]
-            numbers = "".join(f"{usage[one] / 2**30:13.2f}" for one in _COLUMNS)
-            found["rows"][name] = usage
-            say(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
+            numbers = "".join(f"{usage[column] / 2**30:13.2f}" for column in _COLUMNS)
+            report["rows"][name] = usage
+            echo(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
     sizes = [("--image-size", str(round(own["side"] * share))) for share in (0.75, 0.5)]
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
     for more in (half, on, ("--batch", "1"), lora, *sizes):
@@ -69,14 +70,15 @@ def _plan(options: argparse.Namespace) -> int:
             tried.append(tried[-1] + more)
     for card in CARDS:
         for more in tried:
-            if fits(usage := changed(more), card * 10**9):
-                found["fits"][card] = {"peak": usage["peak"], "settings": more}
-                say(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
+            usage = changed(more)
+            if fits(usage, card * 10**9):
+                report["fits"][card] = {"peak": usage["peak"], "settings": more}
+                echo(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
                 break
         else:
-            say(f"{card} GB: -")
-    hand_over(found)
+            echo(f"{card} GB: -")
+    record_result(report)
     return 0
 
 
-main = program(_parse, _plan, name="eva plan", interrupted="nothing was planned")
+main = make_main(_parse, _plan, name="eva plan", interrupted="nothing was planned")

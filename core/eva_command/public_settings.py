@@ -40,7 +40,7 @@ _CLASSES = ("classes", "class_names", "categories", "thing_classes")
 _KEY = re.compile(r"(?!data_prefix$)[\w.+-]*")  # mmengine takes no prefix of None
 _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
-_OFFICIAL = {name for one in OFFICIAL_FILES for name in (one.name, one.stem)}
+_OFFICIAL = {name for entry in OFFICIAL_FILES for name in (entry.name, entry.stem)}
 _OFFICIAL |= BUNDLED_FILES.keys()
 _DATASET = re.compile(
     r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
@@ -62,8 +62,11 @@ def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
         entries under odd keys.
     """
     if isinstance(value, Mapping):
-        return {name: clean(part, (*keys, str(name)))
-                for name, part in value.items() if _KEY.fullmatch(str(name))}  # fmt: skip
+        return {
+            name: clean(part, (*keys, str(name)))
+            for name, part in value.items()
+            if _KEY.fullmatch(str(name))
+        }
     if isinstance(value, list | tuple):
         return type(value)(clean(part, (*keys, "")) for part in value)
     if isinstance(value, str):
@@ -71,35 +74,35 @@ def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
     return value if isinstance(value, int | float) else None
 
 
-def _is_public(text: str, keys: Sequence[str]) -> bool:
+def _is_public(value: str, keys: Sequence[str]) -> bool:
     """Whether a text of settings is a name that everyone may know.
 
     Official weights, registered datasets and references to other settings are; names of classes
     in a list or table of classes; single words in settings of models, optimizers and pipelines.
     """
-    if text in _OFFICIAL or _DATASET.fullmatch(text) or _REFERENCE.fullmatch(text):
+    if value in _OFFICIAL or _DATASET.fullmatch(value) or _REFERENCE.fullmatch(value):
         return True
-    if without_secrets(text) != text:
+    if without_secrets(value) != value:
         return False
     if len(keys) > 1 and keys[-2] in _CLASSES:
-        return not re.match(r"[~/\\.]|\w+:", text) and len(text) <= 100
+        return not re.match(r"[~/\\.]|\w+:", value) and len(value) <= 100
     own = next((key for key in reversed(keys) if key), "")
-    if not _WORD.fullmatch(text) or _FILE.search(text) or _PLACE.search(own):
+    if not _WORD.fullmatch(value) or _FILE.search(value) or _PLACE.search(own):
         return False
     return bool(_MODES.fullmatch(own)) or any(map(_SECTIONS.fullmatch, keys))
 
 
-def data_name(place: str) -> str:
+def data_name(location: str) -> str:
     """Name a dataset that everyone knows.
 
     Args:
-        place: Path or name of the data, as the settings of a run have it.
+        location: Path or name of the data, as the settings of a run have it.
 
     Returns:
         The name of a registered dataset or one of torchvision; "" for any other.
     """
-    found = re.fullmatch(r"torchvision:(?!ImageFolder|DatasetFolder|FakeData)(\w+)(:.*)?", place)
-    return place if _DATASET.fullmatch(place) else found[1] if found else ""
+    match = re.fullmatch(r"torchvision:(?!ImageFolder|DatasetFolder|FakeData)(\w+)(:.*)?", location)
+    return location if _DATASET.fullmatch(location) else match[1] if match else ""
 
 
 def official_name(source: object) -> str:
@@ -124,22 +127,24 @@ def _reading(file: Path) -> Iterator[str]:
 
 def read_json(file: Path) -> Settings:
     """Read the settings of a run of `eva_engine`, or another table in JSON."""
-    with _reading(file) as text:
-        return {**json.loads(text)}
+    with _reading(file) as source:
+        return {**json.loads(source)}
 
 
 def read_python(file: Path) -> tuple[Settings, Settings, str]:
     """Read the settings of a run of mmengine: all, those that may be published, and their text."""
-    with _reading(file) as text:
-        module = ast.parse(text)
+    with _reading(file) as source:
+        module = ast.parse(source)
     settings = {
         line.targets[0].id: _literal(line.value)
         for line in module.body
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
     }
     published = clean(settings)
-    lines = (f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}\n"
-             for name, value in published.items())  # fmt: skip
+    lines = (
+        f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}\n"
+        for name, value in published.items()
+    )
     return settings, published, "".join(lines)
 
 
@@ -178,9 +183,9 @@ def read_yaml(file: Path) -> tuple[Settings, Settings, str]:
 
     The text keeps tags of Python, such as that of a function's name; nothing is called.
     """
-    with _reading(file) as text:
-        settings = {**yaml.load(text, yaml.BaseLoader)}
-        content = yaml.compose(text, yaml.SafeLoader)
+    with _reading(file) as source:
+        settings = {**yaml.load(source, yaml.BaseLoader)}
+        content = yaml.compose(source, yaml.SafeLoader)
         _clean_node(content, ())
     return settings, clean(settings), str(yaml.serialize(content, width=100, allow_unicode=True))
 
@@ -189,8 +194,8 @@ def _clean_node(node: yaml.Node, keys: tuple[str, ...]) -> None:
     """Do in YAML's tree what `clean` does with values."""
     of_python = node.tag.startswith(f"{_YAML}python/")
     if isinstance(node, yaml.ScalarNode):
-        named = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
-        if not (named or node.tag in _NUMBERS or (of_python and not node.value)):
+        is_public = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
+        if not (is_public or node.tag in _NUMBERS or (of_python and not node.value)):
             node.tag, node.value, node.style = f"{_YAML}null", "null", None
     elif not of_python and node.tag not in (f"{_YAML}map", f"{_YAML}seq"):
         raise ValueError(f"it has a value of the unknown kind {node.tag}")

@@ -17,8 +17,8 @@ from eva_backbone.checkpoints.hub import (
     DEFAULT_FILE,
     HubError,
     HubFile,
-    explained,
-    library,
+    explain_hub_errors,
+    import_hub,
     offline,
 )
 from eva_backbone.checkpoints.reading import read_weights
@@ -92,15 +92,15 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool, verify: bool = False
 
 
 def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
-    from eva_engine.checkpoints.files import damage_of, read_run  # not installed with a detector
+    from eva_engine.checkpoints.files import find_damage, read_run  # not installed with a detector
 
     config = read_json(folder / run_folders.CONFIG)
     complete = run_folders.complete_checkpoints(folder)
-    kept = run_folders.best_of_engine(folder, ema=ema) if best else None
+    best_record = run_folders.best_of_engine(folder, ema=ema) if best else None
     problem = None if complete else "it has no complete checkpoint"
     if complete and verify:
-        problem = damage_of(complete[-1])
-    if best and kept is None:
+        problem = find_damage(complete[-1])
+    if best and best_record is None:
         problem = "it has no such best weights: leave --best out"
     if "num_codes" in config:
         problem = "it is the run of a tokenizer, not of a ViT"
@@ -108,9 +108,9 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
         raise ValueError(f"{folder} has no weights to show or publish: {problem}")
     record = read_run(complete[-1])
     step = record["step"]
-    if kept is not None:
+    if best_record is not None:
         noted = read_json(folder / run_folders.BEST / run_folders.RECORD)
-        step = int(noted[kept.relative_to(folder / run_folders.BEST).as_posix()]["step"]) + 1
+        step = int(noted[best_record.relative_to(folder / run_folders.BEST).as_posix()]["step"]) + 1
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
@@ -118,70 +118,88 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
     published = clean(config)
     return Run(
         task=task_of_engine(config),
-        weights=kept or run_folders.of_checkpoint(complete[-1], ema=ema),
+        weights=best_record or run_folders.of_checkpoint(complete[-1], ema=ema),
         recipe=json.dumps(published, indent=2) + "\n",
         recipe_name="recipe.json",
         step=step,
         steps=samples // batch * epochs if samples and batch and epochs else None,
-        scores={found[1]: value for line in read_log(folder / "metrics.jsonl")
-                if line["step"] == step - 1
-                for name, value in _finite(line).items() if (found := score.fullmatch(name))},
-        data={use: data_name(str(place)) for use, place in section(config, "data").items()
-              if use in ("train", "val") and place},
+        scores={
+            match[1]: value
+            for line in read_log(folder / "metrics.jsonl")
+            if line["step"] == step - 1
+            for name, value in _finite(line).items()
+            if (match := score.fullmatch(name))
+        },
+        data={
+            use: data_name(str(location))
+            for use, location in section(config, "data").items()
+            if use in ("train", "val") and location
+        },
         classes=published.get("class_names") or (),
         begun_from=official_name(model.get("init_checkpoint")),
         notes={"config": json.dumps(published)},
-    )  # fmt: skip
+    )
 
 
 def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
-    settings, published, text = read_yaml(config)
+    settings, published, content = read_yaml(config)
     train = section(settings, "train")
     steps = int(train.get("max_iter", 0)) or None
     step = run_folders.step_of_detectron2(weights) or steps or 0
-    names = {use: section(settings, "dataloader", part, "dataset").get("names")
-             for use, part in (("train", "train"), ("val", "test"))}  # fmt: skip
+    names = {
+        use: section(settings, "dataloader", part, "dataset").get("names")
+        for use, part in (("train", "train"), ("val", "test"))
+    }
     categories = section(published, "dataloader", "test", "dataset", "categories")
     return Run(
         task="detection",
         weights=weights,
-        recipe=text,
+        recipe=content,
         recipe_name="config.yaml",
         step=step,
         steps=steps,
-        scores={name: value for line in read_log(folder / "metrics.json", "iteration")
-                if line["iteration"] == step
-                for name, value in _finite(line).items()
-                if re.match(r"(bbox|segm|boundary)/AP(?!-)", name)},
-        data={use: data_name(str(some[0] if isinstance(some, list) and some else some))
-              for use, some in names.items()},
+        scores={
+            name: value
+            for line in read_log(folder / "metrics.json", "iteration")
+            if line["iteration"] == step
+            for name, value in _finite(line).items()
+            if re.match(r"(bbox|segm|boundary)/AP(?!-)", name)
+        },
+        data={
+            use: data_name(str(some[0] if isinstance(some, list) and some else some))
+            for use, some in names.items()
+        },
         classes=[*filter(None, categories.values())],
         begun_from=official_name(train.get("init_checkpoint")),
-    )  # fmt: skip
+    )
 
 
 def _mmengine_run(folder: Path, weights: Path, config: Path) -> Run:
-    settings, published, text = read_python(config)
+    settings, published, content = read_python(config)
     number = re.search(r"_(\d+)\.pth$", weights.name)
     step, unit = int(number[1]) if number else 0, "epoch" if "epoch_" in weights.name else "step"
-    scores = [one for one in read_scalars(folder) if one["step"] == step and "loss" not in one]
+    scores = [line for line in read_scalars(folder) if line["step"] == step and "loss" not in line]
     classes = section(published, "val_dataloader", "dataset", "metainfo").get("classes")
     sets = {use: section(settings, f"{use}_dataloader", "dataset") for use in ("train", "val")}
     return Run(
         task=task_of_mmengine(settings),
         weights=weights,
-        recipe=text,
+        recipe=content,
         recipe_name="config.py",
         step=step,
         steps=section(settings, "train_cfg").get("max_epochs" if unit == "epoch" else "max_iters"),
         unit=unit,
         # pycocotools says -1 where there is nothing to score
-        scores={name: value for line in scores[-1:] for name, value in _finite(line).items()
-                if value >= 0 and not _NO_SCORES.fullmatch(name)},
+        scores={
+            name: value
+            for line in scores[-1:]
+            for name, value in _finite(line).items()
+            if value >= 0 and not _NO_SCORES.fullmatch(name)
+        },
         data={use: _mmengine_data(part) for use, part in sets.items() if part},
         classes=[*filter(None, classes or ())],
         begun_from=official_name(settings.get("load_from")),
-    )  # fmt: skip
+    )
 
 
 def _mmengine_data(dataset: Mapping[str, Any]) -> str:
@@ -192,18 +210,21 @@ def _mmengine_data(dataset: Mapping[str, Any]) -> str:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()
-            if type(value) in (int, float) and math.isfinite(value)}  # fmt: skip
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if type(value) in (int, float) and math.isfinite(value)
+    }
 
 
 def compose(run: Run, options: argparse.Namespace, folder: Path) -> None:
     """Write all that is published into an empty folder."""
     weights, seen = read_weights(run.weights), set()
     for name, value in weights.items():
-        place = value.untyped_storage().data_ptr()
-        if place in seen:  # `.safetensors` holds no tensors that share their memory
+        pointer = value.untyped_storage().data_ptr()
+        if pointer in seen:  # `.safetensors` holds no tensors that share their memory
             weights[name] = value.clone()
-        seen.add(place)
+        seen.add(pointer)
     write_tensors(weights, folder / DEFAULT_FILE, {**run.notes, "format": "pt"})
     results = {run.unit: run.step, f"{run.unit}s": run.steps, "scores": dict(run.scores)}
     parameters = sum(value.numel() for value in weights.values())
@@ -215,7 +236,7 @@ def compose(run: Run, options: argparse.Namespace, folder: Path) -> None:
 
 
 def _card(run: Run, options: argparse.Namespace, parameters: int) -> str:
-    official = any(run.begun_from in (one.name, one.stem) for one in OFFICIAL_FILES)
+    official = any(run.begun_from in (entry.name, entry.stem) for entry in OFFICIAL_FILES)
     packages = (TOOLKIT, "torch", *_PACKAGES.get(run.task, ("timm", "deepspeed")))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eva_command", "."),
@@ -230,7 +251,7 @@ def _card(run: Run, options: argparse.Namespace, parameters: int) -> str:
         licence=options.licence,
         millions=parameters / 1e6,
         base=REPOSITORY if official else "",
-        versions=[f"{name} {found}" for name in packages if (found := installed_version(name))],
+        versions=[f"{name} {version}" for name in packages if (version := installed_version(name))],
         detectron2=DETECTRON2,
         toolkit=TOOLKIT,
     )
@@ -238,10 +259,11 @@ def _card(run: Run, options: argparse.Namespace, parameters: int) -> str:
 
 def upload(folder: Path, repository: str, *, private: bool, message: str) -> str:
     """Upload a folder in one commit, which removes files of an earlier push; return the commit."""
-    if reason := offline():
+    reason = offline()
+    if reason:
         raise HubError(f"the hub is switched off ({reason})")
-    api = library().HfApi(library_name=TOOLKIT)
-    with explained(HubFile(repository)):
+    api = import_hub().HfApi(library_name=TOOLKIT)
+    with explain_hub_errors(HubFile(repository)):
         api.whoami()  # a clear message of the library without a token, or with a wrong one
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:

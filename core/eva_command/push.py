@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_backbone.checkpoints.hub import DEFAULT_FILE, SCHEME
-from eva_data.files import replacing_folder, require_replaceable
-from eva_runs.commands import program, say
+from eva_data.files import replace_folder, require_replaceable
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser
 
 FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml", "config.py")
@@ -36,13 +36,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace an earlier DIR")
     add("--best", action="store_true", help="weights of the best evaluation, not the last ones")
     add("--ema", action="store_true", help="the moving average of the weights")
-    add("--include", type=Path, metavar="FILE", action="append", default=[],
-        help="publish this file too, as it is")  # fmt: skip
+    add(
+        "--include",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="publish this file too, as it is",
+    )
     add("--licence", default="mit", help="licence of the weights (default: %(default)s)")
     options = parser.parse_args(arguments)
     if not _REPOSITORY.fullmatch(options.repository):
         parser.error(f"{options.repository!r} is not of the form ORG/NAME")
-    if taken := [file for file in options.include if file.name in FILES or not file.is_file()]:
+    taken = [file for file in options.include if file.name in FILES or not file.is_file()]
+    if taken:
         parser.error(f"--include {taken[0]}: there is no such file, or push writes one of its name")
     return options
 
@@ -55,17 +62,17 @@ def _push(options: argparse.Namespace) -> int:
     if options.dry_run is not None:
         written = [*FILES, *(file.name for file in options.include)]
         require_replaceable(options.dry_run, written, overwrite=options.overwrite)
-        with replacing_folder(options.dry_run) as folder:
+        with replace_folder(options.dry_run) as folder:
             compose(run, options, folder)
-        say(f"wrote {options.dry_run}, which would be {target}; nothing was uploaded")
+        echo(f"wrote {options.dry_run}, which would be {target}; nothing was uploaded")
         return 0
     with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
         compose(run, options, Path(name))
         message = f"{run.task}, {run.unit} {run.step}"
         commit = upload(Path(name), options.repository, private=options.private, message=message)
-    say(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
-    say(f"weights by address: {target}@{commit}")
+    echo(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
+    echo(f"weights by address: {target}@{commit}")
     return 0
 
 
-main = program(parse, _push, name="eva push", interrupted="nothing was published")
+main = make_main(parse, _push, name="eva push", interrupted="nothing was published")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from eva_command.table import GROUPS
-from eva_runs.commands import DEMO_DATA, program, say
+from eva_runs.commands import DEMO_DATA, echo, make_main
 from eva_runs.interruption import run_step
 from eva_runs.options import command_parser
 
@@ -56,10 +56,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = """Make demo data, train on a CPU in a few minutes, score and report. The same command
-continues a run that was stopped. Further arguments are those of the training."""
+    description = """Make demo data, train on a CPU in a few minutes, score and report. The same
+command continues a run that was stopped. Further arguments are those of the training."""
     tasks = "tasks:\n" + "\n".join(f"  {name:<15} {GROUPS[name].text}" for name in RECIPES)
-    parser = command_parser(text, epilog=tasks)
+    parser = command_parser(description, epilog=tasks)
     add = parser.add_argument
     help_of_task = "default: %(default)s"
     add("task", nargs="?", default="detection", choices=RECIPES, metavar="TASK", help=help_of_task)
@@ -83,11 +83,12 @@ def _run(options: argparse.Namespace) -> int:
         words = [word.replace("{output}", output) for word in words]
         words += options.rest if title == "training" else []
         if words:
-            say(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
+            echo(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
             command = [sys.executable, "-m", "eva_command", *words]
-            if code := run_step(command, environment={"DETECTRON2_DATASETS": "output/datasets"}):
+            code = run_step(command, environment={"DETECTRON2_DATASETS": "output/datasets"})
+            if code:
                 return code
     return 0
 
 
-main = program(_parse, _run, name="eva quickstart")
+main = make_main(_parse, _run, name="eva quickstart")

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import hand_over, write_text
-from eva_runs.commands import program, say
+from eva_data.files import record_result, write_text
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser
 from eva_runs.recipes import (
     TASKS,
@@ -25,8 +25,8 @@ _YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
 
 
 def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = "List the recipes, by the names that every command takes."
-    parser = command_parser(text)
+    description = "List the recipes, by the names that every command takes."
+    parser = command_parser(description)
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     return parser.parse_args(arguments)
 
@@ -34,24 +34,24 @@ def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _list(options: argparse.Namespace) -> int:
     every = list[dict[str, str]]()
     for task in [options.task] if options.task else TASKS:
-        found = [*list_recipes(task), *list_data_files(task)]
-        if found:
-            say(f"{task}: {recipe_folder(task)}")
-        for recipe in found:
+        recipes = [*list_recipes(task), *list_data_files(task)]
+        if recipes:
+            echo(f"{task}: {recipe_folder(task)}")
+        for recipe in recipes:
             left = f"  {recipe.name}" + (f"\n{'':48}" if len(recipe.name) > 46 else "")
-            say(f"{left:<48}  {recipe.summary}".rstrip())
+            echo(f"{left:<48}  {recipe.summary}".rstrip())
             every.append({"task": task, "name": recipe.name, "summary": recipe.summary})
-    hand_over(every)
+    record_result(every)
     return 0
 
 
-recipes = program(_parse_recipes, _list)
+recipes = make_main(_parse_recipes, _list)
 
 
 def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = """Show a recipe and the files that it inherits from, or copy them all: the copy keeps
-the layout and works wherever it lies."""
-    parser = command_parser(text)
+    description = """Show a recipe and the files that it inherits from, or copy them all: the copy
+keeps the layout and works wherever it lies."""
+    parser = command_parser(description)
     add = parser.add_argument
     add("name", metavar="NAME", help="name that `eva recipes` lists, TASK/NAME, or path")
     add("--task", choices=TASKS, help="task, where several have a recipe of that name")
@@ -63,16 +63,16 @@ def _show_or_copy(options: argparse.Namespace) -> int:
     task, path = find_task(options.name, options.task)
     if options.copy is not None:
         for file in _copy(path, recipe_folder(task), options.copy):
-            say(str(file))
+            echo(str(file))
         return 0
-    say(f"# {path}")
+    echo(f"# {path}")
     for parent in with_parents(path)[1:]:
-        say(f"# inherits from {parent}")
-    say(path.read_text(encoding="utf-8").rstrip())
+        echo(f"# inherits from {parent}")
+    echo(path.read_text(encoding="utf-8").rstrip())
     return 0
 
 
-config = program(_parse_config, _show_or_copy)
+config = make_main(_parse_config, _show_or_copy)
 
 
 def find_task(name: str, task: str | None) -> tuple[str, Path]:
@@ -82,22 +82,22 @@ def find_task(name: str, task: str | None) -> tuple[str, Path]:
         task, name = first, name if Path(name).is_file() else rest.removeprefix("configs/")
     if task is not None:
         return task, find_recipe(task, name)
-    found = {}
-    for one in TASKS:
+    matches = {}
+    for task_name in TASKS:
         try:
-            found[one] = find_recipe(one, name)
+            matches[task_name] = find_recipe(task_name, name)
         except NoRecipeError:
             continue
-    if not found:
-        known = [recipe.name for one in TASKS for recipe in list_recipes(one)]
-        close = difflib.get_close_matches(name, [*known, *(one.split("/")[-1] for one in known)])
+    if not matches:
+        names = [recipe.name for task in TASKS for recipe in list_recipes(task)]
+        close = difflib.get_close_matches(name, [*names, *(name.split("/")[-1] for name in names)])
         hint = f"close to it: {', '.join(close)}" if close else "`eva recipes` lists all"
         raise ValueError(f"there is no recipe {name!r}; {hint}")
-    if len(found) > 1 and not Path(name).is_file():
+    if len(matches) > 1 and not Path(name).is_file():
         raise ValueError(
-            f"a recipe {name!r} is in {', '.join(found)}: --task chooses among several"
+            f"a recipe {name!r} is in {', '.join(matches)}: --task chooses among several"
         )
-    return next(iter(found.items()))
+    return next(iter(matches.items()))
 
 
 def with_parents(recipe: Path) -> list[Path]:
@@ -112,11 +112,11 @@ def with_parents(recipe: Path) -> list[Path]:
     Raises:
         FileNotFoundError: If a parent does not exist.
     """
-    found = [recipe.resolve(strict=True)]
-    for path in found:  # which grows
+    files = [recipe.resolve(strict=True)]
+    for path in files:  # which grows
         parents = [parent.resolve(strict=True) for parent in _parents(path)]
-        found += [parent for parent in dict.fromkeys(parents) if parent not in found]
-    return found
+        files += [parent for parent in dict.fromkeys(parents) if parent not in files]
+    return files
 
 
 def digest_of(recipe: Path) -> str:
@@ -138,18 +138,21 @@ def _copy(recipe: Path, folder: Path, destination: Path) -> list[Path]:
     if not all(file.is_relative_to(root) for file in files):
         root = Path(os.path.commonpath([file.parent for file in files]))
     copies = {file: destination / file.relative_to(root) for file in files}
-    if there := [str(copy) for copy in copies.values() if copy.exists()]:
-        raise ValueError(f"{', '.join(there)}: a copy never replaces a file; name another folder")
+    existing = [str(copy) for copy in copies.values() if copy.exists()]
+    if existing:
+        raise ValueError(
+            f"{', '.join(existing)}: a copy never replaces a file; name another folder"
+        )
     for file, copy in reversed(copies.items()):
         write_text(copy, file.read_bytes().decode())
     return list(copies.values())
 
 
 def _parents(path: Path) -> Iterator[Path]:
-    text = path.read_text(encoding="utf-8")
+    content = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
-        yield from (path.parent / name for name in _YAML_BASE.findall(text) if "://" not in name)
-    for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+        yield from (path.parent / name for name in _YAML_BASE.findall(content) if "://" not in name)
+    for node in ast.walk(ast.parse(content)) if path.suffix == ".py" else ():
         match node:
             case ast.ImportFrom(level=level) if level:
                 modules = [node.module] if node.module else [alias.name for alias in node.names]

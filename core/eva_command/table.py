@@ -139,8 +139,8 @@ GROUPS: Mapping[str, Group] = {
     "batch": Group(
         "any number of images, on many processes or machines",
         {
-            word: Command("eva_command.batch:main", text, (word,))
-            for word, text in {
+            word: Command("eva_command.batch:main", description, (word,))
+            for word, description in {
                 "features": "vectors or maps of any weights, embeddings of EVA-CLIP",
                 "detect": "objects and their masks",
                 "segment": "a mask for each class",

@@ -19,7 +19,7 @@ from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.from_weights import Trunk, describe
 from eva_backbone.checkpoints.pooled import load_pooled
-from eva_backbone.checkpoints.reading import Weights, listed
+from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_classification.models import PROBE_EPS, load_classifier
 from eva_data.files import write_text
@@ -69,8 +69,8 @@ def timm_weights(folder: Path) -> Path | None:
         return None
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         return None
-    there = (folder / name for name in _WEIGHTS_OF_TIMM if (folder / name).is_file())
-    return next(there, folder / WEIGHTS)
+    candidates = (folder / name for name in _WEIGHTS_OF_TIMM if (folder / name).is_file())
+    return next(candidates, folder / WEIGHTS)
 
 
 def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:
@@ -132,9 +132,9 @@ def _compare(folder: Path, own: Weights, side: int) -> float:
     else:
         pooled, _ = load_pooled(own)
         expected = pooled.pool(pooled.vit.forward_features(images))  # (B, C)
-    found: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images)
+    outputs: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images)
     largest = expected.abs().max().item()
-    difference = (found - expected).abs().max().item()
+    difference = (outputs - expected).abs().max().item()
     if not difference <= _TOLERANCE * largest:  # also for NaN
         raise ValueError(
             f"timm's outputs differ from ours by {difference:.2g}, of at most {largest:.2g}; "
@@ -165,7 +165,7 @@ def to_timm(
     trunk, own = _describe(whole), whole.tensors
     prefix = find_trunk(weights, name=name)
     outside = [key for key in weights if not key.startswith(prefix)]
-    lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
+    lines = [f"left out (outside the ViT): {list_names(outside, 3)}"] if outside else []
     left_out = [key for key in own if _LEFT_OUT.match(key)]
     converted = {key: value for key, value in own.items() if key not in left_out}
     if "head.1.weight" in own:  # of a linear probe: a batch norm without parameters before it
@@ -179,7 +179,7 @@ def to_timm(
         positions = own["pos_embed"]
         converted["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     if left_out:
-        lines.append(f"left out (not in timm's model): {listed(left_out, 6)}")
+        lines.append(f"left out (not in timm's model): {list_names(left_out, 6)}")
     architecture, arguments = _architecture(trunk)
     side = trunk.arguments["img_size"]
     classes = len(converted["head.weight"]) if "head.weight" in converted else 0
@@ -211,19 +211,20 @@ def _trunk_of(weights: Mapping[str, Tensor], name: str) -> Weights:
 
 def _describe(own: Weights) -> Trunk:
     """Describe a ViT that timm has; refuse any other."""
-    found = "a model of clips" if own.tensors[TRUNK_KEY].ndim == 5 else ""
-    if not found:
+    problem = "a model of clips" if own.tensors[TRUNK_KEY].ndim == 5 else ""
+    if not problem:
         trunk = describe(own)
         if "rel_pos" in trunk.arguments:
-            found = "a ViT with relative positions"
+            problem = "a ViT with relative positions"
         elif "cls_token" not in trunk.names:
-            found = "a detector's ViT, which attends in windows"
+            problem = "a detector's ViT, which attends in windows"
         elif "num_heads" not in trunk.arguments:
-            found = "a ViT of sizes that eva_backbone.VARIANTS lacks"
+            problem = "a ViT of sizes that eva_backbone.VARIANTS lacks"
         else:
             return trunk
     raise ValueError(
-        f"{own.name} holds {found}, which timm's EVA models do not compute: convert a pre-trained "
+        f"{own.name} holds {problem}, which timm's EVA models do not compute: convert a "
+        "pre-trained "
         "file, a classifier of images, a CLIP, or a segmentor without relative positions"
     )
 
@@ -248,21 +249,24 @@ def _architecture(trunk: Trunk) -> tuple[str, dict[str, Any]]:
     name = _GIANT_CLIP if by_token and not large else names.get(side, names[0])
     *usual, mlp_dim = sizes
     parts = zip(("patch_size", "embed_dim", "depth", "num_heads"), usual, strict=True)
-    found = {part: vit[part] for part, theirs in parts if vit[part] != theirs}
+    differences = {part: vit[part] for part, theirs in parts if vit[part] != theirs}
     if not name.endswith(f"_{side}"):
-        found["img_size"] = side  # transformers' TimmWrapper reads no input_size
+        differences["img_size"] = side  # transformers' TimmWrapper reads no input_size
     if (vit["mlp_dim"], vit["embed_dim"]) != (mlp_dim, sizes[1]):
-        found["mlp_ratio"] = (vit["mlp_dim"] + 0.5) / vit["embed_dim"]  # timm rounds down
+        differences["mlp_ratio"] = (vit["mlp_dim"] + 0.5) / vit["embed_dim"]  # timm rounds down
     if vit["layer_scale"] is not None:
-        found["init_values"] = 1.0
+        differences["init_values"] = 1.0
     if by_token:
-        return name, found | ({"global_pool": "token"} if large else {})
+        return name, differences | ({"global_pool": "token"} if large else {})
     if "fc_norm.weight" in trunk.names:
-        return name, found  # as timm has it for the mean
+        return name, differences  # as timm has it for the mean
     if large:
-        found |= {"fc_norm": False} | ({} if vit["final_norm"] else {"final_norm": False})
-        return name, found
-    return name, found | {"use_fc_norm": False, "use_post_transformer_norm": vit["final_norm"]}
+        differences |= {"fc_norm": False} | ({} if vit["final_norm"] else {"final_norm": False})
+        return name, differences
+    return name, differences | {
+        "use_fc_norm": False,
+        "use_post_transformer_norm": vit["final_norm"],
+    }
 
 
 def _without_batch_norm(own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import weights_directories
-from eva_backbone.checkpoints.run_folders import absence
+from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_command import main as eva
 from eva_command.table import GROUPS
 from eva_command.verify import guess
@@ -17,7 +17,7 @@ from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 from eva_data.labelled_videos.lists import COLUMNS
 from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
-from eva_runs.commands import program, say
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser
 from eva_runs.recipes import find_recipe, list_recipes, name_on_own_data
 
@@ -41,14 +41,14 @@ _RECIPES: Mapping[str, tuple[str, str]] = {
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = """Train on own data: the task by their form, the recipe by this machine. The command
-is printed, then run; further arguments are those of the task's training.
+    description = """Train on own data: the task by their form, the recipe by this machine. The
+command is printed, then run; further arguments are those of the task's training.
 
     eva train photos/         # a folder of images, or of videos, for each class
     eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO export
     eva train my/             # images/ and masks/ with equal file names, and classes.toml
     eva train pairs.csv       # images with captions"""
-    parser = command_parser(text)
+    parser = command_parser(description)
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder or file, in front of further arguments")
     add("--task", choices=_RECIPES, help="task, where the data fit several")
@@ -59,37 +59,37 @@ is printed, then run; further arguments are those of the task's training.
 
 
 def _run(options: argparse.Namespace) -> int:
-    found = find_tasks(options.data)
-    task = options.task or (next(iter(found)) if len(found) == 1 else "")
-    named = found.get("detection" if task == "mmdetection" else task)
-    if named is None:
+    tasks = find_tasks(options.data)
+    task = options.task or (next(iter(tasks)) if len(tasks) == 1 else "")
+    task_data = tasks.get("detection" if task == "mmdetection" else task)
+    if task_data is None:
         raise ValueError(
-            f"{options.data} fits {' and '.join(found) or 'no task'}: choose with --task, or name "
+            f"{options.data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name "
             "it by the options of `eva TASK train --help`; see docs/command.md for the forms"
         )
     recipe = options.recipe or _recipe_for(task)
-    if "--data.train" in named:  # other trainers name their runs by data and recipe themselves
+    if "--data.train" in task_data:  # other trainers name their runs by data and recipe themselves
         folder = name_on_own_data(find_recipe(task, recipe), options.data)
-        named += ["--run.output", f"output/{folder or 'own_data'}"]
-    return _call([task, "train", recipe, *named, *options.rest])
+        task_data += ["--run.output", f"output/{folder or 'own_data'}"]
+    return _call([task, "train", recipe, *task_data, *options.rest])
 
 
 def _call(words: Words) -> int:
-    say(f"$ eva {shlex.join(words)}")
+    echo(f"$ eva {shlex.join(words)}")
     return eva.main(words)
 
 
-main = program(_parse, _run, name="eva train")
+main = make_main(_parse, _run, name="eva train")
 
 
 def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
-    text = """Write a model for programs without this toolkit, such as onnxruntime. Further
+    description = """Write a model for programs without this toolkit, such as onnxruntime. Further
 arguments are those of `eva TASK export`; docs/export.md has a program that runs the file.
 
     eva export output/coins --image photo.jpg --output coins.onnx    # a detector, complete
     eva export output/rooms --output rooms.onnx                      # a segmentor, a classifier
     eva export segmentation --weights WEIGHTS --config RECIPE --output rooms.onnx"""
-    parser = command_parser(text)
+    parser = command_parser(description)
     parser.add_argument("source", metavar="RUN|TASK", help="folder of a run, or task of --weights")
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
@@ -104,40 +104,43 @@ def _export(options: argparse.Namespace) -> int:
         words = ["--weights", task, *words]
         task = read_run_folder(Path(task), best=False, ema=False).task
     if "export" not in (GROUPS[task].commands if task in GROUPS else ()):
-        missing = task not in GROUPS and absence(Path(task))
+        missing = task not in GROUPS and describe_missing(Path(task))
         tasks = ", ".join(name for name, group in GROUPS.items() if "export" in group.commands)
         raise ValueError(f"{missing or task + ' has no export'}: name a run, or a task of {tasks}")
     return _call([task, "export", *words])
 
 
-export = program(_parse_export, _export, name="eva export")
+export = make_main(_parse_export, _export, name="eva export")
 
 
 def find_tasks(data: Path) -> dict[str, Words]:
     """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
     if is_shard_pattern(data):
         return {task: _samples(data) for task in ("video", "clip")}
-    if missing := absence(data):
+    missing = describe_missing(data)
+    if missing:
         raise ValueError(missing)
-    if words := _objects(data):
+    words = _objects(data)
+    if words:
         return {"detection": words}
     if not data.is_dir():
         return {task: _samples(data) for task in _tasks_of_list(data)}
-    if words := map_folders(data):
+    words = map_folders(data)
+    if words:
         return {"segmentation": words}
-    inside = [one for one in data.iterdir() if one.is_dir()]
-    if len(inside) < _FEW and (sets := [str(one) for one in inside if _objects(one)]):
+    inside = [entry for entry in data.iterdir() if entry.is_dir()]
+    if len(inside) < _FEW and (sets := [str(entry) for entry in inside if _objects(entry)]):
         raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
     train, *others = find_parts(data) or [data]
-    below = [one for one in train.iterdir() if one.is_dir() and one.name[0] != "."]
-    found = {}
+    below = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    tasks = {}
     for task, suffixes in (("classification", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
-        if sum(any(find_files(one, suffixes)) for one in below) > 1:
-            found[task] = _samples(train, *others)
+        if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
+            tasks[task] = _samples(train, *others)
     images = islice(find_files(data, IMAGE_SUFFIXES), 20)
     if any((data / name).with_suffix(".txt").is_file() for name in images):
-        found["clip"] = _samples(data)
-    return found
+        tasks["clip"] = _samples(data)
+    return tasks
 
 
 def _tasks_of_list(data: Path) -> Words:
@@ -168,17 +171,17 @@ def map_folders(data: Path) -> Words:
     """Name folders of images and label maps; training and validation may lie above or below."""
     pairs = []
     for top in find_parts(data)[:2] or [data]:
-        found = [
+        folders = [
             (top / images, top / maps)
             for images in _IMAGES
             for maps in _MAPS
             if (top / images).is_dir() and (top / maps).is_dir()
             if any(find_files(top / maps, IMAGE_SUFFIXES))
         ]
-        if len(found) > 1:
-            names = ", ".join(str(maps) for _, maps in found)
+        if len(folders) > 1:
+            names = ", ".join(str(maps) for _, maps in folders)
             raise ValueError(f"{names} may all be the label maps: name folders by their options")
-        pairs += found
+        pairs += folders
     for images, maps in pairs[:1]:
         pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
     words = [*(["--val-share", _SHARE] if len(pairs) == 1 else [])]
@@ -202,6 +205,6 @@ def _recipe_for(task: str) -> str:
     here = any((folder / weights).is_file() for folder in weights_directories())
     if here and card is not None and card.total_memory > _LARGE:
         return large
-    say(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
-    small = (one.name for one in list_recipes(task) if one.name.endswith("_small"))
+    echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
+    small = (recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small"))
     return next(small, "eva_debug_captions")  # of CLIP

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
-from eva_runs.commands import complain, program
+from eva_runs.commands import make_main, print_error
 from eva_runs.options import add_check_options, command_parser
 
 _ABOUT = """\
@@ -34,13 +34,13 @@ _START = 2**16  # bytes of a JSON file that are looked at
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; a path in place of a check's name stands for the one that fits."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] not in _CHECKS and not given[0].startswith("-"):
-        given = guess(given)
-        complain(f"checked as: {shlex.join(given)}")
+    words_after = list(sys.argv[1:] if arguments is None else arguments)
+    if words_after and words_after[0] not in _CHECKS and not words_after[0].startswith("-"):
+        words_after = guess(words_after)
+        print_error(f"checked as: {shlex.join(words_after)}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
-    return parse(given)
+    return parse(words_after)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -48,8 +48,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(_ABOUT)
     options: Any = {"formatter_class": parser.formatter_class, "allow_abbrev": False}
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, (text, add) in _CHECKS.items():
-        command = subparsers.add_parser(name, help=text, **options)
+    for name, (help_text, add) in _CHECKS.items():
+        command = subparsers.add_parser(name, help=help_text, **options)
         if name == next(iter(arguments), None):
             command.description = inspect.getdoc(add)
             add(command)
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 # 0 without problems, 1 with some
-main = program(_parse, _run, interrupted="only complete files were written")
+main = make_main(_parse, _run, interrupted="only complete files were written")
 
 
 def guess(arguments: Sequence[str]) -> list[str]:
@@ -88,10 +88,11 @@ def guess(arguments: Sequence[str]) -> list[str]:
     if path.is_dir():
         from eva_command.training import map_folders  # which imports this module
 
-        if words := map_folders(path):
-            named = dict(zip(words[::2], words[1::2], strict=True))
-            classes = named.get("--classes", str(path / "classes.toml"))
-            places = ["--images", named["--train-images"], "--maps", named["--train-maps"]]
+        words = map_folders(path)
+        if words:
+            options = dict(zip(words[::2], words[1::2], strict=True))
+            classes = options.get("--classes", str(path / "classes.toml"))
+            places = ["--images", options["--train-images"], "--maps", options["--train-maps"]]
             return ["semantic", *places, "--classes", classes, *rest]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if path.is_dir() and any(find_files(path, suffixes)):
@@ -111,8 +112,8 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", type=Path, metavar="JSON", help="file in COCO's format")
-    what = "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export"
-    source.add_argument("--data", type=Path, metavar="PATH", help=what)
+    help_text = "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export"
+    source.add_argument("--data", type=Path, metavar="PATH", help=help_text)
     add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
     add_check_options(
@@ -163,18 +164,18 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
     Every image is read and decoded as in training. Those that fail are left out of the index.
     """
-    what = "TOML file that lists folders and shards; or a folder, which is only checked"
-    parser.add_argument("location", metavar="MANIFEST", help=what)
+    help_text = "TOML file that lists folders and shards; or a folder, which is only checked"
+    parser.add_argument("location", metavar="MANIFEST", help=help_text)
     parser.add_argument("--root", metavar="DIR", help="folder of relative paths")
     _add_manifest_options(parser, "images")
 
 
-def _add_manifest_options(parser: argparse.ArgumentParser, what: str) -> None:
+def _add_manifest_options(parser: argparse.ArgumentParser, content: str) -> None:
     add_check_options(
         parser,
         "images",
-        skip=f"list the {what} without reading them",
-        write=("INDEX", f"an index of the readable {what}, a .safetensors file"),
+        skip=f"list the {content} without reading them",
+        write=("INDEX", f"an index of the readable {content}, a .safetensors file"),
     )
 
 

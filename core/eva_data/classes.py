@@ -38,8 +38,8 @@ class Spellings:
 
     def label(self, name: str, *, exact: bool = False) -> int | None:
         """Find the label of a name, or with `exact` of this spelling alone; None without."""
-        found = self._labels.get(name)
-        return self._simple.get(_simplified(name)) if found is None and not exact else found
+        label = self._labels.get(name)
+        return self._simple.get(_simplified(name)) if label is None and not exact else label
 
 
 def _simplified(name: str) -> str:
@@ -49,8 +49,9 @@ def _simplified(name: str) -> str:
 
 def require_distinct(names: Sequence[str], where: object) -> None:
     """Refuse names of which one comes twice; the ValueError names it."""
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{where} has {listed(twice)} more than once")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where} has {list_names(twice)} more than once")
 
 
 def read_class_list(file: str | os.PathLike[str]) -> list[str]:
@@ -64,7 +65,8 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
         rows = [[cell.strip() for cell in row] for row in csv.reader(names, skipinitialspace=True)]
         by_id = {row[0]: row[1] for row in rows[1:] if len(row) == 2 and row[1]}
         ids = [str(label) for label in range(max(len(rows) - 1, 1))]
-        if missing := [label for label in ids if label not in by_id]:
+        missing = [label for label in ids if label not in by_id]
+        if missing:
             raise ValueError(
                 f"the class list {file} has no row `id,name` of the id {missing[0]}: ids count "
                 "from 0, each once"
@@ -75,10 +77,12 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
 
 
 def names_of_head(
-    given: Sequence[str] | str | os.PathLike[str], num_classes: int, *, source: str
+    class_names: Sequence[str] | str | os.PathLike[str], num_classes: int, *, source: str
 ) -> tuple[str, ...]:
     """Take the names of the classes of a head, or of a file of them; they are as many as it has."""
-    names = read_class_list(given) if isinstance(given, str | os.PathLike) else given
+    names = (
+        read_class_list(class_names) if isinstance(class_names, str | os.PathLike) else class_names
+    )
     if len(names) != num_classes:
         raise ValueError(
             f"there are {len(names)} names of classes, and {source} has {num_classes}: give "
@@ -90,20 +94,20 @@ def names_of_head(
 def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
     """List the class folders of a folder, sorted; warn of links that are no class."""
     above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
-    found = []
+    folders = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or not path.is_dir():  # a link to itself is no folder
             continue
         if not path.is_symlink() or os.path.realpath(path) not in above:
-            found.append(path.name)
+            folders.append(path.name)
         elif warn:
             logger.warning("%s links to a folder above: it is not a class", path)
-    if not found:
+    if not folders:
         raise ValueError(
             f"{folder} has no class folders: put what belongs to a class in a folder of its own, "
             f"such as {folder.name}/cat"
         )
-    return found
+    return folders
 
 
 class ClassFiles(NamedTuple):
@@ -129,14 +133,14 @@ def find_class_files(
     spelling. `labels` are those of each folder, instead of its place in `classes`; other folders
     are left out.
     """
-    found, own = find_class_folders(folder), list[str]()
+    folders, own = find_class_folders(folder), list[str]()
     if labels is None and classes is not None:
-        labels = _labels_of(folder, found, classes, suffixes, exact=exact)
+        labels = _labels_of(folder, folders, classes, suffixes, exact=exact)
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
     numbers = array("i")
 
     def files() -> Iterator[str]:
-        for name in found:
+        for name in folders:
             before, label = len(numbers), len(own) if labels is None else labels.get(name)
             if label is None:
                 continue
@@ -155,24 +159,31 @@ def find_class_files(
 
 
 def _labels_of(
-    root: Path, found: list[str], classes: Sequence[str], suffixes: Collection[str], *, exact: bool
+    root: Path,
+    folders: list[str],
+    classes: Sequence[str],
+    suffixes: Collection[str],
+    *,
+    exact: bool,
 ) -> dict[str, int]:
     spellings = Spellings(classes)
-    labels = {name: spellings.label(name, exact=exact) for name in found}
-    known = {name: label for name, label in labels.items() if label is not None}
-    others = (name for name in found if name not in known)
-    if unknown := [name for name in others if any(find_files(root / name, suffixes))]:
+    labels = {name: spellings.label(name, exact=exact) for name in folders}
+    labels_by_name = {name: label for name, label in labels.items() if label is not None}
+    others = (name for name in folders if name not in labels_by_name)
+    unknown = [name for name in others if any(find_files(root / name, suffixes))]
+    if unknown:
         raise ValueError(
             f"{root} has {len(unknown)} folders that are not among the {len(classes)} classes: "
-            f"{listed(unknown)}; expected {listed(list(classes), 4)}"
+            f"{list_names(unknown)}; expected {list_names(list(classes), 4)}"
         )
-    there = {*known.values()}
-    if absent := [name for label, name in enumerate(classes) if label not in there]:
-        logger.warning("%s has no folder of %d classes: %s", root, len(absent), listed(absent))
-    return known
+    used = {*labels_by_name.values()}
+    absent = [name for label, name in enumerate(classes) if label not in used]
+    if absent:
+        logger.warning("%s has no folder of %d classes: %s", root, len(absent), list_names(absent))
+    return labels_by_name
 
 
-def listed(names: Sequence[str], shown: int = 8) -> str:
+def list_names(names: Sequence[str], shown: int = 8) -> str:
     """Join names with commas; count those beyond `shown`, and cut long ones."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(shorten(name, 120, placeholder="...") for name in names[:shown]) + more

@@ -47,7 +47,7 @@ class UnwritableError(OSError):
 
 
 @contextlib.contextmanager
-def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
+def explain_os_errors(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
     """Turn the system's errors, or those of the numbers `only`, into an `UnwritableError`."""
     try:
         yield
@@ -61,7 +61,7 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
 
 
 @contextlib.contextmanager
-def replacing(file: Path, *, once: bool = False) -> Iterator[Path]:
+def replace_file(file: Path, *, once: bool = False) -> Iterator[Path]:
     """Write to a temporary path, of the same suffix, that replaces `file` when the block ends.
 
     Its folder is made. The content is flushed to the disk first, so `file` is complete or as it was
@@ -70,12 +70,12 @@ def replacing(file: Path, *, once: bool = False) -> Iterator[Path]:
     """
     own = os.urandom(6).hex()  # other machines have the same process ids
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{own}{file.suffix}")
-    with explained(file):
+    with explain_os_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explained(file, only=OF_WRITING):
+        with explain_os_errors(file, only=OF_WRITING):
             yield temporary
-        with explained(file):
+        with explain_os_errors(file):
             flush(temporary)
             try:
                 (os.link if once else os.replace)(temporary, file)
@@ -90,14 +90,14 @@ def replacing(file: Path, *, once: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing(file: Path, *, once: bool = False) -> Iterator[BinaryIO]:
+def open_atomic(file: Path, *, once: bool = False) -> Iterator[BinaryIO]:
     """Write to a temporary binary file that replaces `file` when the block ends.
 
     Writers such as `torch.save` replace the system's error ("No space left on device") with one of
     their own ("unexpected pos"): here an `UnwritableError` with the system's is raised.
     """
-    with replacing(file, once=once) as temporary:
-        with explained(file):
+    with replace_file(file, once=once) as temporary:
+        with explain_os_errors(file):
             raw = _RememberingFile(temporary, "w")
         try:
             with io.BufferedWriter(raw) as stream:
@@ -121,10 +121,10 @@ class _RememberingFile(io.FileIO):
             raise
 
 
-def write_text(file: Path, text: str, *, once: bool = False) -> None:
+def write_text(file: Path, content: str, *, once: bool = False) -> None:
     """Write a text file in UTF-8 completely or not at all; `once` as of `replacing`."""
-    with writing(file, once=once) as stream:
-        stream.write(text.encode())
+    with open_atomic(file, once=once) as stream:
+        stream.write(content.encode())
 
 
 def write_tensors(
@@ -140,8 +140,8 @@ def write_tensors(
         name: np.ascontiguousarray(value) if arrays else value.contiguous()
         for name, value in values.items()
     }
-    with replacing(file) as part:
-        with explained(file):
+    with replace_file(file) as part:
+        with explain_os_errors(file):
             part.touch()
         mode = part.stat().st_mode  # safetensors would leave a file that only its owner can read
         try:
@@ -167,7 +167,7 @@ def flush(path: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, and check that files can be made in it."""
-    with explained(folder):
+    with explain_os_errors(folder):
         try:  # no look before: another process may make it meanwhile
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
@@ -193,7 +193,7 @@ def link_or_copy(file: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """Write to an empty folder beside `folder` that takes its place when the block ends.
 
     If the block raises, the new folder is removed and `folder` stays as it was. What a killed
@@ -207,11 +207,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in (_PARTIAL, _REPLACED)
     )
     try:
-        with explained(folder):
+        with explain_os_errors(folder):
             partial.mkdir()
-        with explained(folder, only=OF_WRITING):
+        with explain_os_errors(folder, only=OF_WRITING):
             yield partial
-        with explained(folder):
+        with explain_os_errors(folder):
             flush(partial)
             if folder.exists():
                 folder.rename(replaced)
@@ -276,9 +276,9 @@ def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool
     """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
     require_writable(folder)
     remove_leftovers(folder.resolve())
-    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    others = [name for name in found if name not in names]
-    if others or (found and not overwrite):
+    entries = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    others = [name for name in entries if name not in names]
+    if others or (entries and not overwrite):
         problem = _THERE
         if others:
             problem = f"holds {others[0]}, which this program does not write: name another folder"
@@ -328,12 +328,12 @@ def read_regular(path: Path, *, most: int | None = None) -> bytes:
     return content
 
 
-def printable(text: str) -> str:
+def printable(string: str) -> str:
     """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    return string.encode(errors="backslashreplace").decode()
 
 
-def home_expanded(path: str | os.PathLike[str]) -> Path:
+def expand_home(path: str | os.PathLike[str]) -> Path:
     """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
 
@@ -351,10 +351,10 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     path = Path(file)
     content = read_regular(path)
     try:
-        text = content.decode("utf-8-sig")
+        decoded = content.decode("utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
-    lines = [line.strip() for line in text.rstrip().split("\n")]
+    lines = [line.strip() for line in decoded.rstrip().split("\n")]
     if skip_blank:
         lines = [line for line in lines if line] or [""]
     if "" in lines:
@@ -384,7 +384,8 @@ def load_json(path: Path) -> Any:
 
 def load_object(path: Path) -> dict[str, Any]:
     """Parse a JSON file that holds an object; its error names it."""
-    if not isinstance(content := load_json(path), dict):
+    content = load_json(path)
+    if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no object of JSON")
     return content
 
@@ -448,17 +449,18 @@ def _find(
 
 
 @contextlib.contextmanager
-def results() -> Iterator[list[object]]:
+def collect_results() -> Iterator[list[object]]:
     """Receive what the commands of a block hand over."""
-    found = list[object]()
-    before = _RESULT.set(found)
+    collected = list[object]()
+    before = _RESULT.set(collected)
     try:
-        yield found
+        yield collected
     finally:
         _RESULT.reset(before)
 
 
-def hand_over(result: object) -> None:
+def record_result(result: object) -> None:
     """Give the result of a command, or the JSON file of it, to `eva ... --json`, if that asks."""
-    if (found := _RESULT.get(None)) is not None:
-        found.append(result)
+    collected = _RESULT.get(None)
+    if collected is not None:
+        collected.append(result)

@@ -41,7 +41,7 @@ def validation_fact(
     return "val", f"{counted} ({f'about {share:g} of {of}' if share else val})"
 
 
-def held_out(
+def holdout_mask(
     names: Iterable[str],
     share: float,
     *,
@@ -55,29 +55,29 @@ def held_out(
     the only one of a class is trained on.
     """
     check_share(share, name=name)
-    encoded = (_SALT + one.encode("utf-8", "surrogateescape") for one in names)
-    digests = (hashlib.sha256(one).digest()[:7] for one in encoded)
-    places = np.array([int.from_bytes(one, "big") / 2**56 for one in digests], np.float64)
-    chosen: Flags = places < share
+    encoded = (_SALT + name.encode("utf-8", "surrogateescape") for name in names)
+    digests = (hashlib.sha256(content).digest()[:7] for content in encoded)
+    places = np.array([int.from_bytes(digest, "big") / 2**56 for digest in digests], np.float64)
+    is_held_out: Flags = places < share
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, label in enumerate(classes or ()):
         members[label].append(index)
     for indices in map(np.array, members.values()):
         # the nearest to the other side of a class that would be on one side alone; the only one of
         # a class is trained on
-        if not chosen[indices].any():
-            chosen[indices[places[indices].argmin()]] = len(indices) > 1
-        elif chosen[indices].all():
-            chosen[indices[places[indices].argmax()]] = False
-    if not chosen.any() or chosen.all():
-        side = "evaluate on" if not chosen.any() else "train on"
+        if not is_held_out[indices].any():
+            is_held_out[indices[places[indices].argmin()]] = len(indices) > 1
+        elif is_held_out[indices].all():
+            is_held_out[indices[places[indices].argmax()]] = False
+    if not is_held_out.any() or is_held_out.all():
+        side = "evaluate on" if not is_held_out.any() else "train on"
         least, most = np.ceil(places.min() * 100) / 100, np.floor(places.max() * 100) / 100
         works = f"choose one from {least:g} to {most:g}, or " if 0 < least < most else ""
         raise ValueError(
-            f"{name} {share:g} of {len(chosen)} samples leaves none to {side}, since a sample is "
-            f"chosen by its name, and not by a count: {works}name data for evaluation"
+            f"{name} {share:g} of {len(is_held_out)} samples leaves none to {side}, since a "
+            f"sample is chosen by its name, and not by a count: {works}name data for evaluation"
         )
-    return chosen
+    return is_held_out
 
 
 def stem(name: str) -> str:

@@ -66,8 +66,8 @@ class Images(Dataset[Any]):
 
     def sample_id(self, index: int) -> str:
         """Name an image by its path, or by its shard and member, `folder/0.tar:key.jpg`."""
-        files, place = self._locate(index)
-        return files.sample_id(place)
+        files, position = self._locate(index)
+        return files.sample_id(position)
 
     def checksum(self) -> int:
         """Compute a number that changes with the images' names or order, not with their place."""
@@ -81,8 +81,8 @@ class Images(Dataset[Any]):
 
     def decode(self, index: int) -> Tensor:
         """Decode an image to (3, height, width) uint8."""
-        files, place = self._locate(index)
-        return decode_image(read_encoded(files, place), files.sample_id(place))
+        files, position = self._locate(index)
+        return decode_image(read_encoded(files, position), files.sample_id(position))
 
     def __getitem__(self, index: int) -> Any:
         image = self.decode(index)

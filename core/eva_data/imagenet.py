@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eva_data.classes import find_class_folders, listed
+from eva_data.classes import find_class_folders, list_names
 from eva_data.files import load_json, read_lines
 from eva_data.labelled_images import ClassFolders, LabelledImages
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -23,7 +23,7 @@ IMAGENET_A, IMAGENET_R = map(tuple, np.loadtxt(_SUBSETS, int, delimiter=",", ski
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestSet:
+class ImageNetTestSet:
     """A test set of models with the 1000 classes of ImageNet-1K.
 
     `columns` are the classes that compete, in the order of the labels (None: all), and `accepted`
@@ -63,7 +63,7 @@ def open_sets(
     std: Sequence[float],
     crop_pct: float = 1.0,
     bilinear: bool = True,
-) -> list[TestSet]:
+) -> list[ImageNetTestSet]:
     """Open the sets that are given, ImageNet-ReaL behind the images of ImageNet-1K.
 
     See `eva_data.transforms.evaluation_transform` of a model's `image_size`. `bilinear` resizes
@@ -75,7 +75,7 @@ def open_sets(
     other = usual
     if bilinear:
         other = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
-    sets: list[TestSet] = []
+    sets: list[ImageNetTestSet] = []
     names = None
     if paths.imagenet is not None:
         sets.append(_opened("ImageNet-1K", paths.imagenet, usual))
@@ -83,10 +83,10 @@ def open_sets(
         names = images.classes
         if paths.real is not None:
             accepted = real_labels(images, paths.real)
-            sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
+            sets.append(ImageNetTestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
     if paths.v2 is not None:
         images = _official_images(paths.v2, other, classes=_NUMBERS)
-        sets.append(TestSet(name="ImageNet-V2", samples=images))
+        sets.append(ImageNetTestSet(name="ImageNet-V2", samples=images))
     for name, folder, columns in (
         ("ImageNet-A", paths.a, IMAGENET_A),
         ("ImageNet-R", paths.r, IMAGENET_R),
@@ -97,7 +97,7 @@ def open_sets(
     if paths.objectnet is not None:
         folder, labels, _ = objectnet_labels(paths.objectnet)
         images = _official_images(folder, other, classes=_NUMBERS, labels=labels)
-        sets.append(TestSet(name="ObjectNet", samples=images))
+        sets.append(ImageNetTestSet(name="ObjectNet", samples=images))
     if not sets or (paths.real is not None and paths.imagenet is None):
         raise ValueError(
             "give --data, or --imagenet and its variants; ImageNet-ReaL has labels for "
@@ -113,22 +113,22 @@ def _opened(
     *,
     columns: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
-) -> TestSet:
+) -> ImageNetTestSet:
     """Open a set whose folders are WordNet ids, all or some of ImageNet-1K's `names`.
 
     Labels are places among sorted folders: they mean the same only if the folders do.
     """
-    found = find_class_folders(folder)
-    samples = _official_images(folder, transform, classes=found)  # a part may lack some images
+    folders = find_class_folders(folder)
+    samples = _official_images(folder, transform, classes=folders)  # a part may lack some images
     places = range(CLASSES) if columns is None else columns
-    expected = found if names is None else [names[place] for place in places]
-    other = [name for name in found if name not in {*expected}]
-    if other or len(found) != len(places):
+    expected = folders if names is None else [names[position] for position in places]
+    other = [name for name in folders if name not in {*expected}]
+    if other or len(folders) != len(places):
         raise ValueError(
             f"{name} has {len(places)} class folders, all of ImageNet-1K; {folder} has "
-            f"{len(found)}: {listed(other or found, 4)}"
+            f"{len(folders)}: {list_names(other or folders, 4)}"
         )
-    return TestSet(name=name, samples=samples, columns=columns)
+    return ImageNetTestSet(name=name, samples=samples, columns=columns)
 
 
 def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
@@ -140,7 +140,8 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
     numbered = enumerate(entries if isinstance(entries, list) else [], start=1)
     by_name = {f"ILSVRC2012_val_{number:08}": labels for number, labels in numbered}
     names = [Path(samples.sample_id(index)).stem for index in range(len(samples))]
-    if missing := [name for name in names if name not in by_name]:
+    missing = [name for name in names if name not in by_name]
+    if missing:
         raise ValueError(
             f"{file} has no labels of {missing[0]}: it must be real.json of ImageNet-ReaL, and "
             "images are called ILSVRC2012_val_00000001.JPEG and so on, as they were published"
@@ -184,6 +185,6 @@ def open_objectnet(folder: Path, transform: ImageTransform) -> ClassFolders:
     These 113 compete with each other where a model takes any names, as in CLIP_benchmark.
     """
     images, labels, objects = objectnet_labels(folder)
-    places = {name: place for place, name in enumerate(sorted(labels))}
+    places = {name: index for index, name in enumerate(sorted(labels))}
     names = [str(objects[name]).lower() for name in places]
     return _official_images(images, transform, classes=names, labels=places)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eva_data.files import replacing, require_regular_file
+from eva_data.files import replace_file, require_regular_file
 from eva_data.index import StoredFiles
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
@@ -56,10 +56,10 @@ class UnreadableImageError(OSError, ValueError):
 
 def max_pixels() -> int:
     """Return the pixels that an image may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million."""
-    text = os.environ.get(LIMIT, "") or str(_USUAL_LIMIT)
-    if not text.isdecimal() or not int(text):
-        raise ValueError(f"{LIMIT} must be a positive integer, a number of pixels, got {text!r}")
-    return int(text)
+    value = os.environ.get(LIMIT, "") or str(_USUAL_LIMIT)
+    if not value.isdecimal() or not int(value):
+        raise ValueError(f"{LIMIT} must be a positive integer, a number of pixels, got {value!r}")
+    return int(value)
 
 
 def require_size(size: int, name: str) -> None:
@@ -140,13 +140,16 @@ def inspect_image(
     source: File, *, decode: bool, name: str | None = None, count_scans: bool = True
 ) -> ImageFacts:
     """Look at an image without converting it; with `decode`, read all pixels."""
-    place = _name(source, name)
-    with open_image(source, place, decode=decode, count_scans=count_scans) as image:
+    title = _name(source, name)
+    with open_image(source, title, decode=decode, count_scans=count_scans) as image:
         return ImageFacts(
-            *image.size, orientation=_orientation(image, decode=decode), bits=_bits(image),
-            mode=image.mode, animated=getattr(image, "is_animated", False),
+            *image.size,
+            orientation=_orientation(image, decode=decode),
+            bits=_bits(image),
+            mode=image.mode,
+            animated=getattr(image, "is_animated", False),
             transparent=_has_alpha(image) and not (decode and _is_opaque(image.convert("RGBA"))),
-        )  # fmt: skip
+        )
 
 
 def on_white_ground(image: Image.Image) -> Image.Image:
@@ -163,7 +166,7 @@ def save_image(image: Image.Image, file: Path) -> None:
     """Write a JPEG or PNG completely or not at all; a JPEG above 65,500 px a side is an error."""
     if max(image.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
         raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
-    with replacing(file) as part:
+    with replace_file(file) as part:
         image.save(part, quality=95)  # without effect on PNG
 
 
@@ -224,10 +227,10 @@ def _count_scans(image: Image.Image) -> int:
     if not image.info.get("progressive"):
         return 0
     stream: Any = image.fp  # type: ignore[attr-defined]
-    place = stream.tell()
+    position = stream.tell()
     stream.seek(0)
     content: bytes = stream.read()
-    stream.seek(place)
+    stream.seek(position)
     scans, at = 0, 2
     while (marker := _MARKER.search(content, at)) and marker[0] != _END:
         scans += marker[0] == _SCAN
@@ -282,8 +285,8 @@ def _is_opaque(image: Image.Image) -> bool:
 def _rgb(image: Image.Image, *, upright: bool, on_white: bool, name: str) -> Image.Image:
     bits = _bits(image)  # before it is turned, which forgets the format
     if bits == 32:
-        what = "fractions" if image.mode == "F" else "32 bits"
-        raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
+        kind = "fractions" if image.mode == "F" else "32 bits"
+        raise UnreadableImageError(f"{name} holds {kind} a pixel; save it with 8 or 16 bits")
     if upright:
         image.load()  # damaged pixels are an error, damaged EXIF data are not
         with contextlib.suppress(OSError, *_DAMAGE):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from eva_data.files import (
     open_regular,
     read_regular,
-    replacing,
+    replace_file,
     require_regular_file,
     write_tensors,
 )
@@ -80,15 +80,15 @@ class Table(Mapping[str, NDArray[Any]]):
         """Take the files of some indexes, or those that a mask keeps."""
         names = Names(self)
         places = np.arange(len(names))[which].tolist()
-        chosen = Names.collect(names[index] for index in places).arrays()
-        for name in self.keys() - chosen.keys():
-            chosen[name] = np.ascontiguousarray(self[name][which])
-        return Table(chosen, self.about, kind=self.kind)
+        arrays = Names.collect(names[index] for index in places).arrays()
+        for name in self.keys() - arrays.keys():
+            arrays[name] = np.ascontiguousarray(self[name][which])
+        return Table(arrays, self.about, kind=self.kind)
 
     def require_equal_lengths(self, *names: str, length: int) -> None:
         """Refuse a damaged index, whose arrays do not belong together."""
         lengths = {name: len(self[name]) if name in self else 0 for name in names}
-        if any(found != length for found in lengths.values()):
+        if any(length_of_array != length for length_of_array in lengths.values()):
             raise damaged("the index", f"{lengths} of {length} entries")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +128,7 @@ def merge_tables(file: Path, parts: Sequence[Path], about: Any, *, kind: str) ->
     content = json.dumps(header).encode()
     content += b" " * (-len(content) % 8)
     places = {name: 8 + len(content) + header[name]["data_offsets"][0] for name in table}
-    with replacing(file) as temporary, temporary.open("wb") as stream:
+    with replace_file(file) as temporary, temporary.open("wb") as stream:
         stream.write(len(content).to_bytes(8, "little") + content)
         moves = {"shard": 0, "names.ends": 0}  # numbers in what lies before
         for part in parts:
@@ -233,7 +233,8 @@ class FolderFiles(StoredFiles):
 
     def size(self, index: int) -> int:
         """See `StoredFiles`."""
-        require_regular_file(path := self.path(index))
+        path = self.path(index)
+        require_regular_file(path)
         return path.stat().st_size
 
     def read(self, index: int) -> bytes:

@@ -45,7 +45,7 @@ class Job(NamedTuple):
         return str(self.source).startswith(CAMERAS)
 
 
-class Plan(NamedTuple):
+class JobPlan(NamedTuple):
     """Jobs in the order of the inputs, and a sentence for each input that is not there or empty."""
 
     jobs: list[Job]
@@ -60,7 +60,7 @@ def plan_jobs(
     results: Sequence[Path] = (),
     kinds: str = "images and no videos",
     cameras: bool = False,
-) -> Plan:
+) -> JobPlan:
     """Plan what is read and written; a file that is given twice is done once.
 
     Inputs are files, whatever their suffix; folders, searched without hidden files, and patterns
@@ -74,18 +74,20 @@ def plan_jobs(
     jobs: dict[Path, Job] = {}
     problems: list[str] = []
     for path in inputs:
-        found = list(_found(path, suffixes, results, cameras=cameras))
-        if not found:
-            there = path.is_dir() or _is_pattern(path)
-            problems.append(f"{path} holds no {kinds}" if there else f"there is no {path}")
-        for source, name in found:
-            place = source.parent.resolve() / source.name  # a link is a file of its own
-            jobs.setdefault(place, Job(source, name.as_posix(), tuple(targets(name))))
+        paths = list(_matching_files(path, suffixes, results, cameras=cameras))
+        if not paths:
+            is_group = path.is_dir() or _is_pattern(path)
+            problems.append(f"{path} holds no {kinds}" if is_group else f"there is no {path}")
+        for source, name in paths:
+            resolved = source.parent.resolve() / source.name  # a link is a file of its own
+            jobs.setdefault(resolved, Job(source, name.as_posix(), tuple(targets(name))))
     _require_distinct([*jobs.values()])
     names = Counter(job.name for job in jobs.values())
-    same = {place: job for place, job in jobs.items() if names[job.name] > 1 and not job.targets}
-    jobs |= {place: job._replace(name=job.source.as_posix()) for place, job in same.items()}
-    return Plan([*jobs.values()], problems)
+    same = {
+        resolved: job for resolved, job in jobs.items() if names[job.name] > 1 and not job.targets
+    }
+    jobs |= {resolved: job._replace(name=job.source.as_posix()) for resolved, job in same.items()}
+    return JobPlan([*jobs.values()], problems)
 
 
 def _require_distinct(jobs: Sequence[Job]) -> None:
@@ -103,13 +105,13 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
             taken[target] = job.source
 
 
-def _found(
+def _matching_files(
     path: Path, suffixes: Collection[str], results: Sequence[Path], *, cameras: bool
 ) -> Iterator[tuple[Path, Path]]:
     """Yield files of an input, and their names below the output."""
     number = str(path).removeprefix(CAMERAS)
     if path.is_dir():
-        yield from _below(path, find_files(path, suffixes), results)
+        yield from _files_below(path, find_files(path, suffixes), results)
     elif cameras and number.isdecimal() and not path.is_file():
         device = Path(f"{CAMERAS}{number}")
         if not device.exists():
@@ -123,21 +125,26 @@ def _found(
         if "**" in pattern and fixed.is_dir():  # without links that lead to a folder above
             names = (n for n in find_files(fixed, suffixes) if _matches(n.split("/"), pattern))
         else:
-            found = map(Path, glob.glob(str(path)))  # noqa: PTH207
-            taken = (one for one in found if one.suffix.lower() in suffixes and one.is_file())
-            names = (str(one.relative_to(fixed)) for one in taken)
-        yield from _below(fixed, names, results)
+            matches = map(Path, glob.glob(str(path)))  # noqa: PTH207
+            taken = (path for path in matches if path.suffix.lower() in suffixes and path.is_file())
+            names = (str(path.relative_to(fixed)) for path in taken)
+        yield from _files_below(fixed, names, results)
 
 
-def _below(
+def _files_below(
     folder: Path, names: Iterable[str], results: Sequence[Path]
 ) -> Iterator[tuple[Path, Path]]:
     """Yield the files of a folder but those in folders of results below it, sorted."""
     here = folder.resolve()
-    places = [place for result in results if (place := result.resolve()) != here]
-    places = [place for place in places if place.is_relative_to(here)]
+    places = [resolved for result in results if (resolved := result.resolve()) != here]
+    places = [
+        folder_of_results for folder_of_results in places if folder_of_results.is_relative_to(here)
+    ]
     for name in sorted(map(Path, names)):
-        if not any((folder / name).resolve().is_relative_to(place) for place in places):
+        if not any(
+            (folder / name).resolve().is_relative_to(folder_of_results)
+            for folder_of_results in places
+        ):
             yield folder / name, name
 
 
@@ -156,10 +163,10 @@ def _is_pattern(path: Path) -> bool:
 
 def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
     """List the files of a folder or a pattern such as `photos/*.jpg`, sorted; none is an error."""
-    found = [file for file, _ in _found(path, suffixes, (), cameras=False)]
-    if not found:
+    files = [file for file, _ in _matching_files(path, suffixes, (), cameras=False)]
+    if not files:
         raise ValueError(f"{path} holds no files that end in {', '.join(sorted(suffixes))}")
-    return found
+    return files
 
 
 def is_several(path: Path) -> bool:
@@ -175,7 +182,7 @@ def written_name(name: Path) -> Path:
     return name.with_name(name.name + (".mp4" if suffix in VIDEO_SUFFIXES else ".png"))
 
 
-def predicted(
+def map_inputs(
     predict: Callable[[Any], Result],
     source: Any,
     *,
@@ -192,12 +199,12 @@ def predicted(
         pairs of file and result, one in memory at a time.
     """
     is_list = isinstance(source, list | tuple)
-    for one in source if is_list else (source,):
-        is_address = isinstance(one, str) and "://" in one
-        if one is None or is_address or isinstance(one, int | float | dict):
-            raise ValueError(f"{one!r} is no path of a file here, no array and no PIL image")
+    for item in source if is_list else (source,):
+        is_address = isinstance(item, str) and "://" in item
+        if item is None or is_address or isinstance(item, int | float | dict):
+            raise ValueError(f"{item!r} is no path of a file here, no array and no PIL image")
     if is_list:
-        return [predict(one) for one in source]
+        return [predict(item) for item in source]
     if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
         return _each(predict, files_at(path, suffixes), unreadable)
     return predict(source)

@@ -33,7 +33,7 @@ def kinetics_classes(name: str) -> tuple[str, ...]:
     if name == "k722":
         return tuple(row["name"] for row in _rows())
     merged, labels = kinetics_classes("k722"), mapping("k722", name)
-    own = {here: there for there, here in ALIASES[name].items()}
+    own = {here: theirs for theirs, here in ALIASES[name].items()}
     return tuple(own.get(merged[label], merged[label]) for label in labels)
 
 
@@ -64,14 +64,15 @@ def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
     `passing_American_football_(not_in_game)`. One that is no class is an error with close ones.
     """
     labels = _labels_by_key(name)
-    if strange := [text for text in names if _key(text) not in labels]:
+    strange = [name for name in names if _key(name) not in labels]
+    if strange:
         keys = {_key(own): own for own in kinetics_classes(name)}
         close = [keys[key] for key in difflib.get_close_matches(_key(strange[0]), keys, n=2)]
         raise ValueError(
             f"{len(strange)} of {len(names)} classes are not among those of {TITLES[name]}: "
             f"{', '.join(strange[:5])}; close to the first: {', '.join(close) or 'none'}"
         )
-    return np.array([labels[_key(text)] for text in names], dtype=np.int64)
+    return np.array([labels[_key(name)] for name in names], dtype=np.int64)
 
 
 @functools.cache
@@ -82,8 +83,8 @@ def _labels_by_key(name: str) -> dict[str, int]:
     return pairs | {_key(alias): int(own[alias]) for alias in ALIASES[name]}
 
 
-def _key(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @functools.cache

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.classes import listed
+from eva_data.classes import list_names
 from eva_data.files import IMAGE_SUFFIXES, find_files, load_toml
-from eva_data.holdout import held_out
+from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, inspect_image, open_image
 
 IGNORED = 255  # what the loss and the metric leave out
@@ -46,10 +46,10 @@ def read_label_map(path: Path) -> LabelMap:
                 return values.astype(np.uint16) if mode in _DEEP else values
     except UnreadableImageError as error:
         raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
-    what = "fractions" if mode == "F" else "colours"
+    kind = "fractions" if mode == "F" else "colours"
     raise LabelMapError(
-        f"{path} holds {what} (mode {mode}); a label map has one integer for each pixel: "
-        f"replace {what} by numbers first"
+        f"{path} holds {kind} (mode {mode}); a label map has one integer for each pixel: "
+        f"replace {kind} by numbers first"
     )
 
 
@@ -71,7 +71,7 @@ class LabelTable:
             unknown = np.unique(values[(indices < 0) | (values < 0)]).tolist()
             raise LabelMapError(
                 f"{path} has labels that are neither a class's nor ignored: "
-                f"{listed([*map(str, unknown)], 3)}; name them in the class file, or correct it"
+                f"{list_names([*map(str, unknown)], 3)}; name them in the class file, or correct it"
             )
         return indices.astype(np.uint8)
 
@@ -98,9 +98,9 @@ def read_class_file(path: Path) -> ClassFile:
     content: Any = load_toml(path)
     entries, ignore = content.get("classes"), content.get("ignore", [IGNORED])
     endings = {key: content.get(key, "") for key in ("image_ending", "map_ending")}
-    named = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    with_label = sum("label" in entry for entry in entries) if named else 0
-    if not named or not 2 <= len(entries) <= IGNORED or with_label not in (0, len(entries)):
+    is_class_list = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    with_label = sum("label" in entry for entry in entries) if is_class_list else 0
+    if not is_class_list or not 2 <= len(entries) <= IGNORED or with_label not in (0, len(entries)):
         raise ValueError(
             f"{path} needs from 2 to {IGNORED} [[classes]], with a label in all or none of them "
             f"(not in {with_label}); {EXAMPLE}"
@@ -119,13 +119,13 @@ def read_class_file(path: Path) -> ClassFile:
     for position, entry in enumerate(entries):
         name, label = entry.get("name"), entry.get("label", position)
         color = entry.get("color", [*distinct_color(position)])
-        named = isinstance(name, str) and bool(name.strip()) and name not in names
+        is_class_list = isinstance(name, str) and bool(name.strip()) and name not in names
         free = _are_labels([label]) and label not in (*labels, *taken)
         good_color = _are_labels(color) and len(color) == 3 and max(color) <= 255
         _check(
             entry,
             f"{path}, class {position + 1}",
-            name=(named, "text such as 'road' that no earlier class has"),
+            name=(is_class_list, "text such as 'road' that no earlier class has"),
             label=(free, f"from 0 to {_LARGEST_LABEL}, of no earlier class and not in ignore"),
             color=(good_color, "[red, green, blue], 0 to 255"),
         )
@@ -133,15 +133,18 @@ def read_class_file(path: Path) -> ClassFile:
         labels.append(label)
         colors.append((color[0], color[1], color[2]))
     return ClassFile(
-        names=tuple(names), labels=tuple(labels), colors=tuple(colors),
-        ignore=tuple(value for value in ignore if value not in labels), **endings,
-    )  # fmt: skip
+        names=tuple(names),
+        labels=tuple(labels),
+        colors=tuple(colors),
+        ignore=tuple(value for value in ignore if value not in labels),
+        **endings,
+    )
 
 
-def _check(entry: Mapping[str, Any], where: str, **known: tuple[bool, str]) -> None:
+def _check(entry: Mapping[str, Any], where: str, **rules: tuple[bool, str]) -> None:
     """Refuse an unknown key, and the first whose value is not what it must be."""
-    for key in (*entry, *known):
-        good, needed = known.get(key, (False, f"left out: there are {', '.join(known)}"))
+    for key in (*entry, *rules):
+        good, needed = rules.get(key, (False, f"left out: there are {', '.join(rules)}"))
         if not good:
             raise ValueError(f"{where}: {key} = {entry.get(key)!r} must be {needed}")
 
@@ -159,15 +162,15 @@ def distinct_color(position: int) -> Color:
     return red, green, blue
 
 
-def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
+def describe_classes(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
     """List names, colours, and labels in files of the classes in mmsegmentation's `metainfo`."""
     names = [str(name) for name in meta["classes"]]
     palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
     colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
     first = int(bool(meta.get("reduce_zero_label")))  # label 0 is not a class then
     # of some classes of a known dataset, or in another order
-    known = {new: old for old, new in (meta.get("label_map") or {}).items()}
-    labels = meta.get("labels") or [first + known.get(new, new) for new in range(len(names))]
+    old_labels = {new: old for old, new in (meta.get("label_map") or {}).items()}
+    labels = meta.get("labels") or [first + old_labels.get(new, new) for new in range(len(names))]
     return names, colors, [int(label) for label in labels]
 
 
@@ -190,34 +193,36 @@ def find_pairs(
     Returns:
         The pairs in order of their names, images without a map, and maps without an image.
     """
-    named = _by_name(images, IMAGE_SUFFIXES, image_ending)
+    images_by_name = _by_name(images, IMAGE_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
-    pairs = [Pair(named[name], labels[name]) for name in sorted(named.keys() & labels)]
+    pairs = [
+        Pair(images_by_name[name], labels[name]) for name in sorted(images_by_name.keys() & labels)
+    ]
     return (
         pairs,
-        [named[name] for name in sorted(named.keys() - labels)],
-        [labels[name] for name in sorted(labels.keys() - named)],
+        [images_by_name[name] for name in sorted(images_by_name.keys() - labels)],
+        [labels[name] for name in sorted(labels.keys() - images_by_name)],
     )
 
 
 def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in find_files(folder, suffixes):
         path = folder / file
         if not path.stem.endswith(ending) or path.stem == ending:
             continue
         name = Path(file).with_name(path.stem.removesuffix(ending)).as_posix()
-        if name in found:
-            raise ValueError(f"{found[name]} and {path} have the same name apart from the suffix")
-        found[name] = path
-    return found
+        if name in files:
+            raise ValueError(f"{files[name]} and {path} have the same name apart from the suffix")
+        files[name] = path
+    return files
 
 
 def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pair], list[Pair]]:
     """Split pairs into those to train on and to evaluate on, see `eva_data.holdout`."""
     names = (pair.image.relative_to(images).with_suffix("").as_posix() for pair in pairs)
-    chosen = held_out(names, share)
-    return [*compress(pairs, ~chosen)], [*compress(pairs, chosen)]
+    held = holdout_mask(names, share)
+    return [*compress(pairs, ~held)], [*compress(pairs, held)]
 
 
 def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
@@ -226,7 +231,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
         images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
     )
     if lonely or not pairs:
-        examples = ", ".join(str(one[0]) for one in (lonely, unused) if one)
+        examples = ", ".join(str(names[0]) for names in (lonely, unused) if names)
         raise ValueError(
             f"{len(lonely)} of {len(lonely) + len(pairs)} images in {images} have no label map of "
             f"the same name in {maps}, such as {examples}; different ends of the names are stated "

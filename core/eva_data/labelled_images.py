@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.classes import find_class_files, listed, read_class_list
+from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
-from eva_data.holdout import held_out
+from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, inspect_image, read_image
 from eva_data.transforms import ImageTransform
 
@@ -88,9 +88,9 @@ class ClassFolders(LabelledImages):
         on_white: bool = True,
     ) -> None:
         self.folder, self._on_white = Path(folder), on_white
-        found = find_class_files(self.folder, IMAGE_SUFFIXES, classes=classes, labels=labels)
-        super().__init__(transform, found.classes, upright=upright)
-        self.names, self.labels = found.names, found.labels
+        files = find_class_files(self.folder, IMAGE_SUFFIXES, classes=classes, labels=labels)
+        super().__init__(transform, files.classes, upright=upright)
+        self.names, self.labels = files.names, files.labels
         self._places: NDArray[np.int64] = np.arange(len(self.labels))
 
     def __len__(self) -> int:
@@ -102,18 +102,18 @@ class ClassFolders(LabelledImages):
 
     def subset(self, which: NDArray[np.bool_], transform: ImageTransform | None) -> "ClassFolders":
         """Take the images that a mask, (number of images,), keeps, with a transform."""
-        chosen = copy.copy(self)
-        chosen.labels, chosen._places = self.labels[which], self._places[which]
-        chosen.transform = transform
-        return chosen
+        selected = copy.copy(self)
+        selected.labels, selected._places = self.labels[which], self._places[which]
+        selected.transform = transform
+        return selected
 
     def transparent(self) -> int:
         """Count the images shown on white, by their headers; 0 of very many, unlooked at."""
         count, looks = 0, self._on_white and len(self) <= _LOOKED_AT
-        for place in map(self.sample_id, range(len(self) if looks else 0)):
-            if not place.lower().endswith(_OPAQUE):
+        for name in map(self.sample_id, range(len(self) if looks else 0)):
+            if not name.lower().endswith(_OPAQUE):
                 with contextlib.suppress(UnreadableImageError):
-                    facts = inspect_image(place, decode=False, count_scans=False)
+                    facts = inspect_image(name, decode=False, count_scans=False)
                     count += facts.transparent
         return count
 
@@ -178,8 +178,8 @@ def hold_out_images(
             f"{name}={fraction:g} is for folders of classes; name a split of this dataset as val, "
             "such as hf:NAME:train[90%:] beside hf:NAME:train[:90%]"
         )
-    chosen = held_out(samples.names, fraction, classes=samples.labels.tolist(), name=name)
-    return samples.subset(~chosen, samples.transform), samples.subset(chosen, transform)
+    held = holdout_mask(samples.names, fraction, classes=samples.labels.tolist(), name=name)
+    return samples.subset(~held, samples.transform), samples.subset(held, transform)
 
 
 def open_labelled(
@@ -208,8 +208,8 @@ def open_labelled(
     samples = opener(rest, transform, upright=upright)
     if classes is not None and samples.classes != tuple(classes):
         raise ValueError(
-            f"{location} has the classes {listed(list(samples.classes))}, but {len(classes)} "
-            f"others are expected: {listed(list(classes))}"
+            f"{location} has the classes {list_names(list(samples.classes))}, but {len(classes)} "
+            f"others are expected: {list_names(list(classes))}"
         )
     return samples
 
@@ -234,11 +234,11 @@ def open_torchvision(
             arguments = {"split": split}
         samples = kind(root, **arguments)
     except _OF_TORCHVISION as error:
-        given = "".join(f", {key}={value!r}" for key, value in arguments.items())
+        settings = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
             f"torchvision:{description} cannot be opened ({type(error).__name__}: {error}). It is "
             "torchvision:NAME:ROOT[:SPLIT]; nothing is downloaded here. Where torchvision can: "
-            f"torchvision.datasets.{name}({root!r}{given}, download=True)"
+            f"torchvision.datasets.{name}({root!r}{settings}, download=True)"
         ) from error
     classes = _classes(description, samples)
     return NamedImages(f"torchvision:{description}", samples, classes, transform, upright=upright)

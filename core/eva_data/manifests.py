@@ -28,7 +28,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import home_expanded, load_toml
+from eva_data.files import expand_home, load_toml
 from eva_data.index import IMAGE_KIND, Table, damaged
 
 logger = logging.getLogger(__name__)
@@ -83,15 +83,15 @@ class Manifest:
         _refuse_unknown(content, ("root", "index", "source"), str(path))
         folder = path.parent / expand_path(root or content.get("root", "."), str(path))
         entries = content.get("source")
-        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             entries = []
         sources = tuple(_source(entry, folder, f"{path}, {entry}", form) for entry in entries)
         names = {source.name for source in sources}
         if not names or len(names) < len(sources):
             raise ValueError(f"{path} has no [[source]], or one twice: {', '.join(sorted(names))}")
         index = content.get("index")
-        place = None if index is None else path.parent / expand_path(index, str(path))
-        return cls(file=path, sources=sources, index=place, form=form)
+        index_path = None if index is None else path.parent / expand_path(index, str(path))
+        return cls(file=path, sources=sources, index=index_path, form=form)
 
 
 def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> SourceEntry:
@@ -106,7 +106,8 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
         "limit": limit is None or (type(limit) is int and limit >= 1),
         **{key: isinstance(value, str) and value for key, value in options.items()},
     }
-    if wrong := [key for key, is_right in checks.items() if not is_right]:
+    wrong = [key for key, is_right in checks.items() if not is_right]
+    if wrong:
         raise ValueError(
             f"{where}: {wrong[0]} is {entry.get(wrong[0])!r}; a source has one place, a name of "
             f"letters, digits, '_', '-' and '.', a weight above 0 and at most {_LARGEST_WEIGHT}, "
@@ -115,25 +116,30 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
     if "root" in options:
         options["root"] = str(root / expand_path(options["root"], where))
     return SourceEntry(
-        name=str(name), kind=kinds[0], location=str(root / expand_path(entry[kinds[0]], where)),
-        weight=float(weight), limit=limit, options=options,
-    )  # fmt: skip
+        name=str(name),
+        kind=kinds[0],
+        location=str(root / expand_path(entry[kinds[0]], where)),
+        weight=float(weight),
+        limit=limit,
+        options=options,
+    )
 
 
-def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    if unknown := [key for key in entry if key not in known]:
-        close = difflib.get_close_matches(unknown[0], known, n=1) or known
+def _refuse_unknown(entry: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    unknown = [key for key in entry if key not in keys]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], keys, n=1) or keys
         raise ValueError(f"{where}: unknown key {unknown[0]!r}; is it {' or '.join(close)}?")
 
 
-def expand_path(text: Any, where: str) -> Path:
+def expand_path(value: Any, where: str) -> Path:
     """Put the environment's variables and the home folder into a path; `where` is its place."""
-    if not isinstance(text, str) or not text or re.search(r"\$\{?\w+", os.path.expandvars(text)):
-        raise ValueError(f"{where}: {text!r} is not a path, or has a variable that is not set")
-    return home_expanded(os.path.expandvars(text))
+    if not isinstance(value, str) or not value or re.search(r"\$\{?\w+", os.path.expandvars(value)):
+        raise ValueError(f"{where}: {value!r} is not a path, or has a variable that is not set")
+    return expand_home(os.path.expandvars(value))
 
 
-class Samples(Protocol):
+class MixtureSamples(Protocol):
     """What a mixture needs of a source; a checksum changes with the samples and their order."""
 
     def __len__(self) -> int: ...
@@ -141,7 +147,7 @@ class Samples(Protocol):
     def checksum(self) -> int: ...  # noqa: D102
 
 
-Source = TypeVar("Source", bound=Samples)
+Source = TypeVar("Source", bound=MixtureSamples)
 
 
 class Mixture(Generic[Source]):
@@ -151,8 +157,8 @@ class Mixture(Generic[Source]):
         self._sources = sources
         self._counts = {}
         for entry, source in zip(entries, sources, strict=True):
-            wanted = max(1, round(entry.weight * len(source)))
-            self._counts[entry.name] = min(wanted, entry.limit or wanted)
+            num_samples = max(1, round(entry.weight * len(source)))
+            self._counts[entry.name] = min(num_samples, entry.limit or num_samples)
         self._ends = list(accumulate(self._counts.values()))
         logger.info("samples in an epoch: %s", self._counts)
 
@@ -197,10 +203,11 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
     arrays = {f"{name}/{key}": table[key] for name, table in tables.items() for key in table}
     about = []
     for entry in manifest.sources:
-        place = asdict(entry) | {"location": os.path.abspath(entry.location)}  # noqa: PTH100 (of a pattern)
-        if root := entry.options.get("root"):
-            place["options"] = {**entry.options, "root": os.path.abspath(root)}  # noqa: PTH100
-        about.append([entry.name, entry.kind, tables[entry.name].about, place])
+        description = asdict(entry) | {"location": os.path.abspath(entry.location)}  # noqa: PTH100 (of a pattern)
+        root = entry.options.get("root")
+        if root:
+            description["options"] = {**entry.options, "root": os.path.abspath(root)}  # noqa: PTH100
+        about.append([entry.name, entry.kind, tables[entry.name].about, description])
     Table(arrays, about, kind=manifest.form.index).save(file)
 
 
@@ -214,13 +221,13 @@ def read_index(manifest: Manifest) -> list[Table] | list[None]:
         raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")
     index = Table.open(file, kind=manifest.form.index)
     try:
-        known = [_stated(entry[0], entry[1], entry[3]["options"]) for entry in index.about]
+        indexed = [_stated(entry[0], entry[1], entry[3]["options"]) for entry in index.about]
     except (TypeError, LookupError, AttributeError) as error:
         raise damaged(file, repr(error)) from error
-    wanted = [_stated(entry.name, entry.kind, entry.options) for entry in manifest.sources]
-    if known != wanted:
+    current = [_stated(entry.name, entry.kind, entry.options) for entry in manifest.sources]
+    if indexed != current:
         raise ValueError(
-            f"{file} is the index of {known}, and {manifest.file} has {wanted}; write it again "
+            f"{file} is the index of {indexed}, and {manifest.file} has {current}; write it again "
             f"with: {command} --overwrite"
         )
     return [index.part(entry[0], entry[2]) for entry in index.about]

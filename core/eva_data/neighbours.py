@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eva_data.files import load_object, open_regular, replacing_folder, write_text
+from eva_data.files import load_object, open_regular, replace_folder, write_text
 from eva_data.progress import ProgressBar
 
 ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
@@ -46,14 +46,14 @@ def build_index(
         about: N as `count`, D as `width`, and what else the features are.
         approximate: Add an index of faiss to the features.
     """
-    with replacing_folder(folder) as place:
+    with replace_folder(folder) as temporary:
         count, width = about["count"], about["width"]
-        features = np.lib.format.open_memmap(place / FEATURES, "w+", np.float16, (count, width))
+        features = np.lib.format.open_memmap(temporary / FEATURES, "w+", np.float16, (count, width))
         schema, done = pa.schema({"name": pa.large_string(), "crc32": pa.uint32()}), 0
         with (
-            pa.OSFile(str(place / NAMES), "wb") as file,
+            pa.OSFile(str(temporary / NAMES), "wb") as file,
             pa.ipc.new_file(file, schema) as writer,
-            ProgressBar(count, what="copying", unit="feature") as bar,
+            ProgressBar(count, title="copying", unit="feature") as bar,
         ):
             for names, values in parts:
                 lengths = np.linalg.norm(values.astype(np.float32), axis=1, keepdims=True)
@@ -66,9 +66,9 @@ def build_index(
                 bar.update(len(values))
         features.flush()
         if approximate and count >= _LEAST:
-            _build_faiss(features, place / FAISS)
-        digests = {name: _digest_of(place / name) for name in (NAMES, FAISS)}
-        write_text(place / ABOUT, json.dumps(about | {"files": digests}) + "\n")
+            _build_faiss(features, temporary / FAISS)
+        digests = {name: _digest_of(temporary / name) for name in (NAMES, FAISS)}
+        write_text(temporary / ABOUT, json.dumps(about | {"files": digests}) + "\n")
 
 
 def _digest_of(file: Path) -> str | None:
@@ -87,9 +87,9 @@ def _build_faiss(features: NDArray[np.float16], file: Path) -> None:
     pieces = max(n for n in range(1, min(most, width) + 1) if width % n == 0)
     index: Any = faiss.index_factory(width, f"IVF{cells},PQ{pieces}", faiss.METRIC_INNER_PRODUCT)
     index.pq.cp.max_points_per_centroid = _TRAINED  # as for cells; its default takes minutes
-    chosen = np.random.default_rng(0).choice(count, min(count, _TRAINED * cells), replace=False)
-    index.train(features[np.sort(chosen)].astype(np.float32))
-    with ProgressBar(count, what="indexing", unit="feature") as bar:
+    sample = np.random.default_rng(0).choice(count, min(count, _TRAINED * cells), replace=False)
+    index.train(features[np.sort(sample)].astype(np.float32))
+    with ProgressBar(count, title="indexing", unit="feature") as bar:
         for at in range(0, count, _ROWS):
             part = features[at : at + _ROWS].astype(np.float32)
             index.add(part)
@@ -124,8 +124,8 @@ class Neighbours:
             if form != ("<f2", (len(table), self.about["width"]), True):
                 raise ValueError(f"{FEATURES} holds {self.features.dtype} {self.features.shape}")
         except Exception as error:  # numpy's readers raise errors of many kinds
-            text = f"{folder} is no index of `eva index build`, or is damaged: build it again"
-            raise ValueError(f"{text} ({type(error).__name__}: {error})") from error
+            message = f"{folder} is no index of `eva index build`, or is damaged: build it again"
+            raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
         self._faiss: Any = None
         if (folder / FAISS).exists():
             import faiss
@@ -142,17 +142,17 @@ class Neighbours:
         else:
             _, candidates = self._faiss.search(queries, max(_CHECKED, 10 * top))
             pairs = [self._compared(*pair, top) for pair in zip(queries, candidates, strict=True)]
-            scores, rows = ([one[part] for one in pairs] for part in (0, 1))
+            scores, rows = ([pair[part] for pair in pairs] for part in (0, 1))
         names = [self._names.take(pa.array(of)).to_pylist() for of in rows]
         return [
-            list(zip(found, np.clip(of, -1, 1).tolist(), strict=True))
-            for found, of in zip(names, scores, strict=True)
+            list(zip(neighbours, np.clip(of, -1, 1).tolist(), strict=True))
+            for neighbours, of in zip(names, scores, strict=True)
         ]
 
     def _exact(self, queries: NDArray[np.float32], top: int) -> tuple[Any, Any]:
         import torch
 
-        wanted = torch.from_numpy(queries)
+        query_tensor = torch.from_numpy(queries)
         scores = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
         for at in range(0, len(self.features), _ROWS):
@@ -160,8 +160,8 @@ class Neighbours:
                 self._require_whole(range(at, min(at + _ROWS, len(self.features))))
                 self._seen.add(at)
             part = torch.from_numpy(self.features[at : at + _ROWS]).float()
-            found, places = (wanted @ part.T).topk(min(top, len(part)), dim=1)
-            both = torch.cat([scores, found], dim=1)
+            best_scores, places = (query_tensor @ part.T).topk(min(top, len(part)), dim=1)
+            both = torch.cat([scores, best_scores], dim=1)
             scores, best = both.topk(min(top, both.shape[1]), dim=1)
             rows = torch.cat([rows, places + at], dim=1).gather(1, best)
         return scores.numpy(), rows.numpy()
@@ -177,5 +177,7 @@ class Neighbours:
         noted = self._checksums.take(pa.array(rows)).to_pylist()
         for row, checksum in zip(rows, noted, strict=True):
             if zlib.crc32(self.features[row]) != checksum:
-                text = f"{self._folder / FEATURES} is damaged in row {row}: build the index again"
-                raise ValueError(text)
+                message = (
+                    f"{self._folder / FEATURES} is damaged in row {row}: build the index again"
+                )
+                raise ValueError(message)

@@ -26,7 +26,7 @@ def ordered_map(
     items: Sequence[Item],
     *,
     workers: int,
-    what: str,
+    title: str,
     chunk: int = 32,
     shared: tuple[Any, ...] = (),
     died: Callable[[Item], Result] | None = None,
@@ -46,17 +46,17 @@ def ordered_map(
         results: Iterator[Result] = map(functools.partial(work, *shared), items)
     else:
         results = _spread(work, items, workers, 1 if died else chunk, shared, died)
-    yield from progress(results, total=len(items), what=what) if len(items) > 1 else results
+    yield from progress(results, total=len(items), title=title) if len(items) > 1 else results
 
 
 def map_blocks(
-    look: Callable[[Any, range], Result], samples: Any, *, workers: int, what: str
+    look: Callable[[Any, range], Result], samples: Any, *, workers: int, title: str
 ) -> Iterator[Result]:
     """Yield, in order, what `look(samples, indexes)` finds out about each block of some samples."""
     count = len(samples)
     block = max(1, min(_BLOCK, count // (4 * workers)))
     blocks = [range(i, min(i + block, count)) for i in range(0, count, block)]
-    yield from ordered_map(look, blocks, workers=workers, what=what, chunk=1, shared=(samples,))
+    yield from ordered_map(look, blocks, workers=workers, title=title, chunk=1, shared=(samples,))
 
 
 def _spread(
@@ -86,8 +86,8 @@ def _spread(
             started = True
             waiting: deque[Future[list[Result]]] = deque()
             while done < end:
-                for one in chunks[done + len(waiting) : min(done + ahead, end)]:
-                    waiting.append(pool.submit(_with_shared, work, one))
+                for number in chunks[done + len(waiting) : min(done + ahead, end)]:
+                    waiting.append(pool.submit(_with_shared, work, number))
                 results = waiting[0].result()
                 waiting.popleft()
                 done, suspects = done + 1, max(0, suspects - 1)

@@ -24,14 +24,14 @@ class ProgressBar:
         self,
         total: int | None,
         *,
-        what: str,
+        title: str,
         unit: str = "it",
         start: int = 0,
         leave: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.done = total, start
-        self._what, self._unit, self._start = what, unit, start
+        self._what, self._unit, self._start = title, unit, start
         self._clock = clock
         self._began = self._said = clock()
         self._said_at, self._note = -1, ""
@@ -40,9 +40,15 @@ class ProgressBar:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=start, desc=what, unit=unit, leave=leave, dynamic_ncols=True,
-                mininterval=0.5, file=sys.stderr,
-            )  # fmt: skip
+                total=total,
+                initial=start,
+                desc=title,
+                unit=unit,
+                leave=leave,
+                dynamic_ncols=True,
+                mininterval=0.5,
+                file=sys.stderr,
+            )
 
     def update(self, steps: int = 1, **note: str) -> None:
         """Count steps, with names and values to show, such as `loss="0.71"`."""
@@ -72,11 +78,11 @@ class ProgressBar:
         self.close()
 
     @staticmethod
-    def write(text: str) -> None:
+    def write(line: str) -> None:
         """Write a line to standard error, above a bar if there is one."""
         if sys.stderr is not None:
             with above_bars(sys.stderr), contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"{text}\n")
+                sys.stderr.write(f"{line}\n")
 
     def _say_line(self) -> None:
         self._said, self._said_at = self._clock(), self.done
@@ -92,10 +98,10 @@ class ProgressBar:
 
 
 def progress(
-    items: Iterable[Item], *, total: int | None, what: str, unit: str = "it"
+    items: Iterable[Item], *, total: int | None, title: str, unit: str = "it"
 ) -> Iterator[Item]:
     """Yield items, and show progress meanwhile; see `ProgressBar`."""
-    with ProgressBar(total, what=what, unit=unit) as bar:
+    with ProgressBar(total, title=title, unit=unit) as bar:
         for item in items:
             yield item
             bar.update()

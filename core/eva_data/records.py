@@ -92,13 +92,14 @@ def plan_records(
         OSError: If there is no such file.
     """
     plan: dict[str, Any] = {"root": str(Path.cwd()), "captions": captions, "texts": texts}
-    if shards := [] if texts else [file for one in inputs for file in _shards(one)]:
+    shards = [] if texts else [file for path in inputs for file in _shards(path)]
+    if shards:
         if shards[0].endswith(".parquet"):
             plan["columns"] = _find_columns(shards[0], columns, captions)
         plan["places"] = (_cut_parquet if "columns" in plan else _cut_tar)(shards, size, limit)
         plan["shards"] = len(plan["places"])
     else:
-        names = chain.from_iterable(_names(one, texts) for one in inputs)
+        names = chain.from_iterable(_names(path, texts) for path in inputs)
         plan["names"] = NAMES.format(f"-{os.urandom(4).hex()}")
         plan["shards"] = _write_names(islice(names, limit), folder / plan["names"], size)
     if not plan["shards"]:
@@ -122,7 +123,7 @@ def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Reco
 def identify(inputs: Sequence[str]) -> str:
     """Compute a hash of names, sizes of shards and content of lists; folders are not searched."""
     digest = hashlib.sha256()
-    for name in chain.from_iterable(_shards(one) or [one] for one in inputs):
+    for name in chain.from_iterable(_shards(path) or [path] for path in inputs):
         path = Path(name)
         digest.update(os.fsencode(name))
         if path.suffix in (".tar", ".parquet") and path.is_file():
@@ -139,14 +140,14 @@ def _shards(location: str) -> list[str]:
         return []
     if "://" not in location:
         return [str(path) for path in expand_shards(location)]
-    found: list[str] = []
+    shards: list[str] = []
     for address in expand_braces(location):
         system, path = fsspec.url_to_fs(address)
         paths = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path]
-        found += map(system.unstrip_protocol, paths)
-    if not found:
+        shards += map(system.unstrip_protocol, paths)
+    if not shards:
         raise ValueError(f"there is no file {location}")
-    return found
+    return shards
 
 
 def _place(plan: dict[str, Any], name: str) -> str:
@@ -174,7 +175,7 @@ def _write_names(names: Iterator[str], file: Path, size: int | None) -> int:
     names, size, count = chain(ahead, names), size or _usual(len(ahead)), 0
     schema = pa.schema({"name": pa.binary()})
     with (
-        files.replacing(file) as part,
+        files.replace_file(file) as part,
         pq.ParquetWriter(part, schema, write_page_checksum=True) as writer,
     ):
         while chunk := [os.fsencode(name) for name in islice(names, size)]:
@@ -204,13 +205,17 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
     kinds = {".txt", ".json"} if plan["captions"] else set[str]()
     with _local(_place(plan, address)) as shard, files.open_regular(shard) as stream:
         members = list(find_members(shard, IMAGE_SUFFIXES | kinds))
-        texts = {one.key: one for one in members if one.suffix == ".json"}
-        texts |= {one.key: one for one in members if one.suffix == ".txt"}
-        for member in islice((one for one in members if one.suffix not in kinds), limit):
+        texts = {member.key: member for member in members if member.suffix == ".json"}
+        texts |= {member.key: member for member in members if member.suffix == ".txt"}
+        for member in islice((member for member in members if member.suffix not in kinds), limit):
             name, caption = f"{address}:{member.name}", None
-            if text := texts.get(member.key):
-                stream.seek(text.offset)
-                value, is_json = stream.read(min(text.size, LONGEST + 1)), text.suffix == ".json"
+            caption_member = texts.get(member.key)
+            if caption_member:
+                stream.seek(caption_member.offset)
+                value, is_json = (
+                    stream.read(min(caption_member.size, LONGEST + 1)),
+                    caption_member.suffix == ".json",
+                )
                 with contextlib.suppress(lists.UnreadableCaptionError):
                     caption = lists.parse_captions(value, name, is_json=is_json)[0]
             content = None
@@ -248,17 +253,21 @@ def _open_parquet(address: str) -> Iterator[Any]:
         raise ValueError(f"{address} is not a Parquet file, or is damaged: {error}") from error
 
 
-def _find_columns(address: str, given: Sequence[str | None], captions: bool) -> list[str]:
+def _find_columns(address: str, requested: Sequence[str | None], captions: bool) -> list[str]:
     """Find the column of the images and, if they are wanted, that of the captions."""
     with _open_parquet(address) as file:
-        names, found = file.schema_arrow.names, list[str]()
-    for role, name in zip(_COLUMNS, given, strict=True) if captions else [("image", given[0])]:
-        there = [one for one in ([name] if name else _COLUMNS[role]) if one in names]
-        if not there:
-            text = f"{address} has the columns {', '.join(names)}: name one with --{role}-column"
-            raise ValueError(text)
-        found.append(there[0])
-    return found
+        names, columns = file.schema_arrow.names, list[str]()
+    for role, name in (
+        zip(_COLUMNS, requested, strict=True) if captions else [("image", requested[0])]
+    ):
+        available = [
+            candidate for candidate in ([name] if name else _COLUMNS[role]) if candidate in names
+        ]
+        if not available:
+            message = f"{address} has the columns {', '.join(names)}: name one with --{role}-column"
+            raise ValueError(message)
+        columns.append(available[0])
+    return columns
 
 
 def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> list[Any]:
@@ -266,7 +275,8 @@ def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> 
     for file in shards:
         with _open_parquet(file) as opened:
             counts[file] = min(left, opened.metadata.num_rows)
-        if not (left := left - counts[file]):
+        left = left - counts[file]
+        if not left:
             break
     size = size or _usual(sum(counts.values()))
     return [
@@ -279,22 +289,22 @@ def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> 
 def _records_of_parquet(
     plan: dict[str, Any], address: str, start: int, stop: int
 ) -> Iterator[Record]:
-    place, columns, row = _place(plan, address), plan["columns"], 0
-    with _open_parquet(place) as file:
+    location, columns, row = _place(plan, address), plan["columns"], 0
+    with _open_parquet(location) as file:
         for group in range(file.num_row_groups):
             end = row + file.metadata.row_group(group).num_rows
-            chosen = [group] if start < end and row < stop else []
-            for batch in file.iter_batches(_AT_ONCE, row_groups=chosen, columns=columns):
+            groups = [group] if start < end and row < stop else []
+            for batch in file.iter_batches(_AT_ONCE, row_groups=groups, columns=columns):
                 if row >= stop:
                     return
-                kept = range(max(start, row), min(stop, row + batch.num_rows))
-                inside = batch.slice(min(max(0, start - row), batch.num_rows), len(kept))
+                selected_rows = range(max(start, row), min(stop, row + batch.num_rows))
+                inside = batch.slice(min(max(0, start - row), batch.num_rows), len(selected_rows))
                 row += batch.num_rows
                 values = zip(*(inside[name].to_pylist() for name in columns), strict=True)
-                for index, (value, *caption) in zip(kept, values, strict=True):
+                for index, (value, *caption) in zip(selected_rows, values, strict=True):
                     if isinstance(value, dict):  # as Hugging Face's datasets have it
                         value = value.get("bytes") or value.get("path")
                     if isinstance(value, str):
-                        value = os.path.join(os.path.dirname(place), value)  # noqa: PTH118, PTH120
+                        value = os.path.join(os.path.dirname(location), value)  # noqa: PTH118, PTH120
                     yield Record(f"{address}:{index}", value, *caption)
             row = end

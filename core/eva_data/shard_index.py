@@ -41,15 +41,16 @@ def load_or_build(
     states = [[path, status.st_size, status.st_mtime_ns] for path, status in seen]
     files = [folder / "shards" / _name(kind, key, state[0]) for state in states]
     file = folder / _name(*map(str, files))
-    if (table := _open(file, states, kind)) is None:
+    table = _open(file, states, kind)
+    if table is None:
         logger.info("indexes %d shards once, in %s", len(shards), folder)
         make_folder(folder / "shards")
         size = sum(status.st_size for _, status in seen)
         workers = min(len(os.sched_getaffinity(0)), 1 + size // _BYTES_OF_A_WORKER)
-        jobs, what = [*zip(shards, states, files, strict=True)], "indexing shards"
+        jobs, title = [*zip(shards, states, files, strict=True)], "indexing shards"
         random.Random().shuffle(jobs)  # machines that begin together share the work
         shared = (index, left_out.kinds, kind)
-        built = ordered_map(_build, jobs, workers=workers, what=what, chunk=1, shared=shared)
+        built = ordered_map(_build, jobs, workers=workers, title=title, chunk=1, shared=shared)
         about = {entry[0][0]: entry for entry in built}
         merge_tables(file, files, [about[state[0]] for state in states], kind=kind)
         table = Table.open(file, kind=kind)
@@ -65,10 +66,14 @@ def _build(
 ) -> Any:
     """Index a shard, unless that is done; return its state, and what is left out."""
     shard, state, file = job
-    if (table := _open(file, [state], kind)) is None:
+    table = _open(file, [state], kind)
+    if table is None:
         arrays = index([shard], left_out := Findings(kinds))
-        found = [[one["kind"], one["count"], one["ids"][:SHOWN]] for one in left_out.as_json()]
-        table = Table(arrays, [[state, found]], kind=kind)
+        summary = [
+            [finding["kind"], finding["count"], finding["ids"][:SHOWN]]
+            for finding in left_out.as_json()
+        ]
+        table = Table(arrays, [[state, summary]], kind=kind)
         table.save(file)
     return table.about[0]
 

@@ -36,10 +36,13 @@ def find_columns(file: Path, roles: Mapping[str, Sequence[str]]) -> Columns:
         except csv.Error:  # a cell above its limit
             continue
         lower = [name.lower() for name in names]
-        found = {role: [name for name in known if name in lower] for role, known in roles.items()}
-        places = {role: lower.index(known[0]) for role, known in found.items() if known}
-        one = Columns(file, separator, names, places)
-        best = max(best, one, key=lambda columns: (len(columns.places), len(columns.names)))
+        matches = {
+            role: [name for name in candidates if name in lower]
+            for role, candidates in roles.items()
+        }
+        places = {role: lower.index(matching[0]) for role, matching in matches.items() if matching}
+        table = Columns(file, separator, names, places)
+        best = max(best, table, key=lambda columns: (len(columns.places), len(columns.names)))
     return best
 
 

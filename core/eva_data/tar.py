@@ -61,9 +61,9 @@ class TarIndex(StoredFiles):
         super().__init__(table)
         self.shards = shards
         actual = [[shard.name, shard.stat().st_size] for shard in shards]
-        known = table.about if isinstance(table.about, list) else []
-        if known != actual:
-            differ = (a or b for a, b in itertools.zip_longest(actual, known) if a != b)
+        shard_facts = table.about if isinstance(table.about, list) else []
+        if shard_facts != actual:
+            differ = (a or b for a, b in itertools.zip_longest(actual, shard_facts) if a != b)
             raise damaged("the index", f"{next(differ)} is new, gone or of another size")
         table.require_equal_lengths(*PLACES, length=len(self.names))
 
@@ -95,8 +95,8 @@ class TarIndex(StoredFiles):
         try:
             require_regular_file(shard)
             with shard.open("rb") as stream:
-                there = os.fstat(stream.fileno()).st_size - offset
-                if begin < 0 or not 0 <= size <= there:
+                available = os.fstat(stream.fileno()).st_size - offset
+                if begin < 0 or not 0 <= size <= available:
                     raise OSError("the shard ends before, or the index is damaged")
                 stream.seek(begin)
                 self._check_header(index, stream.read(tarfile.BLOCKSIZE))
@@ -116,8 +116,10 @@ class TarIndex(StoredFiles):
 
 def index_members(shards: Sequence[Path], suffixes: Collection[str]) -> Table:
     """Look through tar files for members of some suffixes; see `find_members`."""
-    found = ((i, one) for i, shard in enumerate(shards) for one in find_members(shard, suffixes))
-    return table_of_members(shards, found)
+    members = (
+        (i, member) for i, shard in enumerate(shards) for member in find_members(shard, suffixes)
+    )
+    return table_of_members(shards, members)
 
 
 def table_of_members(
@@ -137,7 +139,7 @@ def table_of_members(
             yield member.name
 
     collected = Names.collect(names())
-    places = [np.asarray(one) for one in (numbers, offsets, sizes)]
+    places = [np.asarray(values) for values in (numbers, offsets, sizes)]
     arrays = {**dict(zip(PLACES, places, strict=True)), **collected.arrays()}
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards], kind=kind)
 
@@ -148,7 +150,7 @@ class _BoundedHeader(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: Any) -> "_BoundedHeader":
         """Read the next header, looking at its kind and size first."""
-        place = archive.fileobj.tell()
+        header_start = archive.fileobj.tell()
         with contextlib.suppress(tarfile.HeaderError):  # which is raised again below
             block = archive.fileobj.read(tarfile.BLOCKSIZE)
             header = tarfile.TarInfo.frombuf(block, archive.encoding, archive.errors)
@@ -159,7 +161,7 @@ class _BoundedHeader(tarfile.TarInfo):
                 raise tarfile.ReadError(
                     f"a description of {header.size:,} bytes, number {archive.in_a_row} of a member"
                 )
-        archive.fileobj.seek(place)
+        archive.fileobj.seek(header_start)
         return super().fromtarfile(archive)
 
 
@@ -178,8 +180,8 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
         with tarfile.open(shard, "r:", errors="surrogateescape", tarinfo=_BoundedHeader) as tar:
             for entry in tar:
                 member = Member(entry.name, entry.offset_data, entry.size)
-                wanted = suffixes is None or member.suffix in suffixes
-                if wanted and entry.isfile() and not entry.issparse():
+                is_selected = suffixes is None or member.suffix in suffixes
+                if is_selected and entry.isfile() and not entry.issparse():
                     if not 0 <= entry.size <= length - entry.offset_data:
                         raise tarfile.ReadError(f"a member of {entry.size} bytes")
                     keys.add(member.key)
@@ -199,9 +201,10 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"
         ) from error
-    if lost := [one.name for one in dotted if one.key not in keys]:
-        text = "%s: %d files with several dots in their names are left out, such as %s"
-        logger.warning(text, shard, len(lost), lost[0])
+    lost = [member.name for member in dotted if member.key not in keys]
+    if lost:
+        message = "%s: %d files with several dots in their names are left out, such as %s"
+        logger.warning(message, shard, len(lost), lost[0])
 
 
 def is_shard_pattern(path: Path) -> bool:
@@ -217,13 +220,13 @@ def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Pat
     """
     paths, absent = list[Path](), list[str]()
     for path in expand_braces(pattern):
-        found = [Path(path)]
+        candidates = [Path(path)]
         if any(character in path for character in "*?["):
             root = Path(Path(path).anchor or ".")
-            found = sorted(root.glob(str(Path(path).relative_to(root))))
-        there = [file for file in found if os.path.isfile(file)]  # noqa: PTH113 (any name)
-        paths += there
-        if not there:
+            candidates = sorted(root.glob(str(Path(path).relative_to(root))))
+        files = [file for file in candidates if os.path.isfile(file)]  # noqa: PTH113 (any name)
+        paths += files
+        if not files:
             absent.append(path)
             if missing is None:
                 break  # a pattern may stand for millions
@@ -239,10 +242,10 @@ def expand_braces(pattern: str) -> Iterator[str]:
     pieces = re.split(r"\{([^{}]*)\}", pattern)  # text, braces, text, braces, ..., text
     choices: list[Sequence[str | int]] = [[pieces[0]]]
     widths = [0]
-    for number, text in enumerate(pieces[1:], 1):
-        numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", text) if number % 2 else None
+    for number, piece in enumerate(pieces[1:], 1):
+        numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", piece) if number % 2 else None
         if numbers is None:
-            choices.append(text.split(",") if number % 2 else [text])
+            choices.append(piece.split(",") if number % 2 else [piece])
         else:
             choices.append(range(int(numbers[1]), int(numbers[2]) + 1))
         widths.append(len(numbers[1]) if numbers else 0)
@@ -252,6 +255,6 @@ def expand_braces(pattern: str) -> Iterator[str]:
             f"{pattern!r} stands for {count:,} shards, not for 1 to {MOST_SHARDS:,}: count up, or "
             "name those that are there, with *"
         )
-    for chosen in itertools.product(*choices):
-        parts = zip(chosen, widths, strict=True)
+    for choice in itertools.product(*choices):
+        parts = zip(choice, widths, strict=True)
         yield "".join(str(part).zfill(width) for part, width in parts)

@@ -62,9 +62,13 @@ def _without_ends(image: Image.Image, *, side: int) -> Image.Image:
     """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
-    kept = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
-    if side * side * long <= _MOST_PIXELS * short or kept >= long:
+    kept_length = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
+    if side * side * long <= _MOST_PIXELS * short or kept_length >= long:
         return image
-    begin = (long - kept) // 2
-    strip = (begin, 0, begin + kept, height) if width == long else (0, begin, width, begin + kept)
+    begin = (long - kept_length) // 2
+    strip = (
+        (begin, 0, begin + kept_length, height)
+        if width == long
+        else (0, begin, width, begin + kept_length)
+    )
     return image.crop(strip)

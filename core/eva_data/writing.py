@@ -20,8 +20,8 @@ from eva_data.files import (
     link_or_copy,
     make_folder,
     printable,
-    replacing,
-    replacing_folder,
+    replace_file,
+    replace_folder,
     write_text,
 )
 
@@ -55,7 +55,7 @@ def entries_of(form: str) -> set[str]:
         return {"images", "maps", "classes.toml"}
     about = FORMATS[form]
     places = about.images, *about.files, about.labels, about.coco
-    return {place.partition("/")[0] for place in places if place}
+    return {path.partition("/")[0] for path in places if path}
 
 
 def outline(mask: NDArray[Any], *, tolerance: float = 0.0) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ def outline(mask: NDArray[Any], *, tolerance: float = 0.0) -> NDArray[np.float64
     return line[:, ::-1] - 0.5
 
 
-def filled_in(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """Fill in a template of the folder `templates`, which says what it takes."""
     loader = jinja2.PackageLoader("eva_data")
     environment = jinja2.Environment(loader=loader, autoescape=True, keep_trailing_newline=True)
@@ -83,10 +83,10 @@ def filled_in(template: str, **values: Any) -> str:
     return environment.get_template(f"{template}.j2").render(values)
 
 
-def is_seen(one: Mapping[str, Any]) -> bool:
+def is_seen(item: Mapping[str, Any]) -> bool:
     """Return whether an object has a pixel at least, which formats need."""
-    mask = one.get("segmentation")
-    return bool(min(one["bbox"][2:]) >= 1 and (not mask or mask_api.area(mask)))
+    mask = item.get("segmentation")
+    return bool(min(item["bbox"][2:]) >= 1 and (not mask or mask_api.area(mask)))
 
 
 def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
@@ -94,10 +94,10 @@ def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
     from skimage.measure import label, regionprops
 
     parts, objects = label(classes, background=-1, connectivity=1), list[dict[str, Any]]()
-    for one in regionprops(parts):
-        number = int(classes[tuple(one.coords[0])])
-        if number < count and one.area >= _LEAST_AREA:
-            code = encode_mask(parts == one.label)
+    for region in regionprops(parts):
+        number = int(classes[tuple(region.coords[0])])
+        if number < count and region.area >= _LEAST_AREA:
+            code = encode_mask(parts == region.label)
             about = {"category_id": number, "bbox": mask_api.toBbox(code).tolist()}
             objects.append(about | {"segmentation": code})
     return objects
@@ -122,18 +122,20 @@ def writing_dataset(
     if form is None:
         yield lambda image: None
         return
-    about, names, kept = FORMATS[form], [*categories.values()], list[dict[str, Any]]()
-    with replacing_folder(output / form) as folder, contextlib.ExitStack() as stack:
-        for one in (about.images, about.labels):
-            make_folder(folder / one)
+    about, names, records = FORMATS[form], [*categories.values()], list[dict[str, Any]]()
+    with replace_folder(output / form) as folder, contextlib.ExitStack() as stack:
+        for subfolder in (about.images, about.labels):
+            make_folder(folder / subfolder)
         if about.coco:
             to_coco = stack.enter_context(writing_predictions(folder / about.coco, categories))
 
         def add(image: Mapping[str, Any]) -> None:
-            parts = (one for one in re.split("[/:]", image["name"]) if one not in ("", ".", ".."))
+            parts = (
+                part for part in re.split("[/:]", image["name"]) if part not in ("", ".", "..")
+            )
             name = printable("__".join(parts)).lstrip(".")  # no hidden file
-            image, place = {**image, "name": name}, folder / about.images / name
-            if place.exists():
+            image, path = {**image, "name": name}, folder / about.images / name
+            if path.exists():
                 raise ValueError(f"two images would be {name}: give them other names")
             if about.coco:
                 to_coco({**image, "objects": filter(is_seen, image["objects"])})
@@ -141,19 +143,24 @@ def writing_dataset(
                 target = (folder / about.labels / name).with_suffix(about.label_file[-4:])
                 if target.exists():
                     raise ValueError(f"{name} and another image would both have {target.name}")
-                text = filled_in(about.label_file, **described(image, names, tolerance=0.0))
-                target.write_text(text, encoding="utf-8")
+                content = render_template(
+                    about.label_file, **describe_image(image, names, tolerance=0.0)
+                )
+                target.write_text(content, encoding="utf-8")
             else:
-                kept.append(described(image, names))
-            if isinstance(source := image.get("source"), bytes):
-                place.write_bytes(source)
+                records.append(describe_image(image, names))
+            source = image.get("source")
+            if isinstance(source, bytes):
+                path.write_bytes(source)
             elif source:
-                link_or_copy(Path(source), place)
+                link_or_copy(Path(source), path)
 
         yield add
-        masks = any(one["line"] for image in kept for one in image["objects"])
+        masks = any(item["line"] for image in records for item in image["objects"])
         for file in about.files:
-            write_text(folder / file, filled_in(file, names=names, images=kept, masks=masks))
+            write_text(
+                folder / file, render_template(file, names=names, images=records, masks=masks)
+            )
 
 
 @contextlib.contextmanager
@@ -178,17 +185,23 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
         about = {"id": image_id, "file_name": image["name"], **entry}
         about |= {"width": width, "height": height}
         images.write((", " if image_id > 1 else "") + json.dumps(about))
-        for found in image["objects"]:
-            mask, box = found.get("segmentation"), found["bbox"]
+        for detection in image["objects"]:
+            mask, box = detection.get("segmentation"), detection["bbox"]
             area = float(mask_api.area(mask)) if mask else box[2] * box[3]
             number = next(count)
-            one = {"id": number, "image_id": image_id, **found, "area": area, "iscrowd": 0}
-            one["category_id"] = ids[found["category_id"]]
+            annotation = {
+                "id": number,
+                "image_id": image_id,
+                **detection,
+                "area": area,
+                "iscrowd": 0,
+            }
+            annotation["category_id"] = ids[detection["category_id"]]
             stream.write(",\n" if number > 1 else "\n")
-            json.dump(one, stream)
+            json.dump(annotation, stream)
 
     with (
-        replacing(file) as part,
+        replace_file(file) as part,
         part.open("w", encoding="utf-8") as stream,
         tempfile.TemporaryFile("w+", encoding="utf-8") as images,  # of any number
     ):
@@ -201,16 +214,16 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
         stream.write('],\n"categories": ' + json.dumps(entries) + "}\n")
 
 
-def described(
+def describe_image(
     image: Mapping[str, Any], names: Sequence[str], *, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
     """Describe an image for the templates: each object with its name, box, outline and score."""
     objects = list[dict[str, Any]]()
-    for one in filter(is_seen, image["objects"]):
-        (x, y, width, height), number = one["bbox"], one["category_id"]
-        code = one.get("segmentation")
+    for item in filter(is_seen, image["objects"]):
+        (x, y, width, height), number = item["bbox"], item["category_id"]
+        code = item.get("segmentation")
         line = outline(mask_api.decode(code), tolerance=tolerance).tolist() if code else []
         box = [round(value, 2) for value in (x, y, x + width, y + height)]
-        about = {"number": number, "name": names[number], "score": one.get("score")}
+        about = {"number": number, "name": names[number], "score": item.get("score")}
         objects.append(about | {"box": box, "line": line})
     return {"name": image["name"], "size": image["size"], "objects": objects}

@@ -12,7 +12,7 @@ from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
-from eva_engine.evaluation.classification_report import Validation, meanings
+from eva_engine.evaluation.classification_report import Validation, describe_scores
 from eva_engine.evaluation.counting import LabelledSamples, ShownSamples
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
@@ -22,7 +22,7 @@ from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
 from eva_runs.data_order import seed_everything
-from eva_runs.memory import Step
+from eva_runs.memory import MeasuredStep
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -30,7 +30,7 @@ def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[Parame
     return layer_decay_groups(model, config.optimizer, depth=config.model.depth)
 
 
-def classifier_step(config: ClassifierConfig, model: nn.Module, inputs: Tensor) -> Step:
+def classifier_step(config: ClassifierConfig, model: nn.Module, inputs: Tensor) -> MeasuredStep:
     """Build a step for `eva plan`, on inputs of `planning.CLASSES`."""
     targets = MixedTargets(config.augment, num_classes=planning.CLASSES)
     batch = inputs, torch.zeros(len(inputs), dtype=torch.int64)
@@ -46,14 +46,14 @@ def train_classifier(
     build: Callable[[Any], nn.Module],
     samples: LabelledSamples,
     others: ShownSamples | None,
-    what: str,
+    title: str,
     flops: float,
     groups: Callable[[Any, Any], Sequence[ParameterGroup]] = classifier_groups,
 ) -> None:
     """Train a classifier with the settings of its recipe, on samples, validated on others.
 
     `build` makes the model of `config.model` with its first weights, `groups` groups the parameters
-    by recipe and model; `what` names it in words, `flops` are the model FLOPs of one sample, see
+    by recipe and model; `title` names it in words, `flops` are the model FLOPs of one sample, see
     `training_flops`.
     """
     data, validation = config.data, None
@@ -78,13 +78,26 @@ def train_classifier(
     classes = list(samples.classes)
     targets = MixedTargets(config.augment, num_classes=len(classes))
     presentation = Presentation(
-        task=project.task, what=what, weights=base, data=described, first_batch=first_samples,
-        meanings=meanings(project.unit), sections=sections,
+        task=project.task,
+        what=title,
+        weights=base,
+        data=described,
+        first_batch=first_samples,
+        meanings=describe_scores(project.unit),
+        sections=sections,
         next_steps=partial(project.steps_after_training, data.val, data.train),
-    )  # fmt: skip
+    )
     TrainingRun(
-        model=model, groups=groups(config, model), samples=samples, config=config,
-        step_fn=ClassificationStep(targets), adapters=adapters, notes={"class_names": classes},
-        device=device, evaluate=validation, results=validation.results if validation else (),
-        flops_per_sample=None if adapters else flops, presentation=presentation,
-    ).start()  # fmt: skip
+        model=model,
+        groups=groups(config, model),
+        samples=samples,
+        config=config,
+        step_fn=ClassificationStep(targets),
+        adapters=adapters,
+        notes={"class_names": classes},
+        device=device,
+        evaluate=validation,
+        results=validation.results if validation else (),
+        flops_per_sample=None if adapters else flops,
+        presentation=presentation,
+    ).start()

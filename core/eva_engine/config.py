@@ -7,12 +7,12 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from eva_backbone.lora import LoraSettings
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
-from eva_data.files import home_expanded
+from eva_data.files import expand_home
 from eva_data.holdout import check_setting
-from eva_runs.output_folder import RunSentences
-from eva_runs.recipes import is_unfinished
+from eva_runs.output_folder import RunMessages
+from eva_runs.recipes import skips_final_checks
 
-SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
+MESSAGES = RunMessages(unit="step", resume="--run.resume", output="--run.output")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
 METRICS = "metrics.jsonl"  # log of a run
@@ -50,7 +50,7 @@ class OptimizerConfig:
     clip_grad: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of_its_choices(self)
+        check_literals(self)
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
         check_probabilities(self, "layer_decay", "momentum")
         require(
@@ -129,8 +129,8 @@ class RunConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", home_expanded(self.output))
-        one_of_its_choices(self)
+        object.__setattr__(self, "output", expand_home(self.output))
+        check_literals(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
         at_least(self, max_skipped=0, max_bad_samples=0, loader_timeout=1)
@@ -169,7 +169,7 @@ class VitConfig:
 
     def __post_init__(self) -> None:
         variant_arguments(self.variant)  # which refuses an unknown one
-        one_of_its_choices(self)
+        check_literals(self)
 
     @property
     def depth(self) -> int:
@@ -214,7 +214,7 @@ class SplitConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of_its_choices(self)
+        check_literals(self)
         check_setting(self.val_share, self.val)
 
 
@@ -241,7 +241,7 @@ class MixingConfig:
     def __post_init__(self) -> None:
         at_least(self, mixup=0, cutmix=0)
         check_probabilities(self, "mixup_switch", "label_smoothing")
-        one_of_its_choices(self)
+        check_literals(self)
         require(
             self.mixup_switch == 0.5 or bool(self.mixup and self.cutmix),
             f"mixup_switch={self.mixup_switch} has no effect with mixup={self.mixup} and "
@@ -312,11 +312,11 @@ def at_least(config: Any, **limits: float) -> None:
         require(fits, f"{name} must be at least {limit}, got {value}")
 
 
-def rising(config: Any, name: str) -> None:
+def require_increasing(config: Any, name: str) -> None:
     """Refuse a setting that is not two rising numbers in (0, 1]."""
     low, high = getattr(config, name)
-    text = f"{name} must be two rising numbers in (0, 1], got {low}, {high}"
-    require(0 < low <= high <= 1, text)
+    message = f"{name} must be two rising numbers in (0, 1], got {low}, {high}"
+    require(0 < low <= high <= 1, message)
 
 
 def check_probabilities(config: Any, *names: str) -> None:
@@ -330,12 +330,12 @@ def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
     """Refuse `run.best_metric` if none of these settings of the data names what to evaluate on."""
     names = " or ".join(f"data.{name}" for name in settings)
     require(
-        not best_metric or is_unfinished() or any(getattr(data, name) for name in settings),
+        not best_metric or skips_final_checks() or any(getattr(data, name) for name in settings),
         f"run.best_metric needs {names}; set it to nothing (--run.best-metric '')",
     )
 
 
-def one_of_its_choices(config: Any) -> None:
+def check_literals(config: Any) -> None:
     """Refuse values of `Literal` fields outside the literals; recipes can hold anything."""
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal:
@@ -347,7 +347,7 @@ def one_of_its_choices(config: Any) -> None:
 def as_plain(config: Any) -> Any:
     """Turn a dataclass, or a value of one, into what JSON can hold."""
     if is_dataclass(config) and not isinstance(config, type):
-        return {one.name: as_plain(getattr(config, one.name)) for one in fields(config)}
+        return {field.name: as_plain(getattr(config, field.name)) for field in fields(config)}
     if isinstance(config, dict):
         return {str(key): as_plain(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
@@ -355,8 +355,8 @@ def as_plain(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def what_is_saved(checkpoint: Path | None) -> str:
+def describe_saved(checkpoint: Path | None) -> str:
     """Say what of a run is saved, given its newest complete checkpoint, and how to go on."""
     if checkpoint is None:
-        return SAYS.saved("")
-    return SAYS.saved(checkpoint.name, done=int(checkpoint.name.rpartition("_")[2]))
+        return MESSAGES.saved("")
+    return MESSAGES.saved(checkpoint.name, done=int(checkpoint.name.rpartition("_")[2]))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from eva_engine.config import require
 from eva_runs.processes import gather as gather
-from eva_runs.processes import join
+from eva_runs.processes import join_group
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
 
@@ -21,7 +21,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @contextlib.contextmanager
-def joined(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device]:
+def process_group(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device]:
     """Join the process group of the launcher while the block runs, and yield this process's device.
 
     Without a launcher the process is a group of its own, which DeepSpeed needs, unless it need not
@@ -32,9 +32,9 @@ def joined(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device
         yield choose_device(device)
         return
     before = {name: os.environ.get(name) for name in _VARIABLES}
-    place = start(device)
+    process_device = start(device)
     try:
-        yield place
+        yield process_device
     except SystemExit:  # on all processes alike
         stop(before)
         raise
@@ -47,8 +47,8 @@ def start(device: str = "auto") -> torch.device:
     Returns:
         The device of this process.
     """
-    place = choose_device(device)
-    if place.type == "cpu":
+    process_device = choose_device(device)
+    if process_device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
         with socket.socket() as listener:
@@ -58,12 +58,12 @@ def start(device: str = "auto") -> torch.device:
         os.environ.update(zip(_VARIABLES, alone, strict=True))
     missing = [name for name in _VARIABLES if name not in os.environ]
     require(not missing, f"RANK is set but not {', '.join(missing)} (docs/scaling.md)")
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    if process_device.type == "cuda":
+        torch.cuda.set_device(process_device)
     if not dist.is_initialized():
-        backend = "nccl" if place.type == "cuda" else "gloo"
-        join(backend, timeout=_TIMEOUT)
-    return place
+        backend = "nccl" if process_device.type == "cuda" else "gloo"
+        join_group(backend, timeout=_TIMEOUT)
+    return process_device
 
 
 def stop(environment: dict[str, str | None] | None = None) -> None:
@@ -92,12 +92,14 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", 0))
     if local >= count:
-        raise ValueError(f"device {device}: process {local} of this machine has no GPU, of which "
-                         f"there are {count}; use fewer processes, or cpu")  # fmt: skip
+        raise ValueError(
+            f"device {device}: process {local} of this machine has no GPU, of which "
+            f"there are {count}; use fewer processes, or cpu"
+        )
     return torch.device("cuda", local)
 
 
-def own_share(count: int) -> range:
+def rank_indices(count: int) -> range:
     """Return this process's share of `count` indexes: every `world_size`-th one."""
     return range(rank(), count, world_size())
 

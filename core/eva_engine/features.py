@@ -22,7 +22,7 @@ from eva_runs.precision import choose_dtype, to_precision
 
 
 def pixel_statistics(
-    source: str | os.PathLike[str], trunk: Trunk, **given: Sequence[float] | None
+    source: str | os.PathLike[str], trunk: Trunk, **overrides: Sequence[float] | None
 ) -> dict[str, tuple[float, ...]]:
     """Complete `mean` and `std` of the pixels by those that weights were trained with.
 
@@ -30,7 +30,7 @@ def pixel_statistics(
     """
     imagenet = trunk.clips or trunk.dense
     usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
-    noted = notes_of_training(source, **{"mean": None, "std": None, **given})
+    noted = notes_of_training(source, **{"mean": None, "std": None, **overrides})
     return {k: tuple(noted[k] or v) for k, v in zip(("mean", "std"), usual, strict=True)}
 
 
@@ -88,13 +88,17 @@ class Extractor(PooledVit):
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
-        place = choose_device(device)
+        resolved_device = choose_device(device)
         pooled, trunk = load_pooled(
-            source, clips=cls.clips, image_size=image_size, pooling=pooling,
-            dtype=choose_dtype(precision, place), **vit_arguments,
-        )  # fmt: skip
+            source,
+            clips=cls.clips,
+            image_size=image_size,
+            pooling=pooling,
+            dtype=choose_dtype(precision, resolved_device),
+            **vit_arguments,
+        )
         extractor = cls(pooled, **pixel_statistics(source, trunk, mean=mean, std=std))
-        return to_precision(extractor, precision, place)
+        return to_precision(extractor, precision, resolved_device)
 
     @abstractmethod
     def read(self, sample: Any) -> Tensor:
@@ -128,8 +132,10 @@ class Extractor(PooledVit):
 
     def _encode(self, samples: Any) -> tuple[Tensor, tuple[int, ...]]:
         if not isinstance(samples, Tensor):
-            one = isinstance(samples, str | os.PathLike | Image.Image)
-            samples = torch.stack([self.read(each) for each in ([samples] if one else samples)])
+            is_single = isinstance(samples, str | os.PathLike | Image.Image)
+            samples = torch.stack(
+                [self.read(each) for each in ([samples] if is_single else samples)]
+            )
         if not samples.is_floating_point():
             raise ValueError(
                 f"samples must be normalised floating-point numbers, got {samples.dtype}; "

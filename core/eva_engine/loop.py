@@ -21,8 +21,8 @@ from eva_engine.checkpoints.files import (
     read_config,
     read_run,
 )
-from eva_engine.config import SAYS, Recipe, RunConfig, as_plain, require, what_is_saved
-from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
+from eva_engine.config import MESSAGES, Recipe, RunConfig, as_plain, describe_saved, require
+from eva_engine.data.loading import EvaluationInterruptedError, interrupt_evaluation, running_loader
 from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog, Size
 from eva_engine.steps.engine import (
@@ -35,9 +35,9 @@ from eva_engine.steps.micro_batches import (
     MicroBatches,
     NonfiniteSteps,
     StepFn,
+    explain_smallest_loss_scale,
     forward_and_backward,
-    share,
-    smallest_loss_scale_explained,
+    reduce_step,
 )
 from eva_engine.steps.parameter_groups import (
     ParameterGroup,
@@ -51,10 +51,10 @@ from eva_runs.data_order import (
     BadSamples,
     Batch,
     OrderedBatches,
-    Samples,
+    SampleDataset,
     build_loader,
     check_same_data,
-    micro_batch_of,
+    choose_micro_batch_size,
     seed_everything,
 )
 from eva_runs.errors import TooManyUnreadableError
@@ -80,7 +80,7 @@ class TrainingRun:
     """
 
     model: nn.Module  # on the CPU, with its initial weights
-    samples: Samples
+    samples: SampleDataset
     step_fn: StepFn
     config: Recipe  # weight decay and layer decay of its optimizer are those of `groups`
     groups: Sequence[ParameterGroup]
@@ -123,10 +123,14 @@ class TrainingRun:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
-                self.samples, self._batches, workers=run.workers, timeout=run.loader_timeout,
-                collate=self.collate, pin_memory=self.device.type == "cuda",
-            )  # fmt: skip
-            self._stream: Iterator[Batch] = stack.enter_context(running(loader))
+                self.samples,
+                self._batches,
+                workers=run.workers,
+                timeout=run.loader_timeout,
+                collate=self.collate,
+                pin_memory=self.device.type == "cuda",
+            )
+            self._stream: Iterator[Batch] = stack.enter_context(running_loader(loader))
             presenter = self._open_log() if distributed.rank() == 0 else None
             if self._log:
                 stack.callback(self._log.close)
@@ -149,7 +153,7 @@ class TrainingRun:
         saved = read_run(checkpoint) if checkpoint else {}
         if checkpoint:
             self._require_same_classes(checkpoint / WEIGHTS)
-        run = _continued(self.config, saved) if saved else _fitted(run, size, processes)
+        run = _resume_config(self.config, saved) if saved else _fit_config(run, size, processes)
         self._run, step_batch = run, run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or size // step_batch
         self._start = saved.get("step", 0)
@@ -158,25 +162,34 @@ class TrainingRun:
             run, self.samples, in_a_row=saved.get("skipped_in_a_row", 0)
         )
         self._batches = OrderedBatches(
-            size, batch_size=run.batch_size, accumulate=run.accumulate,
-            rank=distributed.rank(), world_size=processes, seed=run.seed, start_step=self._start,
-        )  # fmt: skip
+            size,
+            batch_size=run.batch_size,
+            accumulate=run.accumulate,
+            rank=distributed.rank(),
+            world_size=processes,
+            seed=run.seed,
+            start_step=self._start,
+        )
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
-        if left := size % step_batch:
-            text = f"{left:,} of {size:,} samples are left out of each epoch, others each time: "
+        left = size % step_batch
+        if left:
+            message = f"{left:,} of {size:,} samples are left out of each epoch, others each time: "
             shown = SHOWN if left >= _NOTABLE * size else None
-            logger.info("%s", f"{text}they fill no step of {step_batch:,}", extra=shown)
+            logger.info("%s", f"{message}they fill no step of {step_batch:,}", extra=shown)
         self._lr(0)
         warn_of_slow_average(run.ema_decay, self._total)
         warn_of_slow_bf16(run.precision, self.device)
         self._record = {
-            "seed": run.seed, "processes": processes, "precision": run.precision,
+            "seed": run.seed,
+            "processes": processes,
+            "precision": run.precision,
             "began_with": saved.get("began_with", saved.get("processes", processes)),
-            "zero_stage": run.zero_stage, "step_batch": step_batch,
+            "zero_stage": run.zero_stage,
+            "step_batch": step_batch,
             "samples_of_data": len(self.samples),
             "lora": self.adapters and self.adapters.identity,
-        }  # fmt: skip
+        }
         if saved:
             run_checkpoint.mention_changes(saved, self._record, self.config)
         self._build(checkpoint)
@@ -204,9 +217,13 @@ class TrainingRun:
     def _build(self, checkpoint: Path | None) -> None:
         run, model = self._run, self.model.to(self.device)
         self._engine = TrainingEngine(
-            model, groups=self.groups, optimizer=self._optimizer, run=run,
-            limits=self.limits, adapters=self.adapters,
-        )  # fmt: skip
+            model,
+            groups=self.groups,
+            optimizer=self._optimizer,
+            run=run,
+            limits=self.limits,
+            adapters=self.adapters,
+        )
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
@@ -229,7 +246,7 @@ class TrainingRun:
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
-            show(SAYS.finished(self._run.output, self._total))
+            show(MESSAGES.finished(self._run.output, self._total))
         if self._evaluation_is_due() and self._evaluate(self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
@@ -252,7 +269,7 @@ class TrainingRun:
         if not self._saved:
             self._save(done)
         self._finish_save(wait=True)
-        show(SAYS.stopped(self._signal.received, what_is_saved(self._newest)))
+        show(MESSAGES.stopped(self._signal.received, describe_saved(self._newest)))
         sys.exit(EXIT_RUN_AGAIN)
 
     def _evaluates_after(self, done: int) -> bool:
@@ -270,19 +287,25 @@ class TrainingRun:
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         micro_batches = MicroBatches(
-            self._stream, count=self._run.accumulate, device=self.device,
-            seeds=(self._run.seed, step), began_with=self._record["began_with"],
-        )  # fmt: skip
+            self._stream,
+            count=self._run.accumulate,
+            device=self.device,
+            seeds=(self._run.seed, step),
+            began_with=self._record["began_with"],
+        )
         if self._log and not step:
             batch = next(iter(micro_batches))
             with self._paused():
                 keep_first_batch(self._run.output, lambda: self.presentation.first_batch(batch))
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         try:
-            values, stop, finite, own_is_finite = share(
-                sums, micro_batches.taken, stop=self._signal.requested,
-                bad_samples=self._bad_samples, device=self.device,
-            )  # fmt: skip
+            values, stop, finite, own_is_finite = reduce_step(
+                sums,
+                micro_batches.taken,
+                stop=self._signal.requested,
+                bad_samples=self._bad_samples,
+                device=self.device,
+            )
         except TooManyUnreadableError:  # on all processes
             self._finish_save(wait=True)
             raise
@@ -290,7 +313,7 @@ class TrainingRun:
         if not finite:
             self._finish_save(wait=True)
             self._nonfinite.meet(step, values["loss"], micro_batches, own_is_finite=own_is_finite)
-        with smallest_loss_scale_explained(step):
+        with explain_smallest_loss_scale(step):
             norm, applied = self._engine.step(skip=not finite)
         if finite:
             self._nonfinite.in_a_row = 0
@@ -333,7 +356,7 @@ class TrainingRun:
         model.eval()
         self._engine.share_buffers()
         try:
-            with self._paused(), interruptible(self._signal):
+            with self._paused(), interrupt_evaluation(self._signal):
                 results = self._results(WEIGHTS, step)
                 if self._average:
                     with self._average.applied():
@@ -361,7 +384,7 @@ class TrainingRun:
         return results
 
 
-def _fitted(run: RunConfig, size: int, processes: int) -> RunConfig:
+def _fit_config(run: RunConfig, size: int, processes: int) -> RunConfig:
     """Shrink a step that the samples do not fill; an even batch stays even, for mixup."""
     batch, accumulate = run.batch_size, run.accumulate
     if processes <= size < batch * accumulate * processes:
@@ -376,7 +399,7 @@ def _fitted(run: RunConfig, size: int, processes: int) -> RunConfig:
     return replace(run, batch_size=batch, accumulate=accumulate)
 
 
-def _continued(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
+def _resume_config(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
     """Divide the step of a checkpoint among the processes.
 
     Raises:
@@ -391,7 +414,7 @@ def _continued(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
             return True
         return False
 
-    batch = micro_batch_of(samples, processes, largest=run.batch_size, fits=fits)
+    batch = choose_micro_batch_size(samples, processes, largest=run.batch_size, fits=fits)
     before, accumulate = saved.get("processes", processes), samples // processes // batch
     if (batch, accumulate, before) != (run.batch_size, run.accumulate, processes):
         show(

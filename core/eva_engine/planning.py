@@ -14,7 +14,7 @@ from eva_engine.commands.training import parse
 from eva_engine.config import Recipe
 from eva_engine.steps.engine import LARGEST_BUCKET, build_optimizer
 from eva_engine.steps.micro_batches import StepFn, StepWithBeginning
-from eva_runs.memory import Step, adapt, state_of
+from eva_runs.memory import MeasuredStep, add_configured_adapters, optimizer_bytes_per_weight
 from eva_runs.precision import DTYPES
 
 CLASSES = 1000  # of data that are not looked at
@@ -25,13 +25,15 @@ def reader(kind: type[Any], task: str) -> Callable[[Sequence[str]], Any]:
     return lambda words: parse(kind, words, program=f"{task}/train.py").config
 
 
-def build_step(config: Recipe, model: nn.Module, step_fn: StepFn, batch: Any, side: int) -> Step:
+def build_step(
+    config: Recipe, model: nn.Module, step_fn: StepFn, batch: Any, side: int
+) -> MeasuredStep:
     """Build a step of one process with a recipe's model, on the same batch in all passes."""
     run, settings, lora = config.run, config.optimizer, getattr(config, "lora", None)
-    adapt(model, lora and vars(lora))
+    add_configured_adapters(model, lora and vars(lora))
     model.to(DTYPES[run.precision])
-    trained = [one for one in model.parameters() if one.requires_grad]
-    count, zero = sum(one.numel() for one in trained), bool(run.zero_stage)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    count, zero = sum(parameter.numel() for parameter in trained), bool(run.zero_stage)
     bucket = trained[0].new_empty(min(LARGEST_BUCKET, count) * zero)
     sums = zero and run.accumulate > 1 and run.precision != "fp32"  # of gradients, in float32
     groups = 1 if settings.layer_decay == 1 else getattr(model, "depth", 1)
@@ -46,7 +48,12 @@ def build_step(config: Recipe, model: nn.Module, step_fn: StepFn, batch: Any, si
             step_fn.begin(model, [batch, batch])  # type: ignore[arg-type]  # is iterated over
         return step_fn(model, batch)[0]
 
-    return Step(
-        model.train(), loss, state_of(optimizer) + 4 * (zero + sums + bool(run.ema_decay)),
-        run.batch_size, run.accumulate, side, update=(4 + 4 * zero) * count // groups,
-    )  # fmt: skip
+    return MeasuredStep(
+        model.train(),
+        loss,
+        optimizer_bytes_per_weight(optimizer) + 4 * (zero + sums + bool(run.ema_decay)),
+        run.batch_size,
+        run.accumulate,
+        side,
+        update=(4 + 4 * zero) * count // groups,
+    )

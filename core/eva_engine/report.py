@@ -10,28 +10,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_backbone.checkpoints.run_folders import CONFIG, is_average, named_weights, weights_of_run
+from eva_backbone.checkpoints.run_folders import (
+    CONFIG,
+    describe_weights,
+    is_average,
+    weights_of_run,
+)
 from eva_data.files import write_text
 from eva_engine import distributed
-from eva_engine.config import METRICS, SAYS, RunConfig
+from eva_engine.config import MESSAGES, METRICS, RunConfig
 from eva_engine.evaluation.classification_report import (
     TITLES,
-    complain_of_left_out,
-    say_end,
+    echo_result,
     score_table,
     table,
+    warn_of_left_out,
     write_results,
 )
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import Size
-from eva_report.content import Curve, Curves, Link, Report, ScoreRow, ScoreTable, Section, Step
+from eva_report.content import Curve, Curves, Link, NextStep, Report, ScoreRow, ScoreTable, Section
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, report_name, try_report
 from eva_report.sheets import Tile
 from eva_report.terminal import closing_lines, counted, opening_lines, show
-from eva_runs.commands import say
+from eva_runs.commands import echo
 from eva_runs.output_folder import read_log
-from eva_runs.record import facts, record_start
+from eva_runs.record import record_start, run_facts
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +60,7 @@ class Evaluation(NamedTuple):
 
 def evaluations_of(folder: Path) -> list[Evaluation]:
     """Read all evaluations off the log, in order; of two in a step, the average is second."""
-    found = []
+    evaluations = []
     for line in read_log(folder / METRICS):
         plain, averaged = dict[str, float](), dict[str, float]()
         for name, value in line.items():
@@ -64,8 +69,12 @@ def evaluations_of(folder: Path) -> list[Evaluation]:
             elif name.startswith(_VAL) and value is not None:
                 plain[name.removeprefix(_VAL)] = float(value)
         step = int(line["step"]) + 1
-        found += [Evaluation(step, one is averaged, one) for one in (plain, averaged) if one]
-    return found
+        evaluations += [
+            Evaluation(step, results is averaged, results)
+            for results in (plain, averaged)
+            if results
+        ]
+    return evaluations
 
 
 def curves(folder: Path) -> list[Section]:
@@ -81,11 +90,13 @@ def curves(folder: Path) -> list[Section]:
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
     groups = [("Loss", "loss", losses), ("Validation", "result", others)]
     groups += [("Training", "share", shares)]
-    groups += [(_legend(one).capitalize(), "value", [one]) for one in trained if one not in shares]
+    groups += [
+        (_legend(name).capitalize(), "value", [name]) for name in trained if name not in shares
+    ]
     groups += [("Learning rate", _RATE, ["lr"] if "lr" in steps else [])]
     drawn = {name: Curve(name=_legend(name), points=points) for name, points in steps.items()}
     return [
-        Curves(title=title, x_label="step", y_label=label, curves=[drawn[one] for one in names])
+        Curves(title=title, x_label="step", y_label=label, curves=[drawn[name] for name in names])
         for title, label, names in groups
         if names
     ]
@@ -109,8 +120,10 @@ def _legend(name: str) -> str:
 def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
     """Say on the main process's terminal what an evaluation is about to do, on which data."""
     if distributed.rank() == 0:
-        named = (text if use == "data" else f"{use}: {text}" for use, text in data)
-        show(task, f"weights  {named_weights(weights)}", *(f"data     {text}" for text in named))
+        lines = (
+            description if use == "data" else f"{use}: {description}" for use, description in data
+        )
+        show(task, f"weights  {describe_weights(weights)}", *(f"data     {line}" for line in lines))
 
 
 def evaluation_page(
@@ -124,19 +137,21 @@ def evaluation_page(
     summary: str,
     sections: Sequence[Section],
     links: Sequence[str],
-    next_steps: Sequence[Step] = (),
+    next_steps: Sequence[NextStep] = (),
 ) -> Report:
     """Make the page of an evaluation.
 
     The summary has the score that counts; `data` are uses and descriptions of the datasets,
     `settings` as the page shows them, and `links` names of files of the folder.
     """
-    how = facts(folder, "evaluation", seed=None, device=device, processes=distributed.world_size())
+    how = run_facts(
+        folder, "evaluation", seed=None, device=device, processes=distributed.world_size()
+    )
     shown = [(name, str(value)) for name, value in settings.items()]
     return Report(
         title=f"{task}: evaluation of {Path(weights).name}",
         summary=summary,
-        facts=[*how, ("weights", named_weights(weights)), *data, *shown],
+        facts=[*how, ("weights", describe_weights(weights)), *data, *shown],
         sections=sections,
         links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
         next_steps=next_steps,
@@ -150,19 +165,19 @@ def report_evaluation(
     began: float,
     settings: Mapping[str, Any],
     unit: str = "images",
-    text: str = "",
+    description: str = "",
     extra: Mapping[str, Mapping[str, float]] | None = None,
     more: Mapping[str, Any] | None = None,
     left_out: Sequence[str] | None = None,
     sections: Callable[[], Sequence[Section]] = tuple,
-    next_steps: Sequence[Step] = (),
+    next_steps: Sequence[NextStep] = (),
     **page: Any,
 ) -> None:
     """Write and say the results of a classifier, set or method -> score; on the main process.
 
     `options` have `weights`, and the folder of the results as `output`, or None; the evaluation
-    `began` by `time.monotonic`. The `settings` are for `results.json` and the page, `text` replaces
-    the table of scores on the terminal, `extra` has further numbers of sets by the keys of
+    `began` by `time.monotonic`. The `settings` are for `results.json` and the page, `description`
+    replaces the table of scores on the terminal, `extra` has further numbers of sets by the keys of
     `TITLES`, and `more` further entries of `results.json`. `left_out` says why samples could not be
     read; None where that is said elsewhere. For `page` see `evaluation_page`.
     """
@@ -189,11 +204,11 @@ def report_evaluation(
         if left_out is not None:
             more = {**(more or {}), "left_out": list(left_out)}
         written = write_results(options.output, settings, scores, unit=unit, extra=extra, more=more)
-        say(f"wrote {written}")
+        echo(f"wrote {written}")
         file = try_report(options.output, make, name=report_name(options.output, "evaluation"))
-    text = text or table(scores, unit=unit, extra=shown)
-    say_end(text, began=began, report=file, next_steps=next_steps)
-    complain_of_left_out(left_out or (), unit=unit)
+    description = description or table(scores, unit=unit, extra=shown)
+    echo_result(description, began=began, report=file, next_steps=next_steps)
+    warn_of_left_out(left_out or (), unit=unit)
 
 
 # name of the recipe of the runs in this context; its folder names a run without one
@@ -215,7 +230,7 @@ class Presentation:
     # called on the main process after the last evaluation of this start
     sections: Callable[[], Sequence[Section]] = tuple
     # commands to run next in the run's folder; the terminal names the first one
-    next_steps: Callable[[Path], Sequence[Step]] = lambda folder: ()
+    next_steps: Callable[[Path], Sequence[NextStep]] = lambda folder: ()
 
 
 class Presenter:
@@ -238,13 +253,15 @@ class Presenter:
         where = f"{size.processes} x " * (size.processes > 1) + size.device.type
         model = f" {says.what}," if says.what else ""
         epochs = counted(run.epochs, "epoch")
-        show(*opening_lines(
-            task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
-            weights=str(checkpoint) if checkpoint else named_weights(says.weights),
-            data=[f"{use}: {text}" for use, text in says.data],
-            output=run.output,
-            more=[SAYS.resumed(start_step, size.steps, checkpoint)] if checkpoint else (),
-        ))  # fmt: skip
+        show(
+            *opening_lines(
+                task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
+                weights=str(checkpoint) if checkpoint else describe_weights(says.weights),
+                data=[f"{use}: {description}" for use, description in says.data],
+                output=run.output,
+                more=[MESSAGES.resumed(start_step, size.steps, checkpoint)] if checkpoint else (),
+            )
+        )
 
     def close(self, *, worked: bool) -> None:
         """Write the report, unless this start did nothing, and say what came out."""
@@ -258,91 +275,121 @@ class Presenter:
         folder, metric = self._run.output, self._metric
         next_steps = list(self._says.next_steps(folder))
         evaluations = evaluations_of(folder)
-        scored = [one for one in evaluations if metric in one.results]
+        scored = [evaluation for evaluation in evaluations if metric in evaluation.results]
         sign = -1 if metric == "loss" else 1
-        best = max(scored, key=lambda one: sign * one.results[metric], default=None)
-        ends = [one for one in evaluations if one.step == evaluations[-1].step and one != best]
+        best = max(scored, key=lambda evaluation: sign * evaluation.results[metric], default=None)
+        ends = [
+            evaluation
+            for evaluation in evaluations
+            if evaluation.step == evaluations[-1].step and evaluation != best
+        ]
         shown = [best, *ends] if best else []
         page: Path | None = folder / NAME
         if worked or not (folder / NAME).is_file():
             page = try_report(folder, lambda: self._report(shown, next_steps))
-        show(*closing_lines(
-            scores="\n".join(
-                f"{'last' if place else 'best'}     {self._written(one)}"
-                for place, one in enumerate(shown)
-            ),
-            duration=time.monotonic() - self._began,
-            weights=weights_of_run(folder),
-            report=page,
-            next_command=next_steps[0].command if next_steps else None,
-        ))  # fmt: skip
+        show(
+            *closing_lines(
+                scores="\n".join(
+                    f"{'last' if position else 'best'}     {self._written(evaluation)}"
+                    for position, evaluation in enumerate(shown)
+                ),
+                duration=time.monotonic() - self._began,
+                weights=weights_of_run(folder),
+                report=page,
+                next_command=next_steps[0].command if next_steps else None,
+            )
+        )
 
     def _names(self, results: Iterable[str]) -> list[str]:
         """Put names of results in the order of the project's meanings."""
         return sorted(results, key=lambda name: [*self._says.meanings, name].index(name))
 
-    def _written(self, one: Evaluation) -> str:
-        shown = [f"{name} {one.results[name]:.4g}" for name in self._names(one.results)]
-        return f"{', '.join(shown)} ({one.title})"
+    def _written(self, evaluation: Evaluation) -> str:
+        shown = [
+            f"{name} {evaluation.results[name]:.4g}" for name in self._names(evaluation.results)
+        ]
+        return f"{', '.join(shown)} ({evaluation.title})"
 
-    def _report(self, shown: Sequence[Evaluation], next_steps: Sequence[Step]) -> Report:
+    def _report(self, shown: Sequence[Evaluation], next_steps: Sequence[NextStep]) -> Report:
         """Make the page; `shown` has the best evaluation, and the last ones if others."""
         folder, says, metric = self._run.output, self._says, self._metric
         weights = weights_of_run(folder)
         average = " (moving average)" if is_average(weights) else ""
-        place = weights.relative_to(folder)
+        relative = weights.relative_to(folder)
         score = f"; {metric} {shown[0].results[metric]:.4g} after {shown[0].title}" if shown else ""
-        how = facts(
-            folder, "training", seed=self._run.seed,
-            device=self._size.device.type, processes=self._size.processes,
-        )  # fmt: skip
+        how = run_facts(
+            folder,
+            "training",
+            seed=self._run.seed,
+            device=self._size.device.type,
+            processes=self._size.processes,
+        )
         return Report(
             title=f"{says.task}: training of {self._recipe}",
             summary=f"{self._length}{score}.",
             facts=[
                 *how,
                 ("recipe", self._recipe),
-                ("began from", named_weights(says.weights)),
+                ("began from", describe_weights(says.weights)),
                 *says.data,
                 ("length", self._length),
                 *_settings(self._config),
             ],
             sections=[
-                *first_batch(folder), *([self._score_table(shown)] if shown else []),
-                *curves(folder), *says.sections(),
+                *first_batch(folder),
+                *([self._score_table(shown)] if shown else []),
+                *curves(folder),
+                *says.sections(),
             ],
             links=[
-                Link(title=f"weights{average}: {place}", path=place),
+                Link(title=f"weights{average}: {relative}", path=relative),
                 *(Link(title=name, path=Path(name)) for name in _FILES),
             ],
             next_steps=next_steps,
-        )  # fmt: skip
+        )
 
     def _score_table(self, shown: Sequence[Evaluation]) -> ScoreTable:
         best, *last = shown
-        names = self._names(dict.fromkeys(name for one in shown for name in one.results))
+        names = self._names(
+            dict.fromkeys(name for evaluation in shown for name in evaluation.results)
+        )
         meanings = {"loss": LOSS, **self._says.meanings}
-        values = {name: [one.results.get(name) for one in shown] for name in names}
+        values = {name: [evaluation.results.get(name) for evaluation in shown] for name in names}
         rows = [
             ScoreRow(name=name, values=values[name], meaning=meanings.get(name, ""))
             for name in names
         ]
-        text = f"On the validation data. The best is that by {self._metric}: {best.title}."
+        description = f"On the validation data. The best is that by {self._metric}: {best.title}."
         if last:
-            both = ", with and without moving average" * any(one.average for one in shown)
-            text += f" The last: step {last[0].step:,}{both}."
-        percent = any(abs(value) > 2 for one in shown for value in one.results.values())
-        columns = ["best", *("last average" if one.average else "last" for one in last)]
+            both = ", with and without moving average" * any(
+                evaluation.average for evaluation in shown
+            )
+            description += f" The last: step {last[0].step:,}{both}."
+        percent = any(
+            abs(value) > 2 for evaluation in shown for value in evaluation.results.values()
+        )
+        columns = [
+            "best",
+            *("last average" if evaluation.average else "last" for evaluation in last),
+        ]
         digits = 2 if percent else 4
-        return ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=digits)
+        return ScoreTable(
+            title="Scores", columns=columns, rows=rows, text=description, digits=digits
+        )
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name the settings that people ask for first."""
     run, optimizer = config["run"], config["optimizer"]
-    named = {
-        "epochs": run["epochs"], "precision": run["precision"], "learning rate": optimizer["lr"],
-        "layer decay": optimizer["layer_decay"], "moving average": run["ema_decay"],
-    }  # fmt: skip
-    return [(name, f"{value:g}" if isinstance(value, float) else str(value))
-            for name, value in named.items() if value]  # fmt: skip
+    values = {
+        "epochs": run["epochs"],
+        "precision": run["precision"],
+        "learning rate": optimizer["lr"],
+        "layer decay": optimizer["layer_decay"],
+        "moving average": run["ema_decay"],
+    }
+    return [
+        (name, f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in values.items()
+        if value
+    ]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eva_data.files import explained, make_folder
+from eva_data.files import explain_os_errors, make_folder
 from eva_data.progress import ProgressBar
 from eva_engine.config import METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops
@@ -98,18 +98,20 @@ class RunLog:
         self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
-        kept = cut_log(self._file, lambda line: line["step"] < start_step)
-        evaluated = (line["step"] for line in kept if any(name.startswith("val_") for name in line))
+        lines = cut_log(self._file, lambda line: line["step"] < start_step)
+        evaluated = (
+            line["step"] for line in lines if any(name.startswith("val_") for name in line)
+        )
         self.last_evaluation = max(evaluated, default=-1)
-        with explained(self._file):
+        with explain_os_errors(self._file):
             self._lines = self._file.open("a", encoding="utf-8")
         self._board: Any = None
         if run.tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # not for other runs
 
-            with explained(self._board_folder):
+            with explain_os_errors(self._board_folder):
                 self._board = SummaryWriter(str(self._board_folder), purge_step=start_step)
-        self._bar = ProgressBar(size.steps, what="training", unit="step", start=start_step)
+        self._bar = ProgressBar(size.steps, title="training", unit="step", start=start_step)
         self._next_shown = 0
         self._since, self._last_step = time.perf_counter(), start_step
 
@@ -124,8 +126,8 @@ class RunLog:
         record |= self._speed(done)
         self._write(record)
         self._send(step, record)
-        named = ("loss", "lr", "grad_norm", "loss_scale")
-        parts = [f"{name} {record[name]:.4g}" for name in named if name in record]
+        shown = ("loss", "lr", "grad_norm", "loss_scale")
+        parts = [f"{name} {record[name]:.4g}" for name in shown if name in record]
         parts.append(f"{record['samples_per_second']:.4g} samples/s")
         parts.append(f"{record['memory_gib']:.2f} GiB")
         if "model_flops_use" in record:
@@ -138,12 +140,12 @@ class RunLog:
         record = {f"val_{name}": value for name, value in values.items()}
         self._write({"step": step, **record})
         self._send(step, record)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        line = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         done = step + 1
         shown = done >= self._next_shown or done == self._size.steps
         if shown:
             self._next_shown = done + self._size.steps // _SHOWN
-        logger.info("step %d: evaluation: %s", done, text, extra=SHOWN if shown else None)
+        logger.info("step %d: evaluation: %s", done, line, extra=SHOWN if shown else None)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -164,7 +166,7 @@ class RunLog:
 
     def _write(self, record: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        with explained(self._file):
+        with explain_os_errors(self._file):
             self._lines.write(json.dumps(finite) + "\n")
             self._lines.flush()
 
@@ -187,7 +189,7 @@ class RunLog:
 
     def _send(self, step: int, record: Mapping[str, float]) -> None:
         if self._board:
-            with explained(self._board_folder):
+            with explain_os_errors(self._board_folder):
                 for name in record.keys() - {"step"}:
                     self._board.add_scalar(name, record[name], step)
 

@@ -88,9 +88,11 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             scale_factors=() if plain else scale_factors or PYRAMID,
         )
         self.net = net
-        self.out_indices = None if out_indices is None else chosen(out_indices, net.depth, "blocks")
+        self.out_indices = (
+            None if out_indices is None else select_indices(out_indices, net.depth, "blocks")
+        )
         self.extra_levels = extra_levels
-        self.pretrained = named_weights(pretrained, init_cfg)
+        self.pretrained = describe_start_weights(pretrained, init_cfg)
         self.is_init = self.pretrained is None
         freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
 
@@ -125,13 +127,13 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             yield tokens[:, first:].transpose(1, 2).unflatten(2, grid)  # (B, C, H / p, W / p)
 
 
-def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
+def select_indices(indices: int | Sequence[int], count: int, title: str) -> tuple[int, ...]:
     """Resolve `out_indices`, which may be negative, to ascending places among `count`."""
-    given = [indices] if isinstance(indices, int) else list(indices)
-    places = [index + count if index < 0 else index for index in given]
+    requested = [indices] if isinstance(indices, int) else list(indices)
+    places = [index + count if index < 0 else index for index in requested]
     if not places or places != sorted({*places}) or places[0] < 0 or places[-1] >= count:
         raise ValueError(
-            f"out_indices must be in ascending order among the {count} {what}, 0 to {count - 1}, "
+            f"out_indices must be in ascending order among the {count} {title}, 0 to {count - 1}, "
             f"got {indices}"
         )
     return tuple(places)
@@ -147,17 +149,19 @@ def check_sides(images: Tensor, stride: int) -> None:
         )
 
 
-def named_weights(pretrained: str | None, init_cfg: Mapping[str, Any] | None) -> str | None:
+def describe_start_weights(
+    pretrained: str | None, init_cfg: Mapping[str, Any] | None
+) -> str | None:
     """Return the weights that `pretrained` or mmengine's `init_cfg` names; not both do."""
     if init_cfg is None:
         return pretrained
-    named: str | None = init_cfg.get("checkpoint")
-    if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": named}:
+    checkpoint: str | None = init_cfg.get("checkpoint")
+    if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": checkpoint}:
         raise ValueError(
             f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
             "pretrained or dict(type='Pretrained', checkpoint=...)"
         )
-    return named
+    return checkpoint
 
 
 def _masked_scores(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:

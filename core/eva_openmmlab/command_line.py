@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_runs.commands import program_name, say
-from eva_runs.errors import said_once
+from eva_runs.commands import echo, program_name
+from eva_runs.errors import stderr_from_main_process
 from eva_runs.options import (
     SOURCES,
     add_download_option,
     add_lora,
     add_precision,
     add_size_and_length,
-    batch_found,
     command_parser,
+    resolve_auto_batch,
 )
 from eva_runs.recipes import find_recipe, require_start, stated_start
 
@@ -42,26 +42,26 @@ def run(
     `change` applies the project's own flags of an evaluation to the config, None trains.
     """
     own_data.add_arguments(parser, training=change is None)
-    with said_once():
+    with stderr_from_main_process():
         package = own_data.__name__.partition(".")[0]
         try:
-            arguments, line = batch_found(arguments, f"{package}.planning")
+            arguments, line = resolve_auto_batch(arguments, f"{package}.planning")
         except ValueError as error:
             parser.error(str(error))
         args = read(parser, arguments, check=own_data.check)
         if line:
-            say(line)
+            echo(line)
     from eva_openmmlab import programs
 
     programs.run(args, own_data.apply, change=change)
 
 
-def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentParser:
-    """Make the parser of a training of `what` ("a segmentor"); the help ends with the examples."""
-    parser = _runner_parser("train.py", "CONFIG", task, f"Train {what}.", examples)
+def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentParser:
+    """Make the parser of a training of `title` ("a segmentor"); the help ends with the examples."""
+    parser = _runner_parser("train.py", "CONFIG", task, f"Train {title}.", examples)
     add = parser.add_argument
-    text = f"weights to start from, in place of the config's: {SOURCES}"
-    add("--load-from", metavar="WEIGHTS", help=text)
+    help_text = f"weights to start from, in place of the config's: {SOURCES}"
+    add("--load-from", metavar="WEIGHTS", help=help_text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
     add_size_and_length(parser)
@@ -69,13 +69,13 @@ def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentPar
     return parser
 
 
-def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentParser:
-    """Make the parser of an evaluation of `what`, which can save `predictions`."""
-    parser = _runner_parser("test.py", "[CONFIG] WEIGHTS", task, f"Score {what}.")
+def test_parser(task: str, *, title: str, predictions: str) -> argparse.ArgumentParser:
+    """Make the parser of an evaluation of `title`, which can save `predictions`."""
+    parser = _runner_parser("test.py", "[CONFIG] WEIGHTS", task, f"Score {title}.")
     add = parser.add_argument
     add("--weights", help=f"{SOURCES}; the folder of a run brings its config along")
     add("--out", type=Path, metavar="DIR", help=f"save {predictions} there")
-    add_precision(parser, default="fp32", text="fp32, as published")
+    add_precision(parser, default="fp32", usual="fp32, as published")
     add("--show-dir", type=Path, metavar="DIR", help="save images with predictions there")
     return parser
 
@@ -97,8 +97,10 @@ def _runner_parser(
     """Make a parser of words, settings KEY=VALUE anywhere, and flags."""
     parser = make_parser(program, f"{words} [flags] [KEY=VALUE ...]", task, about, epilog)
     add = parser.add_argument
-    text = f"CONFIG is a config file, or the name of a recipe (`eva recipes {task}`); the folder "
-    add("words", nargs="*", metavar=words, help=text + "of a run has its own")
+    help_text = (
+        f"CONFIG is a config file, or the name of a recipe (`eva recipes {task}`); the folder "
+    )
+    add("words", nargs="*", metavar=words, help=help_text + "of a run has its own")
     add(
         "--cfg-options",
         nargs="+",
@@ -133,8 +135,8 @@ def read(
     """
     args = parser.parse_intermixed_args(arguments)
     loose = [*args.words, *args.cfg_options]
-    words = [one for one in loose if not _SETTING.match(one)]
-    args.settings = dict(one.split("=", 1) for one in loose if _SETTING.match(one))
+    words = [word for word in loose if not _SETTING.match(word)]
+    args.settings = dict(word.split("=", 1) for word in loose if _SETTING.match(word))
     if getattr(args, "lora", None):
         args.settings.setdefault("lora.rank", str(args.lora))
     scored = "weights" in args
@@ -144,8 +146,8 @@ def read(
         parser.error(f"name one config or recipe, not {words}; settings are written KEY=VALUE")
     args.of_run = not words
     try:
-        named = find_recipe(args.task, words[0]) if words else None
-        args.config = named or require_config_of_run(args.weights)
+        recipe = find_recipe(args.task, words[0]) if words else None
+        args.config = recipe or require_config_of_run(args.weights)
         if args.data_root is not None and not Path(args.data_root).is_dir():
             raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
         check(args)

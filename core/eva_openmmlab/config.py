@@ -26,8 +26,8 @@ from mmengine.utils import import_modules_from_strings
 
 from eva_openmmlab.own_data import as_list, dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
-from eva_runs.extras import sentence_of
-from eva_runs.options import accumulated
+from eva_runs.extras import describe_missing_package
+from eva_runs.options import accumulation_steps
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # that a config in data may import
@@ -74,7 +74,7 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
         cfg = _read(path)
     except Exception as error:  # a config in Python is a program: it raises anything
         reason = f"{path} cannot be read ({type(error).__name__}: {error})"
-        raise ValueError(sentence_of(error) or reason) from error
+        raise ValueError(describe_missing_package(error) or reason) from error
     for name, value in (settings or {}).items():
         first = name.partition(".")[0]  # constructors refuse what is wrong behind it
         if first not in cfg and first not in _OF_RUNNER:
@@ -91,9 +91,11 @@ def changed_config(
 ) -> Config:
     """Read a config with settings, and with `--image-size` and `--batch` if a program has them."""
     cfg = load_config(path, settings)
-    if side := getattr(args, "image_size", None):
+    side = getattr(args, "image_size", None)
+    if side:
         set_image_size(cfg, side)
-    if batch := getattr(args, "batch", None):
+    batch = getattr(args, "batch", None)
+    if batch:
         set_batch(cfg, batch)
     return cfg
 
@@ -127,7 +129,7 @@ def parts_of(dataset: Any) -> list[Any]:
     if inner is None:
         return [dataset]
     wrapped = inner if isinstance(inner, list) else [inner]
-    return [part for one in wrapped for part in parts_of(one)]
+    return [part for wrapped_dataset in wrapped for part in parts_of(wrapped_dataset)]
 
 
 def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
@@ -141,11 +143,13 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
         for own in (dataset.get("ann_file"), dataset.get("images")):
             if own and Path(own).is_absolute():
                 raise ValueError(f"--data-root {folder} has no effect on {own}")
-        if file := dataset.get("ann_file"):
+        file = dataset.get("ann_file")
+        if file:
             moved[str(Path(dataset.get("data_root") or "", file))] = str(Path(folder, file))
         dataset.data_root = os.fspath(folder)
     for metric in dicts([cfg.get("val_evaluator"), cfg.get("test_evaluator")]):
-        if (file := str(Path(metric.get("ann_file") or ""))) in moved:
+        file = str(Path(metric.get("ann_file") or ""))
+        if file in moved:
             metric.ann_file = moved[file]
 
 
@@ -171,9 +175,9 @@ def set_epochs(cfg: Config, epochs: int) -> str:
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:
     schedulers = cfg.get("param_scheduler") or []
-    for one in schedulers if isinstance(schedulers, list) else [schedulers]:
-        for key in _COUNTED & one.keys() if not one.get("by_epoch", True) else ():
-            one[key] = scaled(one[key], factor)
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        for key in _COUNTED & scheduler.keys() if not scheduler.get("by_epoch", True) else ():
+            scheduler[key] = scaled(scheduler[key], factor)
 
 
 def set_batch(cfg: Config, batch: int) -> None:
@@ -182,7 +186,7 @@ def set_batch(cfg: Config, batch: int) -> None:
     Whatever counts iterations follows.
     """
     wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
-    count = accumulated(loader.batch_size * wrapper.get("accumulative_counts", 1), batch)
+    count = accumulation_steps(loader.batch_size * wrapper.get("accumulative_counts", 1), batch)
     factor = loader.batch_size / batch
     loader.batch_size, wrapper.accumulative_counts = batch, count
     for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
@@ -200,7 +204,7 @@ def require_data(cfg: Config, parts: Sequence[str]) -> None:
     for dataset in _datasets(cfg, [f"{part}_dataloader" for part in parts]):
         root = Path(dataset.get("data_root") or "")
         needed = [*(dataset.get("data_prefix") or {}).values(), dataset.get("ann_file") or ""]
-        for path in (root / one for one in needed if not (root / one).exists()):
+        for path in (root / name for name in needed if not (root / name).exists()):
             fix = "name the folder of the dataset with --data-root, or own data (see --help)"
             if "digit_scenes" in str(root):
                 fix = f"`eva data make-demo --output {root.parent}` makes it"

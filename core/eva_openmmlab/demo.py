@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing
-from eva_data.files import home_expanded
-from eva_data.inputs import Plan
+from eva_data.files import expand_home
+from eva_data.inputs import JobPlan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
-from eva_runs.commands import deferred
+from eva_runs.commands import lazy_import
 from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
@@ -39,7 +39,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--weights", help=f"{SOURCES}; the other words are then [CONFIG] INPUT")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
-    add_precision(parser, default="fp32", text="fp32, as published")
+    add_precision(parser, default="fp32", usual="fp32, as published")
     add_slicing(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
@@ -49,9 +49,9 @@ def main(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
     *,
-    plan: Callable[[argparse.Namespace, list[Path]], Plan],
+    plan: Callable[[argparse.Namespace, list[Path]], JobPlan],
     load: Callable[[argparse.Namespace], P],
-    work: Callable[[argparse.Namespace, P, Plan], list[str]],
+    work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     result: Callable[[argparse.Namespace], Path | None],
 ) -> None:
     """Run a demo.
@@ -61,9 +61,11 @@ def main(
     """
     args = parser.parse_intermixed_args(arguments)
 
-    def prepare() -> Plan:
-        words, named = args.words, args.weights
-        args.config, args.weights, inputs = named_model(words, task=args.task, named=named)
+    def prepare() -> JobPlan:
+        words, weights_option = args.words, args.weights
+        args.config, args.weights, inputs = named_model(
+            words, task=args.task, weights_option=weights_option
+        )
         planned = plan(args, inputs)
         if planned.jobs:
             resolve_source(args.weights)
@@ -77,28 +79,33 @@ def main(
 
 def load(args: argparse.Namespace, **options: Any) -> Any:
     """Build the predictor of a command line; `options` are further ones of `from_config`."""
-    return deferred(f"eva_{args.task}.inference.predictor:Predictor.from_config")(
-        args.config, weights=args.weights, device=args.device, precision=args.precision,
-        slice=args.slice, overlap=args.overlap, **options,
-    )  # fmt: skip
+    return lazy_import(f"eva_{args.task}.inference.predictor:Predictor.from_config")(
+        args.config,
+        weights=args.weights,
+        device=args.device,
+        precision=args.precision,
+        slice=args.slice,
+        overlap=args.overlap,
+        **options,
+    )
 
 
 def named_model(
-    words: Sequence[str], *, task: str, named: str | None = None
+    words: Sequence[str], *, task: str, weights_option: str | None = None
 ) -> tuple[Path, str, list[Path]]:
     """Find config, weights (folder of a run, file or official name) and inputs in words.
 
-    With weights `named` by `--weights` the words are `[CONFIG] INPUT ...`.
+    With weights `weights_option` by `--weights` the words are `[CONFIG] INPUT ...`.
     """
     rest, config = list(words), None
-    first = home_expanded(rest[0])
-    if named is None and not first.is_dir() and first.suffix not in SUFFIXES:
+    first = expand_home(rest[0])
+    if weights_option is None and not first.is_dir() and first.suffix not in SUFFIXES:
         config = find_recipe(task, rest.pop(0))
-    elif named is not None and (first.suffix in RECIPES or not first.exists()):
+    elif weights_option is not None and (first.suffix in RECIPES or not first.exists()):
         with contextlib.suppress(ValueError):  # else it is an input
             config = find_recipe(task, rest[0])
             rest.pop(0)
-    weights = named or (rest.pop(0) if rest else None)
+    weights = weights_option or (rest.pop(0) if rest else None)
     if weights is None or not rest:
         raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
     return config or require_config_of_run(weights), weights, [Path(word) for word in rest]

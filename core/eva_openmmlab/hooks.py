@@ -29,12 +29,12 @@ from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (
     EVALUATED,
     LATEST,
+    MESSAGES,
     RECORD,
-    SAYS,
     cut_scalars,
+    describe_saved,
     iteration_of,
     newest_checkpoint,
-    what_is_saved,
     write_record,
 )
 from eva_openmmlab.weights import CONTINUED, load_start
@@ -48,7 +48,7 @@ from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
 from eva_runs.precision import lower_backbone, resolve
-from eva_runs.saving import BackgroundWriter, digested, undamaged
+from eva_runs.saving import BackgroundWriter, latest_valid_checkpoint, open_with_digest
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -97,10 +97,10 @@ class RunHook(Hook):
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
-            self.resumed = processes.on_main(lambda: _find_checkpoint(folder))
+            self.resumed = processes.run_on_main_rank(lambda: _find_checkpoint(folder))
             runner._resume = self.resumed is not None
             if self.resumed is None:
-                runner.logger.info(SAYS.nothing_to_resume(folder), extra=SHOWN)
+                runner.logger.info(MESSAGES.nothing_to_resume(folder), extra=SHOWN)
             else:
                 runner._load_from, runner._has_loaded = f"{CONTINUED}{self.resumed}", False
 
@@ -126,18 +126,18 @@ class RunHook(Hook):
         complete(content, "state_dict", model, _adapters(runner))
         check_model(content["state_dict"], model)
         check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
-        own = [sorted(one.state_dict()) for one in runner.param_schedulers or []]
-        if [sorted(one) for one in content["param_schedulers"]] != own:
+        own = [sorted(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
+        if [sorted(state) for state in content["param_schedulers"]] != own:
             raise ValueError("it has other schedules than the config")
         meta, loop = content["meta"], runner.train_loop
         counts = [meta[name] for name in ("iter", "epoch", "seed")]
-        known = all(type(value) is int and value >= 0 for value in counts)
-        if not known or meta["iter"] > loop.max_iters:
+        are_valid = all(type(value) is int and value >= 0 for value in counts)
+        if not are_valid or meta["iter"] > loop.max_iters:
             raise ValueError(f"iteration, epoch, seed are {counts}, the last is {loop.max_iters}")
         meta.pop("config", None)  # mmengine would run it
         # a checkpoint names files of this folder alone; the run may have been moved
         info = content["message_hub"]["runtime_info"]
-        for name in [one for one in info if one.startswith("best_ckpt")]:
+        for name in [name for name in info if name.startswith("best_ckpt")]:
             file = Path(runner.work_dir, Path(str(info[name])).name)
             info[name] = str(file) if file.name.startswith("best_") else None
         info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
@@ -146,7 +146,8 @@ class RunHook(Hook):
             loop.continue_at(meta["iter"], saved)
             now = loop.position(meta["iter"]) | {"seed": meta["seed"]}
             same = {name: saved[name] == now[name] for name in now if name in saved}
-            if other := [name for name in same if name != "samples" and not same[name]]:
+            other = [name for name in same if name != "samples" and not same[name]]
+            if other:
                 runner.logger.warning(
                     "the order of the data is not that of a run without a break: %s",
                     ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
@@ -168,7 +169,7 @@ class RunHook(Hook):
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         done = runner.iter if self.resumed else 0
-        processes.on_main(lambda: cut_scalars(Path(runner.work_dir), done))
+        processes.run_on_main_rank(lambda: cut_scalars(Path(runner.work_dir), done))
         self._begin(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -179,7 +180,8 @@ class RunHook(Hook):
     def before_test(self, runner: Any) -> None:
         """Let metrics leave their predictions for the report, and the model compute as asked."""
         _keep_predictions(runner.test_evaluator, Path(runner.work_dir))
-        if precision := runner.cfg.get("precision"):
+        precision = runner.cfg.get("precision")
+        if precision:
             model, device = _inner(runner.model), torch.device(get_device())
             runner.cfg.precision = precision = resolve(precision, device)
             lower_backbone(getattr(model, "module", model).backbone, precision, device)
@@ -204,13 +206,15 @@ class RunHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Note the images of a batch."""
         samples = data_batch.get("data_samples", ()) if isinstance(data_batch, dict) else ()
-        self._images.append([str(getattr(one, "img_path", "an image")) for one in samples])
+        self._images.append([str(getattr(sample, "img_path", "an image")) for sample in samples])
         self._iteration = batch_idx + 1
 
     def _see_losses(self, module: nn.Module, inputs: Any, losses: Any) -> None:
         if not module.training or not isinstance(losses, dict):
             return
-        values = [v for one in losses.values() for v in (one if isinstance(one, list) else [one])]
+        values = [
+            v for loss in losses.values() for v in (loss if isinstance(loss, list) else [loss])
+        ]
         finite = [value.detach().isfinite().all() for value in values if isinstance(value, Tensor)]
         here = torch.stack(finite).all()
         wrong = (~here).int()
@@ -226,8 +230,10 @@ class RunHook(Hook):
         if overflow is not None and overflow.item():
             return
         self._stepped = True
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
-        gradients = [one.grad for one in parameters if one.grad is not None]
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite():
             self._refuse("A gradient")
 
@@ -248,17 +254,20 @@ class RunHook(Hook):
         if stop and batch_idx + 1 < runner.max_iters:
             self._save_and_exit(runner, batch_idx + 1)
 
-    def _refuse(self, what: str, *, mine: bool = True) -> NoReturn:
+    def _refuse(self, quantity: str, *, mine: bool = True) -> NoReturn:
         """Name the last images of the processes where it is so, or all of a step for a gradient."""
-        batches = self._images[-1:] if what == "The loss" else self._images
+        batches = self._images[-1:] if quantity == "The loss" else self._images
         images = [name for batch in batches for name in batch][:_NAMED]
-        found = enumerate(processes.gather(images if mine else []))
-        places = "; ".join(f"process {rank}: {', '.join(of)}" for rank, of in found if of)
-        raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
+        images_of_ranks = enumerate(processes.gather(images if mine else []))
+        places = "; ".join(f"process {rank}: {', '.join(of)}" for rank, of in images_of_ranks if of)
+        raise NonFiniteError(
+            MESSAGES.not_finite(quantity, self._iteration, f"these images of {places}")
+        )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data to a checkpoint; with adapters take out what is frozen."""
-        if (adapters := _adapters(runner)) is not None:
+        adapters = _adapters(runner)
+        if adapters is not None:
             # the best weights come without the optimizer
             file = ADAPTER if "optimizer" in checkpoint else f"{BEST}/{ADAPTER}"
             adapters.write(checkpoint["state_dict"], Path(runner.work_dir, file).parent)
@@ -266,9 +275,9 @@ class RunHook(Hook):
                 checkpoint[key] = adapters.cut(checkpoint[key])
             checkpoint[LORA] = adapters.identity
         if isinstance(runner._train_loop, EVATrainLoop):
-            place = runner._train_loop.position(checkpoint["meta"]["iter"])
-            checkpoint[RUN] = place
-            checkpoint["meta"]["seed"] = place["seed"]
+            position = runner._train_loop.position(checkpoint["meta"]["iter"])
+            checkpoint[RUN] = position
+            checkpoint["meta"]["seed"] = position["seed"]
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Leave an evaluation, which is caught up, if this process was asked to stop."""
@@ -282,15 +291,15 @@ class RunHook(Hook):
         name = self._stop.received or ANOTHER
         # once it is noted, what a launcher sends to those that are left has no effect
         self._stop.received = name
-        hook = next(one for one in runner.hooks if isinstance(one, CheckpointHook))
+        hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
         if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
             hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
         if isinstance(hook, EVACheckpointHook):
             hook.writer.wait()
         if together:
             processes.barrier()  # the first process that ends takes the others along
-        saved = what_is_saved(Path(runner.work_dir))
-        runner.logger.info(SAYS.stopped(name, saved), extra=SHOWN)
+        saved = describe_saved(Path(runner.work_dir))
+        runner.logger.info(MESSAGES.stopped(name, saved), extra=SHOWN)
         raise SystemExit(EXIT_RUN_AGAIN)
 
 
@@ -305,7 +314,9 @@ class EVADataParallel(MMDistributedDataParallel):
             super().__init__(module, **options)
         else:
             super().__init__(revert_sync_batchnorm(module), **options)
-            self.register_comm_hook(None, lambda _, bucket: processes.average_in_order(bucket))
+            self.register_comm_hook(
+                None, lambda _, bucket: processes.deterministic_average_hook(bucket)
+            )
 
 
 @register_backend("complete_files")
@@ -321,7 +332,7 @@ class CompleteFiles(LocalBackend):
         writer = _WRITER.get(None)
 
         def write() -> None:
-            with digested(Path(filepath), writer) as stream:
+            with open_with_digest(Path(filepath), writer) as stream:
                 stream.write(obj)
 
         writer.submit(write) if writer else write()
@@ -386,9 +397,9 @@ class EVACheckpointHook(CheckpointHook):
             before = note.read_text() if note.exists() else ""
             super()._save_checkpoint_with_step(runner, step, meta)
             if is_main_process():  # mmengine has noted what is not written yet
-                text = note.read_text()
+                content = note.read_text()
                 write_text(note, before) if before else note.unlink()
-                self.writer.submit(lambda: write_text(note, text))
+                self.writer.submit(lambda: write_text(note, content))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         # mmdetection's metric gives none where nothing is detected: the best weights stay
@@ -413,7 +424,7 @@ def _find_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that is what was written."""
     newest = newest_checkpoint(folder)
     others = sorted(folder.glob("iter_*.pth"), key=iteration_of, reverse=True)
-    return newest and undamaged(newest, others)
+    return newest and latest_valid_checkpoint(newest, others)
 
 
 def _adapters(runner: Any) -> Adapters | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eva_data.images import UnreadableImageError, inspect_image, read_rgb
 from eva_report.drawing import overlay
-from eva_report.first_batch import SAMPLES, denormalised, objects_tile
+from eva_report.first_batch import SAMPLES, denormalize, objects_tile
 from eva_report.sheets import Tile
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
@@ -95,12 +95,14 @@ def first_samples(
     """Draw the first images (B, 3, H, W) that a data preprocessor scaled, with their labels."""
     names = metainfo.get("classes") or ()
     mean, std = ((value.flatten() / 255).tolist() for value in (scale.mean, scale.std))
-    shown = denormalised(inputs[:SAMPLES], mean, std)
+    shown = denormalize(inputs[:SAMPLES], mean, std)
     for rgb, sample in zip(shown, data_samples, strict=False):
         if "gt_sem_seg" in sample:
             labels = sample.gt_sem_seg.data[0].cpu().numpy()
-            found = ", ".join(names[label] for label in np.unique(labels) if label < len(names))
-            yield Tile(Image.fromarray(overlay(rgb, labels, metainfo["palette"])), found, "")
+            class_names = ", ".join(
+                names[label] for label in np.unique(labels) if label < len(names)
+            )
+            yield Tile(Image.fromarray(overlay(rgb, labels, metainfo["palette"])), class_names, "")
             continue
         truth, (height, width) = sample.gt_instances, sample.img_shape  # padding ends the image
         masks = truth.masks.to_ndarray()[:, :height, :width] if "masks" in truth else None

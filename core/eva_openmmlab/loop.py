@@ -21,16 +21,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
-from eva_openmmlab.run_folder import SAYS, last_evaluation
+from eva_openmmlab.run_folder import MESSAGES, last_evaluation
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
 from eva_runs.data_order import (
+    choose_micro_batch_size,
     end_workers,
     guard_workers,
-    micro_batch_of,
+    rank_slice,
     seed_everything,
-    share_of,
 )
 from eva_runs.sharing import share
 
@@ -63,7 +63,7 @@ class NumberedSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         each = self.batch_size
-        own = share_of(each * self.processes, get_rank(), get_world_size())
+        own = rank_slice(each * self.processes, get_rank(), get_world_size())
         first = own.start // each
         streams = [self._draws(rank) for rank in range(first, -(-own.stop // each))]
         while True:
@@ -207,8 +207,11 @@ class EVATrainLoop(IterBasedTrainLoop):
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
         batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
-        saving = [one for one in runner.hooks if isinstance(one, CheckpointHook)]
-        for interval in (self.val_interval, *(one.interval for one in saving if not one.by_epoch)):
+        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        for interval in (
+            self.val_interval,
+            *(hook.interval for hook in saving if not hook.by_epoch),
+        ):
             if 0 < interval < self._max_iters and interval % batches:
                 raise ValueError(
                     f"intervals of evaluations and checkpoints, {interval}, must be multiples of "
@@ -236,14 +239,14 @@ class EVATrainLoop(IterBasedTrainLoop):
         begun, samples = saved.get("processes", now), saved["samples_of_a_batch"]
         if begun != now and sampler.is_cut:
             cut: Any = self.dataloader.batch_sampler
-            cut.batch_size = micro_batch_of(samples, now, largest=cut.batch_size)
+            cut.batch_size = choose_micro_batch_size(samples, now, largest=cut.batch_size)
             self._batches = samples // now // cut.batch_size
             sampler.processes, sampler.batch_size = begun, samples // begun
             self.samples_of_a_batch = samples
-            text = (
+            message = (
                 "continues on %d processes, began with %d: an iteration has %d x %d samples of each"
             )
-            self.runner.logger.info(text, now, begun, self._batches, cut.batch_size, extra=SHOWN)
+            self.runner.logger.info(message, now, begun, self._batches, cut.batch_size, extra=SHOWN)
         batch = self.samples_of_a_batch
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch
@@ -259,7 +262,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             runner.val_loop.run()
         elif self._iter >= self._max_iters:
             self.was_over = True
-            runner.logger.info(SAYS.finished(folder, self._max_iters), extra=SHOWN)
+            runner.logger.info(MESSAGES.finished(folder, self._max_iters), extra=SHOWN)
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""
@@ -277,7 +280,8 @@ class EVATrainLoop(IterBasedTrainLoop):
             val = getattr(getattr(self.runner, "_val_loop", None), "dataloader", None)
             end_workers(self.dataloader_iterator._iterator, getattr(val, "_iterator", None))
             for hook in self.runner.hooks:
-                if writer := getattr(hook, "writer", None):
+                writer = getattr(hook, "writer", None)
+                if writer:
                     writer.wait()  # a run that fails leaves what it has saved
 
     def run_iter(self, data_batch: Any) -> None:

@@ -150,7 +150,7 @@ class EVAWarmupLR(IterationLR):
         warmup_factor: float = 0.001,
         **base: Any,
     ) -> None:
-        if not all(0 <= place < 1 for place in (warmup, *steps)):
+        if not all(0 <= fraction < 1 for fraction in (warmup, *steps)):
             raise ValueError(f"warmup={warmup} and steps={list(steps)} must be shares of the run")
         self.warmup, self.warmup_factor = warmup, warmup_factor
         self.steps, self.cosine_to = tuple(steps), cosine_to
@@ -158,14 +158,16 @@ class EVAWarmupLR(IterationLR):
 
     def factor(self, iteration: int) -> float:
         """Return the share of the peak learning rate after some steps."""
-        place = iteration / self.end
-        if place >= self.warmup:
-            return self._shape(place)
-        part = place / self.warmup
+        progress = iteration / self.end
+        if progress >= self.warmup:
+            return self._shape(progress)
+        part = progress / self.warmup
         return self._shape(self.warmup) * part + self._shape(0.0) * self.warmup_factor * (1 - part)
 
-    def _shape(self, place: float) -> float:
-        value = float(0.1 ** sum(place >= step for step in self.steps))
+    def _shape(self, progress: float) -> float:
+        value = float(0.1 ** sum(progress >= step for step in self.steps))
         if self.cosine_to is not None:
-            value *= self.cosine_to + 0.5 * (1 - self.cosine_to) * (1 + math.cos(math.pi * place))
+            value *= self.cosine_to + 0.5 * (1 - self.cosine_to) * (
+                1 + math.cos(math.pi * progress)
+            )
         return value

@@ -41,16 +41,16 @@ def replace_dataset(loader: Any, **settings: Any) -> None:
         dataset = dataset.dataset
     if "datasets" in dataset:
         loader.dataset = dataset = dataset.datasets[0]
-    kept = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
+    retained = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
     dataset.clear()
-    dataset.update(kept | settings)
+    dataset.update(retained | settings)
 
 
 def add_plugin(config: "Config", plugin: str) -> None:
     """Import a plugin, and name it in `custom_imports` for whoever reads the saved config."""
     importlib.import_module(plugin)
-    named = as_list((config.get("custom_imports") or {}).get("imports"))
-    imports = list(dict.fromkeys([*named, plugin]))
+    imported = as_list((config.get("custom_imports") or {}).get("imports"))
+    imports = list(dict.fromkeys([*imported, plugin]))
     config.custom_imports = {"imports": imports, "allow_failed_imports": False}
 
 
@@ -61,7 +61,7 @@ def image_side(cfg: "Config") -> int:
     for (kind, key), loader in zip(kinds, loaders, strict=True):
         for step in dicts(loader):
             size = step.get(key) if _kind(step) == kind else None
-            if isinstance(size, list | tuple) and all(isinstance(one, int) for one in size):
+            if isinstance(size, list | tuple) and all(isinstance(side, int) for side in size):
                 return int(min(size))
     return 0
 
@@ -78,10 +78,10 @@ def set_image_size(cfg: "Config", side: int) -> None:
         )
     model = cfg.model.get("module", cfg.model)  # of test-time augmentation
     nodes = {id(node): node for node in dicts(cfg._cfg_dict) if _kind(node) in _SIZED}
-    chosen = [(node, key) for node in nodes.values() for key in _SIZES]
-    chosen += [(model.get("data_preprocessor") or {}, "size")]
-    chosen += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]
-    for node, key in chosen:
+    targets = [(node, key) for node in nodes.values() for key in _SIZES]
+    targets += [(model.get("data_preprocessor") or {}, "size")]
+    targets += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]
+    for node, key in targets:
         if key in node:
             node[key] = scaled(node[key], side / before)
     if (model.get("data_preprocessor") or {}).get("pad_size_divisor") == before:
@@ -95,5 +95,5 @@ def _kind(node: Any) -> str:
 def scaled(value: Any, share: float) -> Any:
     """Multiply all integers in a value; a fraction is one of an image of any size."""
     if isinstance(value, list | tuple):
-        return tuple(scaled(one, share) for one in value)
+        return tuple(scaled(item, share) for item in value)
     return round(value * share) if type(value) is int else value

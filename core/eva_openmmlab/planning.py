@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eva_openmmlab.command_line import train_parser
 from eva_openmmlab.config import changed_config
 from eva_openmmlab.own_data import image_side
-from eva_runs.memory import Step, adapt, state_of
+from eva_runs.memory import MeasuredStep, add_configured_adapters, optimizer_bytes_per_weight
 from eva_runs.recipes import find_recipe
 
 
@@ -21,14 +21,14 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
     """Make the function that reads a recipe of a task with settings, without its data."""
 
     def read(words: Sequence[str]) -> Config:
-        parser = train_parser(task, what="", examples="")
+        parser = train_parser(task, title="", examples="")
         own_data.add_arguments(parser, training=True)
         args = parser.parse_intermixed_args(words)
-        recipe, *settings = sorted([*args.words, *args.cfg_options], key=lambda one: "=" in one)
-        given = dict(one.split("=", 1) for one in settings)
+        recipe, *settings = sorted([*args.words, *args.cfg_options], key=lambda word: "=" in word)
+        overrides = dict(word.split("=", 1) for word in settings)
         if args.lora:
-            given.setdefault("lora.rank", str(args.lora))
-        cfg = changed_config(find_recipe(task, recipe), given, args)
+            overrides.setdefault("lora.rank", str(args.lora))
+        cfg = changed_config(find_recipe(task, recipe), overrides, args)
         if args.amp:
             cfg.optim_wrapper.update(type="AmpOptimWrapper")
         return cfg
@@ -36,14 +36,14 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
     return read
 
 
-def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Step:
+def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> MeasuredStep:
     """Build a step of one process.
 
     `prepare` gives the sample of an image of a side, after it has replaced what decides by values.
     """
     init_default_scope(cfg.default_scope)
     model: Any = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
-    adapt(model, cfg.get("lora"))
+    add_configured_adapters(model, cfg.get("lora"))
     wrapper, batch, side = cfg.optim_wrapper, cfg.train_dataloader.batch_size, image_side(cfg)
     dtype = torch.bfloat16 if wrapper.get("dtype") == "bfloat16" else torch.float16
     if not hasattr(model, "loss"):
@@ -56,6 +56,8 @@ def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Step:
             total: Tensor = model.parse_losses(model(images, samples, mode="loss"))[0]
             return total
 
-    state = state_of(lambda weights: OPTIMIZERS.build({**wrapper.optimizer, "params": weights}))
+    state = optimizer_bytes_per_weight(
+        lambda weights: OPTIMIZERS.build({**wrapper.optimizer, "params": weights})
+    )
     accumulate, processes = wrapper.get("accumulative_counts", 1), os.environ.get("WORLD_SIZE", 1)
-    return Step(model, loss, state, batch, accumulate, side, processes=int(processes))
+    return MeasuredStep(model, loss, state, batch, accumulate, side, processes=int(processes))

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.files import DEMO_IMAGE_SUFFIXES, home_expanded
+from eva_data.files import DEMO_IMAGE_SUFFIXES, expand_home
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import predicted
+from eva_data.inputs import map_inputs
 from eva_openmmlab.config import load_config
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
@@ -58,7 +58,7 @@ class ImagePredictor(ABC, Generic[Prediction]):
         Raises:
             ValueError: If an image cannot be read (`UnreadableImageError`).
         """
-        return predicted(
+        return map_inputs(
             self.predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
         )
 
@@ -86,15 +86,15 @@ def for_arrays(pipeline: Sequence[Any]) -> Compose:
 
 def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
     """Keep the transforms that read no files, also inside `TestTimeAug`."""
-    kept: list[Any] = []
+    transforms: list[Any] = []
     for step in pipeline:
         if isinstance(step, list | tuple):
             inner = _without_reading(step)
-            kept += [inner] if inner else []  # an empty list of alternatives leaves no view
+            transforms += [inner] if inner else []  # an empty list of alternatives leaves no view
         elif not READERS.fullmatch(step["type"]):
             inside = step.get("transforms")
-            kept.append({**step, "transforms": _without_reading(inside)} if inside else step)
-    return kept
+            transforms.append({**step, "transforms": _without_reading(inside)} if inside else step)
+    return transforms
 
 
 def load_model(
@@ -116,16 +116,16 @@ def load_model(
     Raises:
         ValueError: If there is no such recipe, run or device, or the weights do not fit.
     """
-    place = home_expanded(config)
-    if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
-        path, weights = require_config_of_run(place), weights or config
+    location = expand_home(config)
+    if location.is_dir() or (location.suffix == ".pth" and location.is_file()):
+        path, weights = require_config_of_run(location), weights or config
     else:
         path = find_recipe(task, config)
     if weights is None:
         raise ValueError(f"{config} has no weights: name them as well")
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=chosen)
+        chosen_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen_device)
     except (RuntimeError, AssertionError) as error:  # torch's own text says why
         raise ValueError(f"device {device!r}: {error}") from error
     cfg = load_config(path)
@@ -138,5 +138,5 @@ def load_model(
         model: nn.Module = MODELS.build(cfg.model)
     inside: Any = getattr(model, "module", model)
     load_start(inside, weights, complete=True)
-    lower_backbone(inside.to(chosen).backbone, precision, chosen)
-    return model.to(chosen), dataset.pipeline, metainfo
+    lower_backbone(inside.to(chosen_device).backbone, precision, chosen_device)
+    return model.to(chosen_device), dataset.pipeline, metainfo

@@ -17,17 +17,17 @@ from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.detection.spec import first_path
-from eva_data.files import home_expanded
+from eva_data.files import expand_home
 from eva_openmmlab.config import changed_config, require_data, set_data_root, set_epochs
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
-from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
+from eva_openmmlab.run_folder import RECORD, describe_saved, has_run, require_unused
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
 from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import program_name
-from eva_runs.errors import ending, one_line, said_once
-from eva_runs.output_folder import claimed, watch
+from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
+from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
 
@@ -51,31 +51,32 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
         return folders[0] / f"log_rank{processes.rank()}.txt" if folders else None
 
     def saved() -> str:
-        return what_is_saved(folders[0]) if folders else "nothing is saved"
+        return describe_saved(folders[0]) if folders else "nothing is saved"
 
-    for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
-        warnings.filterwarnings("ignore", message=known)
+    for message in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
+        warnings.filterwarnings("ignore", message=message)
     program = program_name("train.py" if trains else "test.py")
 
     def begun() -> bool:
         return any(has_begun() for has_begun in watched)
 
-    end = ending(program, log=log, begun=begun, saved=saved if trains else None)
+    end = exit_on_error(program, log=log, begun=begun, saved=saved if trains else None)
     with end, quiet() as write_log:
-        with said_once(), ending(program):
+        with stderr_from_main_process(), exit_on_error(program):
             cfg = _configure(args, own_data, change)
             folder = Path(cfg.work_dir)
             require_data(cfg, ("train", "val") if trains else ("test",))
             if cfg.get("load_from"):
                 resolve_source(cfg.load_from)  # official ones may be downloaded now
         _join(cfg)
-        if epochs := getattr(args, "epochs", None):
+        epochs = getattr(args, "epochs", None)
+        if epochs:
             line = set_epochs(cfg, epochs)
             if processes.is_main():
                 show(line)
         watched.append(watch(folder / RECORD))
         settings, continues = cfg.to_dict(), partial(has_run, folder)
-        with claimed(
+        with reserve_folder(
             folder, kind, traces=_TRACES, begun=RECORD, settings=settings, check=continues
         ):
             folders.append(folder)
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
             if processes.is_main():
                 report = RunReport(runner, kind, task=args.task)
                 show(*report.closing(report.write(), duration=time.monotonic() - began))
-        processes.leave()
+        processes.destroy_group()
 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
@@ -122,9 +123,9 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
     if args.work_dir is not None:
         return Path(args.work_dir)
     if args.of_run and not trains:  # which may have been moved since
-        folder = folder_of_run(home_expanded(args.weights))
-    elif place := first_path(args):
-        folder = Path("work_dirs") / name_on_own_data(args.config, place)
+        folder = folder_of_run(expand_home(args.weights))
+    elif path := first_path(args):
+        folder = Path("work_dirs") / name_on_own_data(args.config, path)
     else:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
     return folder if trains else folder / "test"
@@ -138,7 +139,7 @@ def _join(cfg: Config) -> None:
         processes.end_with_launcher()
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
     else:
-        processes.join("gloo")
+        processes.join_group("gloo")
     wrapper = {name: cfg[name] for name in ("find_unused_parameters",) if name in cfg}
     cfg.setdefault("model_wrapper_cfg", dict(type="EVADataParallel", **wrapper))
 
@@ -163,5 +164,5 @@ def _run(cfg: Config, *, trains: bool, recipe: str) -> Any:
     except TypeError as error:  # of a setting that a constructor does not know
         if "unexpected keyword argument" not in str(error) or (folder / RECORD).exists():
             raise
-        raise ValueError(f"the config cannot be built: {one_line(error)}") from None
+        raise ValueError(f"the config cannot be built: {single_line_message(error)}") from None
     return runner

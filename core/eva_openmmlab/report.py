@@ -17,12 +17,12 @@ from eva_openmmlab.config import parts_of
 from eva_openmmlab.own_data import image_folder
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
-from eva_report.content import Curve, Curves, Link, Report, Section, Step
+from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, RESULTS, report_name, try_report
 from eva_report.terminal import closing_lines
 from eva_runs.commands import command_to_run
-from eva_runs.record import Kind, facts
+from eva_runs.record import Kind, run_facts
 
 _NO_SCORES = ("time", "data_time", STEP)
 
@@ -51,22 +51,22 @@ class RunReport:
         self.training_set = train.dataloader.dataset if train else None
         self.dataset = self._scored.dataloader.dataset if self._scored else None
         # those that a user goes on with: the best of a training, or those scored
-        place = self.folder if self._trains else runner._load_from
+        folder = self.folder if self._trains else runner._load_from
         none = self._trains and not is_mmengine_run(self.folder)
-        self._weights = None if none else resolve_source(place).absolute()
+        self._weights = None if none else resolve_source(folder).absolute()
         self.entries = read_scalars(self.folder) if self._trains else []
         self.scores = self._last_scores()
 
     def _last_scores(self) -> dict[str, float]:
         stage = "val/" if self._trains else "test/"
-        found = {
+        best_scores = {
             name.removeprefix(stage): float(buffer.current())
             for name, buffer in self.runner.message_hub.log_scalars.items()
             if name.startswith(stage)
         }
-        last = next((one for one in reversed(self.entries) if "loss" not in one), {})
+        last = next((entry for entry in reversed(self.entries) if "loss" not in entry), {})
         # a checkpoint knows the scores before its own evaluation
-        scores = (last if self._over else found) or last
+        scores = (last if self._over else best_scores) or last
         return {name: value for name, value in scores.items() if name not in _NO_SCORES}
 
     def metric(self, kind: type) -> Any:
@@ -83,19 +83,19 @@ class RunReport:
         the `scores`, an axis, those are, times a factor, whose name in the log -> curve is given.
         """
         names = dict.fromkeys(name for entry in self.entries for name in entry)
-        losses = {one: one for one in names if "loss" in one and not re.match(without, one)}
+        losses = {name: name for name in names if "loss" in name and not re.match(without, name)}
         rates = {"base_lr" if "base_lr" in names else "lr": "learning rate"}
 
         def plot(
-            title: str, axis: str, names: Mapping[str, str], text: str, factor: float = 1.0
+            title: str, axis: str, names: Mapping[str, str], description: str, factor: float = 1.0
         ) -> Curves:
             return Curves(
                 title=title,
                 x_label="iteration",
                 y_label=axis,
-                curves=[curve(self.entries, *one, factor=factor) for one in names.items()],
+                curves=[curve(self.entries, *name, factor=factor) for name in names.items()],
                 logarithmic=names is losses,
-                text=text,
+                text=description,
             )
 
         all_losses = "The sum of all losses, and those of the last layer or stage."
@@ -118,12 +118,13 @@ class RunReport:
         summary = f"{scored} for {self.runner._load_from}."
         if self._trains:
             summary = f"{scored} after {self.runner.iter:,} iterations."
-        if best := self._best():
+        best = self._best()
+        if best:
             summary += (
                 f"\nThe best weights: {best}; the scores, classes and images here are of the last "
                 "ones."
             )
-        named = facts(
+        page_facts = run_facts(
             self.folder,
             self.kind,
             seed=self.runner.seed,
@@ -131,7 +132,7 @@ class RunReport:
             processes=get_world_size(),
         )
         if not self._trains:
-            named.append(("precision", self.runner.cfg.get("precision", "fp32")))
+            page_facts.append(("precision", self.runner.cfg.get("precision", "fp32")))
         began = str(self.runner.cfg.get("load_from") or "random weights")
         config = self._config.name
         files = {"weights": self._weights, "scores": RESULTS, "log": LOG, "config": config}
@@ -139,12 +140,12 @@ class RunReport:
         return Report(
             title=f"{title}: {self.kind} of {self._config.stem}",
             summary=summary,
-            facts=[*named, *data, ("began from" if self._trains else "weights", began)],
+            facts=[*page_facts, *data, ("began from" if self._trains else "weights", began)],
             sections=[*(first_batch(self.folder) if self._trains else ()), *sections],
             links=[Link(title=title, path=Path(file)) for title, file in files.items() if file],
             next_steps=[
-                Step(text=look, command=self._demo_command()),
-                Step(text="Score them again", command=self._command("evaluate", "test")),
+                NextStep(text=look, command=self._demo_command()),
+                NextStep(text="Score them again", command=self._command("evaluate", "test")),
             ],
         )
 
@@ -165,7 +166,8 @@ class RunReport:
     def closing(self, page: Path | None, *, duration: float) -> list[str]:
         """Say what came out of a run that took some seconds, and where its page is."""
         lines = score_lines(self.scores) or ([NOTHING] if self._scored else [])
-        if best := self._best():  # the weights that are named are not those of the last evaluation
+        best = self._best()
+        if best:  # the weights that are named are not those of the last evaluation
             lines = [f"best     {best}", *(f"last     {line}" for line in lines)]
         return closing_lines(
             scores="\n".join(lines),
@@ -181,7 +183,7 @@ class RunReport:
         score, file = info.get("best_score"), Path(str(info.get("best_ckpt") or "")).name
         if not (self._trains and file) or file.endswith(f"_{self.runner.iter}.pth"):
             return ""
-        hook = next(one for one in self.runner.hooks if isinstance(one, CheckpointHook))
+        hook = next(hook for hook in self.runner.hooks if isinstance(hook, CheckpointHook))
         return f"{score_lines({hook.key_indicators[0]: score})[0]} ({file})"
 
     def _demo_command(self) -> str:

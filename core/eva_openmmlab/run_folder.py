@@ -11,10 +11,10 @@ from typing import Any
 
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
-from eva_data.files import home_expanded, write_text
-from eva_runs.output_folder import RunSentences, cut_log, read_log
+from eva_data.files import expand_home, write_text
+from eva_runs.output_folder import RunMessages, cut_log, read_log
 
-SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
+MESSAGES = RunMessages(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's
 RECORD = "run.json"
 EVALUATED = "last_evaluation"
@@ -40,13 +40,13 @@ def has_run(folder: Path) -> bool:
 def require_unused(folder: Path) -> None:
     """Refuse a work folder that has a run, by a ValueError."""
     if has_run(folder):
-        raise ValueError(SAYS.used(folder))
+        raise ValueError(MESSAGES.used(folder))
 
 
-def what_is_saved(folder: Path) -> str:
+def describe_saved(folder: Path) -> str:
     """Say what of a training is saved, and how to go on."""
     newest = newest_checkpoint(folder)
-    return SAYS.saved(newest.name, done=iteration_of(newest)) if newest else SAYS.saved("")
+    return MESSAGES.saved(newest.name, done=iteration_of(newest)) if newest else MESSAGES.saved("")
 
 
 def write_record(folder: Path, config: str) -> None:
@@ -54,9 +54,9 @@ def write_record(folder: Path, config: str) -> None:
     write_text(folder / RECORD, json.dumps({"config": config}) + "\n")
 
 
-def config_of_run(place: str | os.PathLike[str]) -> Path | None:
+def config_of_run(path: str | os.PathLike[str]) -> Path | None:
     """Find the config that the record of a run names, by its folder or a file in it; else None."""
-    folder = folder_of_run(home_expanded(place))
+    folder = folder_of_run(expand_home(path))
     try:
         name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -99,8 +99,8 @@ def read_scalars(folder: Path) -> list[Entry]:
 
     Losses and scores of one iteration are two. Of those of several starts the last one counts.
     """
-    found: dict[tuple[int, bool], Entry] = {}
+    entries: dict[tuple[int, bool], Entry] = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
         for entry in read_log(file, STEP):
-            found[entry[STEP], "loss" in entry] = entry
-    return [found[place] for place in sorted(found)]
+            entries[entry[STEP], "loss" in entry] = entry
+    return [entries[key] for key in sorted(entries)]

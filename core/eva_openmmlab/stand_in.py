@@ -64,9 +64,16 @@ def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> 
 
 
 def softnms(
-    boxes: Tensor, scores: Tensor, dets: Tensor, *,
-    iou_threshold: float, sigma: float, min_score: float, method: int, offset: int,
-) -> Tensor:  # fmt: skip
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    *,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
     """Lower the scores (n,) of boxes (n, 4) by their overlap with better ones (arXiv 1704.04503).
 
     Both are on the CPU, where mmcv moves them. The first rows of `dets` (n, 5) become boxes and new
@@ -76,14 +83,14 @@ def softnms(
     low, high = boxes[:, :2].detach().numpy(), boxes[:, 2:].detach().numpy()
     area, score = np.prod(high - low + offset, axis=1), scores.detach().numpy().copy()
     left: Any = np.arange(len(boxes))
-    chosen = []
+    selected = []
     while len(left):
         # as in mmcv, a first score that is not a number is the best
-        place = 0 if np.isnan(score[left[0]]) else np.nanargmax(score[left])
-        best = left[place]
-        left[place] = left[0]
+        index_of_best = 0 if np.isnan(score[left[0]]) else np.nanargmax(score[left])
+        best = left[index_of_best]
+        left[index_of_best] = left[0]
         left = left[1:]
-        chosen.append(best)
+        selected.append(best)
         sides = np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]) + offset
         shared = np.prod(np.maximum(sides, 0), axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):  # two empty boxes
@@ -95,25 +102,34 @@ def softnms(
             factor = np.where(overlap >= iou_threshold, 1 - overlap if method == LINEAR else 0, 1)
         score[left] *= factor
         left = _without(left, score[left] < min_score)
-    order = torch.tensor(chosen, dtype=torch.long)
+    order = torch.tensor(selected, dtype=torch.long)
     dets[: len(order)] = torch.cat([boxes[order], torch.from_numpy(score)[order, None]], dim=1)
     return order
 
 
 def _without(values: Any, dropped: Any) -> Any:
     """Drop values as mmcv does, which fills gaps from the end; the order of ties depends on it."""
-    kept = values[~dropped]
-    gaps = dropped[: len(kept)].nonzero()[0]
-    ends = len(kept) + (~dropped[len(kept) :]).nonzero()[0][::-1]
+    remaining = values[~dropped]
+    gaps = dropped[: len(remaining)].nonzero()[0]
+    ends = len(remaining) + (~dropped[len(remaining) :]).nonzero()[0][::-1]
     values[gaps] = values[ends]
-    return values[: len(kept)]
+    return values[: len(remaining)]
 
 
 def roi_align_forward(
-    features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
-) -> None:  # fmt: skip
+    features: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Write the mean of each bin of each region into `output` (Mask R-CNN, arXiv 1703.06870).
 
     `features` are (B, C, H, W), `rois` (R, 5) image, x0, y0, x1, y1, `output` (R, C, P, Q); both
@@ -127,10 +143,19 @@ def roi_align_forward(
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, *,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
-) -> None:  # fmt: skip
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W); arguments as there."""
     grad_output = _full(grad_output)
     size = (aligned_height, aligned_width, *grad_input.shape)
@@ -187,10 +212,12 @@ def install_stand_in() -> bool:
 
     Without operations for a GPU, mmcv's own deformable attention takes its PyTorch form there too.
     """
-    there = sys.modules.get(EXTENSION) is STAND_IN  # by an earlier call, or the file beside mmcv's
-    spec = None if there else importlib.util.find_spec(EXTENSION)
+    is_installed = (
+        sys.modules.get(EXTENSION) is STAND_IN
+    )  # by an earlier call, or the file beside mmcv's
+    spec = None if is_installed else importlib.util.find_spec(EXTENSION)
     stands_in = spec is None or isinstance(spec.loader, SourceFileLoader)
-    if stands_in and not there:
+    if stands_in and not is_installed:
         # mmengine looks for the module with find_spec, which wants one
         STAND_IN.__spec__ = spec or ModuleSpec(EXTENSION, loader=None)
         sys.modules[EXTENSION] = STAND_IN

@@ -20,12 +20,12 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
-from eva_backbone.checkpoints.run_folders import named_weights
-from eva_data.files import explained
+from eva_backbone.checkpoints.run_folders import describe_weights
+from eva_data.files import explain_os_errors
 from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
-from eva_openmmlab.run_folder import SAYS, iteration_of
+from eva_openmmlab.run_folder import MESSAGES, iteration_of
 from eva_report.terminal import FileFormatter, TerminalHandler, opening_lines, root_logs_to, show
 from eva_runs import processes
 
@@ -53,7 +53,7 @@ def quiet() -> Iterator[Callable[[Path], None]]:
 
         def write_to(folder: Path) -> None:
             file = folder / LOG if _is_first() else Path(os.devnull)
-            with explained(file):
+            with explain_os_errors(file):
                 target = logging.FileHandler(file, encoding="utf-8")
             stack.callback(target.close)
             target.setFormatter(FileFormatter())
@@ -105,13 +105,13 @@ class TerminalHook(Hook):
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
-            weights=named_weights(str(resumed or runner._load_from or "")),
-            data=[_described(runner, one) for one in loaders if runner.cfg.get(one)],
+            weights=describe_weights(str(resumed or runner._load_from or "")),
+            data=[_described(runner, loader) for loader in loaders if runner.cfg.get(loader)],
             output=Path(runner.work_dir),
         )
         show(*lines)
         if resumed:
-            show(SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed))
+            show(MESSAGES.resumed(iteration_of(resumed), runner.max_iters, resumed))
         runner.logger.info("%s", runner.model)
 
     def after_run(self, runner: Any) -> None:
@@ -129,16 +129,16 @@ class TerminalHook(Hook):
         if done >= steps or number % math.ceil(total / (_LINES - 1)) == 0:
             lines = score_lines(metrics or {}) or [NOTHING]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
-            show(f"{SAYS.unit} {runner.iter:,}: {scores}")
+            show(f"{MESSAGES.unit} {runner.iter:,}: {scores}")
 
     def _before_epoch(self, runner: Any, mode: str = "train") -> None:
         if not processes.is_main():
             return
         if mode == "train":
-            self._bars.append(ProgressBar(runner.max_iters, what="training", start=runner.iter))
+            self._bars.append(ProgressBar(runner.max_iters, title="training", start=runner.iter))
         else:
             total = len(getattr(runner, f"{mode}_dataloader"))
-            self._bars.append(ProgressBar(total, what="evaluation"))
+            self._bars.append(ProgressBar(total, title="evaluation"))
 
     def _after_iter(self, runner: Any, *args: Any, mode: str = "train", **kwargs: Any) -> None:
         loss = runner.message_hub.log_scalars.get("train/loss") if mode == "train" else None
@@ -157,14 +157,14 @@ def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
     Returns:
         Task ("bbox", "segm") -> "AP", "AP50" ... -> percent; None where there is nothing to score.
     """
-    found: dict[str, dict[str, float | None]] = {}
+    tasks: dict[str, dict[str, float | None]] = {}
     for name, value in scores.items():
         match = _AP.fullmatch(name)
         if match and not name.endswith("_copypaste"):
-            known = math.isfinite(value) and value >= 0
+            is_score = math.isfinite(value) and value >= 0
             metric = match[2].replace("_", "")
-            found.setdefault(match[1], {})[metric] = 100 * value if known else None
-    return found
+            tasks.setdefault(match[1], {})[metric] = 100 * value if is_score else None
+    return tasks
 
 
 def score_lines(metrics: Mapping[str, object]) -> list[str]:
@@ -177,8 +177,8 @@ def score_lines(metrics: Mapping[str, object]) -> list[str]:
     values = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
     shown = [f"{name} {_text(values[name], 2)}" for name in _PERCENT if name in values]
     lines = [", ".join(shown)] if shown else []
-    for task, found in percent(values).items():
-        parts = [f"{name} {_text(found[name], 1)}" for name in _SHOWN if name in found]
+    for task, scores in percent(values).items():
+        parts = [f"{name} {_text(scores[name], 1)}" for name in _SHOWN if name in scores]
         lines.append(f"{TITLES[task]} {', '.join(parts)}")
     others = [name for name in values if not name.endswith("time")][:_OTHERS]
     if others and not lines:
@@ -195,9 +195,9 @@ def _described(runner: Any, loader: str) -> str:
     dataset = getattr(runner, loader).dataset
     classes = len((getattr(dataset, "metainfo", None) or {}).get("classes") or ())
     first = parts_of(runner.cfg[loader].dataset)[0]
-    place = first.get("data_root") or first.get("ann_file") or first.get("images")
+    location = first.get("data_root") or first.get("ann_file") or first.get("images")
     part = loader.partition("_")[0]
-    return f"{part}: {len(dataset):,} images, {classes:,} classes ({place})"
+    return f"{part}: {len(dataset):,} images, {classes:,} classes ({location})"
 
 
 def _device(runner: Any) -> str:

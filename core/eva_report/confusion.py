@@ -47,8 +47,8 @@ def confusion_view(content: Confusion, most: int) -> ConfusionView:
 
     def cell(row: int, column: int) -> tuple[float, str, bool]:
         count, share = counts[row, column], float(shares[row, column])
-        text = f"{100 * share:.1f}" if percent else f"{count:,}"
-        return share, text if count else "", row == column
+        label = f"{100 * share:.1f}" if percent else f"{count:,}"
+        return share, label if count else "", row == column
 
     places = range(size if size <= min(IN_A_TABLE, most) else 0)
     return ConfusionView(
@@ -67,8 +67,8 @@ def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
     times = counts[rows, columns].astype(np.int64)
     shares = times / counts.sum(axis=1)[rows]
     order = np.argsort(-times, kind="stable")[:most]
-    found = (one[order].tolist() for one in (rows, columns, times, shares))
-    return [Mistake(*one) for one in zip(*found, strict=True)]
+    ordered = (values[order].tolist() for values in (rows, columns, times, shares))
+    return [Mistake(*values) for values in zip(*ordered, strict=True)]
 
 
 def _map(content: Confusion, shares: NDArray[np.float64]) -> dict[str, Any]:

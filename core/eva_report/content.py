@@ -117,7 +117,7 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class NextStep:
     """A command that a reader may run next, and what it does."""
 
     text: str
@@ -128,7 +128,7 @@ class Step:
 class Report:
     """A report; sections, links and commands are shown in their order.
 
-    Its facts are those of `eva_runs.record.facts`, the data with counts of images, objects and
+    Its facts are those of `eva_runs.record.run_facts`, the data with counts of images, objects and
     classes, and the weights that the run began from.
     """
 
@@ -137,4 +137,4 @@ class Report:
     facts: Sequence[tuple[str, str]]  # name and value
     sections: Sequence[Section] = ()
     links: Sequence[Link] = ()  # weights, `results.json`, log
-    next_steps: Sequence[Step] = ()
+    next_steps: Sequence[NextStep] = ()

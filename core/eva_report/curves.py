@@ -51,14 +51,14 @@ def has_points(content: Curves) -> bool:
 
 def plot_view(content: Curves) -> PlotView:
     """Compute a plot of curves, one of which has a point that is finite."""
-    named = [(curve.name, _finite(curve.points)) for curve in content.curves]
-    drawn = [(name, points) for name, points in named if points]
+    named_points = [(curve.name, _finite(curve.points)) for curve in content.curves]
+    drawn = [(name, points) for name, points in named_points if points]
     left_out = max(0, len(drawn) - MOST_CURVES)
     drawn = drawn[:MOST_CURVES]
     xs, values = zip(*(point for _, points in drawn for point in points), strict=True)
     x_axis = linear_axis(xs, padded=False)
     if all(x.is_integer() for x in xs):  # of steps there is no half
-        x_axis = x_axis._replace(ticks=tuple(one for one in x_axis.ticks if one % 1 == 0))
+        x_axis = x_axis._replace(ticks=tuple(tick for tick in x_axis.ticks if tick % 1 == 0))
     logarithmic = content.logarithmic and min(values) > _LEAST
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)
     over_time = x_axis.high > 1  # the end of a curve over a share says nothing
@@ -71,7 +71,7 @@ def plot_view(content: Curves) -> PlotView:
     lines, legend = [], []
     for number, (name, points) in enumerate(drawn):
         kind = f"c{number % COLORS}{' dashed' * (number // COLORS % 2)}"
-        places = [place(*point) for point in thinned(points)]
+        places = [place(*point) for point in thin(points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         point = places[0] if len(places) == 1 else None
         lines.append({"kind": kind, "path": path, "point": point})
@@ -86,19 +86,19 @@ def plot_view(content: Curves) -> PlotView:
     )
 
 
-def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     """Leave out points that cannot be seen: of each part of the curve two stay, low and high."""
     if len(points) <= most:
         return list(points)
     parts = (most - 2) // 2
-    kept = [points[0]]
+    kept_points = [points[0]]
     for part in range(parts):
         start = 1 + part * (len(points) - 2) // parts
         end = 1 + (part + 1) * (len(points) - 2) // parts
         order = range(start, end)
         pair = {min(order, key=lambda i: points[i][1]), max(order, key=lambda i: points[i][1])}
-        kept += [points[index] for index in sorted(pair)]
-    return [*kept, points[-1]]
+        kept_points += [points[index] for index in sorted(pair)]
+    return [*kept_points, points[-1]]
 
 
 def linear_axis(values: Sequence[float], *, padded: bool = True) -> Axis:
@@ -137,8 +137,8 @@ def short(value: float) -> str:
         return "0"
     if 1e-4 <= abs(value) < 1e7:
         digits = max(0, 3 - math.floor(math.log10(abs(value))))
-        text = f"{value:,.{digits}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        number = f"{value:,.{digits}f}"
+        return number.rstrip("0").rstrip(".") if "." in number else number
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 

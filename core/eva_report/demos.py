@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import printable, require_free, require_replaceable
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_data.writing import FORMATS, entries_of
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
-from eva_runs.commands import complain
+from eva_runs.commands import print_error
 from eva_runs.interruption import EXIT_KEYBOARD
 from eva_runs.options import probability
 
@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
     probability: float
 
 
-class Found:
+class DetectionSummary:
     """Lines at the end of a demo: what was found in each file, and in all of them.
 
     Args:
@@ -66,20 +66,24 @@ class Found:
         classes: Iterable[str],
         *,
         best: Prediction | None = None,
-        text: str = "",
+        description: str = "",
         details: Sequence[str] = (),
         frames: int | None = None,
     ) -> None:
         """Count what was found in a file: the class of each object, or the first class of all.
 
         `best` is the best score where nothing was found, if it is known, and its class. The line of
-        the file says `text`, or the classes with their numbers, with `details` below it; a video
-        has `frames`.
+        the file says `description`, or the classes with their numbers, with `details` below it; a
+        video has `frames`.
         """
         counts = Counter(classes)
-        said = text or listed_counts(counts) if counts else nothing_at(self._threshold, best)
+        summary = (
+            description or listed_counts(counts)
+            if counts
+            else describe_nothing(self._threshold, best)
+        )
         of_video = "" if frames is None else f"{counted(frames, 'frame')}: "
-        self._lines.append([f"{name}: {of_video}{said}", *details])
+        self._lines.append([f"{name}: {of_video}{summary}", *details])
         self._counts += counts
         self._nothing += not counts
         self._best += [best] if best is not None and not counts else []
@@ -88,7 +92,7 @@ class Found:
     def add_first(self, name: str, first: Prediction, *, frames: int | None = None) -> None:
         """Count the most likely class of a file; see `add`."""
         classes = [first.name] if first.probability >= self._threshold else []
-        self.add(name, classes, best=first, text=scored([first]), frames=frames)
+        self.add(name, classes, best=first, description=format_predictions([first]), frames=frames)
 
     def lines(self) -> list[str]:
         """Return a line for each file, up to `FILES_NAMED`, and one for all of them.
@@ -99,9 +103,9 @@ class Found:
         lines = list[str]()
         if files == 1 or (counts and files <= FILES_NAMED):
             lines = list(chain.from_iterable(self._lines))
-        best = max(self._best, key=lambda one: one.probability, default=None)
+        best = max(self._best, key=lambda prediction: prediction.probability, default=None)
         if files > 1:
-            total = listed_counts(counts) if counts else nothing_at(self._threshold, best)
+            total = listed_counts(counts) if counts else describe_nothing(self._threshold, best)
             if counts and self._objects:
                 total = f"{counted(counts.total(), 'object')}: {total}"
             elif counts and self._nothing:
@@ -122,7 +126,7 @@ class Found:
         return " and ".join(parts)
 
 
-class FoundShares:
+class ShareSummary:
     """Counts pixels of each named class, for the lines at the end of a demo."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -149,33 +153,35 @@ class FoundShares:
         total = counts.total()
         shares = [(self._names[index], count / total) for index, count in counts.most_common()]
         seen = sum(share >= _LEAST_SHARE for _, share in shares)
-        named = [f"{name} {share:.0%}".replace("%", " %") for name, share in shares]
-        named = named[: min(max(seen, 1), _CLASSES_NAMED)]
-        if more := len(shares) - len(named):
-            named.append(f"{more} more class{'es' if more > 1 else ''}")
-        return ", ".join(named)
+        listed = [f"{name} {share:.0%}".replace("%", " %") for name, share in shares]
+        listed = listed[: min(max(seen, 1), _CLASSES_NAMED)]
+        more = len(shares) - len(listed)
+        if more:
+            listed.append(f"{more} more class{'es' if more > 1 else ''}")
+        return ", ".join(listed)
 
 
-def scored(predictions: Sequence[Prediction]) -> str:
+def format_predictions(predictions: Sequence[Prediction]) -> str:
     """Write classes with their probabilities in a line: `jump 0.70, swim 0.20`."""
     return ", ".join(f"{_quoted(name)} {score_text(value)}" for name, value in predictions)
 
 
-def nothing_at(threshold: float, best: Prediction | None) -> str:
+def describe_nothing(threshold: float, best: Prediction | None) -> str:
     """Say that no score is high enough, and which comes closest, with its class if it is known."""
     if best is None:
         return f"nothing at {threshold:g}"
-    named = f" ({best.name})" if best.name else ""
-    return f"nothing at {threshold:g}; the best score is {score_text(best.probability)}{named}"
+    suffix = f" ({best.name})" if best.name else ""
+    return f"nothing at {threshold:g}; the best score is {score_text(best.probability)}{suffix}"
 
 
 def listed_counts(counts: Counter[str]) -> str:
     """List classes with their numbers, the most frequent first: `3 dog, 1 cat`."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = [f"{count:,} {_quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
-    if more := ordered[_CLASSES_NAMED:]:
-        named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
-    return ", ".join(named)
+    listed = [f"{count:,} {_quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
+    more = ordered[_CLASSES_NAMED:]
+    if more:
+        listed.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
+    return ", ".join(listed)
 
 
 def _quoted(name: str) -> str:
@@ -198,7 +204,7 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     done = -1
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(VideoWriter(target)) for target in job.targets]
-        bar = ProgressBar(reader.count, what=job.name, unit="frame", leave=False)
+        bar = ProgressBar(reader.count, title=job.name, unit="frame", leave=False)
         stack.enter_context(bar)
         for done, frame in enumerate(chain([first] if first else [], frames)):
             drawn = draw(frame.rgb, done)
@@ -208,13 +214,13 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     return done + 1, reader.error
 
 
-def named_error(job: Job, error: Exception) -> str:
+def describe_error(job: Job, error: Exception) -> str:
     """Write an error with the file of its job."""
-    text = str(error)
-    return text if str(job.source) in text else f"{job.source}: {text}"
+    message = str(error)
+    return message if str(job.source) in message else f"{job.source}: {message}"
 
 
-def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
+def run_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
     """Do jobs one after another; `do` returns or raises (ValueError) why a file cannot be used.
 
     Returns:
@@ -222,34 +228,36 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
     """
     problems: list[str] = []
     try:
-        for job in progress(jobs, total=len(jobs), what=title, unit="file"):
+        for job in progress(jobs, total=len(jobs), title=title, unit="file"):
             try:
                 problems += filter(None, [do(job)])
             except ValueError as error:
-                problems.append(named_error(job, error))
+                problems.append(describe_error(job, error))
     except KeyboardInterrupt:
         for problem in problems:
-            complain(printable(problem))
+            print_error(printable(problem))
         raise
     return problems
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
     """Add `--score-threshold`, `--track` and `--to`."""
-    text = "least score of what is shown and written (default: %(default)s)"
-    parser.add_argument("--score-threshold", type=probability, default=0.5, help=text)
-    text = "follow objects of videos: ids, also in a MOT text file beside each video"
-    parser.add_argument("--track", action="store_true", help=text)
+    help_text = "least score of what is shown and written (default: %(default)s)"
+    parser.add_argument("--score-threshold", type=probability, default=0.5, help=help_text)
+    help_text = "follow objects of videos: ids, also in a MOT text file beside each video"
+    parser.add_argument("--track", action="store_true", help=help_text)
     add_format(parser)
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add `--to`."""
-    text = "also write OUTPUT/FORMAT, a dataset of the images (not of videos) to edit or train on"
-    parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
+    help_text = (
+        "also write OUTPUT/FORMAT, a dataset of the images (not of videos) to edit or train on"
+    )
+    parser.add_argument("--to", choices=FORMATS, dest="form", help=help_text)
 
 
-def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> Plan:
+def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> JobPlan:
     """Plan the jobs of a detector; to `track` images is an error, as is a missing package."""
     output = args.output
     planned = plan_jobs(
@@ -264,11 +272,12 @@ def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> Plan:
 
 def require_format(args: argparse.Namespace) -> None:
     """Refuse a dataset of `--to` that is there, and even to overwrite a folder with other files."""
-    if form := getattr(args, "form", None):
+    form = getattr(args, "form", None)
+    if form:
         require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
 
 
-def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
+def exit_with_error(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
     """End a program with code 2 and one sentence on a value, without the lines on its usage."""
     parser.exit(2, printable(f"{parser.prog}: error: {error}\n"))
 
@@ -277,9 +286,9 @@ def run_demo(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
     *,
-    prepare: Callable[[], Plan],
+    prepare: Callable[[], JobPlan],
     load: Callable[[argparse.Namespace], P],
-    work: Callable[[argparse.Namespace, P, Plan], list[str]],
+    work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     results: Sequence[Path] = (),
 ) -> None:
     """Process every readable input and report the rest; the terminal gets warnings alone.
@@ -300,7 +309,7 @@ def run_demo(
             require_free([*targets, *results], overwrite=args.overwrite)
             require_format(args)
         except (OSError, ValueError) as error:
-            refuse(parser, error)
+            exit_with_error(parser, error)
         log_to_terminal()
         predictor = load(args) if plan.jobs else None
         problems = [*plan.problems, *(work(args, predictor, plan) if predictor is not None else ())]

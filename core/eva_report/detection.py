@@ -43,7 +43,7 @@ from eva_report.matching import (
     judgements,
     match_image,
 )
-from eva_report.page import known, write_csv
+from eva_report.page import finite_or_none, write_csv
 from eva_report.terminal import counted
 
 Scores = Mapping[str, Mapping[str, float | None]]  # task ("bbox", "segm") -> metric -> percent
@@ -72,7 +72,7 @@ _MEANINGS = {
     "AP": "average precision: mean over classes, and over IoUs from 0.50 to 0.95",
     "AP50": "AP at an IoU of 0.50: found, roughly",
     "AP75": "AP at an IoU of 0.75: found with a close fit",
-    **{f"AP{key}": f"AP of {text}" for key, text in (_SIZES | _FREQUENCIES).items()},
+    **{f"AP{key}": f"AP of {description}" for key, description in (_SIZES | _FREQUENCIES).items()},
 }
 _RECALL = re.compile(r"AR_?(?P<size>[sml]?)@?(?P<limit>\d*)")
 
@@ -93,26 +93,30 @@ class _Dataset:
             categories.sort(key=lambda entry: entry["id"])
         self.numbers = {entry["id"]: index for index, entry in enumerate(categories)}
         self.names = [str(entry["name"]) for entry in categories]
-        self.images = {one["id"]: one for one in truth["images"]}
+        self.images = {image["id"]: image for image in truth["images"]}
         self._judgements = judgements(truth, self.numbers)
 
     def matched(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
         """Match the predictions of each image; of unknown images or classes there are none."""
-        labels, found, none = self._boxes(self.annotations), self._boxes(predictions), boxes_of(())
+        labels, predicted, none = (
+            self._boxes(self.annotations),
+            self._boxes(predictions),
+            boxes_of(()),
+        )
         return {
             image: match_image(
-                labels.get(image, none), found.get(image, none), self._judgements.get(image)
+                labels.get(image, none), predicted.get(image, none), self._judgements.get(image)
             )
             for image in self.images
         }
 
     def _boxes(self, ones: Iterable[Mapping[str, Any]]) -> dict[Hashable, Boxes]:
         rows: dict[Hashable, array[float]] = defaultdict(lambda: array("d"))
-        for one in ones:
-            number = self.numbers.get(one["category_id"])
-            if number is not None and one["image_id"] in self.images:
-                more = (number, one.get("score", 1), one.get("iscrowd") or 0)
-                rows[one["image_id"]].extend((*one["bbox"], *more))
+        for entry in ones:
+            number = self.numbers.get(entry["category_id"])
+            if number is not None and entry["image_id"] in self.images:
+                more = (number, entry.get("score", 1), entry.get("iscrowd") or 0)
+                rows[entry["image_id"]].extend((*entry["bbox"], *more))
         return {image: boxes_of(np.frombuffer(values)) for image, values in rows.items()}
 
 
@@ -144,20 +148,20 @@ def detection_sections(
         those that have nothing to show.
     """
     data = _Dataset(truth, images)
-    found = _File(predictions) if isinstance(predictions, Path) else predictions
-    matches = data.matched(found)
-    best = max((one.predictions.scores.max(initial=-1) for one in matches.values()), default=-1)
+    entries = _File(predictions) if isinstance(predictions, Path) else predictions
+    matches = data.matched(entries)
+    best = max((match.predictions.scores.max(initial=-1) for match in matches.values()), default=-1)
     threshold, note = THRESHOLD, " There are no predictions." if best < 0 else ""
     if 0 <= best < THRESHOLD:
-        threshold = next((one for one in _LOWER if one <= best), 0.0)
+        threshold = next((step for step in _LOWER if step <= best), 0.0)
         note = (
             f" No prediction has a score of {THRESHOLD:g} (the best: {score_text(best)}), so those "
             f"from {threshold:g} count here."
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
-    text = f"Percent, on {data_fact(truth)}."
+    description = f"Percent, on {data_fact(truth)}."
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
-    sections: list[Section | None] = [_score_table(scores, text, missing)]
+    sections: list[Section | None] = [_score_table(scores, description, missing)]
     sections += [_curves(matches.values())]
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
@@ -167,8 +171,8 @@ def detection_sections(
     if counts.any():
         sections += [_class_table(data.names, scores, counts, rule, folder)]
         sections += [_confusion(data.names, counts, folder)]
-    sections += _galleries(data, matches, found, threshold=threshold)
-    return [one for one in sections if one is not None]
+    sections += _galleries(data, matches, entries, threshold=threshold)
+    return [section for section in sections if section is not None]
 
 
 def data_fact(truth: Mapping[str, Any]) -> str:
@@ -178,27 +182,27 @@ def data_fact(truth: Mapping[str, Any]) -> str:
         Such as "300 images, 1,543 objects of 10 classes".
     """
     images, classes = len(truth["images"]), len(truth["categories"])
-    objects = sum(not one.get("iscrowd") for one in truth.get("annotations") or ())
-    named = f"{classes:,} class{'es' * (classes != 1)}"
-    return f"{counted(images, 'image')}, {counted(objects, 'object')} of {named}"
+    objects = sum(not annotation.get("iscrowd") for annotation in truth.get("annotations") or ())
+    class_count = f"{classes:,} class{'es' * (classes != 1)}"
+    return f"{counted(images, 'image')}, {counted(objects, 'object')} of {class_count}"
 
 
 def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
     """Draw precision, recall and F1 over the score threshold."""
-    judged = [(one, one.matched != IGNORED) for one in matches]
-    objects = sum(int((~one.truth.crowd).sum()) for one, _ in judged)
-    scores = [one.predictions.scores[which] for one, which in judged]
-    right = [one.right[which] for one, which in judged]
+    judged = [(match, match.matched != IGNORED) for match in matches]
+    objects = sum(int((~match.truth.crowd).sum()) for match, _ in judged)
+    scores = [match.predictions.scores[which] for match, which in judged]
+    right = [match.right[which] for match, which in judged]
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     if not objects or not len(all_scores):
         return None
     all_right = np.sort(all_scores[np.concatenate(right)])
-    found = len(all_scores) - np.searchsorted(np.sort(all_scores), _STEPS)
+    detected = len(all_scores) - np.searchsorted(np.sort(all_scores), _STEPS)
     hits = len(all_right) - np.searchsorted(all_right, _STEPS)
-    f1 = 2 * hits / (found + objects)
-    precision = np.divide(hits, found, out=np.full(len(_STEPS), np.nan), where=found > 0)
+    f1 = 2 * hits / (detected + objects)
+    precision = np.divide(hits, detected, out=np.full(len(_STEPS), np.nan), where=detected > 0)
     best = int(f1.argmax())
-    named = {"precision": precision, "recall": hits / objects, "F1": f1}
+    measures = {"precision": precision, "recall": hits / objects, "F1": f1}
     steps = _STEPS.tolist()
     return Curves(
         title="Precision and recall",
@@ -206,7 +210,7 @@ def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
         y_label="share",
         curves=[
             Curve(name=name, points=list(zip(steps, values.tolist(), strict=True)))
-            for name, values in named.items()
+            for name, values in measures.items()
         ],
         text="Precision is the share of predictions that are right (class, and IoU of at least "
         "0.5), recall the share of objects that are found. F1 is highest, "
@@ -221,32 +225,34 @@ def _class_table(
     aps = {}
     for task, metrics in scores.items():
         alone = metrics.get("AP") if len(names) == 1 else None
-        values = [known(metrics.get(f"AP-{name}", alone)) for name in names]
+        values = [finite_or_none(metrics.get(f"AP-{name}", alone)) for name in names]
         if any(value is not None for value in values):
             aps[task] = values
     heads = ["class", *(f"AP {title_of(task)}" for task in aps)]
     heads += ["objects", "found", "missed", "false"]
-    objects, found = counts.sum(axis=1)[:-1], counts.sum(axis=0)[:-1]  # without the background
+    objects, predicted = counts.sum(axis=1)[:-1], counts.sum(axis=0)[:-1]  # without the background
     right = counts.diagonal()[:-1]
-    amounts = np.stack([objects, right, objects - right, found - right])
+    amounts = np.stack([objects, right, objects - right, predicted - right])
     columns = zip(names, *aps.values(), *amounts.tolist(), strict=True)
-    rows: list[list[Cell]] = [list(one) for one in columns]
+    rows: list[list[Cell]] = [list(column) for column in columns]
     shares = (right / np.maximum(objects, 1)).tolist()
     first: Sequence[float | None] = next(iter(aps.values()), shares)
     empty = [not count or value is None for count, value in zip(objects, first, strict=True)]
-    order = sorted(range(len(rows)), key=lambda place: (empty[place], first[place] or 0.0))
+    order = sorted(range(len(rows)), key=lambda index: (empty[index], first[index] or 0.0))
     if folder is not None:
-        short = [[round(one, 3) if isinstance(one, float) else one for one in row] for row in rows]
+        short = [
+            [round(cell, 3) if isinstance(cell, float) else cell for cell in row] for row in rows
+        ]
         write_csv(folder / PER_CLASS, heads, short)
-    text = (
+    description = (
         f"The lowest {'AP' if aps else 'share of found objects'} comes first. {rule} Found objects "
         "have a prediction of their class; the others are missed, and all other predictions false."
     )
     return Table(
         title="Classes",
         heads=heads,
-        rows=[rows[place] for place in order],
-        text=text,
+        rows=[rows[index] for index in order],
+        text=description,
         complete_in=PER_CLASS if folder is not None else "",
     )
 
@@ -273,14 +279,15 @@ def title_of(task: str) -> str:
     return _KINDS.get(kind, kind) + (f", {rule}" if rule else "")
 
 
-def _score_table(scores: Scores, text: str, missing: str) -> ScoreTable | None:
+def _score_table(scores: Scores, description: str, missing: str) -> ScoreTable | None:
     """Make the table of scores, without those of single classes; None without scores."""
     every = dict.fromkeys(name for metrics in scores.values() for name in metrics)
     rows = []
     for name in (name for name in every if not name.startswith("AP-")):
-        values = [known(metrics.get(name)) for metrics in scores.values()]
+        values = [finite_or_none(metrics.get(name)) for metrics in scores.values()]
         meaning = _MEANINGS.get(name, "")
-        if recall := _RECALL.fullmatch(name):
+        recall = _RECALL.fullmatch(name)
+        if recall:
             kind, limit = recall["size"], recall["limit"]
             most = f", with up to {int(limit):,} predictions an image" if limit else ""
             meaning = f"average recall{f' of {_SIZES[kind]}' if kind else ''}{most}"
@@ -288,7 +295,7 @@ def _score_table(scores: Scores, text: str, missing: str) -> ScoreTable | None:
             meaning = f"{meaning}; {missing}" if meaning else missing
         rows.append(ScoreRow(name=name, values=values, meaning=meaning))
     titles = [title_of(task) for task in scores]
-    return ScoreTable(title="Scores", columns=titles, rows=rows, text=text) if rows else None
+    return ScoreTable(title="Scores", columns=titles, rows=rows, text=description) if rows else None
 
 
 def _galleries(
@@ -299,20 +306,26 @@ def _galleries(
     threshold: float,
 ) -> list[Gallery]:
     """Draw the worst images, of those with mistakes, and the best ones, by F1 at a threshold."""
-    counts = {image: one.counts(threshold) for image, one in matches.items()}
-    f1 = {image: 2 * right / (objects + found)
-          for image, (right, objects, found) in counts.items() if objects + found}  # fmt: skip
+    counts = {image: match.counts(threshold) for image, match in matches.items()}
+    f1 = {
+        image: 2 * right / (objects + predicted)
+        for image, (right, objects, predicted) in counts.items()
+        if objects + predicted
+    }
     mistakes = {image: counts[image][1] + counts[image][2] - 2 * counts[image][0] for image in f1}
     worst = sorted(filter(mistakes.get, f1), key=lambda image: (f1[image], -mistakes[image]))
     best = [image for image in f1 if counts[image][0]]
     best.sort(key=lambda image: (-f1[image], -counts[image][1]))
     worst, best = worst[: _TRIED * WORST], best[: _TRIED * BEST]
-    wanted = {*worst, *best}
-    passing = (one for one in predictions if one["score"] >= threshold)
-    sides = {"truth": _by_image(data.annotations, wanted), "prediction": _by_image(passing, wanted)}
+    image_ids = {*worst, *best}
+    passing = (prediction for prediction in predictions if prediction["score"] >= threshold)
+    sides = {
+        "truth": _by_image(data.annotations, image_ids),
+        "prediction": _by_image(passing, image_ids),
+    }
     drawn: set[Hashable] = set()
     made: list[Gallery] = []
-    for title, images, most, text in (
+    for title, images, most, description in (
         ("Worst images", worst, WORST, "those with the lowest F1 come first"),
         ("Best images", best, BEST, "those with the highest F1 and the most objects come first"),
     ):
@@ -324,14 +337,18 @@ def _galleries(
                 lost.append(name)
                 continue
             drawn.add(image)
-            right, objects, found = counts[image]
-            caption = f"{name}: {right} of {objects} found, {found - right} false"
-            shown = [TitledImage(title=side, image=_drawing(data, rgb, of_images[image]))
-                        for side, of_images in sides.items()]  # fmt: skip
+            right, objects, predicted = counts[image]
+            caption = f"{name}: {right} of {objects} found, {predicted - right} false"
+            shown = [
+                TitledImage(title=side, image=_drawing(data, rgb, of_images[image]))
+                for side, of_images in sides.items()
+            ]
             examples.append(Example(caption=caption, images=shown))
             if len(examples) == most:
                 break
-        rule = f"Objects found and named at a score of {threshold:g} and an IoU of 0.5; {text}."
+        rule = (
+            f"Objects found and named at a score of {threshold:g} and an IoU of 0.5; {description}."
+        )
         if lost:
             rule += f" {len(lost)} of them could not be read and are left out, such as {lost[0]}."
         if examples or lost:
@@ -352,24 +369,24 @@ def _drawing(
     data: _Dataset, rgb: NDArray[np.uint8], ones: Sequence[Mapping[str, Any]]
 ) -> Image.Image:
     drawn = []
-    for one in (one for one in ones if one["category_id"] in data.numbers):
-        x, y, width, height = one["bbox"]
-        number = data.numbers[one["category_id"]]
-        name = data.names[number] + (" (crowd)" if one.get("iscrowd") else "")
-        mask = _mask(one.get("segmentation"), rgb.shape[:2])
+    for entry in (entry for entry in ones if entry["category_id"] in data.numbers):
+        x, y, width, height = entry["bbox"]
+        number = data.numbers[entry["category_id"]]
+        name = data.names[number] + (" (crowd)" if entry.get("iscrowd") else "")
+        mask = _mask(entry.get("segmentation"), rgb.shape[:2])
         box = (x, y, x + width, y + height)
-        drawn.append(DrawnObject(box, name, number, one.get("score"), mask))
+        drawn.append(DrawnObject(box, name, number, entry.get("score"), mask))
     return Image.fromarray(draw_objects(rgb, drawn, longest=_SIDE))
 
 
 def _by_image(
-    ones: Iterable[Mapping[str, Any]], wanted: set[Hashable]
+    ones: Iterable[Mapping[str, Any]], image_ids: set[Hashable]
 ) -> dict[Hashable, list[Mapping[str, Any]]]:
-    found: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
-    for one in ones:
-        if one["image_id"] in wanted:
-            found[one["image_id"]].append(one)
-    return found
+    entries: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in ones:
+        if entry["image_id"] in image_ids:
+            entries[entry["image_id"]].append(entry)
+    return entries
 
 
 def _mask(segmentation: Any, size: tuple[int, ...]) -> dict[str, Any] | None:
@@ -395,25 +412,25 @@ class _File:
         """Read the predictions in their order; a ValueError names a file that is damaged."""
         decode = json.JSONDecoder().raw_decode
         with self._file.open(encoding="utf-8") as stream:
-            text, place = stream.read(_CHUNK).lstrip(), 1
-            if not text.startswith("["):
+            buffer, position = stream.read(_CHUNK).lstrip(), 1
+            if not buffer.startswith("["):
                 raise ValueError(f"{self._file} is not a list of predictions")
             while True:
-                while text[place : place + 1] in tuple(" \n\r\t,"):
-                    place += 1
-                if text[place : place + 1] == "]":
+                while buffer[position : position + 1] in tuple(" \n\r\t,"):
+                    position += 1
+                if buffer[position : position + 1] == "]":
                     return
                 try:
-                    one, place = decode(text, place)
+                    entry, position = decode(buffer, position)
                 except ValueError as error:
                     more = stream.read(_CHUNK)
                     if not more:
                         raise ValueError(
                             f"{self._file} is not a complete list of predictions: {error}"
                         ) from error
-                    text, place = text[place:] + more, 0
+                    buffer, position = buffer[position:] + more, 0
                     continue
-                if not isinstance(one, dict) or not one.keys() >= _FIELDS:
-                    named = ", ".join(sorted(_FIELDS))
-                    raise ValueError(f"{self._file} holds {one!r:.200}, without {named}")
-                yield one
+                if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
+                    field_names = ", ".join(sorted(_FIELDS))
+                    raise ValueError(f"{self._file} holds {entry!r:.200}, without {field_names}")
+                yield entry

@@ -8,14 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from eva_data.files import hand_over, write_text
+from eva_data.files import record_result, write_text
 from eva_data.images import read_rgb, save_image
-from eva_data.inputs import Job, Plan
+from eva_data.inputs import Job, JobPlan
 from eva_data.writing import writing_dataset, writing_predictions
-from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video, listed_counts
+from eva_report.demos import (
+    BEST_ASKED,
+    DetectionSummary,
+    Prediction,
+    draw_video,
+    listed_counts,
+    run_jobs,
+)
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_report.terminal import counted
-from eva_runs.commands import say
+from eva_runs.commands import echo
 
 PREDICTIONS = "predictions.json"
 
@@ -42,22 +49,25 @@ class _Tracks:
         """Give the objects of a frame their `track_id`, but for those seen for the first time."""
         from supervision import Detections as Supervised
 
-        boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
+        boxes = np.array([detection["bbox"] for detection in objects], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        scores, places = np.array([one["score"] for one in objects]), np.arange(len(objects))
+        scores, places = (
+            np.array([detection["score"] for detection in objects]),
+            np.arange(len(objects)),
+        )
         for _ in range(2 if frame == 0 else 1):  # as in the paper, the first frame needs no second
-            given = Supervised(boxes, confidence=scores, data={"at": places})
-            found = self._tracker.update(given)
-        for at, number in zip(found.data.get("at", ()), found.tracker_id, strict=False):
+            detections = Supervised(boxes, confidence=scores, data={"at": places})
+            tracked = self._tracker.update(detections)
+        for at, number in zip(tracked.data.get("at", ()), tracked.tracker_id, strict=False):
             if number >= 0:
-                one = objects[at]
-                one["track_id"] = key = int(number) + 1
-                numbers = (f"{value:.2f}" for value in (*one["bbox"], one["score"]))
+                detection = objects[at]
+                detection["track_id"] = key = int(number) + 1
+                numbers = (f"{value:.2f}" for value in (*detection["bbox"], detection["score"]))
                 self.lines.append(f"{frame + 1},{key},{','.join(numbers)},-1,-1,-1\n")
-                self.classes[key][one["category_id"]] += 1
+                self.classes[key][detection["category_id"]] += 1
 
 
-def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> list[str]:
+def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> list[str]:
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
     `predictor` has `categories`, ids and names in the model's order, and `in_coco_format`, which
@@ -69,7 +79,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> lis
         A complaint for each file that could not be read, or not to its end.
     """
     output, form, categories = args.output, args.form, dict(predictor.categories)
-    names, found = [*categories.values()], Found(args.score_threshold)
+    names, summary = [*categories.values()], DetectionSummary(args.score_threshold)
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
@@ -84,10 +94,10 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> lis
             add(image, **entry)
             if not entry:
                 add_labels({**image, "source": job.source})
-            classes.extend(names[one["category_id"]] for one in objects)
-            if not classes and index < BEST_ASKED and found.wants_best:
+            classes.extend(names[detection["category_id"]] for detection in objects)
+            if not classes and index < BEST_ASKED and summary.wants_best:
                 scores.extend(score for score in [best()] if score is not None)
-            return draw_objects(rgb, [as_drawn(one, names) for one in objects])
+            return draw_objects(rgb, [as_drawn(detection, names) for detection in objects])
 
         frames = problem = None
         if job.is_video or job.is_camera:
@@ -97,13 +107,15 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> lis
             save_image(Image.fromarray(drawn), job.targets[0])
         best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:
-            found.add(job.name, classes, best=best, frames=frames, details=details(tracks))
+            summary.add(job.name, classes, best=best, frames=frames, details=details(tracks))
             if tracks:
                 write_text(job.targets[0].with_suffix(".txt"), "".join(tracks.lines))
         return problem
 
     def details(tracks: _Tracks | None) -> list[str]:
-        most = [one.most_common(1)[0][0] for one in (tracks.classes if tracks else {}).values()]
+        most = [
+            counts.most_common(1)[0][0] for counts in (tracks.classes if tracks else {}).values()
+        ]
         counts = Counter(names[label] for label in most)
         return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
@@ -111,18 +123,18 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> lis
         writing_dataset(output, form, categories) as add_labels,
         writing_predictions(output / PREDICTIONS, categories) as add,
     ):
-        problems = do_jobs(planned.jobs, do, title="detecting")
-    hand_over(output / PREDICTIONS)
+        problems = run_jobs(planned.jobs, do, title="detecting")
+    record_result(output / PREDICTIONS)
     also = f"{form}/" if form else "videos"
-    for line in [*found.lines(), f"output   {output} (images, {also} and {PREDICTIONS})"]:
-        say(line)
+    for line in [*summary.lines(), f"output   {output} (images, {also} and {PREDICTIONS})"]:
+        echo(line)
     return problems
 
 
-def as_drawn(one: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:
+def as_drawn(entry: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:
     """Make an object to draw of one in COCO's format, whose `category_id` is its class's index."""
-    x, y, width, height = one["bbox"]
-    label = one["category_id"]
+    x, y, width, height = entry["bbox"]
+    label = entry["category_id"]
     box = (x, y, x + width, y + height)
-    name = f"{names[label]} #{one['track_id']}" if "track_id" in one else names[label]
-    return DrawnObject(box, name, label, one["score"], one.get("segmentation"))
+    name = f"{names[label]} #{entry['track_id']}" if "track_id" in entry else names[label]
+    return DrawnObject(box, name, label, entry["score"], entry.get("segmentation"))

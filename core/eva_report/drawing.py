@@ -23,13 +23,26 @@ Pixels = NDArray[np.uint8]
 READABLE_SIDE = 512  # smaller images are enlarged, since labels would cover them
 LONGEST_SIDE = 2**16 - 1  # pixels of a JPEG
 _HUES = (
-    (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0),
-    (0, 158, 150), (166, 86, 40), (247, 80, 170), (120, 140, 20), (70, 80, 220),
-)  # fmt: skip
+    (228, 26, 28),
+    (55, 126, 184),
+    (77, 175, 74),
+    (152, 78, 163),
+    (255, 127, 0),
+    (0, 158, 150),
+    (166, 86, 40),
+    (247, 80, 170),
+    (120, 140, 20),
+    (70, 80, 220),
+)
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it spread over a circle
 _TONES = (  # lightness, saturation; their number divides no small Fibonacci number
-    (0.45, 0.9), (0.62, 0.75), (0.35, 0.7), (0.72, 0.85), (0.52, 0.5), (0.28, 0.9)
-)  # fmt: skip
+    (0.45, 0.9),
+    (0.62, 0.75),
+    (0.35, 0.7),
+    (0.72, 0.85),
+    (0.52, 0.5),
+    (0.28, 0.9),
+)
 _MASK_OPACITY = 0.4
 _NAME_LETTERS = 60
 _CROWD = 30  # objects, from which on names may cover each other
@@ -71,7 +84,7 @@ def enlargement(height: int, width: int) -> int:
     return max(1, math.ceil(READABLE_SIDE / max(height, width)))
 
 
-def enlarged(image: Pixels, scale: int) -> Pixels:
+def enlarge(image: Pixels, scale: int) -> Pixels:
     """Repeat pixels, so that no value is invented: (H * scale, W * scale, C)."""
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
@@ -87,19 +100,20 @@ def font_file() -> str | None:
 
 def font(size: int) -> Font:
     """Load the font of all annotations, with letters of this many pixels."""
-    if file := font_file():
+    file = font_file()
+    if file:
         return ImageFont.truetype(file, size)
     return ImageFont.load_default(size)
 
 
-def shortened(text: str, letters: Font, width: float) -> str:
+def shorten(label: str, letters: Font, width: float) -> str:
     """Make one line of a text, whose end is cut where it has more pixels than `width`."""
-    text = printable(" ".join(text[:_MOST_LETTERS].split()))
-    if letters.getlength(text) <= width:
-        return text
-    while text and letters.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    label = printable(" ".join(label[:_MOST_LETTERS].split()))
+    if letters.getlength(label) <= width:
+        return label
+    while label and letters.getlength(label + "...") > width:
+        label = label[:-1]
+    return label.rstrip() + "..."
 
 
 def clock(seconds: float) -> str:
@@ -130,8 +144,8 @@ def draw_objects(
         raise ValueError(f"a side of {max(size):,} px is longer than {LONGEST_SIDE:,} px")
     kind = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BICUBIC
     canvas = np.array(Image.fromarray(image).resize(size[::-1], kind))
-    known = [one for one in objects if np.isfinite(np.asarray(one.box, float)).all()]
-    return _annotated(canvas, known, (height, width)) if known else canvas
+    finite = [item for item in objects if np.isfinite(np.asarray(item.box, float)).all()]
+    return _annotated(canvas, finite, (height, width)) if finite else canvas
 
 
 def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, int]) -> Pixels:
@@ -139,22 +153,23 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
 
     height, width = canvas.shape[:2]
     limits = np.array([width, height] * 2)
-    boxes = np.array([one.box for one in objects], float)
+    boxes = np.array([item.box for item in objects], float)
     placed = (boxes * limits / np.array([size[1], size[0]] * 2)).clip(0, limits)
-    present, numbers = np.unique([one.label for one in objects], return_inverse=True)
+    present, numbers = np.unique([item.label for item in objects], return_inverse=True)
     colors = [class_color(label) for label in present]
     palette = sv.ColorPalette([sv.Color(*color) for color in colors])
-    found = sv.Detections(xyxy=placed, class_id=numbers)
+    detections = sv.Detections(xyxy=placed, class_id=numbers)
     letter = _letter_size(canvas, placed)
     line = max(1, round(letter / 8))
     scene = np.ascontiguousarray(canvas[..., ::-1])  # supervision's arrays are BGR
-    if codes := [one.mask for one in objects if one.mask is not None]:
-        masked = np.array([one.mask is not None for one in objects])
+    codes = [item.mask for item in objects if item.mask is not None]
+    if codes:
+        masked = np.array([item.mask is not None for item in objects])
         masks = _placed_masks(codes, size).resize((height, width))
         some = sv.Detections(xyxy=placed[masked], mask=masks, class_id=numbers[masked])
         scene = sv.MaskAnnotator(palette, _MASK_OPACITY).annotate(scene, some)
         scene = sv.PolygonAnnotator(palette, max(1, line // 2)).annotate(scene, some)
-    scene = sv.BoxAnnotator(palette, line).annotate(scene, found)
+    scene = sv.BoxAnnotator(palette, line).annotate(scene, detections)
     names = sv.RichLabelAnnotator(
         palette,
         text_color=sv.ColorPalette([sv.Color(*text_color(color)) for color in colors]),
@@ -163,7 +178,7 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
         text_padding=max(1, letter // 5),
         smart_position=len(objects) <= _CROWD,
     )
-    scene = names.annotate(scene, found, labels=[_tag(one) for one in objects])
+    scene = names.annotate(scene, detections, labels=[_tag(item) for item in objects])
     return np.ascontiguousarray(scene[..., ::-1])
 
 
@@ -186,9 +201,9 @@ def _letter_size(canvas: Pixels, boxes: NDArray[np.float64]) -> int:
     return int(np.clip(size, 12, 48))
 
 
-def _tag(one: DrawnObject) -> str:
-    score = "" if one.score is None else score_text(one.score)
-    name = " ".join(printable(one.name).split())
+def _tag(item: DrawnObject) -> str:
+    score = "" if item.score is None else score_text(item.score)
+    name = " ".join(printable(item.name).split())
     name = name if len(name) <= _NAME_LETTERS else f"{name[:_NAME_LETTERS]}..."
     return f"{name} {score}".strip() or " "
 
@@ -212,11 +227,13 @@ def overlay(
         opacity: Opacity of the paint, 0 to 1.
     """
     palette = np.asarray(colors, np.float32)
-    known = classes < len(palette)
+    in_palette = classes < len(palette)
     painted = rgb.copy()
-    paint = palette[classes[known]]  # (n, 3)
-    painted[known] = np.round(rgb[known] * np.float32(1 - opacity) + paint * np.float32(opacity))
-    return enlarged(painted, enlargement(*rgb.shape[:2]))
+    paint = palette[classes[in_palette]]  # (n, 3)
+    painted[in_palette] = np.round(
+        rgb[in_palette] * np.float32(1 - opacity) + paint * np.float32(opacity)
+    )
+    return enlarge(painted, enlargement(*rgb.shape[:2]))
 
 
 def with_legend(
@@ -233,19 +250,19 @@ def with_legend(
     size = int(np.clip(height / 28, 11, 40))
     letters = font(size)
     widest = max(width, _WIDEST_NAME)
-    texts = [f"{shortened(names[i], letters, widest)}  {shares[i]:.1%}" for i in shown]
+    texts = [f"{shorten(names[i], letters, widest)}  {shares[i]:.1%}" for i in shown]
     line, gap = round(size * 1.6), size // 2
-    longest = max((letters.getlength(text) for text in texts), default=0)
+    longest = max((letters.getlength(label) for label in texts), default=0)
     column = round(longest) + line + 3 * gap
     canvas = Image.new("RGB", (width + column, max(height, len(shown) * line + 2 * gap)), "white")
     canvas.paste(Image.fromarray(image), (0, 0))
     draw = ImageDraw.Draw(canvas)
-    for row, (index, text) in enumerate(zip(shown, texts, strict=True)):
+    for row, (index, label) in enumerate(zip(shown, texts, strict=True)):
         left, top = width + gap, gap + row * line
         box = (left, top, left + line - gap // 2, top + line - gap // 2)
         draw.rectangle(box, fill=tuple(colors[index]), outline="black")
         middle = (left + line + gap, top + (line - gap // 2) / 2)
-        draw.text(middle, text, fill="black", font=letters, anchor="lm")
+        draw.text(middle, label, fill="black", font=letters, anchor="lm")
     return np.asarray(canvas)
 
 

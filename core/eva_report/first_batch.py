@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eva_data.files import replacing
+from eva_data.files import replace_file
 from eva_report.content import Example, Gallery, Section, TitledImage
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_report.sheets import SIDE, SheetSection, Tile, draw_contact_sheet
@@ -26,11 +26,12 @@ _TITLE = "First training batch"
 def keep_first_batch(folder: Path, samples: Callable[[], Iterable[Tile]]) -> None:
     """Write the sheet of a run's first samples, by its main process; a failure is one warning."""
     try:
-        if tiles := [*samples()]:
+        tiles = [*samples()]
+        if tiles:
             sheet = draw_contact_sheet(
                 [SheetSection(_TITLE, tiles)], columns=min(len(tiles), _COLUMNS)
             )
-            with replacing(folder / FIRST_BATCH) as part:
+            with replace_file(folder / FIRST_BATCH) as part:
                 sheet.save(part, quality=85)
     except Exception as error:  # whatever it is: the training goes on
         logger.warning("no %s in %s: %r", FIRST_BATCH, folder, error)
@@ -39,9 +40,9 @@ def keep_first_batch(folder: Path, samples: Callable[[], Iterable[Tile]]) -> Non
 def watch_first_batch(model: Any, folder: Path, samples: Callable[..., Iterable[Tile]]) -> None:
     """Keep what a model's first forward pass is given; `samples` takes the same arguments."""
 
-    def keep(_: Any, words: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def keep(_: Any, words: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         hook.remove()
-        keep_first_batch(folder, lambda: samples(*words, **named))
+        keep_first_batch(folder, lambda: samples(*words, **keywords))
 
     hook = model.register_forward_pre_hook(keep, with_kwargs=True)
 
@@ -53,11 +54,13 @@ def first_batch(folder: Path) -> list[Section]:
         return []
     with Image.open(file) as sheet:
         shown = TitledImage(title=FIRST_BATCH, image=sheet.convert("RGB"))
-    text = "Samples with their labels as the model saw them: cropped, augmented, mixed or masked."
-    return [Gallery(title=_TITLE, examples=[Example(caption="", images=[shown])], text=text)]
+    description = (
+        "Samples with their labels as the model saw them: cropped, augmented, mixed or masked."
+    )
+    return [Gallery(title=_TITLE, examples=[Example(caption="", images=[shown])], text=description)]
 
 
-def denormalised(images: Any, mean: Sequence[float], std: Sequence[float]) -> Pixels:
+def denormalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Pixels:
     """Make pixels (..., H, W, 3) of a tensor (..., 3, H, W) normalised by these, of values to 1."""
     values = np.moveaxis(images.detach().float().cpu().numpy(), -3, -1)
     scaled = values * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
@@ -69,7 +72,7 @@ def image_tiles(
     images: Any, captions: Iterable[str], mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[Tile]:
     """Show images (B, 3, H, W) or four frames of clips (B, T, 3, H, W), in two rows."""
-    shown = denormalised(images[:SAMPLES], mean, std)
+    shown = denormalize(images[:SAMPLES], mean, std)
     for pixels, caption in zip(shown, captions, strict=False):
         if pixels.ndim == 4:
             a, b, c, d = pixels[np.linspace(0, len(pixels) - 1, 4).round().astype(int)]
@@ -90,4 +93,6 @@ def objects_tile(rgb: Pixels, boxes: Any, labels: Any, masks: Any, *, names: Seq
         for box, label, code in zip(boxes.tolist(), labels.tolist(), codes, strict=True)
     ]
     drawn = Image.fromarray(draw_objects(rgb, objects, longest=SIDE))
-    return Tile(drawn, counted(len(objects), "object"), ", ".join({one.name: 0 for one in objects}))
+    return Tile(
+        drawn, counted(len(objects), "object"), ", ".join({item.name: 0 for item in objects})
+    )

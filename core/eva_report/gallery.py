@@ -56,36 +56,40 @@ class Figure:
     def size(self) -> int:
         """Bytes in the page."""
         texts = len(self.caption.encode(errors="replace")) + _MARKUP
-        return sum(len(one.data) + texts for one in self.images) + texts
+        return sum(len(image.data) + texts for image in self.images) + texts
 
 
-def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
+def fit_images(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
     """Encode the first examples of each gallery, all within `room` bytes.
 
     Where even the smallest images need more, there are fewer, in turn one of each gallery.
     """
-    asked = [one.examples[:MOST_EXAMPLES] for one in galleries]
+    asked = [gallery.examples[:MOST_EXAMPLES] for gallery in galleries]
     estimate = 0.0
     for level, (side, _) in enumerate(_LEVELS):
         estimate *= (side / _LEVELS[level - 1][0]) ** 2
         if estimate > room and side != _LEVELS[-1][0]:
             continue
         encoded = [
-            [Figure(one.caption, [_encoded(image, level) for image in one.images], level > 0)
-             for one in examples]
+            [
+                Figure(
+                    example.caption, [_encoded(image, level) for image in example.images], level > 0
+                )
+                for example in examples
+            ]
             for examples in asked
-        ]  # fmt: skip
-        estimate = sum(one.size for figures in encoded for one in figures)
+        ]
+        estimate = sum(figure.size for figures in encoded for figure in figures)
         if estimate <= room:
             return encoded
     shown: list[list[Figure]] = [[] for _ in galleries]
     for row in zip_longest(*encoded):
-        for place, figure in enumerate(row):
+        for position, figure in enumerate(row):
             if figure is not None:
                 room -= figure.size
                 if room < 0:
                     return shown
-                shown[place].append(figure)
+                shown[position].append(figure)
     return shown
 
 

@@ -34,8 +34,8 @@ def boxes_of(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Boxes:
 
     The rows (n, 7) are x, y, width, height, number of the class, score, and 1 for a crowd.
     """
-    given = np.asarray(rows, np.float64).reshape(-1, 7)
-    values = given[np.argsort(-given[:, 5], kind="stable")]
+    table = np.asarray(rows, np.float64).reshape(-1, 7)
+    values = table[np.argsort(-table[:, 5], kind="stable")]
     labels, crowd = values[:, 4].astype(np.int64), values[:, 6].astype(np.bool_)
     return Boxes(values[:, :4], labels, values[:, 5], crowd)
 
@@ -102,9 +102,9 @@ def match_image(
     """Match an image, by LVIS's rules for what counts if it says something about classes."""
     if judgement is None:
         return ImageMatches(truth, predictions, match(truth, predictions))
-    known = np.isin(predictions.labels, [*judgement.known])
+    is_judged = np.isin(predictions.labels, [*judgement.known])
     boxes, labels, scores, crowd = predictions
-    predictions = Boxes(boxes[known], labels[known], scores[known], crowd[known])
+    predictions = Boxes(boxes[is_judged], labels[is_judged], scores[is_judged], crowd[is_judged])
     matched = match(truth, predictions)
     partly = np.isin(predictions.labels, [*judgement.not_exhaustive])
     matched[(matched == NOTHING) & partly] = IGNORED
@@ -119,8 +119,8 @@ def judgements(
     `numbers` has the number of each category's id.
     """
     present: dict[Hashable, set[Hashable]] = defaultdict(set)
-    for one in truth.get("annotations") or ():
-        present[one["image_id"]].add(one["category_id"])
+    for annotation in truth.get("annotations") or ():
+        present[annotation["image_id"]].add(annotation["category_id"])
 
     def numbered(keys: Iterable[Hashable]) -> frozenset[int]:
         return frozenset(numbers[key] for key in keys if key in numbers)
@@ -145,13 +145,17 @@ def confusion(
         last row are predictions without a label, the last column labels without a prediction.
     """
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    for one in images:
-        passing = one.predictions.scores >= threshold
-        found = passing & (one.matched >= 0)
-        np.add.at(counts, (one.truth.labels[one.matched[found]], one.predictions.labels[found]), 1)
-        false = passing & (one.matched == NOTHING)
-        np.add.at(counts[classes], one.predictions.labels[false], 1)
-        missed = ~one.truth.crowd
-        missed[one.matched[found]] = False
-        np.add.at(counts[:, classes], one.truth.labels[missed], 1)
+    for match in images:
+        passing = match.predictions.scores >= threshold
+        is_matched = passing & (match.matched >= 0)
+        np.add.at(
+            counts,
+            (match.truth.labels[match.matched[is_matched]], match.predictions.labels[is_matched]),
+            1,
+        )
+        false = passing & (match.matched == NOTHING)
+        np.add.at(counts[classes], match.predictions.labels[false], 1)
+        missed = ~match.truth.crowd
+        missed[match.matched[is_matched]] = False
+        np.add.at(counts[:, classes], match.truth.labels[missed], 1)
     return counts

@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from eva_data.files import hand_over, is_there, printable, write_text
+from eva_data.files import is_there, printable, record_result, write_text
 from eva_report.confusion import confusion_view
 from eva_report.content import (
     Cell,
@@ -34,7 +34,7 @@ from eva_report.content import (
     Table,
 )
 from eva_report.curves import has_points, plot_view
-from eva_report.gallery import Figure, fitted
+from eva_report.gallery import Figure, fit_images
 from eva_runs.interruption import StopSignal
 from eva_runs.record import Kind, was_trained_in
 
@@ -63,7 +63,7 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
     try:
         with stop.listen():
             stop.exit_at_once()
-            page = rendered(make(), folder)
+            page = render_page(make(), folder)
             write_text(folder / name, page)
             return folder / name
     except (SystemExit, KeyboardInterrupt):
@@ -96,19 +96,19 @@ def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) 
 def write_results(folder: Path, results: Mapping[str, Mapping[str, float | None]]) -> None:
     """Write `results.json`: task -> metric -> percent, with null in place of NaN."""
     content = {
-        task: {name: known(value) for name, value in metrics.items()}
+        task: {name: finite_or_none(value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
     write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
-    hand_over(folder / RESULTS)
+    record_result(folder / RESULTS)
 
 
-def known(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """Return a score; None where there is nothing to score (None, NaN)."""
     return None if value is None or math.isnan(value) else float(value)
 
 
-def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
+def render_page(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
     """Render the page, with links relative to a folder, in at most `limit` bytes.
 
     Long tables are cut first, then images become smaller, then fewer; of what is left, sections at
@@ -118,31 +118,31 @@ def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
         ValueError: If the texts alone take more than the limit.
     """
     count = len(report.sections)
-    for kept in (count, count // 2, count // 4, count // 8, 0):
-        sections = [one for one in report.sections[:kept] if _has_content(one)]
-        left_out = f"\n{count - kept} sections are left out: they are too long."
-        shorter = replace(report, summary=report.summary + left_out * (kept < count))
-        galleries = [one for one in sections if isinstance(one, Gallery)]
+    for most in (count, count // 2, count // 4, count // 8, 0):
+        sections = [section for section in report.sections[:most] if _has_content(section)]
+        left_out = f"\n{count - most} sections are left out: they are too long."
+        shorter = replace(report, summary=report.summary + left_out * (most < count))
+        galleries = [section for section in sections if isinstance(section, Gallery)]
         for rows in _ROWS:
             empty = _page(shorter, folder, sections, [[] for _ in galleries], rows, limit)
             room = limit - len(empty.encode())
             if room >= limit * (_IMAGE_SHARE if galleries else 0):
                 break
         if room >= 0:
-            return _page(shorter, folder, sections, fitted(galleries, room), rows, limit)
+            return _page(shorter, folder, sections, fit_images(galleries, room), rows, limit)
     raise ValueError(f"the texts of a report take more than {limit:,} bytes")
 
 
-def _has_content(one: Section) -> bool:
-    match one:
+def _has_content(section: Section) -> bool:
+    match section:
         case ScoreTable() | Table():
-            return bool(one.rows)
+            return bool(section.rows)
         case Curves():
-            return has_points(one)
+            return has_points(section)
         case Confusion():
-            return bool(len(one.classes))
+            return bool(len(section.classes))
         case Gallery():
-            return bool(one.examples)
+            return bool(section.examples)
 
 
 def _page(
@@ -156,14 +156,14 @@ def _page(
     left = iter(figures)
     shown = [
         {
-            "section": one,
-            "kind": type(one).__name__,
-            "anchor": f"s{place}",
-            "figures": next(left) if isinstance(one, Gallery) else (),
+            "section": section,
+            "kind": type(section).__name__,
+            "anchor": f"s{position}",
+            "figures": next(left) if isinstance(section, Gallery) else (),
         }
-        for place, one in enumerate(sections)
+        for position, section in enumerate(sections)
     ]
-    scores = next((one for one in sections if isinstance(one, ScoreTable)), None)
+    scores = next((section for section in sections if isinstance(section, ScoreTable)), None)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eva_report", "."),
         autoescape=True,
@@ -171,13 +171,13 @@ def _page(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "cut": cut,
-        "number": number,
+        "cut": shorten,
+        "number": format_number,
         "numeric_columns": _numeric_columns,
         "plot_view": plot_view,
         "confusion_view": confusion_view,
-        "are_tiles": lambda figures: all(one.is_tile for one in figures),
-        "gallery_note": lambda one, figures: _note(one, figures, limit),
+        "are_tiles": lambda figures: all(figure.is_tile for figure in figures),
+        "gallery_note": lambda gallery, figures: _note(gallery, figures, limit),
     }
     return environment.get_template("page.html.j2").render(
         report=report,
@@ -192,18 +192,18 @@ def _page(
 def _clean(value: Any) -> Any:
     """Escape what is not text, and control characters; called for whatever the page shows."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+        shown = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
         return printable(shown)
     return value
 
 
-def cut(text: str, most: int = 300) -> str:
+def shorten(string: str, most: int = 300) -> str:
     """Leave out the end of a long text."""
-    text = text.replace("\r\n", "\n")
-    return text if len(text) <= most else f"{text[:most]}…"
+    string = string.replace("\r\n", "\n")
+    return string if len(string) <= most else f"{string[:most]}…"
 
 
-def number(value: Any, digits: int) -> str:
+def format_number(value: Any, digits: int) -> str:
     """Write a number with so many digits, of a float; a dash for None and what is not finite."""
     if value is None or not math.isfinite(value):
         return DASH
@@ -217,10 +217,10 @@ def number(value: Any, digits: int) -> str:
 def _numeric_columns(table: Table, most: int) -> list[bool]:
     """Return for each column whether it has numbers and nothing else."""
     kinds = [
-        {type(row[place]) for row in table.rows[:most] if place < len(row)} - {type(None)}
-        for place in range(min(len(table.heads), _COLUMNS))
+        {type(row[column]) for row in table.rows[:most] if column < len(row)} - {type(None)}
+        for column in range(min(len(table.heads), _COLUMNS))
     ]
-    return [bool(one) and str not in one for one in kinds]
+    return [bool(types) and str not in types for types in kinds]
 
 
 def _glance(scores: ScoreTable) -> list[dict[str, str]]:
@@ -231,7 +231,7 @@ def _glance(scores: ScoreTable) -> list[dict[str, str]]:
             if value is not None and math.isfinite(value):
                 column = column if len(scores.columns) > 1 else ""
                 name = f"{row.name}, {column}" if " " in column else f"{row.name} {column}".strip()
-                shown = number(value, scores.digits)
+                shown = format_number(value, scores.digits)
                 tiles.append({"value": shown, "name": name, "meaning": row.meaning})
     return tiles[:_TILES]
 
@@ -241,7 +241,7 @@ def _note(gallery: Gallery, figures: Sequence[Figure], limit: int) -> str:
     notes = []
     if len(figures) < len(gallery.examples):
         notes.append(f"{len(figures)} of {len(gallery.examples)} are shown")
-    if not figures or any(one.smaller for one in figures):
+    if not figures or any(figure.smaller for figure in figures):
         notes.append("the images are smaller than they could be")
     reason = f", so that the page stays below {limit / 1e6:g} MB." if notes else ""
     return " and ".join(notes).capitalize() + reason

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from eva_data.video.source import VideoSource
-from eva_report.drawing import Font, Pixels, enlarged, font, shortened
+from eva_report.drawing import Font, Pixels, enlarge, font, shorten
 
 CLASSES_SHOWN = 3  # below an image
 FRAMES, HEIGHT = 4, 192  # of a strip of frames; pixels
@@ -38,7 +38,7 @@ def annotate(
     """
     height, width = rgb.shape[:2]
     scale = min(math.ceil(_READABLE_WIDTH / width), max(1, _HIGHEST // height))
-    image = enlarged(rgb, scale)
+    image = enlarge(rgb, scale)
     space = max(0, _READABLE_WIDTH - image.shape[1])
     margins = (space // 2, space - space // 2)
     image = np.pad(image, ((0, 0), margins, (0, 0)), constant_values=20)  # as _BACK
@@ -60,9 +60,9 @@ def _strip(
         reach = gap + round((width - 2 * gap) * min(max(probability, 0.0), 1.0))
         bar = (gap, top + 1, max(reach, gap + 1), top + line - 2)
         draw.rectangle(bar, fill=_EMPTY if row else _FIRST)
-        text = shortened(name, letters, width - 5 * gap - letters.getlength("100%"))
+        label = shorten(name, letters, width - 5 * gap - letters.getlength("100%"))
         middle, fill = top + line / 2, _FAINT if row else _TEXT
-        draw.text((2 * gap, middle), text, fill=fill, font=letters, anchor="lm")
+        draw.text((2 * gap, middle), label, fill=fill, font=letters, anchor="lm")
         share = f"{probability:.0%}"
         draw.text((width - 2 * gap, middle), share, fill=fill, font=letters, anchor="rm")
     return np.asarray(canvas)
@@ -84,9 +84,9 @@ def frame_strip(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Image.Image:
         size = max(1, round(width * share)), max(1, round(height * share))
     resample = Image.Resampling.NEAREST if height < HEIGHT else Image.Resampling.LANCZOS
     strip = Image.new("RGB", (len(frames) * (size[0] + gap) - gap, size[1]), "white")
-    for place, frame in enumerate(frames):
+    for number, frame in enumerate(frames):
         small = Image.fromarray(np.asarray(frame)).resize(size, resample)
-        strip.paste(small, (place * (size[0] + gap), 0))
+        strip.paste(small, (number * (size[0] + gap), 0))
     return strip
 
 
@@ -117,15 +117,17 @@ class SheetSection(NamedTuple):
 
 def draw_contact_sheet(sections: Sequence[SheetSection], *, columns: int = COLUMNS) -> Image.Image:
     """Draw sections, at least one, below each other; a section without tiles is its title."""
-    return Image.fromarray(np.vstack([row for one in sections for row in _rows(one, columns)]))
+    return Image.fromarray(
+        np.vstack([row for section in sections for row in _rows(section, columns)])
+    )
 
 
 def _rows(section: SheetSection, columns: int) -> Iterator[Pixels]:
     width = columns * (SIDE + _GAP) + _GAP
     title = Image.new("RGB", (width, 2 * _TITLE + _GAP), _BACK)
     letters, middle = font(_TITLE), title.height / 2
-    text = shortened(section.title, letters, width - 2 * _GAP)
-    ImageDraw.Draw(title).text((_GAP, middle), text, fill=_TEXT, font=letters, anchor="lm")
+    section_title = shorten(section.title, letters, width - 2 * _GAP)
+    ImageDraw.Draw(title).text((_GAP, middle), section_title, fill=_TEXT, font=letters, anchor="lm")
     yield np.asarray(title)
     line, small = round(1.5 * _LETTER), font(_LETTER)
     for start in range(0, len(section.tiles), columns):
@@ -143,7 +145,7 @@ def _draw_tile(row: Image.Image, tile: Tile, left: int, letters: Font, line: int
         fitted = ImageOps.contain(tile.image, (SIDE, SIDE), Image.Resampling.BICUBIC)
         spare = (SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2
         row.paste(fitted, (left + spare[0], _GAP + spare[1]))
-    for number, (text, color) in enumerate(((tile.heading, _TEXT), (tile.name, _FAINT))):
+    for number, (label, color) in enumerate(((tile.heading, _TEXT), (tile.name, _FAINT))):
         middle = _GAP + SIDE + (number + 0.5) * line
-        shown = shortened(text, letters, SIDE)
+        shown = shorten(label, letters, SIDE)
         draw.text((left, middle), shown, fill=color, font=letters, anchor="lm")

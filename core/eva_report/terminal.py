@@ -62,27 +62,27 @@ class TerminalHandler(logging.Handler):
         if record.exc_info or not (warning or getattr(record, "shown", False)):
             return
         try:
-            text = record.getMessage()
+            message = record.getMessage()
             if record.name == WARNINGS:
-                text = line_of_warning(text)
-                if text in self._warned:
+                message = line_of_warning(message)
+                if message in self._warned:
                     return
-                self._warned.add(text)
+                self._warned.add(message)
             level = f"{record.levelname.lower()}: " if warning else ""
-            ProgressBar.write(level + without_colors(text))
+            ProgressBar.write(level + without_colors(message))
         except Exception:
             self.handleError(record)
 
 
-def line_of_warning(text: str) -> str:
+def line_of_warning(warning: str) -> str:
     """Write message and place of a warning, as Python formats it, in a line.
 
     It is empty for one of a library, or of this toolkit, which does not help a user.
     """
-    found = _WARNING.match(text)
-    if found is None:
+    match = _WARNING.match(warning)
+    if match is None:
         return ""
-    file, line, kind, message = found.groups()
+    file, line, kind, message = match.groups()
     if _HELPFUL.match(message):
         return message
     parts = Path(file).parts
@@ -102,9 +102,9 @@ class FileFormatter(logging.Formatter):
         return without_colors(super().format(record))
 
 
-def without_colors(text: str) -> str:
+def without_colors(line: str) -> str:
     """Remove the control sequences by which terminals change colors and styles."""
-    return _ANSI.sub("", text)
+    return _ANSI.sub("", line)
 
 
 @contextlib.contextmanager
@@ -138,8 +138,8 @@ def opening_lines(
         more: Further lines, such as that it continues after a step.
     """
     described = [f"data     {line}" for line in data]
-    place = f"output   {output} (log.txt has the recipe, the model and every step)"
-    return [task, f"weights  {weights}", *described, place, *more]
+    output_line = f"output   {output} (log.txt has the recipe, the model and every step)"
+    return [task, f"weights  {weights}", *described, output_line, *more]
 
 
 def closing_lines(
@@ -155,5 +155,5 @@ def closing_lines(
     `scores` are a few lines, or empty; the `duration` is in seconds, `report` the page.
     """
     took = None if duration is None else duration_text(duration)
-    named = {"took": took, "weights": weights, "report": report, "next": next_command}
-    return scores.splitlines() + [f"{name:<8} {value}" for name, value in named.items() if value]
+    lines = {"took": took, "weights": weights, "report": report, "next": next_command}
+    return scores.splitlines() + [f"{name:<8} {value}" for name, value in lines.items() if value]

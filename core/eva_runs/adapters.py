@@ -50,20 +50,24 @@ class Adapters:
             raise ValueError(f"lora.rank={settings.rank} needs an init_checkpoint to adapt, got ''")
         path = resolve_source(base)
         targets = add_adapters(model, settings)
-        sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         trained, every = sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
-        text = f"LoRA of rank {settings.rank}: {trained:,} of {every:,} parameters are trained"
-        logger.info("%s", text, extra={"shown": True})  # on the terminal
+        message = f"LoRA of rank {settings.rank}: {trained:,} of {every:,} parameters are trained"
+        logger.info("%s", message, extra={"shown": True})  # on the terminal
         self._shared = _shared(model, read_weights(path))
         self.names = {name for name in model.state_dict() if _plain(name) not in self._shared}
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}
         self._config = {
-            "peft_type": "LORA", BASE: os.fspath(path if Path(base).is_dir() else base),
-            SHA256_OF_BASE: self.identity["base"], "r": settings.rank,
-            "lora_alpha": settings.scale * settings.rank, "lora_dropout": settings.dropout,
-            "target_modules": targets, "modules_to_save": self._modules_to_save(model),
+            "peft_type": "LORA",
+            BASE: os.fspath(path if Path(base).is_dir() else base),
+            SHA256_OF_BASE: self.identity["base"],
+            "r": settings.rank,
+            "lora_alpha": settings.scale * settings.rank,
+            "lora_dropout": settings.dropout,
+            "target_modules": targets,
+            "modules_to_save": self._modules_to_save(model),
             "inference_mode": True,
-        }  # fmt: skip
+        }
 
     def _modules_to_save(self, model: nn.Module) -> list[str]:
         """Name the outermost modules of which everything is saved, as peft wraps them."""
@@ -78,8 +82,8 @@ class Adapters:
 
     def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keep `names` of a state dict of the model, or of an average of it with its `steps`."""
-        kept = {*self.names, *(f"module.{name}" for name in self.names), "steps"}
-        return {name: value for name, value in state.items() if name in kept}
+        names = {*self.names, *(f"module.{name}" for name in self.names), "steps"}
+        return {name: value for name, value in state.items() if name in names}
 
     def write(
         self, state: Mapping[str, Tensor], folder: Path, notes: Mapping[str, str] | None = None
@@ -121,8 +125,8 @@ def _shared(model: nn.Module, base: Mapping[str, Tensor]) -> dict[str, str]:
     prefix, stored = find_trunk(parameters, name="the model"), find_trunk(base, name="the base")
     shared = {}
     for name, value in parameters.items():
-        named = stored + name.removeprefix(prefix) if name.startswith(prefix) else name
-        there = named in base and not value.requires_grad
-        if there and torch.equal(base[named].to(value.dtype), value):
-            shared[name] = named
+        full_name = stored + name.removeprefix(prefix) if name.startswith(prefix) else name
+        is_shared = full_name in base and not value.requires_grad
+        if is_shared and torch.equal(base[full_name].to(value.dtype), value):
+            shared[name] = full_name
     return shared

@@ -28,12 +28,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eva_data import files
-from eva_data.files import load_object, printable, replacing, write_text
+from eva_data.files import load_object, printable, replace_file, write_text
 from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
-from eva_runs.errors import TooManyUnreadableError, one_line
-from eva_runs.interruption import StopSignal, held_back, leave_signals_to_the_run
-from eva_runs.output_folder import agree, require_room
+from eva_runs.errors import TooManyUnreadableError, single_line_message
+from eva_runs.interruption import StopSignal, block_signals, ignore_signals_in_worker
+from eva_runs.output_folder import match_recorded_settings, require_room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,8 @@ class Worker:
         begun, failed = part.with_suffix(".begun"), part.with_suffix(".failed.txt")
         try:
             with begun.open("ab") as stream:
-                if (died := stream.tell()) >= _MOST_DEATHS:
+                died = stream.tell()
+                if died >= _MOST_DEATHS:
                     raise ChildProcessError(f"its process died {_MOST_DEATHS} times")
                 if died > deaths:  # and Ray has given it to the next one at once
                     return Outcome(deaths=died)
@@ -94,12 +95,14 @@ class Worker:
             outcome = self._write(part, task, read_shard(plan, self.folder, number))
             failed.unlink(missing_ok=True)
         except Exception as error:
-            known = isinstance(error, _EXPECTED)
-            text = printable(one_line(error) if known else traceback.format_exc().strip())
+            is_expected = isinstance(error, _EXPECTED)
+            message = printable(
+                single_line_message(error) if is_expected else traceback.format_exc().strip()
+            )
             fatal |= isinstance(error, (FloatingPointError, files.UnwritableError))
-            outcome = Outcome(failure=text, fatal=fatal)
+            outcome = Outcome(failure=message, fatal=fatal)
             with contextlib.suppress(OSError):
-                write_text(failed, f"{text}\n")
+                write_text(failed, f"{message}\n")
         with contextlib.suppress(OSError):
             begun.unlink()
         return outcome
@@ -108,7 +111,7 @@ class Worker:
         """Write results and errors of a shard."""
         schema = task.schema.insert(0, pa.field("name", pa.string()))
         errors, count, size, waiting = list[str](), 0, 0, list[pa.RecordBatch]()
-        with replacing(part) as file, pq.ParquetWriter(file, schema, **_WRITING) as writer:
+        with replace_file(part) as file, pq.ParquetWriter(file, schema, **_WRITING) as writer:
             for chunk in self._prepared(task, records):
                 prepared = list[tuple[str, Any]]()
                 for name, future in chunk:
@@ -134,7 +137,9 @@ class Worker:
 
             def read() -> Chunk:
                 chunk = islice(records, self.batch_size)
-                return [(printable(one.name), pool.submit(task.prepare, one)) for one in chunk]
+                return [
+                    (printable(record.name), pool.submit(task.prepare, record)) for record in chunk
+                ]
 
             ahead = deque(reader.submit(read) for _ in range(_AHEAD))
             while chunk := ahead.popleft().result():
@@ -143,7 +148,7 @@ class Worker:
 
 
 def _about(name: str, error: Exception) -> str:
-    return json.dumps({"name": name, "reason": printable(one_line(error))}) + "\n"
+    return json.dumps({"name": name, "reason": printable(single_line_message(error))}) + "\n"
 
 
 def _computed(
@@ -171,7 +176,7 @@ def _opened(worker: Worker) -> tuple[dict[str, Any], Task]:
     """Read the plan and build the task, once in a process; its facts are those of every other."""
     manifest = read_manifest(worker.folder)
     task = worker.build({**manifest["options"], "device": worker.device})
-    agree(worker.folder / MODEL, task.facts)
+    match_recorded_settings(worker.folder / MODEL, task.facts)
     return manifest["plan"], task
 
 
@@ -205,7 +210,7 @@ class Processes:
     def submit(self, slot: int, *shard: int) -> "Future[Outcome]":
         """Give a shard to a process."""
         try:
-            with held_back():  # until the process leaves Ctrl-C to this one
+            with block_signals():  # until the process leaves Ctrl-C to this one
                 return self._pools[slot].submit(self._worker.compute, *shard)
         except BrokenProcessPool:
             self._pools[slot] = self._start(slot)
@@ -221,7 +226,7 @@ class Processes:
 
 def _begin(variables: dict[str, str]) -> None:
     os.environ.update(variables)  # before torch is imported
-    leave_signals_to_the_run()
+    ignore_signals_in_worker()
 
 
 class Actors:
@@ -235,9 +240,9 @@ class Actors:
         import ray
 
         ray.init(address=address, log_to_driver=False)
-        found, self.close = ray.cluster_resources(), ray.shutdown
-        gpus = int(found.get("GPU", 0))
-        self.size = size or gpus or max(1, int(found["CPU"]))
+        resources, self.close = ray.cluster_resources(), ray.shutdown
+        gpus = int(resources.get("GPU", 0))
+        self.size = size or gpus or max(1, int(resources["CPU"]))
         settings = dict(num_cpus=1, num_gpus=min(gpus, 1), max_restarts=-1, max_task_retries=-1)
         actor: Any = ray.remote(Worker).options(**settings)
         self._actors = [actor.remote(**vars(worker)) for _ in range(self.size)]
@@ -255,7 +260,7 @@ def run_shards(
     pool: Processes | Actors,
     stop: StopSignal,
     max_errors: int,
-    what: str = "batch",
+    title: str = "batch",
 ) -> int:
     """Compute shards, until a `stop` is requested; return the number of those that failed.
 
@@ -268,7 +273,7 @@ def run_shards(
         part_of(folder, number).with_suffix(".begun").unlink(missing_ok=True)
         errors.pop(number, None)
     unreadable = sum(errors.values())
-    with ProgressBar(len(numbers), what=what, unit="shard") as bar:
+    with ProgressBar(len(numbers), title=title, unit="shard") as bar:
         for outcome in _outcomes(numbers, pool, stop):
             failed += bool(outcome.failure)
             if outcome.fatal or failed > _MOST_FAILED:
@@ -277,8 +282,10 @@ def run_shards(
                 require_room(folder, outcome.size * (len(numbers) - 1))
             images, unreadable = images + outcome.rows, unreadable + outcome.errors
             if unreadable > max_errors:
-                text = f"{unreadable:,} records could not be read ({folder / PARTS}/*.errors.jsonl)"
-                raise TooManyUnreadableError(f"{text}; --max-errors is {max_errors}")
+                message = (
+                    f"{unreadable:,} records could not be read ({folder / PARTS}/*.errors.jsonl)"
+                )
+                raise TooManyUnreadableError(f"{message}; --max-errors is {max_errors}")
             rate = images / max(1e-9, time.monotonic() - began)
             bar.update(records=f"{images:,}", rate=f"{rate:,.3g}/s")
     return failed
@@ -289,30 +296,37 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """Yield the outcomes as they come; a shard whose process died is done again, at last alone."""
     waiting, ended, deaths = deque(numbers), set[int](), 0
-    known, last = Counter[int](), deque[int]()  # shard -> deaths in it; those that go on alone
+    deaths_of_shards, last = (
+        Counter[int](),
+        deque[int](),
+    )  # shard -> deaths in it; those that go on alone
     flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
     while len(ended) < len(numbers) and not stop.requested:
         if last and len(ended) + len(last) >= len(numbers):
             waiting.append(last.popleft())
         for depth, slot in product(range(_AHEAD), range(pool.size)):
-            busy = sum(one == slot for one, _ in flying.values())
+            busy = sum(busy_slot == slot for busy_slot, _ in flying.values())
             if not waiting and not busy and isinstance(pool, Actors):  # some may be lost for good
                 copies = Counter(number for _, number in flying.values() if number not in ended)
                 waiting += [number for number, count in copies.items() if count == 1][:1]
             if waiting and busy <= depth:
-                chosen = waiting.popleft()
-                flying[pool.submit(slot, chosen, known[chosen])] = slot, chosen
+                shard = waiting.popleft()
+                flying[pool.submit(slot, shard, deaths_of_shards[shard])] = slot, shard
         for future in futures.wait(flying, _SECONDS, futures.FIRST_COMPLETED).done:
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
                 waiting.append(number)
-                if (deaths := deaths + 1) > _MOST_FAILED * pool.size:
+                deaths = deaths + 1
+                if deaths > _MOST_FAILED * pool.size:
                     raise ValueError("all processes die, perhaps for lack of memory")
                 continue
             outcome = future.result()
-            other = any(number == one for _, one in flying.values()) and outcome.failure
+            other = (
+                any(number == other_number for _, other_number in flying.values())
+                and outcome.failure
+            )
             if number not in ended and outcome.deaths:
-                known[number] = outcome.deaths
+                deaths_of_shards[number] = outcome.deaths
                 (last if outcome.deaths == _MOST_DEATHS - 1 else waiting).append(number)
             elif number not in ended and not other:
                 ended.add(number)
@@ -349,7 +363,7 @@ def summarise(folder: Path, *, rows: bool = False) -> Summary:
                 count += pq.read_metadata(file).num_rows if rows else 0
                 done.add(number)
             except (pa.ArrowException, OSError) as error:
-                failed[number] = f"{file} is damaged ({one_line(error)})"
+                failed[number] = f"{file} is damaged ({single_line_message(error)})"
     return Summary(shards, done, failed, errors, count)
 
 
@@ -360,7 +374,7 @@ def write_manifest(
     files.make_folder(folder / PARTS)
     begun = (folder / MANIFEST).exists()
     own = {} if begun else plan()
-    agree(folder / SETTINGS, settings)
+    match_recorded_settings(folder / SETTINGS, settings)
     if not begun:
         manifest = json.loads(json.dumps({"options": options, "plan": own}))
         content = json.dumps(manifest | {"sha256": _digest_of(manifest)}) + "\n"
@@ -389,10 +403,11 @@ def part_of(folder: Path, number: int) -> Path:
 
 def read_parts(folder: Path) -> Iterator[pa.Table]:
     """Yield the row groups of all results in order; a ValueError if one is missing or damaged."""
-    parts = [part_of(folder, one) for one in range(read_manifest(folder)["plan"]["shards"])]
-    if missing := [part.name for part in parts if not part.is_file()]:
-        text = f"{folder} lacks {len(missing)} of {len(parts)} shards, such as {missing[0]}"
-        raise ValueError(f"{text}: run the same command again to complete it")
+    parts = [part_of(folder, number) for number in range(read_manifest(folder)["plan"]["shards"])]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        message = f"{folder} lacks {len(missing)} of {len(parts)} shards, such as {missing[0]}"
+        raise ValueError(f"{message}: run the same command again to complete it")
     schema: pa.Schema | None = None
     for part in parts:
         try:
@@ -402,14 +417,14 @@ def read_parts(folder: Path) -> Iterator[pa.Table]:
                     raise pa.ArrowInvalid(f"its columns are not those of {parts[0]}")
                 yield from map(file.read_row_group, range(file.num_row_groups))
         except (pa.ArrowException, OSError) as error:
-            text = f"{part} is damaged ({error}): delete it and run the same command again"
-            raise ValueError(text) from error
+            message = f"{part} is damaged ({error}): delete it and run the same command again"
+            raise ValueError(message) from error
 
 
 def merge_parts(folder: Path, file: Path) -> int:
     """Merge all results into one Parquet file; return the number of rows."""
     count, schema = 0, next(read_parts(folder)).schema
-    with replacing(file) as part, pq.ParquetWriter(part, schema, **_WRITING) as writer:
+    with replace_file(file) as part, pq.ParquetWriter(part, schema, **_WRITING) as writer:
         for table in read_parts(folder):
             writer.write_table(table)
             count += len(table)

@@ -11,13 +11,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eva_data.files import home_expanded, make_folder, require_free
+from eva_data.files import expand_home, make_folder, require_free
 from eva_data.progress import above_bars
 from eva_runs import processes
-from eva_runs.extras import sentence_of
+from eva_runs.extras import describe_missing_package
 from eva_runs.interruption import EXIT_KEYBOARD
 
-EXIT_UNREAD = 141  # as a shell counts SIGPIPE
+EXIT_BROKEN_PIPE = 141  # as a shell counts SIGPIPE
 DEMO_DATA = {  # folder below output/datasets -> arguments of the command that makes it
     "digit_scenes": (),
     "digit_scenes_semantic": ("--formats", "semantic"),
@@ -25,10 +25,10 @@ DEMO_DATA = {  # folder below output/datasets -> arguments of the command that m
     "digit_motion": ("--formats", "video", "--train", "4000", "--val", "400"),
     "digit_captions": ("--formats", "captions", "--train", "4000"),
 }
-_ELSEWHERE = ("torchvision:", "hf:")  # what names a dataset, and not a path
+_DATASET_PREFIXES = ("torchvision:", "hf:")  # what names a dataset, and not a path
 
 
-def say(text: str) -> None:
+def echo(message: str) -> None:
     """Write a line to the standard output; what its encoding does not have is escaped.
 
     A reader that has seen enough, as in `... | head`, ends the program with `EXIT_UNREAD`.
@@ -36,21 +36,21 @@ def say(text: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         with above_bars(sys.stdout):
-            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
+            print(message.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
     except BrokenPipeError:
-        leave_unread()
+        exit_on_broken_pipe()
 
 
-def leave_unread() -> NoReturn:
+def exit_on_broken_pipe() -> NoReturn:
     """End the program, whose standard output has no reader any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush goes there
-    sys.exit(EXIT_UNREAD)
+    sys.exit(EXIT_BROKEN_PIPE)
 
 
-def complain(text: str) -> None:
+def print_error(message: str) -> None:
     """Write a line to the standard error output, if there is one."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{message}\n")
 
 
 def program_name(default: str) -> str:
@@ -69,12 +69,12 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
-def entry(function: str) -> NoReturn:
+def run_and_exit(function: str) -> NoReturn:
     """Be the program of a command line, see `called`, and exit with its code."""
-    sys.exit(called(function))
+    sys.exit(run_function(function))
 
 
-def deferred(name: str) -> Callable[..., Any]:
+def lazy_import(name: str) -> Callable[..., Any]:
     """Make a function that imports the one it stands for when it is called.
 
     Args:
@@ -88,7 +88,7 @@ def deferred(name: str) -> Callable[..., Any]:
     return call
 
 
-def called(function: str, *arguments: Any) -> int:
+def run_function(function: str, *arguments: Any) -> int:
     """Import and call the function of a command line, "module:name"; return its exit code.
 
     What is not installed, or a Ctrl-C while modules are imported, is one line.
@@ -100,17 +100,18 @@ def called(function: str, *arguments: Any) -> int:
     try:
         return int(getattr(importlib.import_module(module), name)(*arguments) or 0)
     except ImportError as error:
-        if (sentence := sentence_of(error)) is None:
+        sentence = describe_missing_package(error)
+        if sentence is None:
             raise
-        complain(f"{title}: {sentence}")
+        print_error(f"{title}: {sentence}")
         return 1
     except KeyboardInterrupt:
-        if processes.speaks():
-            complain(f"{title}: stopped by Ctrl-C")
+        if processes.is_reporting_rank():
+            print_error(f"{title}: stopped by Ctrl-C")
         return EXIT_KEYBOARD
 
 
-def program(
+def make_main(
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace], int],
     *,
@@ -129,13 +130,15 @@ def program(
         try:
             return work(parse(arguments))
         except (OSError, ValueError, ImportError) as error:
-            reason = sentence_of(error) if isinstance(error, ImportError) else str(error)
+            reason = (
+                describe_missing_package(error) if isinstance(error, ImportError) else str(error)
+            )
             if reason is None:
                 raise
-            complain(f"{program_name(name)}: {reason}")
+            print_error(f"{program_name(name)}: {reason}")
             return refused
         except KeyboardInterrupt:
-            complain(f"interrupted; {interrupted}")
+            print_error(f"interrupted; {interrupted}")
             return EXIT_KEYBOARD
 
     return main
@@ -154,22 +157,28 @@ def check_outputs(
             there already and may not be replaced.
         UnwritableError: If a folder takes no file.
     """
-    wanted = [path for path in outputs if path is not None]
-    for index, path in enumerate(wanted):
-        wrong = [f"is the {what}" for what, one in inputs.items() if one and _same(path, one)]
-        wrong += ["is another output too" for one in wanted[index + 1 :] if _same(path, one)]
+    paths = [path for path in outputs if path is not None]
+    for index, path in enumerate(paths):
+        wrong = [
+            f"is the {role}"
+            for role, source in inputs.items()
+            if source and _is_same_file(path, source)
+        ]
+        wrong += [
+            "is another output too" for later in paths[index + 1 :] if _is_same_file(path, later)
+        ]
         wrong += [] if path.parent.is_dir() else ["is in a folder that is not there"]
         if wrong:
             raise ValueError(f"{path} {wrong[0]}: name another file")
-    require_free(wanted, overwrite=overwrite)
-    for folder in dict.fromkeys(path.parent for path in wanted):
+    require_free(paths, overwrite=overwrite)
+    for folder in dict.fromkeys(path.parent for path in paths):
         make_folder(folder)  # it is there; fails now, not after hours
 
 
-def _same(path: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     """Test whether two names lead to one file, by a hard link too."""
-    there = path.exists() and other.exists()
-    return path.samefile(other) if there else path.resolve() == other.resolve()
+    both_exist = path.exists() and other.exists()
+    return path.samefile(other) if both_exist else path.resolve() == other.resolve()
 
 
 def require_data(location: str, *, name: str, forms: str = "") -> None:
@@ -182,22 +191,25 @@ def require_data(location: str, *, name: str, forms: str = "") -> None:
     Raises:
         ValueError: If nothing is there, with the command that makes it where it is demo data.
     """
-    if location.startswith(_ELSEWHERE):
+    if location.startswith(_DATASET_PREFIXES):
         return
-    parts = home_expanded(location).parts
+    parts = expand_home(location).parts
     fixed = takewhile(lambda part: not any(sign in part for sign in "{*?["), parts)
-    there = Path(*fixed)
-    if there.exists() or Path(str(there).partition("#")[0]).exists():
+    path_before_pattern = Path(*fixed)
+    if path_before_pattern.exists() or Path(str(path_before_pattern).partition("#")[0]).exists():
         return
     advice = f"name {forms}"
-    if folder := demo_folder(location):
+    folder = demo_folder(location)
+    if folder:
         program, more = "tools/make_demo_data.py", DEMO_DATA[folder.name]
         command = command_to_run("data make-demo", program, "--output", folder, *more)
         advice = f"this makes it: {command}"
-    raise ValueError(f"{name}: there is no {there}; {advice}")
+    raise ValueError(f"{name}: there is no {path_before_pattern}; {advice}")
 
 
 def demo_folder(location: str) -> Path | None:
     """Find the folder of demo data that a path or pattern lies in; None if there is none."""
-    path = home_expanded(location)
-    return next((one for one in (*reversed(path.parents), path) if one.name in DEMO_DATA), None)
+    path = expand_home(location)
+    return next(
+        (parent for parent in (*reversed(path.parents), path) if parent.name in DEMO_DATA), None
+    )

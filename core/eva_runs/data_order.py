@@ -22,9 +22,9 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eva_runs import processes
-from eva_runs.commands import complain
-from eva_runs.errors import TooManyUnreadableError, one_line
-from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.commands import print_error
+from eva_runs.errors import TooManyUnreadableError, single_line_message
+from eva_runs.interruption import ignore_signals_in_worker
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def seed_everything(seed: int, *key: int, purpose: str | None = None, devices: b
     (torch.manual_seed if devices else torch.default_generator.manual_seed)(of_torch)
 
 
-def micro_batch_of(
+def choose_micro_batch_size(
     step: int, processes: int, *, largest: int, fits: Callable[[int], bool] = bool
 ) -> int:
     """Return the largest batch, up to a size, that each process can cut its share of a step into.
@@ -75,7 +75,8 @@ def micro_batch_of(
         divisors = (size for size in range(largest, 0, -1) if step % (count * size) == 0)
         return next(filter(fits, divisors), 0)
 
-    if size := size_for(processes):
+    size = size_for(processes)
+    if size:
         return size
     fitting = ", ".join(str(count) for count in range(1, step + 1) if size_for(count))
     raise ValueError(
@@ -83,12 +84,12 @@ def micro_batch_of(
     )
 
 
-def share_of(step: int, rank: int, processes: int) -> range:
+def rank_slice(step: int, rank: int, processes: int) -> range:
     """Return the places of a process's samples among those of a step."""
     return range(step * rank // processes, step * (rank + 1) // processes)
 
 
-class Samples(Protocol):
+class SampleDataset(Protocol):
     """A dataset: any map-style one; with `sample_id(index) -> str` messages name the sample."""
 
     def __len__(self) -> int: ...
@@ -161,7 +162,7 @@ class SeededSamples(Dataset[Any]):
     One of `READ_ERRORS` in the dataset is a sample that cannot be read.
     """
 
-    def __init__(self, samples: Samples, *, seed: int) -> None:
+    def __init__(self, samples: SampleDataset, *, seed: int) -> None:
         self.samples, self.seed = samples, seed
 
     def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
@@ -171,18 +172,18 @@ class SeededSamples(Dataset[Any]):
             TooManyUnreadableError: If too many in a row cannot be read.
             SampleError: For other errors than `READ_ERRORS`.
         """
-        epoch, wanted = item
+        epoch, requested = item
         unreadable: dict[str, str] = {}
         for attempt in range(_ATTEMPTS):
-            index = (wanted + attempt) % len(self.samples)
-            seed_everything(self.seed, epoch, wanted, attempt, purpose="sample", devices=False)
+            index = (requested + attempt) % len(self.samples)
+            seed_everything(self.seed, epoch, requested, attempt, purpose="sample", devices=False)
             try:
                 return self.samples[index], item, unreadable
             except Exception as error:
                 name, reason = sample_id(self.samples, index), f"{type(error).__name__}: {error}"
                 if not isinstance(error, READ_ERRORS):
-                    place = f"sample {name} (epoch {epoch}, index {index})"
-                    raise SampleError(f"{place} met a bug: {reason}") from error
+                    location = f"sample {name} (epoch {epoch}, index {index})"
+                    raise SampleError(f"{location} met a bug: {reason}") from error
                 unreadable[name] = reason
         name, reason = next(iter(unreadable.items()))
         raise TooManyUnreadableError(
@@ -197,22 +198,26 @@ class BadSamples:
     """
 
     def __init__(
-        self, allowed: int, names: Iterable[str] = (), *, setting: str = "max_bad_samples",
+        self,
+        allowed: int,
+        names: Iterable[str] = (),
+        *,
+        setting: str = "max_bad_samples",
         done: str = "replaced a sample",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.allowed, self.names = allowed, set(names)
         self.setting, self.done = setting, done
 
-    def add(self, found: Mapping[str, str]) -> None:
+    def add(self, unreadable: Mapping[str, str]) -> None:
         """Note samples of all processes, name -> why or "", and log those that are new.
 
         Raises:
             TooManyUnreadableError: If there are more than allowed.
         """
-        for name in sorted(found.keys() - self.names):
-            what = ": ".join(filter(None, (name, found[name])))
-            logger.warning("%s that cannot be read: %s", self.done, what)
-        self.names |= found.keys()
+        for name in sorted(unreadable.keys() - self.names):
+            line = ": ".join(filter(None, (name, unreadable[name])))
+            logger.warning("%s that cannot be read: %s", self.done, line)
+        self.names |= unreadable.keys()
         if len(self.names) > self.allowed:
             raise TooManyUnreadableError(
                 f"{len(self.names)} samples could not be read, {self.setting} is {self.allowed}: "
@@ -220,13 +225,13 @@ class BadSamples:
             )
 
 
-def sample_id(samples: Samples, index: int) -> str:
+def sample_id(samples: SampleDataset, index: int) -> str:
     """Return the name of a sample, for messages."""
     name: Callable[[int], str] | None = getattr(samples, "sample_id", None)
     return name(index) if name else f"sample {index}"
 
 
-def check_same_data(samples: Samples) -> None:
+def check_same_data(samples: SampleDataset) -> None:
     """Refuse data that differ between processes in number, or in `checksum()` where there is one.
 
     Raises:
@@ -238,10 +243,10 @@ def check_same_data(samples: Samples) -> None:
     first, *others = processes.gather((len(samples), checksum()))
     for number, other in enumerate(others, start=1):
         if other != first:
-            found = f"{other[0]} {'other ' * (other[0] == first[0])}samples"
+            difference = f"{other[0]} {'other ' * (other[0] == first[0])}samples"
             raise ValueError(
-                f"process {number} has {found}, and process 0 has {first[0]}: give all processes "
-                "the same data, or an index of it"
+                f"process {number} has {difference}, and process 0 has {first[0]}: give all "
+                f"processes the same data, or an index of it"
             )
 
 
@@ -249,12 +254,12 @@ def _batch(
     collate: Callable[[list[Any]], Any], entries: Sequence[tuple[Any, Item, dict[str, str]]]
 ) -> Batch:
     samples, items, unreadable = zip(*entries, strict=True)
-    bad = {name: why for one in unreadable for name, why in one.items()}
+    bad = {name: why for part in unreadable for name, why in part.items()}
     return Batch(data=collate(list(samples)), items=list(items), unreadable=bad)
 
 
 def build_loader(
-    samples: Samples,
+    samples: SampleDataset,
     batches: OrderedBatches,
     *,
     workers: int,
@@ -264,10 +269,13 @@ def build_loader(
 ) -> DataLoader[Batch]:
     """Build the loader of a run's batches, without end; `collate` makes the data of a batch."""
     loader = DataLoader(
-        SeededSamples(samples, seed=batches.seed), batch_sampler=batches, num_workers=workers,
-        collate_fn=partial(_batch, collate or default_collate), pin_memory=pin_memory,
+        SeededSamples(samples, seed=batches.seed),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=partial(_batch, collate or default_collate),
+        pin_memory=pin_memory,
         persistent_workers=workers > 0,
-    )  # fmt: skip
+    )
     return guard_workers(loader, timeout=timeout)
 
 
@@ -277,23 +285,23 @@ def guard_workers(loader: DataLoader[T], *, timeout: float = TIMEOUT) -> DataLoa
     It waits for a batch for as long as the loader says, or else for `timeout` seconds.
     """
     if loader.num_workers:
-        loader.worker_init_fn = partial(_begin_worker, then=loader.worker_init_fn)
+        loader.worker_init_fn = partial(_init_worker, then=loader.worker_init_fn)
         loader.timeout = loader.timeout or timeout
     return loader
 
 
-def _begin_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
-    leave_signals_to_the_run()
-    Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
+def _init_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
+    ignore_signals_in_worker()
+    Queue._on_queue_feeder_error = staticmethod(_exit_without_batch)  # type: ignore[attr-defined]
     if then is not None:
         then(worker)
 
 
-def _end_without_batch(error: Exception, _: object) -> NoReturn:
+def _exit_without_batch(error: Exception, _: object) -> NoReturn:
     """End a worker that cannot hand a batch over: Python would drop it, and the run wait for it."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    complain(
-        f"a worker cannot hand its batch over: {one_line(error)} "
+    print_error(
+        f"a worker cannot hand its batch over: {single_line_message(error)} "
         f"(at most {files} open files: ulimit -n; shared memory: df -h /dev/shm)"
     )
     os._exit(1)
@@ -325,5 +333,7 @@ def next_batch(stream: Iterator[Batch]) -> Batch:
 
 def to_device(data: T, device: torch.device) -> T:
     """Copy the tensors of a batch, in any nesting of dicts, lists and tuples, to a device."""
-    copied: T = tree_map_only(torch.Tensor, lambda one: one.to(device, non_blocking=True), data)
+    copied: T = tree_map_only(
+        torch.Tensor, lambda tensor: tensor.to(device, non_blocking=True), data
+    )
     return copied

@@ -20,10 +20,10 @@ from typing import Any
 
 from eva_data.files import printable
 from eva_runs import processes
-from eva_runs.commands import complain
-from eva_runs.extras import sentence_of
+from eva_runs.commands import print_error
+from eva_runs.extras import describe_missing_package
 from eva_runs.interruption import EXIT_KEYBOARD
-from eva_runs.processes import OtherProcessError, says_first
+from eva_runs.processes import OtherProcessError, claim_message
 
 _LONGEST = 1000  # characters of a message of a library
 
@@ -48,7 +48,7 @@ _WORKERS = {  # part of PyTorch's message -> likely cause
 
 
 @contextlib.contextmanager
-def ending(
+def exit_on_error(
     program: str,
     *,
     log: Callable[[], Path | None] = lambda: None,
@@ -68,66 +68,70 @@ def ending(
     try:
         yield
     except KeyboardInterrupt:
-        if processes.speaks():
-            complain(f"{program}: stopped by Ctrl-C{_saved(saved)}")
+        if processes.is_reporting_rank():
+            print_error(f"{program}: stopped by Ctrl-C{_describe_saved(saved)}")
         sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
-        _record(log() if begun() else None)
+        _append_traceback(log() if begun() else None)
         sys.exit(1)
     except Exception as error:
-        line = _explanation(error)
+        line = _explain(error)
         file = log() if line is None or begun() else None
-        _record(file)
+        _append_traceback(file)
         if line is None:
             if file is None:
                 raise
-            line = f"unexpected {type(error).__name__}: {one_line(error)}"
-        known = isinstance(error, (*_EXPECTED, ImportError))
+            line = f"unexpected {type(error).__name__}: {single_line_message(error)}"
+        is_expected = isinstance(error, (*_EXPECTED, ImportError))
         agreed = isinstance(error, NonFiniteError)
-        says = processes.is_main() if agreed else not known or says_first(line)
+        says = processes.is_main() if agreed else not is_expected or claim_message(line)
         if isinstance(error, FloatingPointError):
-            line += _saved(saved)
+            line += _describe_saved(saved)
         if file is not None and file.exists():
             line += f" (traceback: {file})"
         if says:
-            complain(printable(f"{program}: {line}"))
+            print_error(printable(f"{program}: {line}"))
         sys.exit(1)
 
 
 @contextlib.contextmanager
-def said_once() -> Iterator[None]:
+def stderr_from_main_process() -> Iterator[None]:
     """Let one process say what is wrong in a block that ends all of them alike, see `speaks`."""
     with contextlib.ExitStack() as stack:
-        if not processes.speaks():
+        if not processes.is_reporting_rank():
             nothing = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stderr(nothing))
         yield
 
 
-def one_line(error: BaseException) -> str:
+def single_line_message(error: BaseException) -> str:
     """Format the message of an error in one line, without the traceback of a worker."""
-    text = str(error).strip()
-    if "Original Traceback" in text:
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())[:_LONGEST] or type(error).__name__
+    message = str(error).strip()
+    if "Original Traceback" in message:
+        message = message.splitlines()[-1].partition(": ")[2]
+    return " ".join(message.split())[:_LONGEST] or type(error).__name__
 
 
-def _explanation(error: Exception) -> str | None:
+def _explain(error: Exception) -> str | None:
     """Return the line for an error whose message is enough; None for any other."""
     if isinstance(error, ImportError):  # without a name it is a library's sentence
-        return sentence_of(error) or (None if error.name else one_line(error))
+        return describe_missing_package(error) or (
+            None if error.name else single_line_message(error)
+        )
     if isinstance(error, OSError) and _is_of_semaphores(error):
-        return f"{one_line(error)}: {_SHARED}"
+        return f"{single_line_message(error)}: {_SHARED}"
     if isinstance(error, _EXPECTED):
-        return one_line(error)
+        return single_line_message(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        reason = ". ".join(one_line(error).split(". ")[:2]).rstrip(".")
+        reason = ". ".join(single_line_message(error).split(". ")[:2]).rstrip(".")
         less = "a smaller --batch, activation checkpointing or --lora takes less"
         return f"{reason}. In a training {less}; `eva plan RECIPE` says how much"
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):
-        text = one_line(error.__cause__ or error)  # PyTorch gives the signal of a worker as cause
-        causes = (cause for sign, cause in _WORKERS.items() if sign in text)
-        return text.partition(". ")[0] + next(causes, "")
+        message = single_line_message(
+            error.__cause__ or error
+        )  # PyTorch gives the signal of a worker as cause
+        causes = (cause for sign, cause in _WORKERS.items() if sign in message)
+        return message.partition(". ")[0] + next(causes, "")
     if processes.world_size() > 1 and _is_lost_connection(error):
         lost = f"process {processes.rank()} lost the connection to another one"
         return f"{lost}, which was killed or says why itself"
@@ -148,17 +152,17 @@ def _is_of_semaphores(error: OSError) -> bool:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    text, kinds = str(error), [kind.__name__ for kind in type(error).__mro__]
+    message, kinds = str(error), [kind.__name__ for kind in type(error).__mro__]
     return "DistError" in kinds or (
-        isinstance(error, RuntimeError) and ("gloo" in text or "Connection" in text)
+        isinstance(error, RuntimeError) and ("gloo" in message or "Connection" in message)
     )
 
 
-def _saved(saved: Callable[[], str] | None) -> str:
+def _describe_saved(saved: Callable[[], str] | None) -> str:
     return f"; {saved()}" if saved is not None and processes.is_main() else ""
 
 
-def _record(file: Path | None) -> None:
+def _append_traceback(file: Path | None) -> None:
     """Append the traceback of the error in progress to a file."""
     if file is not None:
         with contextlib.suppress(OSError), file.open("a", encoding="utf-8") as stream:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.recording import quiet
-from eva_data.files import OF_WRITING, UnwritableError, explained, make_folder, writing
-from eva_runs.options import DATA, ENDINGS
+from eva_data.files import OF_WRITING, UnwritableError, explain_os_errors, make_folder, open_atomic
+from eva_runs.options import DATA, EXPORT_SUFFIXES
 
 _FACTS = "preparation"
 
@@ -26,14 +26,15 @@ def replacing_program(output: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         part, data = Path(folder) / output.name, output.with_name(output.name + DATA)
         try:
-            with explained(output, only=OF_WRITING):
+            with explain_os_errors(output, only=OF_WRITING):
                 yield part
         except UnwritableError as error:  # name the file that was asked for
             error.args = (str(error).replace(str(part), str(output)),)
             raise
-        if (beside := part.with_name(data.name)).exists():
+        beside = part.with_name(data.name)
+        if beside.exists():
             os.replace(beside, data)
-        elif output.suffix == ENDINGS["onnx"]:
+        elif output.suffix == EXPORT_SUFFIXES["onnx"]:
             data.unlink(missing_ok=True)  # of an earlier export
         os.replace(part, output)
 
@@ -44,7 +45,7 @@ def save_onnx(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, A
     program.save(file)
 
 
-def traced(
+def trace_to_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
@@ -54,16 +55,22 @@ def traced(
     """Trace a module, where sizes depend on values; `axes` of inputs and outputs vary."""
     import onnx_ir
 
-    place = str(folder / "traced.onnx")
+    file = str(folder / "traced.onnx")
     folder.mkdir()  # where each tensor of a large model has a file, if `place` is a string
     torch.onnx.export(
-        module.eval(), (*inputs.values(),), place, dynamo=False, dynamic_axes=axes,
-        opset_version=17, input_names=[*inputs], output_names=[*outputs],
-    )  # fmt: skip
-    return torch.onnx.ONNXProgram(onnx_ir.load(place), None)
+        module.eval(),
+        (*inputs.values(),),
+        file,
+        dynamo=False,
+        dynamic_axes=axes,
+        opset_version=17,
+        input_names=[*inputs],
+        output_names=[*outputs],
+    )
+    return torch.onnx.ONNXProgram(onnx_ir.load(file), None)
 
 
-class Called(nn.Module):
+class CallableModule(nn.Module):
     """A model by a function that calls it, whose output may get a name."""
 
     def __init__(self, model: nn.Module, call: Callable[[Tensor], Any], output: str = "") -> None:
@@ -72,8 +79,8 @@ class Called(nn.Module):
 
     def forward(self, inputs: Tensor) -> Any:
         """Return the output, in a dict if it has a name."""
-        found = self.call(inputs)
-        return {self.output: found} if self.output else found
+        outputs = self.call(inputs)
+        return {self.output: outputs} if self.output else outputs
 
 
 def normal_batches(model: nn.Module, *shape: int) -> Callable[[int], Tensor]:
@@ -107,11 +114,11 @@ def write_compared(
     worst: dict[str, float] = {}
     with torch.no_grad(), quiet():
         # first: interpolation matrices, once there, become constants instead of a linear system
-        batches = [(given, module(given)) for given in map(inputs, sizes)]
+        batches = [(values, module(values)) for values in map(inputs, sizes)]
         program = torch.export.export(module, batches[0][:1], dynamic_shapes=shapes)
-        if file.suffix == ENDINGS["torch-export"]:
+        if file.suffix == EXPORT_SUFFIXES["torch-export"]:
             more = {f"{_FACTS}.json": json.dumps(facts)}
-            with writing(file) as stream:  # by its path torch aborts the process on a full disk
+            with open_atomic(file) as stream:  # by its path torch aborts the process on a full disk
                 torch.export.save(program, stream, extra_files=more)
         else:
             names = [*batches[0][1]]
@@ -120,12 +127,12 @@ def write_compared(
             )
             save_onnx(converted, file, facts)
         run = open_program(file)
-        for given, expected in batches:
-            found = run({name: given})
+        for values, expected in batches:
+            outputs = run({name: values})
             for key, value in expected.items():
                 unit = max(value.abs().max().item(), 1e-12) if relative else 1.0
-                difference = (value.cpu().double() - found[key].cpu().double()).abs().max().item()
-                demand_close(difference / unit, tolerance)
+                difference = (value.cpu().double() - outputs[key].cpu().double()).abs().max().item()
+                require_close(difference / unit, tolerance)
                 worst[key] = max(difference / unit, worst.get(key, 0.0))
     return worst
 
@@ -136,7 +143,7 @@ def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tenso
     Returns:
         A function that runs it: name of an input -> tensor, to name of an output -> tensor.
     """
-    if file.suffix == ENDINGS["torch-export"]:
+    if file.suffix == EXPORT_SUFFIXES["torch-export"]:
         module = torch.export.load(file).module()
         return lambda inputs: dict(module(*inputs.values()))
     onnxruntime = importlib.import_module("onnxruntime")
@@ -148,13 +155,13 @@ def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tenso
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(None, {name: value.cpu().numpy() for name, value in inputs.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+        outputs = session.run(None, {name: value.cpu().numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, outputs, strict=True)}
 
     return run
 
 
-def demand_close(difference: float, tolerance: float) -> None:
+def require_close(difference: float, tolerance: float) -> None:
     """Refuse a file that differs from its model by more, or by NaN, with a ValueError."""
     if not difference <= tolerance:
         raise ValueError(

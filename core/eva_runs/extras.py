@@ -28,8 +28,19 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "index": ("faiss",),
     "app": ("gradio",),
 }
-_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track", "batch", "cluster", "index",
-          "app")  # fmt: skip
+_ALONE = (
+    "",
+    "torchcodec",
+    "export",
+    "hub",
+    "lora",
+    "int8",
+    "track",
+    "batch",
+    "cluster",
+    "index",
+    "app",
+)
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",
@@ -57,7 +68,7 @@ def install_command(package: str, project: str = "") -> str | None:
     return None if extra is None else f"pip install '{TOOLKIT}{extra and f'[{extra}]'}'"
 
 
-def sentence_of(error: BaseException | None) -> str | None:
+def describe_missing_package(error: BaseException | None) -> str | None:
     """Say what is not installed, and how it is; None if an error has another reason."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__  # mmengine's name a plugin alone
@@ -69,10 +80,10 @@ def sentence_of(error: BaseException | None) -> str | None:
 
 def _project_of(error: BaseException) -> str:
     """Package of the innermost module of a project that the error came through."""
-    found = ""
+    extra = ""
     trace = error.__traceback__
     while trace is not None:
         package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        found = package if package in TASK_OF else found
+        extra = package if package in TASK_OF else extra
         trace = trace.tb_next
-    return found
+    return extra

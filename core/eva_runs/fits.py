@@ -27,8 +27,8 @@ def check_model(saved: Any, model: nn.Module) -> None:
     for name in expected.keys() & saved.keys():
         mine, other = expected[name], saved[name]
         if mine.shape != other.shape or mine.is_floating_point() != other.is_floating_point():
-            here, there = (f"{tuple(t.shape)} {t.dtype}" for t in (mine, other))
-            wrong.append(f"has {name} as {there}, the model as {here}")
+            here, theirs = (f"{tuple(t.shape)} {t.dtype}" for t in (mine, other))
+            wrong.append(f"has {name} as {theirs}, the model as {here}")
         elif not _is_finite(other):
             wrong.append(f"has values in {name} that are infinite or NaN")
     _refuse(wrong, "model")

@@ -51,7 +51,7 @@ class StopSignal:
         self._to_children = to_children
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         numbers = SIGNALS if ignored else (*SIGNALS, signal.SIGINT)
-        with _handled(self._note, numbers, left=self._is_left):
+        with _handle_signals(self._note, numbers, left=self._is_left):
             yield
 
     def exit_at_once(self) -> None:
@@ -90,7 +90,7 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Hold back Ctrl-C and both signals, also in processes that are started in the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
     try:
@@ -99,12 +99,12 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def take_signals() -> None:
+def unblock_signals() -> None:
     """Take what is held back in a process that was started so."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *SIGNALS})
 
 
-def leave_signals_to_the_run() -> None:
+def ignore_signals_in_worker() -> None:
     """Ignore the signals that end a run, in a process that loads data.
 
     Ctrl-C and batch systems send theirs to all processes of a group; the run needs its workers up
@@ -128,7 +128,7 @@ def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
     """
     waiting: list[int] = []  # signals that came before there was a process
     receive = waiting.append
-    with _handled(lambda number, _: receive(number)):
+    with _handle_signals(lambda number, _: receive(number)):
         process = subprocess.Popen(command, env=os.environ | environment)
         receive = process.send_signal
         for number in waiting:
@@ -141,7 +141,7 @@ def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _handled(
+def _handle_signals(
     handler: _Handler,
     numbers: Sequence[signal.Signals] = SIGNALS,
     *,

@@ -66,7 +66,7 @@ _FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
 _SMALL = 2**16  # values of such a tensor that is real
 
 
-class Step(NamedTuple):
+class MeasuredStep(NamedTuple):
     """An optimizer step of a model, built inside `measure`."""
 
     model: nn.Module
@@ -111,11 +111,11 @@ class _Follower(TorchDispatchMode):
                 if func in _FILLED and math.prod(args[1]) <= _SMALL:
                     args = (torch.empty(0, dtype=first.dtype), *args[1:])
                 if func is aten.index.Tensor:  # of a real mask the places, whose number is known
-                    args = (first, [part for one in args[1] for part in _places(one)])
+                    args = (first, [part for entry in args[1] for part in _places(entry)])
         result = func(*args, **(kwargs or {}))
         returns = func._schema.returns
-        for one, value in zip(returns, (result,) if len(returns) == 1 else result or ()):  # noqa: B905
-            for tensor in tree_leaves(value) if one.alias_info is None else ():
+        for argument, value in zip(returns, (result,) if len(returns) == 1 else result or ()):  # noqa: B905
+            for tensor in tree_leaves(value) if argument.alias_info is None else ():
                 if isinstance(tensor, Tensor):
                     self.add(tensor)
         return result
@@ -153,7 +153,10 @@ class _Replaced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x, parameters), ctx.held = ctx.held, None
-        empty = [torch.empty_like(one) if one.requires_grad else None for one in (x, *parameters)]
+        empty = [
+            torch.empty_like(tensor) if tensor.requires_grad else None
+            for tensor in (x, *parameters)
+        ]
         return empty[0], None, *empty[1:]
 
 
@@ -167,16 +170,18 @@ class _Blocks:
         self._replace = replace
         self._follower, self._seen = follower, dict[Any, Any]()
         self._followed, self._within = set[nn.Module](), False
-        vits = [one.blocks for one in model.modules() if isinstance(one, VisionTransformer)]
+        vits = [
+            module.blocks for module in model.modules() if isinstance(module, VisionTransformer)
+        ]
         self.frozen = min((_count_frozen(vit) for vit in vits), default=0)
         for vit in vits:
-            last = {_kind(one): one for one in vit}
+            last = {_kind(block): block for block in vit}
             self._followed |= {*last.values(), *vit[-2:]}  # the last may read a part
         self.forward, self._kept, self._times = Block.forward, dict[Any, Any](), Counter[Any]()
 
     def __call__(self, block: Any, x: Tensor, grid: Any = None, read: Any = None) -> Tensor:
         """Run a block, or replace it."""
-        learning = [one for one in block.parameters() if one.requires_grad]
+        learning = [parameter for parameter in block.parameters() if parameter.requires_grad]
         graph = torch.is_grad_enabled() and bool(learning or x.requires_grad)
         alone = read is not None or (graph and not x.requires_grad)
         if self._within or alone or not self._replace:
@@ -202,47 +207,62 @@ class _Blocks:
 
     def leave(self) -> None:
         """Count what the blocks lose when a forward pass ends: autocast's copies of weights."""
-        for kind, kept in self._kept.items():
-            gone = sum(size for storage, size in kept.values() if storage() is None)
+        for kind, saved in self._kept.items():
+            gone = sum(size for storage, size in saved.values() if storage() is None)
             self._follower.total -= gone * self._times[kind]
 
     def _begin(self, _: Any = None) -> None:
-        one = self._follower
-        self._before, self._start = (one.peak, one.rest), (one.total, one.total - one.gradients)
-        self._shared = one.shared
-        one.peak, one.rest = self._start
+        follower = self._follower
+        self._before, self._start = (
+            (follower.peak, follower.rest),
+            (follower.total, follower.total - follower.gradients),
+        )
+        self._shared = follower.shared
+        follower.peak, follower.rest = self._start
         self._within = True
 
     def _end(self, kind: Any, again: bool, *more: Any) -> None:
-        one, (total, rest) = self._follower, self._start
+        follower, (total, rest) = self._follower, self._start
         if not again:
-            shared = one.shared - self._shared  # is there once for all blocks
-            added = one.total - total - shared
-            self._seen[kind] = one.peak - total - shared, one.rest - rest - shared, added, *more
+            shared = follower.shared - self._shared  # is there once for all blocks
+            added = follower.total - total - shared
+            self._seen[kind] = (
+                follower.peak - total - shared,
+                follower.rest - rest - shared,
+                added,
+                *more,
+            )
             total, rest = total + shared, rest + shared
         peak, most, added = self._seen[kind][:3]
-        one.total = total + added
-        one.peak = max(self._before[0], total + peak)
-        one.rest = max(self._before[1], rest + most)
+        follower.total = total + added
+        follower.peak = max(self._before[0], total + peak)
+        follower.rest = max(self._before[1], rest + most)
         self._within = False
 
 
 def _kind(block: Any) -> tuple[Any, ...]:
-    sizes = ((name, one.shape, one.requires_grad) for name, one in block.named_parameters())
+    sizes = (
+        (name, parameter.shape, parameter.requires_grad)
+        for name, parameter in block.named_parameters()
+    )
     return (block.window_size, *sizes)
 
 
 def _count_frozen(blocks: Iterable[nn.Module]) -> int:
-    learning = [any(one.requires_grad for one in block.parameters()) for block in blocks]
+    learning = [
+        any(parameter.requires_grad for parameter in block.parameters()) for block in blocks
+    ]
     return [*learning, True].index(True)
 
 
 def _convert(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
     """Convert a module, as `to` does, which cannot swap fake parameters."""
     for part in module.modules():
-        for name, one in part._parameters.items():
-            if one is not None:
-                part._parameters[name] = nn.Parameter(change(one.detach()), one.requires_grad)
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(
+                    change(parameter.detach()), parameter.requires_grad
+                )
         part._buffers.update({k: v if v is None else change(v) for k, v in part._buffers.items()})
     return module
 
@@ -252,7 +272,7 @@ def _places(index: Any) -> tuple[Any, ...]:
     return index.nonzero(as_tuple=True) if real and index.dtype is torch.bool else (index,)
 
 
-def measure(build: Callable[[], Step]) -> dict[str, int]:
+def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
     """Follow an optimizer step of a model that `build` makes; a billion parameters take seconds.
 
     Returns:
@@ -266,7 +286,7 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
     return _measure(build, replace=False)
 
 
-def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
+def _measure(build: Callable[[], MeasuredStep], *, replace: bool) -> dict[str, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     for results in CACHES:  # an earlier step's are not followed
         results.clear()
@@ -286,52 +306,62 @@ def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
         for part in step.model.modules():
             if isinstance(part, StochasticDepth):
                 part.rate = 0.0  # nothing is left out: the most that can happen
-        for one in step.model.parameters():
-            if one.requires_grad:
-                one.register_post_accumulate_grad_hook(follower.keep)
+        for model_parameter in step.model.parameters():
+            if model_parameter.requires_grad:
+                model_parameter.register_post_accumulate_grad_hook(follower.keep)
         follower.peak = weights = follower.total
         shared = follower.shared
         blocks = _Blocks(follower, step.model, replace=replace)
         with patch.object(Block, "forward", lambda *inputs: blocks(*inputs)):
             loss = step.loss()
             blocks.leave()
-            kept = follower.total - weights
+            activations = follower.total - weights
             loss.backward()
         del loss
         gradients = follower.total - weights - (follower.shared - shared)
-    sizes = [(one.numel(), one.numel() * one.requires_grad) for one in step.model.parameters()]
+    sizes = [
+        (parameter.numel(), parameter.numel() * parameter.requires_grad)
+        for parameter in step.model.parameters()
+    ]
     parameters, trainable = map(sum, zip(*sizes, strict=True))
     state, passes = step.state * trainable, max(follower.peak, follower.total + step.update)
     # all but the first micro-batch begin with gradients, and buckets are there all the time
     before = (step.accumulate > 1) + (step.processes > 1)
     passes = max(passes, follower.rest + before * gradients)
     return {
-        "batch": step.batch, "accumulate": step.accumulate, "side": step.side,
-        "parameters": parameters, "trainable": trainable,
-        "frozen": blocks.frozen, "processes": step.processes,
-        "weights": weights, "gradients": gradients, "optimizer": state, "activations": kept,
+        "batch": step.batch,
+        "accumulate": step.accumulate,
+        "side": step.side,
+        "parameters": parameters,
+        "trainable": trainable,
+        "frozen": blocks.frozen,
+        "processes": step.processes,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": state,
+        "activations": activations,
         "peak": passes + state,  # of the second step, which has a state from the first
-    }  # fmt: skip
+    }
 
 
-def adapt(model: nn.Module, lora: Mapping[str, Any] | None) -> None:
+def add_configured_adapters(model: nn.Module, lora: Mapping[str, Any] | None) -> None:
     """Add the adapters of a config to a model, if it has some."""
     settings = LoraSettings.of(lora)
     if settings.rank:
         add_adapters(model, settings)
 
 
-def state_of(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> int:
+def optimizer_bytes_per_weight(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> int:
     """Count the bytes that an optimizer keeps for a weight, by one step of a small one."""
     weight = nn.Parameter(torch.ones(8, 8))
     weight.grad = torch.ones(8, 8)
     optimizer = build([weight])
     optimizer.step()
-    kept = tree_leaves(optimizer.state[weight])
-    return sum(one.nbytes for one in kept if isinstance(one, Tensor)) // weight.numel()
+    states = tree_leaves(optimizer.state[weight])
+    return sum(tensor.nbytes for tensor in states if isinstance(tensor, Tensor)) // weight.numel()
 
 
-def regions(count: int, side: int) -> Tensor:
+def make_boxes(count: int, side: int) -> Tensor:
     """Lay boxes (count, 4) of an image: objects, twice as often as a detector wants, and others."""
     corner = torch.linspace(0, side / 2, OBJECTS)[:, None].expand(-1, 2)
     objects = torch.cat([corner, corner + side / 4], dim=1).repeat(count // OBJECTS + 1, 1)[:count]
@@ -348,21 +378,21 @@ def plan(
     module: str,
     words: Sequence[str],
     refused: tuple[type[BaseException], ...] = (),
-    known: dict[str, dict[str, int]] | None = None,
+    measured: dict[str, dict[str, int]] | None = None,
 ) -> dict[str, int]:
     """Measure a step of a command line; nothing if it is `refused`.
 
     `module` has `read_recipe`, which reads words, and `step`, which builds a step of the result.
-    What is `known` of the same config is not measured again.
+    What is `measured` of the same config is not measured again.
     """
-    known = {} if known is None else known
+    measured = {} if measured is None else measured
     task = import_module(module)
     output = StringIO() if refused else sys.stderr
     with suppress(*refused), redirect_stderr(output), quiet():
         config = task.read_recipe(words)
         key = str(config)
-        known[key] = known[key] if key in known else measure(lambda: task.step(config))
-        return known[key]
+        measured[key] = measured[key] if key in measured else measure(lambda: task.step(config))
+        return measured[key]
     return {}
 
 
@@ -372,25 +402,25 @@ def free_memory(device: str = "auto") -> int:
         if "WORLD_SIZE" not in os.environ:
             return int(torch.cuda.mem_get_info()[0])
         every = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        return min(int(one.total_memory) for one in every)
+        return min(int(device.total_memory) for device in every)
     return int(psutil.virtual_memory().available)
 
 
-def with_batch_found(
+def replace_auto_batch(
     words: Sequence[str], module: str, device_of: Callable[[Sequence[str]], str]
 ) -> tuple[list[str], str]:
     """Replace `--batch auto` of a command line by the largest number that fits, and say so."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available():
         raise ValueError("--batch auto of several processes needs GPUs: give a number")
-    place = words.index("--batch")
-    rest = [*words[:place], *words[place + 2 :]]
+    position = words.index("--batch")
+    rest = [*words[:position], *words[position + 2 :]]
     memory = free_memory(device_of(rest))
     own = plan(module, rest)
     samples, best, peak = own["batch"] * own["accumulate"], 0, 0
-    for batch in (one for one in range(1, samples + 1) if samples % one == 0):
-        found = plan(module, [*rest, "--batch", str(batch)], (ValueError, SystemExit))
-        if found and best and not fits(found, memory):
+    for batch in (divisor for divisor in range(1, samples + 1) if samples % divisor == 0):
+        usage = plan(module, [*rest, "--batch", str(batch)], (ValueError, SystemExit))
+        if usage and best and not fits(usage, memory):
             break
-        best, peak = (batch, found["peak"]) if found else (best, peak)
+        best, peak = (batch, usage["peak"]) if usage else (best, peak)
     line = f"--batch auto: {best} of {samples} samples at once, {peak / 2**30:.1f} GiB planned"
     return [*rest, "--batch", str(best)], f"{line}, {memory / 2**30:.1f} GiB free"

@@ -23,31 +23,34 @@ SOURCES = (  # for the help of options
     "folder of a run, path of a file, name of an official one (`eva weights list`), or "
     "hf://ORG/REPOSITORY/FILE"
 )
-ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}  # of files that `eva_runs.exported` writes
+EXPORT_SUFFIXES = {
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+}  # of files that `eva_runs.exported` writes
 _AUTO = ("--batch", "auto")
 DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 
 
 def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
     """Make the `type` of an option that is an integer within limits."""
-    return lambda text: _parse(int, text, least, most)
+    return lambda value: _parse(int, value, least, most)
 
 
 def number(least: float | None = None, most: float | None = None) -> Callable[[str], float]:
     """Make the `type` of an option that is a finite number within limits."""
-    return lambda text: _parse(float, text, least, most)
+    return lambda value: _parse(float, value, least, most)
 
 
-def _parse(kind: type[N], text: str, least: float | None, most: float | None) -> N:
+def _parse(kind: type[N], string: str, least: float | None, most: float | None) -> N:
     low, high = (-math.inf if least is None else least), (math.inf if most is None else most)
     with contextlib.suppress(ValueError, OverflowError):
-        value = kind(text)
+        value = kind(string)
         if math.isfinite(value) and low <= value <= high:
             return value
-    what = "an integer" if kind is int else "a finite number"
+    kind_name = "an integer" if kind is int else "a finite number"
     limits = "" if least is None else f" from {least}"
     limits += "" if most is None else f" to {most}"
-    raise argparse.ArgumentTypeError(f"must be {what}{limits}, got {text}")
+    raise argparse.ArgumentTypeError(f"must be {kind_name}{limits}, got {string}")
 
 
 probability = number(0, 1)
@@ -55,9 +58,9 @@ probability = number(0, 1)
 
 def command_parser(description: str | None, **texts: Any) -> argparse.ArgumentParser:
     """Make a parser whose texts keep their lines, and that takes no abbreviated flags."""
-    kept = argparse.RawDescriptionHelpFormatter
+    formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(
-        description=description, formatter_class=kept, allow_abbrev=False, **texts
+        description=description, formatter_class=formatter, allow_abbrev=False, **texts
     )
 
 
@@ -72,75 +75,96 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     It sets `EVA_NO_DOWNLOAD=1` for this process and those that it starts, and leaves no value among
     the parsed options.
     """
-    text = "weights that are not on this machine are an error: fetch nothing from the hub"
-    parser.add_argument("--no-download", action=_SetNoDownload, nargs=0, dest=argparse.SUPPRESS,
-                        default=argparse.SUPPRESS, help=text)  # fmt: skip
+    help_text = "weights that are not on this machine are an error: fetch nothing from the hub"
+    parser.add_argument(
+        "--no-download",
+        action=_SetNoDownload,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help=help_text,
+    )
 
 
 def add_size_and_length(parser: argparse.ArgumentParser) -> None:
     """Add `--image-size` and `--epochs`, whatever a framework calls them."""
     add = parser.add_argument
-    text = "side of the images in training and evaluation, in place of the recipe's"
-    add("--image-size", type=integer(1), metavar="PIXELS", help=text)
-    text = "passes over the training data, in place of the recipe's length; the schedule follows"
-    add("--epochs", type=integer(1), metavar="N", help=text)
-    text = "samples of a forward pass of a process, while a step accumulates as many as the "
-    text += "recipe's; auto: the largest number that fits into the free memory"
-    add("--batch", type=integer(1), metavar="N|auto", help=text)
+    help_text = "side of the images in training and evaluation, in place of the recipe's"
+    add("--image-size", type=integer(1), metavar="PIXELS", help=help_text)
+    help_text = (
+        "passes over the training data, in place of the recipe's length; the schedule follows"
+    )
+    add("--epochs", type=integer(1), metavar="N", help=help_text)
+    help_text = "samples of a forward pass of a process, while a step accumulates as many as the "
+    help_text += "recipe's; auto: the largest number that fits into the free memory"
+    add("--batch", type=integer(1), metavar="N|auto", help=help_text)
 
 
-def batch_found(
+def resolve_auto_batch(
     words: Sequence[str] | None, module: str, device_of: Callable[..., str] = lambda _: "auto"
 ) -> tuple[Sequence[str] | None, str]:
     """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
-    given = sys.argv[1:] if words is None else words
-    given = [part for word in given for part in (_AUTO if word == "=".join(_AUTO) else [word])]
-    if _AUTO not in pairwise(given):
+    arguments = sys.argv[1:] if words is None else words
+    arguments = [
+        part for word in arguments for part in (_AUTO if word == "=".join(_AUTO) else [word])
+    ]
+    if _AUTO not in pairwise(arguments):
         return words, ""
     if not module:
         raise ValueError("--batch auto is not for this training: give a number")
-    from eva_runs.memory import with_batch_found
+    from eva_runs.memory import replace_auto_batch
 
-    return with_batch_found(given, module, device_of)
+    return replace_auto_batch(arguments, module, device_of)
 
 
-def accumulated(samples: int, batch: int) -> int:
+def accumulation_steps(samples: int, batch: int) -> int:
     """Return how many forward passes of `--batch` make the samples of a step.
 
     Raises:
         ValueError: If it does not divide them.
     """
     if samples % batch:
-        few = [one for one in range(1, samples + 1) if samples % one == 0]
+        few = [divisor for divisor in range(1, samples + 1) if samples % divisor == 0]
         raise ValueError(f"--batch {batch}: a step has {samples} samples; one of {few} fits")
     return samples // batch
 
 
-def add_precision(parser: argparse.ArgumentParser, *, default: Precision | None, text: str) -> None:
+def add_precision(
+    parser: argparse.ArgumentParser, *, default: Precision | None, usual: str
+) -> None:
     """Add `--precision` of inference; the text says the default."""
-    what = "number format; auto asks the hardware; int8, of the ViT's weights, is for memory"
-    text = f"{what} (default: {text})"
-    parser.add_argument("--precision", choices=get_args(Precision), default=default, help=text)
+    help_text = "number format; auto asks the hardware; int8, of the ViT's weights, is for memory"
+    usual = f"{help_text} (default: {usual})"
+    parser.add_argument("--precision", choices=get_args(Precision), default=default, help=usual)
 
 
 def add_export_precision(parser: argparse.ArgumentParser) -> None:
     """Add `--precision` of an exported file, formerly `--dtype`, see `require_form`."""
     earlier = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-    text = "number format; auto asks the hardware of --device, int8 is for torch-export and needs "
-    parser.add_argument("--precision", "--dtype", type=lambda text: earlier.get(text, text),
-                        choices=get_args(Precision), default="fp32",
-                        help=f"{text}torchao where it runs (default: %(default)s)")  # fmt: skip
+    help_text = (
+        "number format; auto asks the hardware of --device, int8 is for torch-export and needs "
+    )
+    parser.add_argument(
+        "--precision",
+        "--dtype",
+        type=lambda value: earlier.get(value, value),
+        choices=get_args(Precision),
+        default="fp32",
+        help=f"{help_text}torchao where it runs (default: %(default)s)",
+    )
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:
     """Add `--lora`, whatever a framework calls the setting."""
-    text = "train adapters of this rank in the ViT, whose weights are frozen (lora.* has the rest)"
-    parser.add_argument("--lora", type=integer(1), metavar="RANK", help=text)
+    help_text = (
+        "train adapters of this rank in the ViT, whose weights are frozen (lora.* has the rest)"
+    )
+    parser.add_argument("--lora", type=integer(1), metavar="RANK", help=help_text)
 
 
 def add_check_options(
     parser: argparse.ArgumentParser,
-    what: str,
+    title: str,
     *,
     skip: str,
     write: tuple[str, str] | None = None,
@@ -148,7 +172,7 @@ def add_check_options(
 ) -> None:
     """Add the options that checks of data share: outputs, and how files are read.
 
-    `what` is decoded, `skip` the help of `--skip-decode`, `report` the content of `--report`, and
+    `title` is decoded, `skip` the help of `--skip-decode`, `report` the content of `--report`, and
     `write` placeholder and content of `--write`; None leaves that out.
     """
     add = parser.add_argument
@@ -157,31 +181,39 @@ def add_check_options(
     add("--report", type=Path, metavar="JSON", help=f"also write {report}")
     add("--overwrite", action="store_true", help="replace earlier outputs")
     add("--skip-decode", action="store_true", help=skip)
-    add("--workers", type=integer(1), default=os.cpu_count() or 1, metavar="N",
-        help=f"processes that decode {what} (default %(default)s)")  # fmt: skip
+    add(
+        "--workers",
+        type=integer(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help=f"processes that decode {title} (default %(default)s)",
+    )
 
 
 def add_export(
-    parser: argparse.ArgumentParser, endings: Mapping[str, str] = ENDINGS, *, size: str = ""
+    parser: argparse.ArgumentParser, endings: Mapping[str, str] = EXPORT_SUFFIXES, *, size: str = ""
 ) -> None:
     """Add the options of an export, by formats and suffixes; with `--size`, if it has a default."""
     add = parser.add_argument
     add("--format", choices=endings, dest="form", help="default: by the suffix of --output")
-    text = f"file ending in {' or '.join(endings.values())}"
-    add("--output", required=True, type=Path, help=text)
+    help_text = f"file ending in {' or '.join(endings.values())}"
+    add("--output", required=True, type=Path, help=help_text)
     add("--overwrite", action="store_true", help="replace an earlier file")
     if size:
-        text = f"side, or height and width, fixed in the file (default: {size})"
-        add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
+        help_text = f"side, or height and width, fixed in the file (default: {size})"
+        add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=help_text)
 
 
-def require_export(options: argparse.Namespace, endings: Mapping[str, str] = ENDINGS) -> None:
+def require_export(
+    options: argparse.Namespace, endings: Mapping[str, str] = EXPORT_SUFFIXES
+) -> None:
     """Choose format and size (H, W) of an export, and refuse a file that cannot be written."""
-    named = {suffix: form for form, suffix in endings.items()}
-    options.form = options.form or named.get(options.output.suffix)
+    forms = {suffix: form for form, suffix in endings.items()}
+    options.form = options.form or forms.get(options.output.suffix)
     if options.form is None:
-        raise ValueError(f"--output {options.output} does not end in {' or '.join(named)}")
-    if sides := getattr(options, "size", None):
+        raise ValueError(f"--output {options.output} does not end in {' or '.join(forms)}")
+    sides = getattr(options, "size", None)
+    if sides:
         options.size = (sides[0], sides[-1])
     require_form(options.form, getattr(options, "precision", "fp32"))
     require_free([options.output], overwrite=options.overwrite)

@@ -18,14 +18,14 @@ from typing import Any
 
 from eva_data.files import (
     UnwritableError,
-    explained,
+    explain_os_errors,
     load_object,
     make_folder,
     remove_unfinished,
     require_regular_file,
     write_text,
 )
-from eva_runs.processes import is_main, on_main, require_same_settings
+from eva_runs.processes import is_main, require_same_settings, run_on_main_rank
 from eva_runs.record import STARTS, Kind, record_start
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class FolderInUseError(ValueError):
 
 
 @contextlib.contextmanager
-def claimed(
+def reserve_folder(
     folder: Path,
     kind: Kind,
     *,
@@ -76,7 +76,7 @@ def claimed(
         def claim() -> None:
             continues = False
             if kind == "training":
-                stack.enter_context(locked(folder))
+                stack.enter_context(lock_folder(folder))
                 continues = check()
             else:
                 make_folder(folder)
@@ -92,7 +92,7 @@ def claimed(
         if is_main():
             made = [STARTS, *traces]
             stack.enter_context(clean_if_refused(folder, made, begun=watch(folder / begun)))
-        on_main(claim)
+        run_on_main_rank(claim)
         yield
 
 
@@ -114,7 +114,7 @@ def _note_thread(failed: threading.ExceptHookArgs) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def lock_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other runs out of an output folder, which is made, on every machine that sees it.
 
     The lock belongs to this process: its end releases it, however it ends, and processes that it
@@ -151,7 +151,7 @@ def _lock(folder: Path, shared: bool) -> int:
     make_folder(folder)
     file = folder / LOCK
     # POSIX record locks: locks of flock would live on in forked data workers
-    with explained(file):
+    with explain_os_errors(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -177,25 +177,28 @@ def _lock(folder: Path, shared: bool) -> int:
     return descriptor
 
 
-def agree(file: Path, settings: Mapping[str, Any]) -> None:
+def match_recorded_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Note in a file what an output depends on, or refuse, by a ValueError, anything else."""
     now = json.loads(json.dumps(settings))
     if not file.exists():
         write_text(file, json.dumps(now, indent=2) + "\n", once=True)
     before = load_object(file)
-    if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
         pairs = ((key, before.get(key), now.get(key)) for key in changed)
-        known = (key if len(f"{b}") == _SHA256 else f"{key} {a} -> {b}" for key, a, b in pairs)
-        listed = ", ".join(known)
-        text = f"{file.parent} holds results with other settings ({listed}): choose another folder"
-        raise ValueError(text)
+        changes = (key if len(f"{b}") == _SHA256 else f"{key} {a} -> {b}" for key, a, b in pairs)
+        listed = ", ".join(changes)
+        message = (
+            f"{file.parent} holds results with other settings ({listed}): choose another folder"
+        )
+        raise ValueError(message)
 
 
 def require_room(folder: Path, needed: int) -> None:
     """Refuse, by a ValueError, results of more bytes than the disk has free."""
     if needed > (free := shutil.disk_usage(folder).free):
-        text = f"the results take about {needed / 1e9:,.3f} GB of {folder}, whose disk has"
-        raise ValueError(f"{text} {free / 1e9:,.3f} GB free: choose another folder")
+        message = f"the results take about {needed / 1e9:,.3f} GB of {folder}, whose disk has"
+        raise ValueError(f"{message} {free / 1e9:,.3f} GB free: choose another folder")
 
 
 _REFUSALS = (ValueError, OSError, ImportError)
@@ -228,7 +231,7 @@ def clean_if_refused(
     except _REFUSALS as error:
         refused = isinstance(error.__cause__, (*_REFUSALS, type(None)))
         if refused and before is not None and folder.is_dir() and not begun():
-            with contextlib.suppress(ValueError, OSError), locked(folder):
+            with contextlib.suppress(ValueError, OSError), lock_folder(folder):
                 for path in _matching(folder, traces) - before:
                     entire = path.is_dir() and not path.is_symlink()
                     shutil.rmtree(path) if entire else path.unlink()
@@ -240,11 +243,13 @@ def clean_if_refused(
 
 def _matching(folder: Path, patterns: Collection[str]) -> set[Path]:
     names = os.listdir(folder)  # noqa: PTH208 (links that lead nowhere too)
-    return {folder / one for one in names if any(fnmatch.fnmatchcase(one, of) for of in patterns)}
+    return {
+        folder / name for name in names if any(fnmatch.fnmatchcase(name, of) for of in patterns)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSentences:
+class RunMessages:
     """The sentences of a trainer, which differ in its words alone."""
 
     unit: str  # what it counts: "step" or "iteration"
@@ -281,11 +286,11 @@ class RunSentences:
         """Say what is saved of a run that a signal stopped; None for one to another process."""
         return f"stopped by {by or ANOTHER}: {saved}"
 
-    def not_finite(self, what: str, at: int, found: str) -> str:
+    def not_finite(self, quantity: str, at: int, culprit: str) -> str:
         """Say that a run ends because of a number ("The loss") at a step (from 1)."""
         return (
-            f"{what} became infinite or NaN at {self.unit} {at:,}, and all processes stop before "
-            f"the optimizer's step: look at the learning rate, and at {found}"
+            f"{quantity} became infinite or NaN at {self.unit} {at:,}, and all processes stop "
+            f"before the optimizer's step: look at the learning rate, and at {culprit}"
         )
 
 
@@ -295,9 +300,9 @@ def read_log(file: Path, step: str = "step") -> Iterator[dict[str, Any]]:
         return
     require_regular_file(file)
     with file.open(encoding="utf-8", errors="replace") as texts:
-        for text in texts:
+        for raw_line in texts:
             try:
-                line = json.loads(text)
+                line = json.loads(raw_line)
                 operator.index(line[step])
             except (ValueError, KeyError, TypeError):
                 continue
@@ -308,7 +313,7 @@ def cut_log(
     file: Path, keep: Callable[[dict[str, Any]], bool], step: str = "step"
 ) -> list[dict[str, Any]]:
     """Keep some of the lines of a log, as what a run that continues will log again has to go."""
-    kept = [line for line in read_log(file, step) if keep(line)]
+    kept_lines = [line for line in read_log(file, step) if keep(line)]
     if file.exists():
-        write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept))
-    return kept
+        write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept_lines))
+    return kept_lines

@@ -32,8 +32,8 @@ def resolve(precision: Precision | None, device: torch.device) -> Precision:
         ValueError: If there is no such precision.
     """
     if precision not in (None, *get_args(Precision)):
-        known = ", ".join(get_args(Precision))
-        raise ValueError(f"precision must be one of {known}, got {precision!r}")
+        choices = ", ".join(get_args(Precision))
+        raise ValueError(f"precision must be one of {choices}, got {precision!r}")
     if precision == "auto" and _computes_bf16(device):
         return "bf16"
     if precision in (None, "auto"):
@@ -81,7 +81,7 @@ def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.devi
 
 def precision_of(model: nn.Module) -> str:
     """Name the format of a model's parameters: "float32", or "int8" if its ViT is quantised."""
-    if any(type(one).__module__.startswith("torchao.") for one in model.parameters()):
+    if any(type(parameter).__module__.startswith("torchao.") for parameter in model.parameters()):
         return "int8"
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
@@ -99,22 +99,24 @@ def warn_of_slow_bf16(precision: str | None, device: torch.device) -> None:
         return
     half, full = rate_of(torch.bfloat16), rate_of(torch.float32)
     if half < full / 2:
-        text = "bf16 is slow on this CPU: %.0f GF/s in matrix products, %.0f in fp32; choose fp32"
-        logger.warning(text, half, full)
+        message = (
+            "bf16 is slow on this CPU: %.0f GF/s in matrix products, %.0f in fp32; choose fp32"
+        )
+        logger.warning(message, half, full)
 
 
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    known: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
-    return device.type == "cpu" and any(known.get(name) for name in _BF16)
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    return device.type == "cpu" and any(capabilities.get(name) for name in _BF16)
 
 
 def _quantise(model: nn.Module, device: torch.device) -> None:
     """Quantise the weights of the linear layers of a model's ViT by torchao."""
     if is_main():
-        text = "int8 is for memory: each pass unpacks the weights of the ViT, and %s is faster"
-        logger.warning(text, resolve("auto", device))
+        message = "int8 is for memory: each pass unpacks the weights of the ViT, and %s is faster"
+        logger.warning(message, resolve("auto", device))
     for name in ("torchao", "torch.utils._pytree"):  # on kernels for other devices
         logging.getLogger(name).setLevel(logging.ERROR)
     from torchao import quantization as ao

@@ -33,7 +33,7 @@ def _group() -> Any:
     return dist if getattr(dist, "is_initialized", bool)() else None
 
 
-def join(backend: str, **settings: Any) -> None:
+def join_group(backend: str, **settings: Any) -> None:
     """Join the process group of a launcher, with the settings of `init_process_group`.
 
     A torchrun that starts the processes again keeps its store, in which those that died have left
@@ -72,7 +72,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def speaks() -> bool:
+def is_reporting_rank() -> bool:
     """Return whether this process says what all meet: the main one, or each machine's first.
 
     The latter before there is a process group.
@@ -80,14 +80,14 @@ def speaks() -> bool:
     return is_main() and (_group() is not None or os.environ.get("LOCAL_RANK", "0") == "0")
 
 
-def says_first(text: str) -> bool:
+def claim_message(message: str) -> bool:
     """Return whether no other process has called this with a text, as far as can be known."""
     group = _group()
     if group is None or world_size() == 1:
         return True
     try:
         store = group.distributed_c10d._get_default_store()
-        return bool(store.add(f"said: {text}", 1) == 1)
+        return bool(store.add(f"said: {message}", 1) == 1)
     except RuntimeError:  # the process that has the store is gone
         return True
 
@@ -146,7 +146,7 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
-def average_in_order(bucket: Any) -> Any:
+def deterministic_average_hook(bucket: Any) -> Any:
     """Average a bucket of gradients over processes, for PyTorch's DistributedDataParallel.
 
     gloo's own order differs with the place in a bucket, and a first step has other buckets than the
@@ -159,7 +159,7 @@ def average_in_order(bucket: Any) -> Any:
     return sent.then(lambda _: functools.reduce(torch.Tensor.add_, parts))
 
 
-def raise_together(error: Exception | None) -> None:
+def raise_on_all_ranks(error: Exception | None) -> None:
     """Raise an error of this process, if any, on all processes, which all make the call.
 
     Raises:
@@ -176,7 +176,7 @@ def raise_together(error: Exception | None) -> None:
     raise OtherProcessError(f"process {first} failed: {messages[first]}") from error
 
 
-def together(work: Callable[[], Result]) -> Result:
+def run_on_all_ranks(work: Callable[[], Result]) -> Result:
     """Do something on all processes; if it fails on one, all raise, see `raise_together`.
 
     It must not wait for other processes, unless it fails on all alike.
@@ -186,17 +186,17 @@ def together(work: Callable[[], Result]) -> Result:
         result = work()
     except Exception as error:
         failure = error
-    raise_together(failure)
+    raise_on_all_ranks(failure)
     return result
 
 
-def on_main(work: Callable[[], Result]) -> Result:
+def run_on_main_rank(work: Callable[[], Result]) -> Result:
     """Do something on the main process; all return its small result, or fail with it."""
-    result: Result = gather(together(lambda: work() if is_main() else None))[0]
+    result: Result = gather(run_on_all_ranks(lambda: work() if is_main() else None))[0]
     return result
 
 
-def leave() -> None:
+def destroy_group() -> None:
     """Leave a process group on gloo, which may abort a process that ends as its member.
 
     NCCL's is left to the end of the process: after an error, leaving it could wait for others. A

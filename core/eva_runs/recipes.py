@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from eva_backbone.checkpoints.hub import HubError
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.run_folders import absence
-from eva_data.files import home_expanded, is_there
+from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_data.files import expand_home, is_there
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def recipe_folder(task: str) -> Path:
 
 def list_recipes(task: str) -> tuple[Recipe, ...]:
     """List the recipes of a task in Python by name, without files that they only inherit from."""
-    return tuple(_described(recipe_folder(task), name) for name in _names(task, (".py",)))
+    return tuple(_read_docstring(recipe_folder(task), name) for name in _names(task, (".py",)))
 
 
 def list_data_files(task: str) -> tuple[Recipe, ...]:
@@ -72,7 +72,7 @@ def list_data_files(task: str) -> tuple[Recipe, ...]:
 
     Their names keep their suffix.
     """
-    return tuple(_described(recipe_folder(task), name) for name in _names(task, SUFFIXES[1:]))
+    return tuple(_read_docstring(recipe_folder(task), name) for name in _names(task, SUFFIXES[1:]))
 
 
 def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
@@ -88,29 +88,35 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         NoRecipeError: If there is no such recipe, with those that are close to it.
     """
     folder = recipe_folder(task)
-    given = home_expanded(name)
-    there = is_there(str(given))
-    if there and given.is_file() and given.suffix in _FILES:
-        return given
-    text = given.as_posix().removeprefix(f"{task}/configs/")
-    if not given.is_absolute() and ".." not in given.parts:
+    path = expand_home(name)
+    exists = is_there(str(path))
+    if exists and path.is_file() and path.suffix in _FILES:
+        return path
+    short_name = path.as_posix().removeprefix(f"{task}/configs/")
+    if not path.is_absolute() and ".." not in path.parts:
         for suffix in ("", *SUFFIXES):
-            below = folder / f"{text}{suffix}"
+            below = folder / f"{short_name}{suffix}"
             if is_there(str(below)) and below.is_file():
                 return below
-    known = _names(task, SUFFIXES)
-    same = [one for one in known if text in (Path(one).name, Path(one).stem)]
+    recipe_names = _names(task, SUFFIXES)
+    same = [
+        candidate
+        for candidate in recipe_names
+        if short_name in (Path(candidate).name, Path(candidate).stem)
+    ]
     if len(same) == 1:
         return folder / same[0]
     if same:
         names = ", ".join(map(_plain, same))
-        raise ValueError(f"several recipes of {task} are called {text!r}; name one of {names}")
-    if there or given.suffix in WEIGHTS:
-        hint = absence(given) or f"that is none of {', '.join(_FILES)}"
-    elif close := _close(text, [_plain(one) for one in known]):
+        raise ValueError(
+            f"several recipes of {task} are called {short_name!r}; name one of {names}"
+        )
+    if exists or path.suffix in WEIGHTS:
+        hint = describe_missing(path) or f"that is none of {', '.join(_FILES)}"
+    elif close := _close(short_name, [_plain(candidate) for candidate in recipe_names]):
         hint = f"close to it: {close}"
     else:
-        hint = absence(given)
+        hint = describe_missing(path)
     raise NoRecipeError(
         f"there is no recipe {os.fspath(name)[:_LONGEST]!r} of {task}; {hint}; "
         f"`eva recipes {task}` lists all"
@@ -125,8 +131,8 @@ def require_start(task: str, source: str) -> None:
         if not isinstance(error.__cause__, HubError):
             raise
         small = next(name for name in _names(task, (".py",)) if "debug" in name)
-        text = f"{error}. The recipe {_plain(small)} needs no download"
-        raise FileNotFoundError(text) from error
+        message = f"{error}. The recipe {_plain(small)} needs no download"
+        raise FileNotFoundError(message) from error
 
 
 def stated_start(file: Path) -> str:
@@ -142,14 +148,14 @@ def recipe_name(task: str, file: str | os.PathLike[str]) -> str:
     return path.relative_to(folder).with_suffix("").as_posix() if inside else str(file)
 
 
-def unfinished(read: Callable[[], T]) -> T:
+def without_final_checks(read: Callable[[], T]) -> T:
     """Read a recipe whose values are not final: the command line may still give one it needs."""
     context = copy_context()
     context.run(_unfinished.set, True)
     return context.run(read)
 
 
-def is_unfinished() -> bool:
+def skips_final_checks() -> bool:
     """Return whether a config is made whose values are not final, see `unfinished`."""
     return _unfinished.get()
 
@@ -163,14 +169,14 @@ def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str
         A name such as `coins_eva_g_24gb`, of letters, digits, dots and dashes, which no shell and
         no config reads in another way; empty if the recipe is not one of this toolkit.
     """
-    file, place = Path(recipe).resolve(), Path(data).resolve()
+    file, data_path = Path(recipe).resolve(), Path(data).resolve()
     if not any(file.is_relative_to(recipe_folder(task)) for task in TASKS):
         return ""
-    folders = [place, *place.parents] if place.is_dir() else place.parents
-    names = (one.name for one in folders if one.name and one.name.lower() not in _PARTS)
-    named = filter(None, (re.sub(r"[^\w.-]+", "_", name).strip("_") for name in names))
+    folders = [data_path, *data_path.parents] if data_path.is_dir() else data_path.parents
+    names = (folder.name for folder in folders if folder.name and folder.name.lower() not in _PARTS)
+    cleaned = filter(None, (re.sub(r"[^\w.-]+", "_", name).strip("_") for name in names))
     short = re.search(r"eva_.*", file.stem)
-    return f"{next(named, 'own_data')}_{short[0] if short else file.stem}"
+    return f"{next(cleaned, 'own_data')}_{short[0] if short else file.stem}"
 
 
 def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -188,20 +194,20 @@ def _plain(name: str) -> str:
     return name.removesuffix(".py")
 
 
-def _close(text: str, names: list[str]) -> str:
+def _close(query: str, names: list[str]) -> str:
     """Names that a misspelt one may mean, by their paths and by their last parts."""
     last = {Path(name).name: name for name in names}
-    matches = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
-    ends = difflib.get_close_matches(Path(text).name, last, n=3, cutoff=0.5)
-    both = [*matches, *(last[end] for end in ends), *(n for n in names if text and text in n)]
+    matches = difflib.get_close_matches(query, names, n=3, cutoff=0.5)
+    ends = difflib.get_close_matches(Path(query).name, last, n=3, cutoff=0.5)
+    both = [*matches, *(last[end] for end in ends), *(n for n in names if query and query in n)]
     return ", ".join(list(dict.fromkeys(both))[:_SHOWN])
 
 
-def _described(folder: Path, name: str) -> Recipe:
+def _read_docstring(folder: Path, name: str) -> Recipe:
     path = folder / name
-    text = path.read_text(encoding="utf-8")
+    content = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+        lines = (ast.get_docstring(ast.parse(content)) or "").splitlines()
     else:
-        lines = [text.partition("\n")[0].lstrip("# ")] if text.startswith("#") else []
+        lines = [content.partition("\n")[0].lstrip("# ")] if content.startswith("#") else []
     return Recipe(name=_plain(name), path=path, summary=lines[0].strip() if lines else "")

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from eva_data.files import explained, require_regular_file
+from eva_data.files import explain_os_errors, require_regular_file
 from eva_runs.extras import TOOLKIT
 
 logger = logging.getLogger(__name__)
@@ -46,17 +46,21 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: b
     """
     now, file = time.time(), folder / STARTS
     line = {
-        "kind": kind, "began": now, "command": called(), "toolkit": _known(toolkit),
-        "continues": continues, "heard": _last_heard(folder, log, process_began(now)),
-    }  # fmt: skip
-    with explained(file), file.open("ab+") as lines:
+        "kind": kind,
+        "began": now,
+        "command": calling_command(),
+        "toolkit": _known(toolkit),
+        "continues": continues,
+        "heard": _last_heard(folder, log, process_began(now)),
+    }
+    with explain_os_errors(file), file.open("ab+") as lines:
         if lines.tell():
             lines.seek(-1, os.SEEK_END)
             lines.write(b"" if lines.read(1) == b"\n" else b"\n")  # was killed while it wrote
         lines.write(json.dumps(line).encode() + b"\n")
 
 
-def facts(
+def run_facts(
     folder: Path, kind: Kind, *, seed: int | None, device: str, processes: int = 1
 ) -> list[tuple[str, str]]:
     """Say how a run came about, for `Report.facts`; what cannot be found out is left out.
@@ -66,9 +70,9 @@ def facts(
     starts = _starts(folder, kind)
     counted = starts if kind == "training" else starts[-1:]
     many = f", in {len(counted)} starts" * (len(counted) > 1)
-    named: list[tuple[str, Callable[[], str]]] = [
+    entries: list[tuple[str, Callable[[], str]]] = [
         ("date", lambda: _dates(starts[0]["began"] if starts else time.time())),
-        ("command", lambda: str(starts[-1]["command"]) if starts else called()),
+        ("command", lambda: str(starts[-1]["command"]) if starts else calling_command()),
         ("toolkit", lambda: _toolkits(starts)),
         ("seed", lambda: "none" if seed is None else str(seed)),
         ("duration", lambda: duration_text(_seconds(counted)) + many if starts else ""),
@@ -76,7 +80,7 @@ def facts(
         ("software", software),
         ("processes", lambda: f"{processes} on {device}"),
     ]
-    return [(name, value) for name, make in named if (value := _known(make))]
+    return [(name, value) for name, make in entries if (value := _known(make))]
 
 
 def was_trained_in(folder: Path) -> bool:
@@ -84,7 +88,7 @@ def was_trained_in(folder: Path) -> bool:
     return bool(_starts(folder, "training"))
 
 
-def called() -> str:
+def calling_command() -> str:
     """Write the command by which this process was called, for a shell; without passwords."""
     name, *arguments = sys.argv or [""]
     if name.startswith("eva "):
@@ -94,12 +98,12 @@ def called() -> str:
     return without_secrets(shlex.join(["python", *program, *arguments]))
 
 
-def without_secrets(text: str) -> str:
+def without_secrets(content: str) -> str:
     """Take user and password out of addresses, and tokens of the hub out of everything.
 
     `https://HOST/...` replaces `https://USER:TOKEN@HOST/...`, and `hf_...` a token.
     """
-    return _TOKEN.sub("hf_...", _IN_ADDRESS.sub("", text))
+    return _TOKEN.sub("hf_...", _IN_ADDRESS.sub("", content))
 
 
 def duration_text(seconds: float) -> str:
@@ -118,16 +122,16 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []
-    found: list[Start] = []
+    starts: list[Start] = []
     for line in content.splitlines():
         try:
-            one = json.loads(line)
-            times = [one["began"], 0.0 if one["heard"] is None else one["heard"]]
-            if one["kind"] == kind and all(map(math.isfinite, times)):
-                found = [*found, one] if one["continues"] else [one]
+            start = json.loads(line)
+            times = [start["began"], 0.0 if start["heard"] is None else start["heard"]]
+            if start["kind"] == kind and all(map(math.isfinite, times)):
+                starts = [*starts, start] if start["continues"] else [start]
         except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
-    return found
+    return starts
 
 
 def _last_heard(folder: Path, log: str, before: float) -> float | None:
@@ -141,10 +145,12 @@ def _last_heard(folder: Path, log: str, before: float) -> float | None:
 
 def _seconds(starts: list[Start]) -> float:
     """Sum up starts, without the time between them."""
-    ends = [one["began"] if after["heard"] is None else min(after["heard"], after["began"])
-            for one, after in pairwise(starts)]  # fmt: skip
+    ends = [
+        start["began"] if after["heard"] is None else min(after["heard"], after["began"])
+        for start, after in pairwise(starts)
+    ]
     pairs = zip(starts, [*ends, time.time()], strict=True)
-    return sum(max(0.0, end - one["began"]) for one, end in pairs)
+    return sum(max(0.0, end - start["began"]) for start, end in pairs)
 
 
 def _dates(since: float) -> str:
@@ -155,7 +161,7 @@ def _dates(since: float) -> str:
 
 
 def _toolkits(starts: list[Start]) -> str:
-    names = [str(one["toolkit"]) for one in starts] or [toolkit()]
+    names = [str(start["toolkit"]) for start in starts] or [toolkit()]
     return names[-1] if names[0] == names[-1] else f"{names[-1]}; begun with {names[0]}"
 
 
@@ -185,12 +191,21 @@ def commit(root: Path, *, without: Sequence[Path] = ()) -> str:
         return ""
     # `describe --dirty` locks the index, and what is ended meanwhile leaves the lock
     command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
-    command += ["--untracked-files=no", "--", str(root), *(f":(exclude){one}" for one in without)]
+    command += [
+        "--untracked-files=no",
+        "--",
+        str(root),
+        *(f":(exclude){pattern}" for pattern in without),
+    ]
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, another user's files
         first, *others = subprocess.check_output(
-            command, text=True, stderr=subprocess.DEVNULL, timeout=_GIT_SECONDS, env=environment,
-        ).splitlines()  # fmt: skip
+            command,
+            text=True,
+            stderr=subprocess.DEVNULL,
+            timeout=_GIT_SECONDS,
+            env=environment,
+        ).splitlines()
         modified = any(not line.startswith("#") for line in others)
         return f"commit {first.removeprefix('# branch.oid ')[:12]}{', modified' * modified}"
     return ""
@@ -232,6 +247,7 @@ def _gpus(device: str) -> list[str]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M):
-            return " ".join(found[1].split())
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if match:
+            return " ".join(match[1].split())
     return platform.processor() or platform.machine() or "processor of unknown kind"

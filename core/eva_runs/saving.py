@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch.utils._pytree import tree_map
 
-from eva_data.files import load_json, write_text, writing
+from eva_data.files import load_json, open_atomic, write_text
 from eva_runs.output_folder import require_folder
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class BackgroundWriter:
 
         def follow() -> None:
             try:
-                for one in before:
-                    one.result()
+                for earlier in before:
+                    earlier.result()
                 self._rested = time.thread_time()
                 work()
                 done.set_result(None)
@@ -67,7 +67,7 @@ class BackgroundWriter:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to be written."""
-        return all(one.done() for one in self._pending)
+        return all(future.done() for future in self._pending)
 
     def check(self) -> None:
         """Raise the error of what has failed."""
@@ -98,11 +98,11 @@ class Snapshots:
         def copied(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return copy.deepcopy(leaf)
-            place = next(before, None)
-            if place is None or (place.shape, place.dtype) != (leaf.shape, leaf.dtype):
-                place = torch.empty_like(leaf, device="cpu")
-            now.append(place.copy_(leaf.detach()))
-            return place
+            buffer = next(before, None)
+            if buffer is None or (buffer.shape, buffer.dtype) != (leaf.shape, leaf.dtype):
+                buffer = torch.empty_like(leaf, device="cpu")
+            now.append(buffer.copy_(leaf.detach()))
+            return buffer
 
         result: T = tree_map(copied, state)
         self._kept[name] = now
@@ -136,14 +136,14 @@ class DigestedStream(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def digested(file: Path, writer: BackgroundWriter | None = None) -> Iterator[Any]:
+def open_with_digest(file: Path, writer: BackgroundWriter | None = None) -> Iterator[Any]:
     """Write a checkpoint to a folder, and note size and SHA-256; none is known until then."""
     require_folder(file.parent)
-    _note(file, None)  # a kill may come between the new file and its digest
-    with writing(file) as stream:
+    _record_digest(file, None)  # a kill may come between the new file and its digest
+    with open_atomic(file) as stream:
         result = DigestedStream(stream, writer)
         yield result
-    _note(file, result.digest)
+    _record_digest(file, result.digest)
 
 
 def digest_of(file: Path, writer: BackgroundWriter | None = None) -> Digest:
@@ -154,7 +154,7 @@ def digest_of(file: Path, writer: BackgroundWriter | None = None) -> Digest:
     return result.digest
 
 
-def difference(file: Path, sha256: str) -> str:
+def describe_difference(file: Path, sha256: str) -> str:
     """Say what is wrong with a file that had a SHA-256; empty for nothing."""
     try:
         same = digest_of(file)[1] == sha256
@@ -163,12 +163,12 @@ def difference(file: Path, sha256: str) -> str:
     return "" if same else "is not what was written (another SHA-256)"
 
 
-def _note(file: Path, digest: Digest | None) -> None:
-    known = _digests(file.parent) | {file.name: digest}
-    write_text(file.parent / DIGESTS, json.dumps(known, indent=1) + "\n")
+def _record_digest(file: Path, digest: Digest | None) -> None:
+    digests = _digests(file.parent) | {file.name: digest}
+    write_text(file.parent / DIGESTS, json.dumps(digests, indent=1) + "\n")
 
 
-def undamaged(last: Path, others: Iterable[Path]) -> Path:
+def latest_valid_checkpoint(last: Path, others: Iterable[Path]) -> Path:
     """Choose the last checkpoint, or if it is not what was written, the first that is of others.
 
     Files whose digests are not known, of other programs, count as undamaged if they are the last.
@@ -186,7 +186,7 @@ def undamaged(last: Path, others: Iterable[Path]) -> Path:
 def _damage_of(file: Path) -> str | None:
     """Return what is wrong with a checkpoint; empty for nothing, None if that is not known."""
     digest = _digests(file.parent).get(file.name)
-    return difference(file, digest[1]) if digest else None
+    return describe_difference(file, digest[1]) if digest else None
 
 
 def _digests(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from eva_data.index import Table
-from eva_runs.processes import OtherProcessError, gather, rank, together, world_size
+from eva_runs.processes import OtherProcessError, gather, rank, run_on_all_ranks, world_size
 
 Result = TypeVar("Result")
 _KIND = "eva_runs shared object 1"
@@ -48,7 +48,8 @@ def share(build: Callable[[], Result]) -> Result:
         if first != rank():
             while not store.check([file.name]):  # signals are heard meanwhile
                 time.sleep(0.1)
-            if message := store.get(file.name).decode():
+            message = store.get(file.name).decode()
+            if message:
                 raise OtherProcessError(f"process {first} failed: {message}")
             return _read(file) if file.exists() else build()
         message = "it has ended"
@@ -64,7 +65,7 @@ def share(build: Callable[[], Result]) -> Result:
         return _read(file) if file.exists() else result
 
     try:
-        return together(take)
+        return run_on_all_ranks(take)
     finally:
         file.unlink(missing_ok=True)
 
@@ -77,7 +78,9 @@ def _write(value: Any, file: Path) -> None:
     except (pickle.PicklingError, AttributeError, TypeError):
         return
     contents = enumerate([stream.getbuffer(), *arrays])
-    Table({f"{n}": np.frombuffer(one, np.uint8) for n, one in contents}, kind=_KIND).save(file)
+    Table({f"{n}": np.frombuffer(content, np.uint8) for n, content in contents}, kind=_KIND).save(
+        file
+    )
 
 
 def _read(file: Path) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
 from eva_report.terminal import SHOWN
-from eva_runs.errors import one_line
+from eva_runs.errors import single_line_message
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ def target_of(node: Any) -> Any:
 
 
 @contextlib.contextmanager
-def naming(
-    what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception
+def error_context(
+    subject: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception
 ) -> Iterator[None]:
     """Let errors of a block be ValueErrors that say what they are about, but for those of files."""
     try:
@@ -46,23 +46,23 @@ def naming(
         if isinstance(error, OSError | MemoryError):
             raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{what}: {kind}{one_line(error)}") from error
+        raise ValueError(f"{subject}: {kind}{single_line_message(error)}") from error
 
 
 def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
     """Instantiate a part of a config; an error names the part."""
-    with naming(f"{name} cannot be built"):
+    with error_context(f"{name} cannot be built"):
         return make(cfg)
 
 
-def resolving() -> contextlib.AbstractContextManager[None]:
+def resolve_errors() -> contextlib.AbstractContextManager[None]:
     """Let a value that is missing, or refers to nothing, be a ValueError."""
-    return naming("the config cannot be resolved", OmegaConfBaseException)
+    return error_context("the config cannot be resolved", OmegaConfBaseException)
 
 
 def require_device(device: str) -> None:
     """Refuse a device that is not there, before a model is built."""
-    build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
+    build(device, f"a model on the device {device!r}", lambda name: torch.empty(0, device=name))
 
 
 def load_initial_weights(

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import is_weights, require_known, resolve_source
-from eva_backbone.checkpoints.run_folders import absence, folder_of_run
+from eva_backbone.checkpoints.run_folders import describe_missing, folder_of_run
 from eva_data.detection import spec
 from eva_data.detection.tiles import add_slicing
-from eva_data.files import home_expanded, is_there, require_writable
-from eva_data.inputs import Plan
+from eva_data.files import expand_home, is_there, require_writable
+from eva_data.inputs import JobPlan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
+from eva_report.demos import add_detector_options, exit_with_error, plan_detection, run_demo
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.commands import deferred, program_name, say
-from eva_runs.errors import ending, said_once
+from eva_runs.commands import echo, lazy_import, program_name
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import (
-    ENDINGS,
+    EXPORT_SUFFIXES,
     SOURCES,
     add_download_option,
     add_export,
@@ -30,11 +30,11 @@ from eva_runs.options import (
     add_lora,
     add_precision,
     add_size_and_length,
-    batch_found,
     command_parser,
     integer,
     number,
     require_export,
+    resolve_auto_batch,
 )
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 
@@ -73,20 +73,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--weights", help=f"with --eval-only: {SOURCES}")
     add("--output", metavar="DIR", help=f"folder of the results, the setting {_OUTPUT}")
-    add_precision(parser, default=None, text="fp32, as published; with --eval-only")
+    add_precision(parser, default=None, usual="fp32, as published; with --eval-only")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     port = 2**15 + 2**14 + hash(os.getuid()) % 2**14  # of each user, as detectron2 chooses it
-    text = "where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)"
-    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help=text)
+    help_text = (
+        "where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)"
+    )
+    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help=help_text)
     launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     parser.set_defaults(launched=launched)
     spec.add_arguments(parser)
     add_size_and_length(parser)
     add_lora(parser)
-    text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
-    add("--scale-lr", action="store_true", help=text)
+    help_text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
+    add("--scale-lr", action="store_true", help=help_text)
     return parser
 
 
@@ -106,14 +108,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = [word for word in args.words if word not in args.opts]
     pairs = (word.split("=", 1) for word in args.opts)  # shells leave a `~` behind `=`
     args.opts = [
-        setting(key, str(home_expanded(value))) if value.startswith("~/") else f"{key}={value}"
+        setting(key, str(expand_home(value))) if value.startswith("~/") else f"{key}={value}"
         for key, value in pairs
     ]
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
     if args.precision and not args.eval_only:
         parser.error("--precision is for --eval-only: a training has train.amp.precision")
-    length = any(one.startswith("train.max_iter=") for one in args.opts)
+    length = any(override.startswith("train.max_iter=") for override in args.opts)
     if args.epochs and (args.eval_only or length):
         parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
     if args.eval_only and (args.batch or args.tile):
@@ -131,17 +133,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args.config_file = args.config_file or "".join(names)
     args.opts += slice_settings(args.slice, args.overlap)
     if args.output:
-        args.opts.append(setting(_OUTPUT, str(home_expanded(args.output))))
-    given = [text.partition("=")[0] for text in args.opts]
-    if given.count(_OUTPUT) > 1:
+        args.opts.append(setting(_OUTPUT, str(expand_home(args.output))))
+    keys = [override.partition("=")[0] for override in args.opts]
+    if keys.count(_OUTPUT) > 1:
         parser.error(f"two folders are given, --output and {_OUTPUT}=...")
     if args.weights:
-        if _WEIGHTS in given:
+        if _WEIGHTS in keys:
             parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
         args.opts.append(setting(_WEIGHTS, args.weights))
         if not args.config_file and (saved := config_of_run(args.weights)):
             args.config_file = str(saved)
-            if _OUTPUT not in given:
+            if _OUTPUT not in keys:
                 args.opts.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
     return args
 
@@ -155,8 +157,10 @@ def setting(key: str, path: str) -> str:
     """Write a setting whose value is a path, in quotes where hydra's grammar asks for them."""
     if re.fullmatch(r"[\w./:+@%-]+", path, re.ASCII):
         return f"{key}={path}"
-    text = re.sub(r"(\\*)('|$)", lambda one: 2 * one[1] + "\\" * bool(one[2]) + one[2], path)
-    return f"{key}='{text}'"
+    escaped = re.sub(
+        r"(\\*)('|$)", lambda match: 2 * match[1] + "\\" * bool(match[2]) + match[2], path
+    )
+    return f"{key}='{escaped}'"
 
 
 def check(args: argparse.Namespace) -> None:
@@ -165,19 +169,22 @@ def check(args: argparse.Namespace) -> None:
     A run on own data without an output folder gets one, named by the data and the recipe.
     """
     recipe = require_recipe(args)
-    given = {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in args.opts)}
+    overrides = {
+        key.lstrip("+"): value
+        for key, _, value in (override.partition("=") for override in args.opts)
+    }
     data = spec.first_path(args)
-    if data and _OUTPUT not in given and (name := name_on_own_data(recipe, data)):
+    if data and _OUTPUT not in overrides and (name := name_on_own_data(recipe, data)):
         args.opts.append(setting(_OUTPUT, f"./output/{name}"))
-        given[_OUTPUT] = f"./output/{name}"
+        overrides[_OUTPUT] = f"./output/{name}"
     read_own_data(args)
-    folder = Path(given[_OUTPUT]) if _OUTPUT in given else None
+    folder = Path(overrides[_OUTPUT]) if _OUTPUT in overrides else None
     if folder:
         require_writable(folder)
     if folder and not args.eval_only and not args.resume:
         check_unused(folder)
     continues = args.resume and (not folder or last_checkpoint(folder))
-    source = given.get(_WEIGHTS, stated_start(recipe)).strip("'")
+    source = overrides.get(_WEIGHTS, stated_start(recipe)).strip("'")
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
 
@@ -189,17 +196,17 @@ def require_recipe(args: argparse.Namespace) -> Path:
 
 def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
     """Read the data that the flags name, once in a process; nothing without."""
-    named = {"train_annotations", "train_images"} & {*spec.named_data(args)}
-    both = not args.eval_only or (named and args.val_fraction is None)
+    flags = {"train_annotations", "train_images"} & {*spec.named_data(args)}
+    both = not args.eval_only or (flags and args.val_fraction is None)
     return spec.resolve_arguments(args, spec.PARTS if both else ("val",))
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     """Find the config that a training has left with its weights."""
-    place = home_expanded(weights)
-    if not is_there(str(place)):
+    path = expand_home(weights)
+    if not is_there(str(path)):
         return None
-    file = folder_of_run(place) / SAVED
+    file = folder_of_run(path) / SAVED
     return file if file.is_file() else None
 
 
@@ -207,8 +214,9 @@ def require_config(
     config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
 ) -> str | os.PathLike[str]:
     """Return the config of a detector: the one that is given, or that of the run of its weights."""
-    if found := config_file or config_of_run(weights):
-        return found
+    config = config_file or config_of_run(weights)
+    if config:
+        return config
     require_known(weights)
     raise ValueError(
         f"no {SAVED} of a training lies with {weights}: name the recipe (--config-file)"
@@ -217,11 +225,11 @@ def require_config(
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
-    with said_once(), ending(program_name("train_net.py")):
-        arguments, line = batch_found(arguments, "eva_detection.planning")
+    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
+        arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
         args = parse(arguments)
         if line:
-            say(line)
+            echo(line)
         check(args)
     from eva_detection.training.train import start
 
@@ -241,13 +249,15 @@ examples:
 def _demo_parser() -> argparse.ArgumentParser:
     parser = _parser("demo.py", "Detect objects in images and videos.", epilog=_DEMO)
     add = parser.add_argument
-    text = "image, video, folder, pattern or camera; before them the folder of a training, or a "
-    text += "recipe and weights"
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help=text)
+    help_text = (
+        "image, video, folder, pattern or camera; before them the folder of a training, or a "
+    )
+    help_text += "recipe and weights"
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help=help_text)
     _add_model(parser)
     add("--output", required=True, type=Path, help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
-    add_precision(parser, default="fp32", text="fp32, as published")
+    add_precision(parser, default="fp32", usual="fp32, as published")
     add_detector_options(parser)
     add_slicing(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -255,12 +265,12 @@ def _demo_parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    text = "the detector's recipe (default: the config.yaml that lies with the weights)"
-    parser.add_argument("--config-file", metavar="RECIPE", help=text)
+    help_text = "the detector's recipe (default: the config.yaml that lies with the weights)"
+    parser.add_argument("--config-file", metavar="RECIPE", help=help_text)
     parser.add_argument("--weights", required=required, help=SOURCES)
     add_download_option(parser)
-    text = "values of the recipe to change"
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    help_text = "values of the recipe to change"
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=help_text)
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
@@ -270,7 +280,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     args.opts += slice_settings(args.slice, args.overlap)
     _take_model(parser, args)
 
-    def prepare() -> Plan:
+    def prepare() -> JobPlan:
         planned = plan_detection(args, args.inputs)
         if planned.jobs:
             config = require_config(args.config_file, args.weights)
@@ -280,7 +290,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
     def load(args: argparse.Namespace) -> Any:
         _hush()
-        return deferred("eva_detection.inference.predictor:named_predictor")(args)
+        return lazy_import("eva_detection.inference.predictor:named_predictor")(args)
 
     results = [args.output / PREDICTIONS]
     run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
@@ -297,8 +307,8 @@ def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.weights is None:
         first = words[0]
         if len(words) < 2 or not is_weights(first):
-            text = absence(first) or f"{first} is not the folder of a training"
-            parser.error(f"{text}: name weights before the first INPUT, or with --weights")
+            message = describe_missing(first) or f"{first} is not the folder of a training"
+            parser.error(f"{message}: name weights before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
 
 
@@ -310,7 +320,7 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-_FORMS = ENDINGS | {"torchscript": ".ts"}
+_FORMS = EXPORT_SUFFIXES | {"torchscript": ".ts"}
 
 
 def _export_parser() -> argparse.ArgumentParser:
@@ -323,12 +333,16 @@ def _export_parser() -> argparse.ArgumentParser:
     _add_model(parser, required=True)
     add = parser.add_argument
     add_export(parser, _FORMS, size="the recipe's canvas; any with --image")
-    text = "export the complete detector: an image that it detects something in"
-    add("--image", type=Path, help=text)
+    help_text = "export the complete detector: an image that it detects something in"
+    add("--image", type=Path, help=help_text)
     add("--score-threshold", type=number(0), default=0.05, help="with --image: default %(default)s")
     size = integer(1)
-    add("--batch-size", type=lambda text: None if text == "any" else size(text), default=1,
-        help='fixed, or "any" (default: %(default)s)')  # fmt: skip
+    add(
+        "--batch-size",
+        type=lambda value: None if value == "any" else size(value),
+        default=1,
+        help='fixed, or "any" (default: %(default)s)',
+    )
     add_export_precision(parser)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     return parser
@@ -351,13 +365,13 @@ def export(arguments: Sequence[str] | None = None) -> None:
                 "with --image; --size is for onnx"
             )
     except (OSError, ValueError) as error:
-        refuse(parser, error)
+        exit_with_error(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _hush()
     from eva_detection.inference.export import export_from_config
 
-    with ending(parser.prog):
-        found = export_from_config(args)
-    for name, difference in found.items():
+    with exit_on_error(parser.prog):
+        outputs = export_from_config(args)
+    for name, difference in outputs.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)

@@ -99,14 +99,14 @@ def get(
     yacs = isinstance(cfg, CfgNode)
     if device is None and not torch.cuda.is_available():
         device = "cpu"
-    place = device or (cfg.MODEL.DEVICE if yacs else cfg.train.device)
-    require_device(place)
+    device_name = device or (cfg.MODEL.DEVICE if yacs else cfg.train.device)
+    require_device(device_name)
     source = cfg.MODEL.WEIGHTS if yacs else OmegaConf.select(cfg, "train.init_checkpoint")
     if trained:
         source = published_file(config_path)
     if yacs:
-        cfg.MODEL.DEVICE = place
+        cfg.MODEL.DEVICE = device_name
     with no_init_weights(bool(source)):
         model = build(cfg, "model", build_model) if yacs else build(cfg.model, "model")
     load_initial_weights(model, source or "", complete=trained)
-    return model.to(place)
+    return model.to(device_name)

@@ -13,7 +13,13 @@ from eva_detection.building import build, target_of
 from eva_detection.command_line import parse
 from eva_detection.config.recipes import set_image_size
 from eva_detection.config.settings import load_recipe, precision_of, set_batch
-from eva_runs.memory import OBJECTS, Step, adapt, regions, state_of
+from eva_runs.memory import (
+    OBJECTS,
+    MeasuredStep,
+    add_configured_adapters,
+    make_boxes,
+    optimizer_bytes_per_weight,
+)
 
 
 def read_recipe(words: Sequence[str]) -> DictConfig:
@@ -29,10 +35,10 @@ def read_recipe(words: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def step(cfg: DictConfig) -> Step:
+def step(cfg: DictConfig) -> MeasuredStep:
     """Build a step of one process, in which heads get as many regions as the recipe samples."""
     model = build(cfg.model, "model").train()
-    adapt(model, cfg.get("lora"))
+    add_configured_adapters(model, cfg.get("lora"))
     side, batch = cfg.model.backbone.square_pad, cfg.dataloader.train.total_batch_size
     image = next(model.parameters()).new_empty(3, side, side)
     entries = [{"image": image, "instances": _objects(model, side)}] * batch
@@ -43,24 +49,28 @@ def step(cfg: DictConfig) -> Step:
         with EventStorage(0), torch.autocast("cpu", dtype, enabled=cfg.train.amp.enabled):
             return torch.stack([*model(entries).values()]).sum()
 
-    state = state_of(lambda weights: target_of(cfg.optimizer)(weights, **settings))
+    state = optimizer_bytes_per_weight(
+        lambda weights: target_of(cfg.optimizer)(weights, **settings)
+    )
     accumulate, processes = cfg.train.get("accumulate", 1), cfg.processes
-    return Step(model, loss, state, batch, accumulate, side, processes=processes)
+    return MeasuredStep(model, loss, state, batch, accumulate, side, processes=processes)
 
 
 def _objects(model: Any, side: int) -> Instances:
     """Make the objects of an image; the RPN proposes them and others, and the cascade keeps all."""
     count = model.proposal_generator.post_nms_topk[True]
-    boxes, zeros = regions(count, side), torch.zeros(count)
+    boxes, zeros = make_boxes(count, side), torch.zeros(count)
 
     def propose(anchors: Any, logits: Any, deltas: Any, sizes: Sequence[Any]) -> list[Instances]:
-        found = dict(proposal_boxes=Boxes(boxes), objectness_logits=zeros)
-        return [Instances(size, **found) for size in sizes]
+        proposals = dict(proposal_boxes=Boxes(boxes), objectness_logits=zeros)
+        return [Instances(size, **proposals) for size in sizes]
 
     model.proposal_generator.predict_proposals = propose
     predictors = model.roi_heads.box_predictor  # one, or those of a cascade
     for predictor in [predictors] if hasattr(predictors, "predict_boxes") else predictors:
-        predictor.predict_boxes = lambda _, given: [one.proposal_boxes.tensor for one in given]
+        predictor.predict_boxes = lambda _, proposals: [
+            proposal.proposal_boxes.tensor for proposal in proposals
+        ]
     objects = dict(gt_boxes=Boxes(boxes[:OBJECTS]), gt_classes=zeros[:OBJECTS].long())
     masks = BitMasks(torch.zeros(OBJECTS, side, side, dtype=torch.bool))
     return Instances((side, side), **objects, gt_masks=masks)

@@ -29,15 +29,17 @@ Tensors = Mapping[str, Tensor]
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Read `adapter_config.json`; a ValueError names what this toolkit writes into none."""
     with require_regular_file(folder / ADAPTER_CONFIG).open("rb") as stream:
-        text = stream.read(_MOST_CONFIG)
+        content = stream.read(_MOST_CONFIG)
     try:
-        config: dict[str, Any] = json.loads(text)
-        named = {key: config[key] for key in ("peft_type", "r", "lora_alpha", BASE, SHA256_OF_BASE)}
-        kind, rank, alpha, base, sha256 = named.values()
+        config: dict[str, Any] = json.loads(content)
+        settings = {
+            key: config[key] for key in ("peft_type", "r", "lora_alpha", BASE, SHA256_OF_BASE)
+        }
+        kind, rank, alpha, base, sha256 = settings.values()
         fits = kind == "LORA" and type(rank) is int and rank > 0 and 0 < alpha < math.inf
         unknown = {k: v for k, v in config.items() if v and _UNKNOWN.fullmatch(k)}
         if unknown or not (fits and Path(base).name and re.fullmatch("[0-9a-f]{64}", sha256)):
-            raise ValueError(str(named | unknown))
+            raise ValueError(str(settings | unknown))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{folder / ADAPTER_CONFIG} is of no adapter of this toolkit, with a rank, an alpha, "
@@ -54,13 +56,15 @@ def find_base(config: Mapping[str, Any], folder: Path) -> Path:
         ValueError: If it is another file than the adapter was trained on.
     """
     name = config[BASE]
-    places = [place / Path(name).name for place in (folder, *weights_directories())]
-    found = [] if Path(name).is_file() else [*filter(Path.is_file, places)]
+    places = [
+        folder_of_base / Path(name).name for folder_of_base in (folder, *weights_directories())
+    ]
+    matches = [] if Path(name).is_file() else [*filter(Path.is_file, places)]
     try:
-        path = found[0] if found else resolve_source(name)
+        path = matches[0] if matches else resolve_source(name)
     except (FileNotFoundError, ValueError) as error:
-        text = f"the base of the adapter {folder} is missing; it may lie beside it: {error}"
-        raise FileNotFoundError(text) from error
+        message = f"the base of the adapter {folder} is missing; it may lie beside it: {error}"
+        raise FileNotFoundError(message) from error
     advice = f"the adapter {folder} was trained on {name} and fits no other weights"
     verify_once(path, config[SHA256_OF_BASE], advice=advice, of="its base")
     return path

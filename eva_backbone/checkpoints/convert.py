@@ -20,7 +20,7 @@ from eva_backbone.checkpoints._key_maps import (
     TRUNK_KEY,
     TRUNK_MORE,
 )
-from eva_backbone.checkpoints.reading import listed
+from eva_backbone.checkpoints.reading import list_names
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 
 DETECTRON2_PREFIX = "backbone.net."
@@ -41,61 +41,61 @@ def find_trunk(weights: Mapping[str, Tensor], *, name: str) -> str:
             dimensions than it has in every ViT, an empty one, patches that are not square, or a
             joint bias without three equal parts.
     """
-    found = [key for key in weights if key == TRUNK_KEY or key.endswith("." + TRUNK_KEY)]
-    if len(found) != 1:
+    keys = [key for key in weights if key == TRUNK_KEY or key.endswith("." + TRUNK_KEY)]
+    if len(keys) != 1:
         raise ValueError(
             f"{name} holds no EVA weights: expected one name ending in {TRUNK_KEY}, found "
-            f"{len(found)} among {listed(list(weights))}"
+            f"{len(keys)} among {list_names(list(weights))}"
         )
-    prefix = found[0].removesuffix(TRUNK_KEY)
+    prefix = keys[0].removesuffix(TRUNK_KEY)
     for key, value in weights.items():
         local = key.removeprefix(prefix)
         if not key.startswith(prefix) or not re.fullmatch(f"{STOCK_VITDET}|{TRUNK_MORE}", local):
             continue
-        wanted = next((n for part, n in DIMENSIONS.items() if re.fullmatch(part, local)), (1,))
+        dimensions = next((n for part, n in DIMENSIONS.items() if re.fullmatch(part, local)), (1,))
         shape = tuple(value.shape)
-        fits = value.ndim in wanted and 0 not in shape and (wanted != (3,) or shape[0] == 1)
+        fits = value.ndim in dimensions and 0 not in shape and (dimensions != (3,) or shape[0] == 1)
         if local == TRUNK_KEY:
             fits, rule = fits and shape[-2] == shape[-1], ", square"
         elif local.endswith("qkv.bias"):
             fits, rule = fits and shape[0] % 3 == 0, ", three equal parts"
         else:
-            rule = ", the first of size 1" if wanted == (3,) else ""
+            rule = ", the first of size 1" if dimensions == (3,) else ""
         if not fits:
             raise ValueError(
                 f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has "
-                f"{' or '.join(map(str, wanted))} dimension(s){rule}, none empty"
+                f"{' or '.join(map(str, dimensions))} dimension(s){rule}, none empty"
             )
     return prefix
 
 
 def fuse_qkv_bias(
-    weights: Mapping[str, Tensor], wanted: Container[str] | None = None
+    weights: Mapping[str, Tensor], names: Container[str] | None = None
 ) -> dict[str, Tensor]:
     """Turn q_bias and v_bias into qkv.bias, with zeros for the keys.
 
     Args:
         weights: Name -> tensor.
-        wanted: Names of a model; only what it has is made. None makes everything.
+        names: Names of a model; only what it has is made. None makes everything.
     """
     fused = dict(weights)
     for name in weights:
         stem = name.removesuffix("q_bias")
         joint, v_name = f"{stem}qkv.bias", f"{stem}v_bias"
-        if name.endswith(".q_bias") and v_name in weights and (wanted is None or joint in wanted):
+        if name.endswith(".q_bias") and v_name in weights and (names is None or joint in names):
             q_bias, v_bias = fused.pop(name), fused.pop(v_name)
             fused[joint] = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
     return fused
 
 
 def split_qkv_bias(
-    weights: Mapping[str, Tensor], wanted: Container[str] | None = None
+    weights: Mapping[str, Tensor], names: Container[str] | None = None
 ) -> dict[str, Tensor]:
     """Undo `fuse_qkv_bias`; the part of the keys is left out, which is exact."""
     split = dict(weights)
     for name in weights:
         stem = name.removesuffix("qkv.bias")
-        if name.endswith(".qkv.bias") and (wanted is None or f"{stem}q_bias" in wanted):
+        if name.endswith(".qkv.bias") and (names is None or f"{stem}q_bias" in names):
             split[f"{stem}q_bias"], split[f"{stem}v_bias"] = split_joint_bias(split.pop(name))
     return split
 
@@ -137,10 +137,10 @@ def to_detectron2_vitdet(
             unknown.append(name)
     if unknown or weights[prefix + TRUNK_KEY].ndim == 5:
         raise ValueError(
-            f"detectron2's ViT has no place for {listed(unknown) or 'clips'}; convert a file "
+            f"detectron2's ViT has no place for {list_names(unknown) or 'clips'}; convert a file "
             "without layer scale, bias tables and frames, such as those for detection"
         )
-    lines = [f"left out ({reason}): {listed(names, 3)}" for reason, names in left_out.items()]
+    lines = [f"left out ({reason}): {list_names(names, 3)}" for reason, names in left_out.items()]
     if prefix != DETECTRON2_PREFIX:
         lines.append(f"renamed {prefix}* -> {DETECTRON2_PREFIX}*")
     if patch_size is not None:
@@ -166,7 +166,7 @@ def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) 
             "--patch-size is for pre-trained backbones of images with square positions, without "
             "tables of relative positions and without a detector, and a divisor of their side "
             f"({pixels} px), got {patch_size}; the file has {count} positions, "
-            f"patches of shape {tuple(kernel.shape)} and {listed(fixed, 3) or 'no such tables'}"
+            f"patches of shape {tuple(kernel.shape)} and {list_names(fixed, 3) or 'no such tables'}"
         )
     if old == patch_size:
         return []
@@ -202,7 +202,8 @@ def to_official(weights: Mapping[str, Tensor], *, patch_size: int | None = None)
     if biases:
         lines.append(f"split the qkv.bias of {len(biases)} blocks")
     dropped = {name: value.chunk(3)[1].abs().max().item() for name, value in biases.items()}
-    if nonzero := [name for name, largest in dropped.items() if largest]:
+    nonzero = [name for name, largest in dropped.items() if largest]
+    if nonzero:
         lines.append(
             f"dropped the keys' bias of {len(nonzero)} blocks (up to {max(dropped.values()):.3g}), "
             "which the softmax takes away: outputs stay"

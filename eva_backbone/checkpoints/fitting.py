@@ -24,20 +24,20 @@ _OFFICIAL_PATCHES = (14, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class ClipShape:
     """Frames in the file (1 for a model of images), and the model's frames, rows and columns."""
 
     stored: int
     grid: tuple[int, int, int]
 
 
-def clips_of(model: nn.Module, weights: Weights, prefix: str) -> Clips | None:
+def clips_of(model: nn.Module, weights: Weights, prefix: str) -> ClipShape | None:
     """Describe clips of file and model; None for a model of images. See `stored_frames`."""
     vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
     if vit is None:
         return None
     side = vit.img_size // vit.patch_size
-    return Clips(stored=stored_frames(weights, prefix), grid=(vit.frames, side, side))
+    return ClipShape(stored=stored_frames(weights, prefix), grid=(vit.frames, side, side))
 
 
 def stored_frames(weights: Weights, prefix: str) -> int:
@@ -97,37 +97,37 @@ def cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
     return value.to(dtype)
 
 
-def resample(local: str, value: Tensor, wanted: Shape, clips: Clips | None) -> Tensor | None:
+def resample(local: str, value: Tensor, shape: Shape, clips: ClipShape | None) -> Tensor | None:
     """Resample a tensor whose shape depends on the input's size.
 
     Args:
         local: Name below the ViT's prefix.
         value: The file's tensor.
-        wanted: Shape in the model.
+        shape: Shape in the model.
         clips: Frames of file and model, if the model is one of clips.
 
     Returns:
         The tensor in another shape, itself if it fits, None for one that cannot be resampled.
     """
-    if local == "pos_embed" and clips is not None and value.shape[2:] == wanted[2:]:
+    if local == "pos_embed" and clips is not None and value.shape[2:] == shape[2:]:
         frames, rows, columns = clips.grid
         if clips.stored == frames and value.shape[1] == 1 + frames * rows * columns:
             return value
         return resample_clip_pos_embed(value, clips.stored, clips.grid)
-    if tuple(value.shape) == wanted:
+    if tuple(value.shape) == shape:
         return value
-    if local == TRUNK_KEY and clips is not None and value.shape[:2] == wanted[:2]:
+    if local == TRUNK_KEY and clips is not None and value.shape[:2] == shape[:2]:
         kernel = value if value.ndim == 4 else value.squeeze(2)  # (C, 3, p, p)
-        return resample_patch_embed(kernel, wanted[-1]).unsqueeze(2).clone()
-    if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
-        side = round((wanted[1] - 1) ** 0.5)
+        return resample_patch_embed(kernel, shape[-1]).unsqueeze(2).clone()
+    if local == "pos_embed" and value.ndim == len(shape) == 3 and value.shape[2] == shape[2]:
+        side = round((shape[1] - 1) ** 0.5)
         return resample_pos_embed(value, (side, side))
-    if local == TRUNK_KEY and value.ndim == len(wanted) == 4 and value.shape[:2] == wanted[:2]:
-        return resample_patch_embed(value, wanted[-1])
-    if value.ndim == len(wanted) == 2 and value.shape[1] == wanted[1]:
+    if local == TRUNK_KEY and value.ndim == len(shape) == 4 and value.shape[:2] == shape[:2]:
+        return resample_patch_embed(value, shape[-1])
+    if value.ndim == len(shape) == 2 and value.shape[1] == shape[1]:
         if re.search(r"\.rel_pos_[hw]$", local):
-            return resample_rel_pos(value, wanted[0], "vitdet")
-        if local.endswith(".relative_position_bias_table") and min(len(value), wanted[0]) > 3:
-            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), wanted[0]))
+            return resample_rel_pos(value, shape[0], "vitdet")
+        if local.endswith(".relative_position_bias_table") and min(len(value), shape[0]) > 3:
+            source, side = (round(((rows - 3) ** 0.5 + 1) / 2) for rows in (len(value), shape[0]))
             return resample_bias_table(value, source, (side, side))
     return None

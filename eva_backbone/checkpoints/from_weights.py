@@ -19,7 +19,7 @@ from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KE
 from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.fitting import Shape, stored_frames
 from eva_backbone.checkpoints.loading import load_pretrained
-from eva_backbone.checkpoints.reading import Weights, listed
+from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.variants import VARIANTS, variant_arguments
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
@@ -129,14 +129,14 @@ def load_vit(
     arguments = trunk.arguments | overrides
     if rel_pos is not None:
         arguments["rel_pos"] = rel_pos
-    elif (chosen := arguments.get("rel_pos")) in _OTHER_INTERPOLATION:
+    elif (interpolation := arguments.get("rel_pos")) in _OTHER_INTERPOLATION:
         logger.info(
             "%s: at other sizes than %d px, relative positions are interpolated %r; rel_pos=%r is "
             "the other way",
             weights.name,
             arguments["img_size"],
-            chosen,
-            _OTHER_INTERPOLATION[chosen],
+            interpolation,
+            _OTHER_INTERPOLATION[interpolation],
         )
     needed = ["num_heads"] if "num_heads" not in arguments else []
     if "cls_token" not in trunk.names and "window_size" not in arguments:  # a detector's
@@ -207,11 +207,11 @@ def describe(weights: Weights) -> Trunk:
 
 def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:
     foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
-    foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
+    foreign = [key for key in foreign if not any(re.match(pattern, key) for pattern in SKIPPABLE)]
     lacking = [key for key in _NEEDED if key not in shapes]
     hidden = [shapes.get(f"blocks.0.mlp.{part}.weight", (0, 0)) for part in ("fc1", "fc2")]
     if foreign:
-        fault = f"has {listed(foreign, 3)}"
+        fault = f"has {list_names(foreign, 3)}"
     elif lacking:
         fault = f"lacks {', '.join(lacking)}"
     elif hidden[0][0] != hidden[1][1]:  # as in EVA-02

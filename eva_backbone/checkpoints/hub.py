@@ -53,45 +53,45 @@ class HubFile:
         return f"{SCHEME}{self.repository}/{self.file}{pinned}"
 
 
-def is_address(text: str) -> bool:
+def is_address(address: str) -> bool:
     """Return whether a source names a file of the hub; `Path` may have taken one of its slashes."""
-    return re.match("hf:/{1,2}(?!/)", text) is not None
+    return re.match("hf:/{1,2}(?!/)", address) is not None
 
 
-def parse_address(text: str) -> HubFile:
+def parse_address(address: str) -> HubFile:
     """Read an address of the form `FORM`; see this module.
 
     Raises:
         ValueError: If it is not of this form, or leads out of its repository.
     """
-    found = _ADDRESS.fullmatch(text)
-    file = (found["file"] or found["file_behind"] or DEFAULT_FILE) if found else ""
+    match = _ADDRESS.fullmatch(address)
+    file = (match["file"] or match["file_behind"] or DEFAULT_FILE) if match else ""
     inside = not any(part in ("", ".", "..") for part in file.split("/"))
-    plain = re.fullmatch(r"[^\\\x00-\x1f?#%]+", file) and "@.." not in text
-    if not found or not inside or not plain or not file.endswith(SUFFIXES):
+    plain = re.fullmatch(r"[^\\\x00-\x1f?#%]+", file) and "@.." not in address
+    if not match or not inside or not plain or not file.endswith(SUFFIXES):
         raise ValueError(
-            f"{text!r} is not an address of weights on the hub: write {FORM}, with a file that "
+            f"{address!r} is not an address of weights on the hub: write {FORM}, with a file that "
             f"ends in one of {', '.join(SUFFIXES)}"
         )
-    return HubFile(found["repository"], file, found["revision"] or DEFAULT_REVISION)
+    return HubFile(match["repository"], file, match["revision"] or DEFAULT_REVISION)
 
 
 def offline() -> str:
     """Return what forbids all traffic with the hub, uploads too, or ""."""
-    return next((one for one in _SWITCHES[1:] if _is_on(one)), "")
+    return next((switch for switch in _SWITCHES[1:] if _is_on(switch)), "")
 
 
 def _is_on(name: str) -> bool:
     return os.environ.get(name, "").upper() not in _OFF
 
 
-def refusal() -> str:
+def why_offline() -> str:
     """Return why nothing may be downloaded, by the variables of the environment, or ""."""
     name = NO_DOWNLOAD if _is_on(NO_DOWNLOAD) else offline()
     return f"downloads are switched off ({name}={os.environ[name]})" if name else ""
 
 
-def library() -> Any:
+def import_hub() -> Any:
     """Import `huggingface_hub`.
 
     Raises:
@@ -108,13 +108,13 @@ def library() -> Any:
 
 
 @contextlib.contextmanager
-def obedient() -> Iterator[str]:
+def respect_offline_mode() -> Iterator[str]:
     """Let other libraries fetch through `huggingface_hub` only if this toolkit may.
 
     Yields:
         The reason if nothing may be downloaded, or ""; the library is then offline.
     """
-    reason, constants = refusal(), library().constants
+    reason, constants = why_offline(), import_hub().constants
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, bool(reason)
     try:
         yield reason
@@ -133,11 +133,12 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
     Raises:
         HubError: If it cannot be had.
     """
-    hub = library()
+    hub = import_hub()
     options: dict[str, Any] = {"revision": file.revision, "local_dir": folder}
-    if reason := refusal():
+    reason = why_offline()
+    if reason:
         options["local_files_only"] = True
-    with explained(file, reason):
+    with explain_hub_errors(file, reason):
         return Path(
             hub.hf_hub_download(
                 file.repository,
@@ -150,25 +151,25 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def explained(file: HubFile, reason: str = "") -> Iterator[None]:
+def explain_hub_errors(file: HubFile, reason: str = "") -> Iterator[None]:
     """Turn errors of network, hub and disk into a HubError of one line.
 
     Args:
         file: The file that is asked for.
         reason: Why nothing may be downloaded.
     """
-    hub = library()
+    hub = import_hub()
     errors = hub.errors
     (transport,) = (base for base in errors.HfHubHTTPError.__bases__ if base is not OSError)
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     try:
         yield
     except (transport, OSError) as error:
-        text = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        message = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         if isinstance(error, errors.GatedRepoError):
-            text = f"it asks for consent: give it there, then {log_in}"
+            message = f"it asks for consent: give it there, then {log_in}"
         elif isinstance(error, errors.LocalEntryNotFoundError):
-            text = reason or f"{hub.constants.ENDPOINT} cannot be reached"
+            message = reason or f"{hub.constants.ENDPOINT} cannot be reached"
         elif isinstance(error, errors.RepositoryNotFoundError):
-            text = f"the hub has no such repository, or it is private: {log_in}"
-        raise HubError(f"{file.repository}: {text}") from error
+            message = f"the hub has no such repository, or it is private: {log_in}"
+        raise HubError(f"{file.repository}: {message}") from error

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import OF_CLIP, OPTIONAL, SKIPPABLE
 from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
-from eva_backbone.checkpoints.fitting import Clips, Shape, cast, clips_of, resample
-from eva_backbone.checkpoints.reading import Weights, listed
+from eva_backbone.checkpoints.fitting import ClipShape, Shape, cast, clips_of, resample
+from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.checkpoints.registry import list_official_files
 from eva_backbone.vit import VisionTransformer
 
@@ -48,13 +48,14 @@ class LoadReport:
     def from_scratch(self) -> str:
         """Name what the file has in another form and starts from scratch; empty if all fits."""
         for reason in (_OTHER_SHAPE, _OTHER_POOLING):
-            if fresh := [name for name, why in self.missing.items() if why == reason]:
-                return f"{listed(fresh, 2)} of {self.source}: {reason}"
+            fresh = [name for name, why in self.missing.items() if why == reason]
+            if fresh:
+                return f"{list_names(fresh, 2)} of {self.source}: {reason}"
         return ""
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
-        for text, reasons in (
+        for label, reasons in (
             ("resampled {0[0]} -> {0[1]}", self.resampled),
             ("not used ({0})", self.skipped),
             ("not in the file ({0})", self.missing),
@@ -62,7 +63,9 @@ class LoadReport:
             groups: dict[Any, list[str]] = {}
             for name, reason in reasons.items():
                 groups.setdefault(reason, []).append(name)
-            lines += [f"  {text.format(why)}: {listed(names, 3)}" for why, names in groups.items()]
+            lines += [
+                f"  {label.format(why)}: {list_names(names, 3)}" for why, names in groups.items()
+            ]
         return "\n".join(lines)
 
 
@@ -108,20 +111,24 @@ def load_pretrained(
     if not complete and stored == prefix == "" and of_clip:
         stored = "visual."  # as in a file of both towers, whose head is a projection
         file = replace(file, tensors={stored + name: v for name, v in file.tensors.items()})
-    named = _rename(file.tensors, stored, prefix, report)
-    named = fuse_qkv_bias(split_qkv_bias(named, target), target)
+    renamed = _rename(file.tensors, stored, prefix, report)
+    renamed = fuse_qkv_bias(split_qkv_bias(renamed, target), target)
     clips = clips_of(model, file, stored)
     prefixes = (stored, prefix)
-    state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), clips)
+    state = _fit(
+        renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), clips
+    )
     assign = any(value.is_meta for value in target.values())
     if assign:  # a copy: parameters must not lie in a file that may be written again
-        copied = {id(value) for value in named.values()}
+        copied = {id(value) for value in renamed.values()}
         state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
     unexplained = _explain_missing(target, state, prefixes, report, tuple(allow_missing))
     unusable = [n for n in report.missing if complete or target[n].is_meta]
-    if lacking := unexplained or unusable:
+    lacking = unexplained or unusable
+    if lacking:
         raise ValueError(
-            f"{file.name} lacks {len(lacking)} of the model's names: {listed(lacking)}; build what "
+            f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}; "
+            "build what "
             "the file belongs to, pass names as allow_missing (not with complete=True), or build "
             "the model on a real device"
         )
@@ -132,8 +139,8 @@ def load_pretrained(
             module.init_missing(
                 [n.removeprefix(inside) for n in report.missing if n.startswith(inside)]
             )
-    kept = {name: target[name] for name in report.missing}
-    model.load_state_dict(state | kept, strict=True, assign=assign)
+    initial = {name: target[name] for name in report.missing}
+    model.load_state_dict(state | initial, strict=True, assign=assign)
     logger.info("%s", report)
     return report
 
@@ -144,33 +151,34 @@ def _rename(
     """Put the trunk's names behind the model's prefix; what lies outside the trunk is skipped."""
     if source_prefix == target_prefix:
         return dict(weights)
-    named = {}
+    renamed = {}
     of_clip = OF_CLIP if source_prefix.startswith("visual.") else {}
     for name, value in weights.items():
-        if reason := _first_match(of_clip, name):
+        reason = _first_match(of_clip, name)
+        if reason:
             report.skipped[name] = reason
         elif name.startswith(source_prefix):
-            named[target_prefix + name.removeprefix(source_prefix)] = value
+            renamed[target_prefix + name.removeprefix(source_prefix)] = value
         else:
             report.skipped[name] = f"outside the trunk {source_prefix}*"
-    return named
+    return renamed
 
 
 def _fit(
-    named: Mapping[str, Tensor],
+    renamed: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
     prefixes: tuple[str, str],
     report: LoadReport,
     allow_skipped: tuple[str, ...],
     reinitialise: tuple[str, ...],
-    clips: Clips | None,
+    clips: ClipShape | None,
 ) -> dict[str, Tensor]:
     """Choose, resample and cast the tensors that the model takes."""
     state: dict[str, Tensor] = {}
     unexpected, unfit = [], []
     norm, fc_norm = (f"{prefixes[1]}{part}.weight" for part in ("norm", "fc_norm"))
-    other_pooling = fc_norm in target and fc_norm not in named and norm in named
-    for name, value in named.items():
+    other_pooling = fc_norm in target and fc_norm not in renamed and norm in renamed
+    for name, value in renamed.items():
         local = name.removeprefix(prefixes[1])
         in_trunk = name.startswith(prefixes[1])
         stored = prefixes[0] + local if in_trunk else name  # its name in the file
@@ -184,31 +192,31 @@ def _fit(
         if other_pooling and local.startswith("head.") and _matches(reinitialise, name):
             report.skipped[stored] = report.missing[name] = _OTHER_POOLING
             continue
-        wanted = tuple(target[name].shape)
+        shape = tuple(target[name].shape)
         try:
-            fitted = resample(local, value, wanted, clips)
+            fitted = resample(local, value, shape, clips)
         except RuntimeError as error:
             raise ValueError(
                 f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
-                f"to {wanted}"
+                f"to {shape}"
             ) from error
-        if fitted is not None and tuple(fitted.shape) == wanted:
+        if fitted is not None and tuple(fitted.shape) == shape:
             if fitted is not value:
-                report.resampled[name] = (tuple(value.shape), wanted)
+                report.resampled[name] = (tuple(value.shape), shape)
             state[name] = cast(fitted, target[name].dtype, f"{report.source} holds {stored}")
         elif _matches(reinitialise, name):
             report.skipped[stored] = (
-                f"{tuple(value.shape)} does not fit {wanted}, initialised from scratch"
+                f"{tuple(value.shape)} does not fit {shape}, initialised from scratch"
             )
             report.missing[name] = _OTHER_SHAPE
         else:
-            unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
+            unfit.append(f"{name} {tuple(value.shape)} -> {shape}")
     if unexpected or unfit:
         raise ValueError(
             f"{report.source} does not fit the model. Names that the model does not have (may be "
-            f"passed as allow_skipped): {listed(unexpected) or 'none'}. Other shapes, in the file "
-            f"-> in the model (heads may be passed as reinitialise): {listed(unfit) or 'none'}. "
-            "Build the model that the file belongs to"
+            f"passed as allow_skipped): {list_names(unexpected) or 'none'}. Other shapes, in the "
+            f"file -> in the model (heads may be passed as reinitialise): "
+            f"{list_names(unfit) or 'none'}. Build the model that the file belongs to"
         )
     return state
 

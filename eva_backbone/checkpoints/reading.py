@@ -84,7 +84,8 @@ def read_torch_file(
     with path.open("rb") as file:
         archive = file.read(4) == b"PK\x03\x04"  # what torch looks at, too
         try:
-            if fault := (_fault_of_archive if archive else _fault_of_pickle)(file):
+            fault = (_fault_of_archive if archive else _fault_of_pickle)(file)
+            if fault:
                 raise pickle.UnpicklingError(fault)
             with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
                 warnings.simplefilter("ignore")  # on odd protocols; what matters becomes an error
@@ -158,19 +159,19 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
             content = content[container]
             break
     entries = dict(content) if isinstance(content, Mapping) else {}
-    named = {n: v for n, v in entries.items() if isinstance(n, str) and isinstance(v, Tensor)}
-    if not named or len(named) < len(entries):
-        odd = [str(name) for name in entries if name not in named] or [type(content).__name__]
+    tensors = {n: v for n, v in entries.items() if isinstance(n, str) and isinstance(v, Tensor)}
+    if not tensors or len(tensors) < len(entries):
+        odd = [str(name) for name in entries if name not in tensors] or [type(content).__name__]
         raise ValueError(
-            f"{path.name} holds no plain state dict: {listed(odd)} are not named tensors; "
+            f"{path.name} holds no plain state dict: {list_names(odd)} are not named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
         )
-    check_tensors(named, source=path.name)
+    check_tensors(tensors, source=path.name)
     if path.name == ADAPTER_WEIGHTS:
-        return _merged(named, path, above)
-    if all(name.startswith("module.") for name in named):
-        return {name.removeprefix("module."): value for name, value in named.items()}
-    return named
+        return _merged(tensors, path, above)
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
 
 
 def require_whole(content: object, path: Path) -> None:
@@ -241,7 +242,8 @@ def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:
             numbers, or in a form that is not plain memory.
     """
     for name, value in tensors.items():
-        if fault := _fault_of(name, value):
+        fault = _fault_of(name, value)
+        if fault:
             kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
             raise ValueError(
                 f"{source} is refused: {name} ({kind}) {fault}; {_AGAIN}, take an earlier "
@@ -266,8 +268,8 @@ def _fault_of(name: str, value: Tensor) -> str:
 
 
 def _refusal(name: str, error: Exception) -> ValueError:
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    reason = f"it names {named[1]}" if named else str(error).partition("\n")[0][:200]
+    match = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"it names {match[1]}" if match else str(error).partition("\n")[0][:200]
     if not reason or "weights_only" in reason:  # torch's advice to read it unsafely
         reason = type(error).__name__
     return ValueError(
@@ -280,8 +282,9 @@ def _fault_of_pickle(file: BinaryIO) -> str:
     """Find what torch should not see in a file that is not an archive, or ""."""
     file.seek(0)
     start = file.read(100)
-    meanings = (text for first, text in _LOOKS_LIKE.items() if start.startswith(first))
-    if fault := next(meanings, "" if start else "it is empty"):
+    meanings = (meaning for first, meaning in _LOOKS_LIKE.items() if start.startswith(first))
+    fault = next(meanings, "" if start else "it is empty")
+    if fault:
         return fault
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         huge = any(content.find(call) >= 0 for call in _MEMORY)  # sizes are claimed, not stored
@@ -294,7 +297,8 @@ def _fault_of_archive(file: BinaryIO) -> str:
         names = archive.namelist()
         if any(record.partition("/")[2] == "constants.pkl" for record in names):
             return "it is a TorchScript archive"
-        if fault := _fault_of_table(archive, file) or _fault_of_records(archive):
+        fault = _fault_of_table(archive, file) or _fault_of_records(archive)
+        if fault:
             return fault
         pickles = [archive.read(name) for name in names if name.endswith("data.pkl")]
     huge = any(call in pickled for pickled in pickles for call in _MEMORY)
@@ -326,7 +330,7 @@ def _fault_of_records(archive: zipfile.ZipFile) -> str:
     return f"its record {damaged} is damaged" if damaged else ""
 
 
-def listed(names: Sequence[str], shown: int = 8) -> str:
+def list_names(names: Sequence[str], shown: int = 8) -> str:
     """Join names with commas; count those beyond `shown`, and cut what is too long for a name."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     plain = (" ".join(name.split()) for name in names[:shown])

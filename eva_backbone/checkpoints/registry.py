@@ -29,7 +29,7 @@ from eva_backbone.checkpoints.hub import (
     is_address,
     parse_address,
 )
-from eva_backbone.checkpoints.run_folders import absence, weights_of_run
+from eva_backbone.checkpoints.run_folders import describe_missing, weights_of_run
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
@@ -85,11 +85,11 @@ _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry
 def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
     here = (path.name for path in Path().iterdir())
-    known = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES, *here]
+    names = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES, *here]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f" Close to it: {', '.join(found)}." if found else ""
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f" Close to it: {', '.join(matches)}." if matches else ""
 
 
 def find_official_file(name: str) -> OfficialFile:
@@ -122,8 +122,8 @@ def bundled_path(name: str) -> Path | None:
 
 def weights_directories() -> tuple[Path, ...]:
     """Return where official files are searched: `$EVA_WEIGHTS` if set, then `~/.cache/eva`."""
-    chosen = os.environ.get(WEIGHTS_VARIABLE, "")
-    directories = [chosen, DEFAULT_WEIGHTS_DIRECTORY] if chosen else [DEFAULT_WEIGHTS_DIRECTORY]
+    value = os.environ.get(WEIGHTS_VARIABLE, "")
+    directories = [value, DEFAULT_WEIGHTS_DIRECTORY] if value else [DEFAULT_WEIGHTS_DIRECTORY]
     return tuple(dict.fromkeys(Path(directory).expanduser() for directory in directories))
 
 
@@ -149,29 +149,30 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         ValueError: a bare name that is neither bundled nor official, an official name with other
             content, an address of another form, or a pipe or device.
     """
-    text = os.fspath(source)
-    if is_address(text):
-        file = parse_address(text)
+    name = os.fspath(source)
+    if is_address(name):
+        file = parse_address(name)
         if file.repository == REPOSITORY and file.file in SHA256:
             return _resolve_official(find_official_file(file.file), file.revision)
         return _verified(_fetched(file))
     try:
-        path = Path(text).expanduser()
+        path = Path(name).expanduser()
     except RuntimeError:  # "~" of a user that does not exist
-        path = Path(text)
+        path = Path(name)
     if path.is_file():
         return _verified(path)
     if path.exists() and not path.is_dir():
         return require_regular_file(path)  # which says what it is
-    if bundled := bundled_path(text):
+    bundled = bundled_path(name)
+    if bundled:
         return bundled
-    looks_like_a_path = path.name != text or path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
-    if text in _BY_NAME or not looks_like_a_path:
-        return _resolve_official(find_official_file(text))
+    looks_like_a_path = path.name != name or path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
+    if name in _BY_NAME or not looks_like_a_path:
+        return _resolve_official(find_official_file(name))
     if path.is_dir():
         return weights_of_run(path)
     raise FileNotFoundError(
-        f"{absence(path)}, looked for as {path.absolute()}, and no official file has this "
+        f"{describe_missing(path)}, looked for as {path.absolute()}, and no official file has this "
         f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "
         "file that exists, an official one (`eva weights list`, list_official_files()) or an "
         f"address {FORM}."
@@ -180,9 +181,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
 
 def require_known(source: str | os.PathLike[str]) -> None:
     """Refuse a path without weights as `resolve_source` does; nothing is downloaded."""
-    text = os.fspath(source)
-    if text not in _BY_NAME and not is_address(text):
-        resolve_source(text)
+    name = os.fspath(source)
+    if name not in _BY_NAME and not is_address(name):
+        resolve_source(name)
 
 
 def is_weights(word: str | os.PathLike[str]) -> bool:

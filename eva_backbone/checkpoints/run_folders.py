@@ -45,41 +45,44 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
     Raises:
         FileNotFoundError: If there are no such weights.
     """
-    found: Path | None = None
+    weights: Path | None = None
     if is_adapter(folder):
-        found = None if ema else folder / ADAPTER_WEIGHTS
+        weights = None if ema else folder / ADAPTER_WEIGHTS
     elif is_complete(folder):
-        found = of_checkpoint(folder, ema=bool(ema))
+        weights = of_checkpoint(folder, ema=bool(ema))
     elif (folder / CHECKPOINTS).is_dir():
-        found = best_of_engine(folder, ema=ema)
-        if found is None and (complete := complete_checkpoints(folder)):
-            found = of_checkpoint(complete[-1], ema=bool(ema))
+        weights = best_of_engine(folder, ema=ema)
+        if weights is None and (complete := complete_checkpoints(folder)):
+            weights = of_checkpoint(complete[-1], ema=bool(ema))
     elif not ema:  # the other trainers keep no moving average
         last = last_of_mmengine if is_mmengine_run(folder) else last_of_detectron2
         best = best_of_mmengine(folder)
-        found = adapter_of(folder, best=bool(best)) or best or last(folder)
-    if found is None:
+        weights = adapter_of(folder, best=bool(best)) or best or last(folder)
+    if weights is None:
         raise FileNotFoundError(
             f"{str(folder)!r} is a folder without {'averaged ' if ema else ''}weights of a run: "
             "name the output folder of a training, or one file of weights"
         )
-    logger.info("of the run in %s: %s", folder, found.relative_to(folder))
-    return found
+    logger.info("of the run in %s: %s", folder, weights.relative_to(folder))
+    return weights
 
 
-def absence(path: Path) -> str:
+def describe_missing(path: Path) -> str:
     """Say that a path is not there, and what beside it has a close name; "" if it is there."""
     if os.path.exists(path):  # noqa: PTH110 (Path's raises for a name that is too long)
         return ""
-    place = path
-    while not os.path.isdir(place.parent):  # noqa: PTH112
-        place = place.parent
-    names = [one.name for one in place.parent.iterdir()]
-    close = [str(place.with_name(one)) for one in difflib.get_close_matches(place.name, names)]
+    existing = path
+    while not os.path.isdir(existing.parent):  # noqa: PTH112
+        existing = existing.parent
+    names = [sibling.name for sibling in existing.parent.iterdir()]
+    close = [
+        str(existing.with_name(sibling))
+        for sibling in difflib.get_close_matches(existing.name, names)
+    ]
     return f"there is no {str(path)[:200]}" + f" (close to it: {', '.join(close)})" * bool(close)
 
 
-def named_weights(source: str) -> str:
+def describe_weights(source: str) -> str:
     """Name weights for people: a run's folder by the file that is taken of it."""
     if not source:
         return "random"
@@ -172,14 +175,14 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
     def value(name: str) -> float:
         results = record[name].get("results")
-        found = results.get(str(metric)) if isinstance(results, dict) else None
-        if not isinstance(found, int | float):
+        score = results.get(str(metric)) if isinstance(results, dict) else None
+        if not isinstance(score, int | float):
             return float("-inf")
-        return -found if metric == "loss" else found
+        return -score if metric == "loss" else score
 
-    kept = [name for name in names if isinstance(record.get(name), dict)]
-    kept = [name for name in kept if (folder / BEST / name).is_file()]
-    best = max(kept, key=value, default=None)  # the moving average, if both are as good
+    evaluations = [name for name in names if isinstance(record.get(name), dict)]
+    evaluations = [name for name in evaluations if (folder / BEST / name).is_file()]
+    best = max(evaluations, key=value, default=None)  # the moving average, if both are as good
     return None if best is None else folder / BEST / best
 
 
@@ -197,8 +200,8 @@ def is_mmengine_run(folder: Path) -> bool:
 
 def best_of_mmengine(folder: Path) -> Path | None:
     """Find the weights of the best evaluation of a run of mmengine; None if it kept none."""
-    found = filter(Path.is_file, folder.glob("best_*.pth"))  # a link may lead nowhere
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    files = filter(Path.is_file, folder.glob("best_*.pth"))  # a link may lead nowhere
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def last_of_mmengine(folder: Path) -> Path:
@@ -222,8 +225,8 @@ def last_of_detectron2(folder: Path) -> Path | None:
 
 def step_of_detectron2(file: Path) -> int | None:
     """Return the steps behind a numbered checkpoint of detectron2; None for another file."""
-    named = _DETECTRON2.fullmatch(file.name)
-    return int(named[1]) + 1 if named else None
+    match = _DETECTRON2.fullmatch(file.name)
+    return int(match[1]) + 1 if match else None
 
 
 def _noted(folder: Path) -> Path | None:
@@ -237,8 +240,8 @@ def _noted(folder: Path) -> Path | None:
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """Step or epoch and file of each checkpoint that is written by mmengine in its turn."""
-    found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
-    return [(int(name[1]), path) for name, path in found if name and path.is_file()]
+    matches = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
+    return [(int(name[1]), path) for name, path in matches if name and path.is_file()]
 
 
 def _table(file: Path) -> Mapping[str, Any]:

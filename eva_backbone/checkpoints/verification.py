@@ -33,8 +33,8 @@ def require_regular_file(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if not stat.S_ISREG(path.stat().st_mode):
-        what = "a folder" if path.is_dir() else "a pipe, socket or device"
-        raise ValueError(f"{path} is {what}; name a regular file")
+        kind = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise ValueError(f"{path} is {kind}; name a regular file")
     return path
 
 
@@ -52,7 +52,8 @@ def verify_sha256(
     of: str = "the official file",
 ) -> None:
     """Check a file against its recorded SHA-256; a ValueError names both, and the advice."""
-    if (actual := sha256_of(path)) != expected.lower():
+    actual = sha256_of(path)
+    if actual != expected.lower():
         raise ValueError(
             f"{os.fspath(path)} has SHA-256 {actual}, but {of} has {expected}: it is "
             f"incomplete, damaged or another file; {advice}"
@@ -85,14 +86,14 @@ def verify_once(path: Path, expected: str, *, advice: str, of: str = "the offici
 
 
 def _state_of(path: Path, expected: str) -> dict[str, str | int]:
-    found = path.stat()
+    status = path.stat()
     return {
         "path": str(path.resolve()),
         "sha256": expected,
-        "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns,
-        "ctime_ns": found.st_ctime_ns,
-        "inode": found.st_ino,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
     }
 
 
@@ -110,9 +111,9 @@ def _recall(record: Path) -> object:
     """Content of a record that nobody but this user can have written, else None."""
     try:
         with record.open("rb") as file:
-            found = os.fstat(file.fileno())
-            others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or others_write:
+            status = os.fstat(file.fileno())
+            others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others_write:
                 return None
             return json.loads(file.read(10_000))
     except (OSError, ValueError):

@@ -52,7 +52,7 @@ Examples:
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `train.py`; None for the arguments of the process."""
-    parser = command_line.train_parser("mmdetection", what="a detector", examples=_EXAMPLES)
+    parser = command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
     command_line.run(parser, arguments, own_data=own_data)
 
 
@@ -60,7 +60,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `test.py`; None for the arguments of the process."""
     parser = command_line.test_parser(
         "mmdetection",
-        what="a detector",
+        title="a detector",
         predictions="the predictions, in COCO's format for results,",
     )
     command_line.run(parser, arguments, own_data=own_data, change=_change)
@@ -87,7 +87,10 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     )
     add_detector_options(parser)
     openmmlab_demo.main(
-        parser, arguments, plan=plan_detection, work=detect_files,
+        parser,
+        arguments,
+        plan=plan_detection,
+        work=detect_files,
         load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
         result=lambda args: args.output / PREDICTIONS,
-    )  # fmt: skip
+    )

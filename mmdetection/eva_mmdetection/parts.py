@@ -54,8 +54,8 @@ def training(
             allow_negative_crop=True,
         ),
     ]
-    kept = dict(min_gt_bbox_wh=(1e-5, 1e-5), by_mask=masks, keep_empty=False)
-    return [*steps, *extra, dict(type="FilterAnnotations", **kept), dict(type="PackDetInputs")]
+    filters = dict(min_gt_bbox_wh=(1e-5, 1e-5), by_mask=masks, keep_empty=False)
+    return [*steps, *extra, dict(type="FilterAnnotations", **filters), dict(type="PackDetInputs")]
 
 
 def testing(side: int) -> Steps:

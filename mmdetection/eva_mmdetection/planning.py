@@ -12,18 +12,18 @@ from mmengine.structures import InstanceData
 
 from eva_mmdetection.data import own_data
 from eva_openmmlab import planning
-from eva_runs.memory import OBJECTS, Step, regions
+from eva_runs.memory import OBJECTS, MeasuredStep, make_boxes
 
 read_recipe = planning.reader("mmdetection", own_data)
 
 
-def step(cfg: Config) -> Step:
+def step(cfg: Config) -> MeasuredStep:
     """Build a step of one process, in which heads get as many regions as the recipe samples."""
     return planning.build_step(cfg, _sample)
 
 
 def _sample(model: Any, side: int) -> DetDataSample:
-    boxes = regions(model.train_cfg.rpn_proposal.max_per_img, side)
+    boxes = make_boxes(model.train_cfg.rpn_proposal.max_per_img, side)
     labels = torch.zeros(len(boxes), dtype=torch.int64)
 
     def propose(*_: Any, batch_img_metas: Sequence[Any], **__: Any) -> list[InstanceData]:
@@ -31,7 +31,7 @@ def _sample(model: Any, side: int) -> DetDataSample:
         return [InstanceData(**rows) for _ in batch_img_metas]
 
     def keep(stage: int, sampled: Sequence[Any], *_: Any) -> list[InstanceData]:
-        return [InstanceData(priors=one.priors) for one in sampled]
+        return [InstanceData(priors=result.priors) for result in sampled]
 
     model.rpn_head.predict_by_feat, model.roi_head._next_proposals = propose, keep
     masks = BitmapMasks(np.zeros((OBJECTS, side, side), np.uint8), side, side)

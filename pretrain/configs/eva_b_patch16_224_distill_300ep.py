@@ -10,6 +10,7 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_b_patch16_224_distill_800ep.py"), PretrainConfig,
+    Path(__file__).with_name("eva_b_patch16_224_distill_800ep.py"),
+    PretrainConfig,
     run={"output": "output/eva_b_distill_300ep", "epochs": 300},
-)  # fmt: skip
+)

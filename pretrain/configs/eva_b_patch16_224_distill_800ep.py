@@ -10,6 +10,8 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"), PretrainConfig,
-    objective="distillation", run={"output": "output/eva_b_distill_800ep"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"),
+    PretrainConfig,
+    objective="distillation",
+    run={"output": "output/eva_b_distill_800ep"},
+)

@@ -10,7 +10,9 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"), PretrainConfig,
-    objective="masked_tokens", tokenizer="output/tokenizer_clip_l14",
+    Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"),
+    PretrainConfig,
+    objective="masked_tokens",
+    tokenizer="output/tokenizer_clip_l14",
     run={"output": "output/eva_b_tokens_300ep", "epochs": 300},
-)  # fmt: skip
+)

@@ -9,6 +9,8 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_debug_digit_scenes.py"), PretrainConfig,
-    objective="distillation", run={"output": "output/pretrain_debug_distill"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_debug_digit_scenes.py"),
+    PretrainConfig,
+    objective="distillation",
+    run={"output": "output/pretrain_debug_distill"},
+)

@@ -9,7 +9,9 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_debug_digit_scenes.py"), PretrainConfig,
-    objective="masked_tokens", tokenizer="output/tokenizer_debug",
+    Path(__file__).with_name("eva_debug_digit_scenes.py"),
+    PretrainConfig,
+    objective="masked_tokens",
+    tokenizer="output/tokenizer_debug",
     run={"output": "output/pretrain_debug_tokens"},
-)  # fmt: skip
+)

@@ -6,6 +6,7 @@ from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig, StudentConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_b_patch16_student.py"), PretrainConfig,
+    Path(__file__).with_name("eva_b_patch16_student.py"),
+    PretrainConfig,
     student=StudentConfig(variant="eva_ti_patch16"),
-)  # fmt: skip
+)

@@ -20,19 +20,19 @@ from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import home_expanded, write_tensors
+from eva_data.files import expand_home, write_tensors
 from eva_data.image_sources import Images, open_images
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader, open_shared
-from eva_engine.evaluation.classification_report import complain_of_left_out
-from eva_engine.evaluation.counting import Indexed, collate_readable
+from eva_engine.evaluation.classification_report import warn_of_left_out
+from eva_engine.evaluation.counting import IndexedSamples, collate_readable
 from eva_pretrain.config import PretrainConfig
 from eva_pretrain.teachers import Teacher
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
-from eva_runs.commands import say
+from eva_runs.commands import echo
 from eva_runs.errors import TooManyUnreadableError
-from eva_runs.output_folder import agree, locked, require_room
-from eva_runs.processes import is_main, on_main
+from eva_runs.output_folder import lock_folder, match_recorded_settings, require_room
+from eva_runs.processes import is_main, run_on_main_rank
 
 _AGAIN = "delete it and run the same command again"
 _MOST, _FEW = 256 * 2**20, 32  # bytes of a file at most; files at least, for several processes
@@ -91,15 +91,15 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         return self.views.view(view) | {"features": features}
 
 
-def _read_names(file: Path, known: set[str], shape: Sequence[int]) -> list[tuple[str, int]]:
+def _read_names(file: Path, recorded: set[str], shape: Sequence[int]) -> list[tuple[str, int]]:
     """Read the names of views, and checksums of their features."""
     try:
         with safe_open(file, framework="pt") as content:
             names, checksums = (json.loads(content.metadata()[key]) for key in ("names", "crc32"))
             rows = content.get_slice("features")
         form, expected = (rows.get_dtype(), rows.get_shape()), ("F16", [len(names), *shape])
-        if form != expected or {*names} - known:
-            raise ValueError(f"it holds {form} of {len({*names} & known)} views, not {expected}")
+        if form != expected or {*names} - recorded:
+            raise ValueError(f"it holds {form} of {len({*names} & recorded)} views, not {expected}")
         return [*zip(names, checksums, strict=True)]
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{file} cannot be read ({error}): {_AGAIN}") from error
@@ -126,7 +126,7 @@ def open_part(
     images = open_shared(lambda folder: find(indexes=folder), config.run.output)
     if not config.teacher.cache:
         return images
-    run, folder = config.run, home_expanded(config.teacher.cache) / part
+    run, folder = config.run, expand_home(config.teacher.cache) / part
     count = config.teacher.views if part == "train" else 1
     own = Views(size=teacher.image_size[0], mean=teacher.mean, std=teacher.std)
     seen, shape = FixedViews(images, own, count), (math.prod(teacher.grid), teacher.dim)
@@ -140,29 +140,30 @@ def open_part(
     names = "\n".join(seen.names).encode(errors="surrogateescape")
 
     def begin() -> list[Path]:
-        stack.enter_context(locked(folder))
+        stack.enter_context(lock_folder(folder))
         settings = vars(own) | {"crop_scale": config.data.crop_scale}
         settings["sha256"] = sha256_of(resolve_source(config.teacher.weights))
         settings["names"] = hashlib.sha256(names).hexdigest()
-        agree(folder / "features.json", settings)
+        match_recorded_settings(folder / "features.json", settings)
         missing = [file for file in files if not file.is_file()]
         count = sum(len(files[file]) for file in missing)
         require_room(folder, count * each)
         if count:
-            say(f"features of {count:,} views take {count * each / 1e9:,.3f} GB of {folder}")
+            echo(f"features of {count:,} views take {count * each / 1e9:,.3f} GB of {folder}")
         return missing
 
     with contextlib.ExitStack() as stack:
-        missing = on_main(begin)[distributed.rank() :: distributed.world_size()]
+        missing = run_on_main_rank(begin)[distributed.rank() :: distributed.world_size()]
         left_out = _compute(seen, {file: files[file] for file in missing}, teacher, config)
         lost = [why for part in distributed.gather(left_out) for why in part]
     if is_main():
-        complain_of_left_out(lost, unit="views")
+        warn_of_left_out(lost, unit="views")
     student = Views(size=transform.views.size, mean=config.data.mean, std=config.data.std)
     cache = CachedFeatures(FixedViews(images, student, count), files, shape)
-    if (count := len(seen) - len(cache)) > run.max_bad_samples:
-        text = f"{count} of {len(seen)} views in {folder} could not be read"
-        raise TooManyUnreadableError(f"{text}, max_bad_samples is {run.max_bad_samples}")
+    count = len(seen) - len(cache)
+    if count > run.max_bad_samples:
+        message = f"{count} of {len(seen)} views in {folder} could not be read"
+        raise TooManyUnreadableError(f"{message}, max_bad_samples is {run.max_bad_samples}")
     return cache
 
 
@@ -172,19 +173,27 @@ def _compute(
     """Compute this process's files; return a reason for each view that cannot be read."""
     device, left_out, run = next(teacher.parameters()).device, list[str](), config.run
     size = run.batch_size
-    batches = [[*one[at : at + size]] for one in files.values() for at in range(0, len(one), size)]
+    batches = [
+        [*names[at : at + size]] for names in files.values() for at in range(0, len(names), size)
+    ]
     with evaluation_loader(
-        Indexed(seen), batches=batches, workers=run.workers, collate=collate_readable,
+        IndexedSamples(seen),
+        batches=batches,
+        workers=run.workers,
+        collate=collate_readable,
         progress="features",
-    ) as loaded:  # fmt: skip
+    ) as loaded:
         stream = iter(loaded)
         for file, part in files.items():
-            names, found = list[str](), [torch.empty(0, math.prod(teacher.grid), teacher.dim)]
+            names, batches_of_features = (
+                list[str](),
+                [torch.empty(0, math.prod(teacher.grid), teacher.dim)],
+            )
             for views, _, indexes, bad in islice(stream, math.ceil(len(part) / size)):
                 left_out += bad.values()
                 names += [seen.names[index] for index in indexes]
-                found += [teacher(views.to(device)).cpu()] if len(indexes) else []
-            features = torch.cat([one.half() for one in found])
+                batches_of_features += [teacher(views.to(device)).cpu()] if len(indexes) else []
+            features = torch.cat([part.half() for part in batches_of_features])
             if not features.isfinite().all():
                 raise FloatingPointError(f"features of {file} are not finite in fp16")
             notes = {"names": names, "crc32": [*map(zlib.crc32, features.numpy())]}

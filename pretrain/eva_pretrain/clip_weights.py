@@ -17,7 +17,7 @@ from open_clip.model import resize_pos_embed
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.hub import obedient
+from eva_backbone.checkpoints.hub import respect_offline_mode
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
@@ -55,30 +55,36 @@ def build_vision_tower(
     size = None if is_timm and file else image_size
     with allowed_to_download(f"open_clip's weights {model_name} {tag or ''}".strip()):
         model = open_clip.create_model(
-            name, pretrained=tag, precision=precision, force_image_size=size,
+            name,
+            pretrained=tag,
+            precision=precision,
+            force_image_size=size,
             force_quick_gelu=not is_timm and _quick_gelu(config, name, tag, file),
-            pretrained_text=False, require_pretrained=schema or tag is not None,
-        )  # fmt: skip
+            pretrained_text=False,
+            require_pretrained=schema or tag is not None,
+        )
     tower: Any = model.visual
     if file is not None:
         state = _read_torchscript(file) if is_torchscript(file) else read_weights(file)
-        _load(model, state, what=f"{file.name} into {model_name}")
+        _load(model, state, subject=f"{file.name} into {model_name}")
         if is_timm and image_size is not None:
             tower.set_input_size(image_size)
     return tower
 
 
 @contextlib.contextmanager
-def allowed_to_download(what: str) -> Iterator[None]:
+def allowed_to_download(subject: str) -> Iterator[None]:
     """Let open_clip or timm download, unless that is switched off."""
-    with obedient() as reason:
+    with respect_offline_mode() as reason:
         try:
             yield
         except (FileNotFoundError, RuntimeError) as error:
-            if all(text not in str(error) for text in ("ailed to download", "outgoing traffic")):
+            if all(
+                phrase not in str(error) for phrase in ("ailed to download", "outgoing traffic")
+            ):
                 raise
             raise FileNotFoundError(
-                f"{what} are not on this machine, and "
+                f"{subject} are not on this machine, and "
                 f"{reason or 'the hub cannot be reached'}: start once with downloads, or give a "
                 "file as teacher.weights"
             ) from error
@@ -108,8 +114,10 @@ def _quick_gelu(config: Mapping[str, Any], name: str, tag: str | None, file: Pat
         if file and not trained and f"{name}-quickgelu" in open_clip.list_models():
             logger.warning(
                 "%s does not say whether it was trained with quick-GELU: if so (OpenAI, MetaCLIP, "
-                "DFN), name the model %s-quickgelu", file.name, name,
-            )  # fmt: skip
+                "DFN), name the model %s-quickgelu",
+                file.name,
+                name,
+            )
     if configured and not trained:
         raise ValueError(
             f"{name} stands for quick-GELU, which {tag} contradicts: name "
@@ -121,13 +129,13 @@ def _quick_gelu(config: Mapping[str, Any], name: str, tag: str | None, file: Pat
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
     """Read the tensors of OpenAI's archives."""
     digest = sha256_of(file)
-    urls = [open_clip.get_pretrained_url(one, "openai") for one in open_clip.list_openai_models()]
+    urls = [open_clip.get_pretrained_url(name, "openai") for name in open_clip.list_openai_models()]
     if not any(digest in url for url in urls):
         logger.warning("%s is none of the files that OpenAI published (SHA-256 %s)", file, digest)
     return read_torchscript(file)
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+def _load(model: nn.Module, state: Mapping[str, Tensor], *, subject: str) -> None:
     """Load the vision tower's part of a state dict, all of it or nothing."""
     target: Any = model.visual
     if "visual.pos_embed" in state and hasattr(target, "trunk"):  # the official EVA-CLIP files
@@ -142,5 +150,5 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
         target.load_state_dict(values)
     except RuntimeError as error:
         raise ValueError(
-            f"cannot load {what}: name the model that the file was made with ({error!s:.300})"
+            f"cannot load {subject}: name the model that the file was made with ({error!s:.300})"
         ) from error

@@ -10,9 +10,9 @@ from eva_engine.config import (
     RunConfig,
     VitConfig,
     at_least,
-    one_of_its_choices,
+    check_literals,
     require,
-    rising,
+    require_increasing,
 )
 
 Objective = Literal["masked_features", "distillation", "masked_tokens"]
@@ -60,12 +60,12 @@ class TeacherConfig:
     views: int = 1
 
     def __post_init__(self) -> None:
-        one_of_its_choices(self)
+        check_literals(self)
         at_least(self, views=1)
         views, file = self.views, self.library in ("eva", "timm") and self.weights != ""
         require(bool(self.cache) or views == 1, f"views={views} needs a cache: set teacher.cache")
-        named = f"library={self.library} and weights={self.weights!r}"
-        require(file or not self.cache, f"cache needs weights of library eva or timm; got {named}")
+        source = f"library={self.library} and weights={self.weights!r}"
+        require(file or not self.cache, f"cache needs weights of library eva or timm; got {source}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class DataConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rising(self, "crop_scale")
+        require_increasing(self, "crop_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class PretrainConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
-        one_of_its_choices(self)
+        check_literals(self)
         require(
             (self.objective == "masked_tokens") == bool(self.tokenizer),
             "tokenizer=FOLDER, the output of train_tokenizer.py, belongs to "

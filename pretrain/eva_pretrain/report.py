@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from eva_pretrain.tokens.tokenizer import Codebook
-from eva_report.content import Curve, Curves, Example, Gallery, Section, Step, TitledImage
-from eva_report.drawing import enlarged
+from eva_report.content import Curve, Curves, Example, Gallery, NextStep, Section, TitledImage
+from eva_report.drawing import enlarge
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
@@ -58,9 +58,9 @@ def gallery(
     examples = []
     for index, (name, image) in enumerate(zip(names, pixels, strict=True)):
         values = agreement[index].numpy()  # (H, W)
-        known = np.isfinite(values)[..., None]
+        is_finite = np.isfinite(values)[..., None]
         shades = colors((np.nan_to_num(values, nan=low) - low) / (high - low))[..., :3] * 255
-        cells = np.where(known, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
+        cells = np.where(is_finite, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
         shown = [TitledImage(title="image", image=_enlarged(image))]
         if mask is not None:
             size = image.shape[0] // values.shape[0]
@@ -80,7 +80,7 @@ def gallery(
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(enlarged(pixels, max(1, -(-_SIDE // max(pixels.shape[:2])))))
+    return Image.fromarray(enlarge(pixels, max(1, -(-_SIDE // max(pixels.shape[:2])))))
 
 
 def first_samples(
@@ -112,19 +112,27 @@ def use_of_codes(codebook: Codebook) -> list[Section]:
     ]
 
 
-def next_steps(variant: str, folder: Path) -> list[Step]:
+def next_steps(variant: str, folder: Path) -> list[NextStep]:
     """Name what one does with the pre-trained weights of a size in the folder of a run."""
     recipe = _CLASSIFIERS.get(variant, "eva_l_patch14_in21k_224px")
     own: tuple[str, ...] = ()
     if variant not in (*_CLASSIFIERS, "eva_l_patch14"):  # a student, of own images
         own = ("--model.variant", variant, "--data.train", "my/photos", "--data.val-share", "0.1")
     fine_tune = command_to_run(
-        "classification train", "classification/train.py", recipe, *own,
-        "--model.init-checkpoint", folder, "--run.output", f"{folder}_classifier",
-    )  # fmt: skip
+        "classification train",
+        "classification/train.py",
+        recipe,
+        *own,
+        "--model.init-checkpoint",
+        folder,
+        "--run.output",
+        f"{folder}_classifier",
+    )
     words = ("eva", "convert", str(folder), "--to", "official", "--output", f"{folder}.pt")
     return [
-        Step(text="Fine-tune a classifier; all projects take this folder as weights.",
-             command=fine_tune),
-        Step(text="Export the weights in the official form.", command=shlex.join(words)),
-    ]  # fmt: skip
+        NextStep(
+            text="Fine-tune a classifier; all projects take this folder as weights.",
+            command=fine_tune,
+        ),
+        NextStep(text="Export the weights in the official form.", command=shlex.join(words)),
+    ]

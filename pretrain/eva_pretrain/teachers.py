@@ -65,9 +65,12 @@ def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int =
     if config.library == "pixels":
         return PixelTeacher(config.image_size, side=patches)
     return ClipTeacher.from_open_clip(
-        config.model, config.weights or None, image_size=config.image_size or None,
-        precision=precision, device=device,
-    )  # fmt: skip
+        config.model,
+        config.weights or None,
+        image_size=config.image_size or None,
+        precision=precision,
+        device=device,
+    )
 
 
 class BackboneTeacher(Teacher):
@@ -88,8 +91,8 @@ class BackboneTeacher(Teacher):
         super().__init__()
         content = Weights.read(weights)
         image_size = image_size or patches * describe(content).arguments["patch_size"]
-        given = variant_arguments(variant) | {"img_size": image_size} if variant else {}
-        self.vit, trunk = load_pooled(content, image_size=image_size, **given)
+        settings = variant_arguments(variant) | {"img_size": image_size} if variant else {}
+        self.vit, trunk = load_pooled(content, image_size=image_size, **settings)
         self.mean, self.std = pixel_statistics(weights, trunk).values()
         self.image_size = (image_size, image_size)
         self.grid = (image_size // trunk.arguments["patch_size"],) * 2
@@ -125,7 +128,7 @@ class TimmTeacher(Teacher):
         if weights:
             load_checkpoint(network, str(resolve_source(weights)), weights_only=True)
         maps = network.feature_info
-        strides = [one["reduction"] for one in maps]
+        strides = [level["reduction"] for level in maps]
         stride = stride or strides[-1]
         if stride not in strides or image_size % stride:
             raise ValueError(
@@ -136,7 +139,7 @@ class TimmTeacher(Teacher):
         # the faster order of a convolution's numbers, on CPUs as on GPUs
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
-        self.level = max(n for n, one in enumerate(strides) if one == stride)
+        self.level = max(n for n, reduction in enumerate(strides) if reduction == stride)
         self.dim = maps[self.level]["num_chs"]
         self.image_size, self.grid = (image_size, image_size), (side, side)
         self.eval()
@@ -166,8 +169,8 @@ class PixelTeacher(Teacher):
     def __init__(self, image_size: int, *, side: int) -> None:
         super().__init__()
         if image_size % side:
-            text = f"teacher.image_size={image_size} is not that of the student: {side} patches"
-            raise ValueError(f"{text} do not divide it")
+            message = f"teacher.image_size={image_size} is not that of the student: {side} patches"
+            raise ValueError(f"{message} do not divide it")
         self.image_size, self.grid = (image_size, image_size), (side, side)
         self.patch = image_size // side
         self.dim = 3 * self.patch**2

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from eva_engine.commands import training
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
-from eva_runs.commands import deferred, require_data, say
+from eva_runs.commands import echo, lazy_import, require_data
 from eva_runs.options import command_parser
 from eva_runs.recipes import require_start
 
@@ -16,17 +16,24 @@ _FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Pre-train a ViT: `pretrain/train.py`."""
     training.main(
-        PretrainConfig, deferred("eva_pretrain.training:train"), program="pretrain/train.py",
-        arguments=arguments, check=_check, planning="eva_pretrain.training",
-    )  # fmt: skip
+        PretrainConfig,
+        lazy_import("eva_pretrain.training:train"),
+        program="pretrain/train.py",
+        arguments=arguments,
+        check=_check,
+        planning="eva_pretrain.training",
+    )
 
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
     """Train a tokenizer: `pretrain/train_tokenizer.py`."""
     training.main(
-        TokenizerConfig, deferred("eva_pretrain.tokens.training:train_tokenizer"),
-        program="pretrain/train_tokenizer.py", arguments=arguments, check=_check_data,
-    )  # fmt: skip
+        TokenizerConfig,
+        lazy_import("eva_pretrain.tokens.training:train_tokenizer"),
+        program="pretrain/train_tokenizer.py",
+        arguments=arguments,
+        check=_check_data,
+    )
 
 
 def distill(arguments: Sequence[str] | None = None) -> None:
@@ -39,12 +46,19 @@ arguments are its own. The same command with --run.resume continues both.""")
     add("--teacher", required=True, help="official name, file or run, of any task")
     add("--student", choices=_STUDENTS, default="eva_s_patch16", help="default: %(default)s")
     add("--output", required=True, help="folder of the run, and of the features")
-    given, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     words = [
-        f"{given.student}_student", "--data.train", given.images, "--teacher.weights",
-        given.teacher, "--teacher.cache", f"{given.output}/features", "--run.output", given.output,
-    ]  # fmt: skip
-    say(f"$ eva pretrain train {shlex.join([*words, *rest])}")
+        f"{options.student}_student",
+        "--data.train",
+        options.images,
+        "--teacher.weights",
+        options.teacher,
+        "--teacher.cache",
+        f"{options.output}/features",
+        "--run.output",
+        options.output,
+    ]
+    echo(f"$ eva pretrain train {shlex.join([*words, *rest])}")
     main([*words, *rest])
 
 
@@ -58,7 +72,8 @@ def _check(config: PretrainConfig) -> None:
 
 def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
     for name in ("train", "val"):
-        if location := getattr(config.data, name):
+        location = getattr(config.data, name)
+        if location:
             require_data(location, name=f"data.{name}", forms=_FORMS)
     if config.teacher.library == "eva":  # the other libraries know their own names
         require_start("pretrain", config.teacher.weights)

@@ -43,18 +43,20 @@ from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
 from eva_runs.data_order import BadSamples, seed_everything, to_device
-from eva_runs.memory import Step
+from eva_runs.memory import MeasuredStep
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
     """Build the model that is trained, with its first weights, and a mask token if `masked`."""
     with no_init_weights(bool(config.init_checkpoint)):
         model = masked_image_modeling(
-            config.variant, target_dim=target_dim, img_size=config.image_size,
+            config.variant,
+            target_dim=target_dim,
+            img_size=config.image_size,
             drop_path_rate=config.drop_path_rate,
             activation_checkpointing=config.activation_checkpointing,
             extra_tokens=("cls", "mask") if masked else ("cls",),
-        )  # fmt: skip
+        )
     if config.init_checkpoint:
         load_pretrained(model, config.init_checkpoint, allow_missing=("lm_head", "mask_token"))
     return model
@@ -78,8 +80,8 @@ class _Readable(Dataset[Any]):
 
 
 def _collate_readable(loaded: list[Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    good = [one for one in loaded if isinstance(one, dict)]
-    return collate(good) if good else None, dict(one for one in loaded if isinstance(one, tuple))
+    good = [item for item in loaded if isinstance(item, dict)]
+    return collate(good) if good else None, dict(item for item in loaded if isinstance(item, tuple))
 
 
 class Validation:
@@ -98,7 +100,7 @@ class Validation:
         transform = ValidationTransform(views, mask=mask)
         self.images = open_part("val", transform, teacher=step.teacher, config=config)
         self._readable = _Readable(self.images)
-        self._own = Subset(self._readable, distributed.own_share(len(self.images)))
+        self._own = Subset(self._readable, distributed.rank_indices(len(self.images)))
         self._left_out = BadSamples(config.run.max_bad_samples, done=LEFT_OUT)
         self._gallery: Callable[[], Gallery] | None = None
 
@@ -116,7 +118,11 @@ class Validation:
                 loss, metrics = self._step(model, to_device(batch, self._device))
                 for name, value in {"images": torch.ones(()), "loss": loss, **metrics}.items():
                     sums[name] += float(value) * len(batch["images"])
-        lost = {name: why for one in distributed.gather(left_out) for name, why in one.items()}
+        lost = {
+            name: why
+            for left_out_of_rank in distributed.gather(left_out)
+            for name, why in left_out_of_rank.items()
+        }
         self._left_out.add(lost)
         if len(lost) == len(self.images):
             raise ValueError(
@@ -130,17 +136,19 @@ class Validation:
     @torch.no_grad()
     def _look(self, model: nn.Module) -> Callable[[], Gallery]:
         """Predict the first images, for the report."""
-        found = ((index, self._readable[index]) for index in range(len(self.images)))
-        readable = ((index, one) for index, one in found if isinstance(one, dict))
-        chosen, samples = zip(*islice(readable, SHOWN), strict=True)
+        entries = ((index, self._readable[index]) for index in range(len(self.images)))
+        readable = ((index, sample) for index, sample in entries if isinstance(sample, dict))
+        selected, samples = zip(*islice(readable, SHOWN), strict=True)
         batch = to_device(collate([*samples]), self._device)
         mask = batch["mask"].cpu() if "mask" in batch else None
         objective = self._step.objective
-        predicted = torch.ones(len(chosen), *self._grid, dtype=torch.bool) if mask is None else mask
+        predicted = (
+            torch.ones(len(selected), *self._grid, dtype=torch.bool) if mask is None else mask
+        )
         agreement = torch.full(predicted.shape, float("nan"))
         values = objective.agreement(*self._step.compare(model, batch))
         agreement[predicted] = values.float().cpu()
-        names = [self.images.sample_id(index) for index in chosen]
+        names = [self.images.sample_id(index) for index in selected]
         data = self._config.data
         std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
         images = batch["images"].float().cpu() * std + mean
@@ -179,9 +187,13 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     seed_everything(config.run.seed, purpose="")
     model = build(student)
     views = Views(
-        size=student.image_size, mean=data.mean, std=data.std,
-        teacher_size=teacher.image_size[0], teacher_mean=teacher.mean, teacher_std=teacher.std,
-    )  # fmt: skip
+        size=student.image_size,
+        mean=data.mean,
+        std=data.std,
+        teacher_size=teacher.image_size[0],
+        teacher_mean=teacher.mean,
+        teacher_std=teacher.std,
+    )
     step = PretrainStep(teacher, objective)
     transform = PretrainTransform(views, scale=data.crop_scale, mask=masking)
     samples = open_part("train", transform, teacher=teacher, config=config)
@@ -200,18 +212,18 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         results=("loss", *objective.metric_names),
         flops_per_sample=training_flops(build, student),
         presentation=_presentation(config, len(samples), objective, validation),
-    ).start()  # fmt: skip
+    ).start()
 
 
 read_recipe = planning.reader(PretrainConfig, "pretrain")
 
 
-def step(config: PretrainConfig) -> Step:
+def step(config: PretrainConfig) -> MeasuredStep:
     """Build a step for `eva plan`."""
     cpu, batch = torch.device("cpu"), config.run.batch_size
     half: Precision = "fp32" if config.teacher.precision == "fp32" else "bf16"
-    named = "" if config.teacher.library == "open_clip" else config.teacher.weights
-    settings = replace(config.teacher, weights=named, precision=half)
+    weights = "" if config.teacher.library == "open_clip" else config.teacher.weights
+    settings = replace(config.teacher, weights=weights, precision=half)
     teacher = build_teacher(settings, cpu, patches=config.student.grid[0])
     objective, target_dim = _objective(config, teacher, cpu)
     masked = config.objective != "distillation"
@@ -238,8 +250,8 @@ def _presentation(
     described = [("train", f"{images:,} images ({data.train})")]
     if validation is not None:
         described.append(("val", f"{len(validation.images):,} images ({data.val})"))
-    named = f"{teacher.model} {teacher.weights}".strip()
-    source = "pixels" if teacher.library == "pixels" else named
+    teacher_name = f"{teacher.model} {teacher.weights}".strip()
+    source = "pixels" if teacher.library == "pixels" else teacher_name
     learned = f"{config.objective.replace('_', ' ')} of {source}"
     return Presentation(
         task="Pre-training",
@@ -261,6 +273,7 @@ def _objective(
         pixels = config.teacher.library == "pixels"
         return MaskedPixels() if pixels else MaskedFeatures(), teacher.dim
     tokenizer = load_tokenizer(config.tokenizer, config.teacher).to(device)
-    if (dim := tokenizer.feature_dim) != teacher.dim:
+    dim = tokenizer.feature_dim
+    if dim != teacher.dim:
         raise ValueError(f"{config.tokenizer} is for features of {dim} channels, not {teacher.dim}")
     return MaskedTokens(tokenizer), tokenizer.num_codes

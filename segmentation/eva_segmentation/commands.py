@@ -9,14 +9,14 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
 from eva_openmmlab.own_data import dicts, image_folder, image_side
-from eva_runs.commands import program, say
-from eva_runs.options import ENDINGS, SOURCES, add_export, require_export
+from eva_runs.commands import echo, make_main
+from eva_runs.options import EXPORT_SUFFIXES, SOURCES, add_export, require_export
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-_FORMS = {"onnx": ENDINGS["onnx"]}
+_FORMS = {"onnx": EXPORT_SUFFIXES["onnx"]}
 _EXAMPLES = """
 Examples:
 
@@ -39,14 +39,14 @@ The demo, on two CPU cores:
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `train.py`; None for the arguments of the process."""
-    parser = command_line.train_parser("segmentation", what="a segmentor", examples=_EXAMPLES)
+    parser = command_line.train_parser("segmentation", title="a segmentor", examples=_EXAMPLES)
     command_line.run(parser, arguments, own_data=custom_data)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `test.py`; None for the arguments of the process."""
     parser = command_line.test_parser(
-        "segmentation", what="a segmentor", predictions="the predicted label maps"
+        "segmentation", title="a segmentor", predictions="the predicted label maps"
     )
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     add_slicing(parser)
@@ -59,8 +59,8 @@ labels and scores of its classes out. It is compared with the model before it is
     usage = "--weights WEIGHTS [--config CONFIG] --output FILE [flags]"
     parser = command_line.make_parser("eva segmentation export", usage, "segmentation", about, "")
     parser.add_argument("--weights", required=True, help=SOURCES)
-    text = "config or recipe of the weights (default: that of their run)"
-    parser.add_argument("--config", help=text)
+    help_text = "config or recipe of the weights (default: that of their run)"
+    parser.add_argument("--config", help=help_text)
     add_export(parser, _FORMS, size="any size")
     return parser.parse_args(arguments)
 
@@ -74,11 +74,11 @@ def _export(options: argparse.Namespace) -> int:
     config, weights = options.config or options.weights, options.weights
     predictor = Predictor.from_config(config, weights=weights, device="cpu")
     worst = export_segmentor(predictor, options.output, size=options.size)
-    say(f"wrote {options.output}; scores differ from the model by at most {worst:.2g}")
+    echo(f"wrote {options.output}; scores differ from the model by at most {worst:.2g}")
     return 0
 
 
-export = program(_parse_export, _export, refused=1, name="eva segmentation export")
+export = make_main(_parse_export, _export, refused=1, name="eva segmentation export")
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:

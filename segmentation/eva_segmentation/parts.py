@@ -76,7 +76,7 @@ def _resize(side: int) -> dict[str, Any]:
     return dict(type="Resize", scale=(4 * side, side), keep_ratio=True)
 
 
-def annotated(part: str, **dataset: Any) -> dict[str, Any]:
+def with_annotations(part: str, **dataset: Any) -> dict[str, Any]:
     """State a part of a dataset, a folder inside both `images` and `annotations`."""
     folders = dict(img_path=f"images/{part}", seg_map_path=f"annotations/{part}")
     return dict(data_prefix=folders, **dataset)

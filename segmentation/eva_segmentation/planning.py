@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from eva_openmmlab import planning
-from eva_runs.memory import Step
+from eva_runs.memory import MeasuredStep
 from eva_segmentation.data import custom_data
 
 CLASSES = 16  # in an image
@@ -17,7 +17,7 @@ CLASSES = 16  # in an image
 read_recipe = planning.reader("segmentation", custom_data)
 
 
-def step(cfg: Config) -> Step:
+def step(cfg: Config) -> MeasuredStep:
     """Build a step of one process."""
     return planning.build_step(cfg, _sample)
 

@@ -12,7 +12,7 @@ import small_clip
 from eva_contrastive import commands
 from eva_contrastive.model.eva_clip import tokenize
 from eva_engine import distributed
-from eva_runs.errors import ending
+from eva_runs.errors import exit_on_error
 
 tokenize("a")  # reads the vocabulary, here once too
 
@@ -23,7 +23,7 @@ def main(arguments):
         commands.evaluate(rest)
         return
     folder, settings = rest
-    with ending(command):
+    with exit_on_error(command):
         distributed.start("cpu")
         getattr(small_clip, command)(Path(folder), **json.loads(settings))
         distributed.stop()

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog
 from eva_data.detection import coco
 from eva_detection.command_line import parse
 from eva_detection.config.settings import apply_custom_data
-from eva_detection.data.loading import TestSet
+from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
 
@@ -42,7 +42,7 @@ def train(tiny_config, tmp_path):
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
         args = parse([*flags, "--config-file", "unused"])
         apply_custom_data(cfg, args)
-        test_set = TestSet(cfg, getattr(args, "resolved", None))
+        test_set = EvaluationSet(cfg, getattr(args, "resolved", None))
         train_module.train(cfg, resume=False, test_set=test_set, **more)
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
@@ -57,7 +57,7 @@ def test_registered_sets(train, read):
 def test_a_second_evaluation_is_the_first_again(tiny_config, make_tiny_detector, read, tmp_path):
     """Though the annotations are kept, which scorers write into."""
     cfg = tiny_config(f"train.output_dir={tmp_path}", "dataloader.evaluator.tasks=[segm,bbox]")
-    test_set, model = TestSet(cfg), make_tiny_detector()
+    test_set, model = EvaluationSet(cfg), make_tiny_detector()
     first, second = (train_module.evaluate(test_set, model) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert read == {"digit_scenes_val": 1, "truth": 1}

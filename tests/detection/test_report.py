@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eva_detection.data.loading import TestSet
+from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation import report
 from eva_detection.training.output_folder import read_metrics
 from eva_report.content import Curves
@@ -55,7 +55,9 @@ def made(registered_demo_data, tiny_config):
         cfg = tiny_config(f"train.output_dir={run}", *overrides)
         for name in without:
             cfg.dataloader.pop(name)
-        return report.make_report(cfg, TestSet(cfg), kind=kind, processes=1, recipe="demo/mine")
+        return report.make_report(
+            cfg, EvaluationSet(cfg), kind=kind, processes=1, recipe="demo/mine"
+        )
 
     return make
 

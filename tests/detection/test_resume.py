@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.train import _saving
+from eva_detection.training.train import _build_saving_hook
 from eva_detection.training.trainer import DetectionTrainer
 
 LAST, OLDER = "model_0000001.pth", "model_0000000.pth"
@@ -152,7 +152,7 @@ def test_old_checkpoints_go_at_a_continuation_too(tmp_path):
     (tmp_path / "model_mine.pth").touch()
     options = {"output_dir": str(tmp_path), "checkpointer": {"period": 2, "max_to_keep": 2}}
     checkpointer, _ = _checkpointer(tmp_path)
-    saving = _saving(OmegaConf.create({"train": options}), checkpointer, 6)
+    saving = _build_saving_hook(OmegaConf.create({"train": options}), checkpointer, 6)
     saving.max_iter = 20
     for iteration in (7, 9):
         saving.step(iteration)

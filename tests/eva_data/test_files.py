@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from eva_data.files import (
     UnwritableError,
     find_files,
+    open_atomic,
     remove_leftovers,
-    replacing,
-    replacing_folder,
+    replace_file,
+    replace_folder,
     require_free,
     require_regular_file,
     require_replaceable,
     write_tensors,
     write_text,
-    writing,
 )
 from eva_data.index import Table
 
@@ -31,7 +31,7 @@ from eva_data.index import Table
 def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
     file = tmp_path / "scores.json"
     write_text(file, "before")
-    with pytest.raises(UnicodeEncodeError), replacing(file) as temporary:
+    with pytest.raises(UnicodeEncodeError), replace_file(file) as temporary:
         temporary.write_text("after\udfff", encoding="utf-8")
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
@@ -90,7 +90,7 @@ def _names(folder):
 def test_it_appears_complete_and_replaces_an_earlier_one(tmp_path):
     folder = tmp_path / "new" / "a[b]"
     for text in ("one", "two"):
-        with replacing_folder(folder) as place:
+        with replace_folder(folder) as place:
             (place / text).write_text(text)
             assert not folder.exists() or _names(folder) == ["one"]
         assert _names(folder) == [text]
@@ -98,7 +98,7 @@ def test_it_appears_complete_and_replaces_an_earlier_one(tmp_path):
 
 
 def _interrupted(folder):
-    with replacing_folder(folder) as place:
+    with replace_folder(folder) as place:
         (place / "half").touch()
         raise KeyboardInterrupt
 
@@ -115,7 +115,7 @@ def test_an_error_keeps_the_earlier_one(tmp_path):
 
 def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):
     message = re.escape(f"{tmp_path / 'a'} cannot be written: File too large")
-    with pytest.raises(UnwritableError, match=message), replacing_folder(tmp_path / "a") as place:
+    with pytest.raises(UnwritableError, match=message), replace_folder(tmp_path / "a") as place:
         (place / "x").write_bytes(bytes(10_000_000))
     assert not _names(tmp_path)
 
@@ -123,8 +123,8 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from eva_data.files import replacing_folder\n"
-        f"with replacing_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
+        "from eva_data.files import replace_folder\n"
+        f"with replace_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
         "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
@@ -165,7 +165,7 @@ def test_what_is_to_be_kept_is_refused(tmp_path):
 
 def _by_torch(file):
     """The writer says something else of a full disk."""
-    with writing(file) as stream:
+    with open_atomic(file) as stream:
         torch.save({"weight": torch.zeros(1_000_000)}, stream)
 
 

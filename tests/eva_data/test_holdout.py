@@ -2,7 +2,7 @@
 
 import random
 
-from eva_data.holdout import held_out
+from eva_data.holdout import holdout_mask
 
 NAMES = [f"pictures/{number:04d}" for number in range(2000)]
 
@@ -10,7 +10,9 @@ NAMES = [f"pictures/{number:04d}" for number in range(2000)]
 def chosen(names, share, **options):
     names = list(names)
     return {
-        name for name, held in zip(names, held_out(names, share, **options), strict=True) if held
+        name
+        for name, held in zip(names, holdout_mask(names, share, **options), strict=True)
+        if held
     }
 
 
@@ -35,11 +37,11 @@ EARLIER = ["pictures/0003", "pictures/0038"]
 def test_each_class_has_some_on_both_sides():
     names = [f"{label}/{number}" for label in "abcdefghij" for number in range(2)]
     for share in (0.001, 0.5, 0.999):
-        held = held_out(names, share, classes=[name[0] for name in names])
+        held = holdout_mask(names, share, classes=[name[0] for name in names])
         assert held.reshape(10, 2).sum(1).tolist() == [1] * 10
 
 
 def test_the_only_one_of_a_class_is_trained_on():
-    held = held_out(["a/1", "b/1", "b/2"], 0.999, classes=["a", "b", "b"])
+    held = holdout_mask(["a/1", "b/1", "b/2"], 0.999, classes=["a", "b", "b"])
     assert held.tolist()[0] is False
     assert held.sum() == 1

@@ -59,12 +59,12 @@ def test_a_killed_process_is_one_sentence():
     message = r"^one of 2 processes died, perhaps for lack of memory; give fewer --workers$"
     signals = [0, 0, 0, int(signal.SIGKILL), 0, 0, 0, 0]
     with pytest.raises(ValueError, match=message):
-        list(ordered_map(signal.raise_signal, signals, workers=2, what="signals", chunk=1))
+        list(ordered_map(signal.raise_signal, signals, workers=2, title="signals", chunk=1))
     assert not _children()
 
 
 def test_who_stops_early_waits_for_what_has_begun_alone():
-    results = ordered_map(time.sleep, [0.0] + [0.05] * 400, workers=2, what="sleeps", chunk=1)
+    results = ordered_map(time.sleep, [0.0] + [0.05] * 400, workers=2, title="sleeps", chunk=1)
     next(iter(results))
     results.close()  # 400 would take 10 s, and nothing would end them
     assert not _children()
@@ -101,13 +101,13 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, time\n"
-        "from eva_runs.commands import program\n"
+        "from eva_runs.commands import make_main\n"
         "from eva_data.pools import ordered_map\n"
         "def run(_):\n"
-        "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, what='sleeps', chunk=1):\n"
+        "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, title='sleeps', chunk=1):\n"
         "        print('one', flush=True)\n"
         "if __name__ == '__main__':\n"
-        "    sys.exit(program(list, run)([]))\n"
+        "    sys.exit(make_main(list, run)([]))\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(program)],

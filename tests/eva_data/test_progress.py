@@ -41,7 +41,7 @@ def stderr_to(monkeypatch):
 def test_off_a_terminal_there_is_a_line_a_minute(stderr_to):
     file = stderr_to(io.StringIO())
     clock = Clock()
-    with ProgressBar(1000, what="training", start=100, clock=clock) as bar:
+    with ProgressBar(1000, title="training", start=100, clock=clock) as bar:
         for _ in range(450):
             clock.seconds += 0.5
             bar.update(loss="0.71")

@@ -125,7 +125,7 @@ def make_evaluate(config):
     def evaluate_loaded(model):
         nonlocal calls
         calls += 1
-        own = Subset(Samples(), distributed.own_share(64))
+        own = Subset(Samples(), distributed.rank_indices(64))
         error = 0.0
         with evaluation_loader(own, workers=config.evaluation_workers, batch_size=4) as batches:
             for number, batch in enumerate(batches):

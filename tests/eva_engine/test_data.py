@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_engine.data.loading import running
+from eva_engine.data.loading import running_loader
 from eva_runs import processes
 from eva_runs.data_order import (
     OrderedBatches,
@@ -88,7 +88,7 @@ def test_the_next_readable_sample_replaces_a_bad_one():
 def test_death_of_a_worker_is_an_error():
     loader = build_loader(Noisy(kill=5), order(), workers=1)
     # PyTorch raises it once more where a signal comes late
-    with pytest.raises(RuntimeError, match="DataLoader worker"), running(loader) as stream:
+    with pytest.raises(RuntimeError, match="DataLoader worker"), running_loader(loader) as stream:
         [next_batch(stream) for _ in range(99)]
 
 

@@ -46,7 +46,7 @@ from eva_engine.steps import engine  # settles what DeepSpeed compiles
 
 settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 1}}
 for _ in range(2):
-    with distributed.joined("cpu", alone=True):
+    with distributed.process_group("cpu", alone=True):
         model = torch.nn.Linear(2, 1)
         optimizer = torch.optim.AdamW(model.parameters())
         deepspeed.initialize(model=model, optimizer=optimizer, config=settings)

@@ -9,7 +9,7 @@ import torch
 
 from eva_data import files
 from eva_data.files import UnwritableError
-from eva_engine.checkpoints.files import damage_of, mark_complete
+from eva_engine.checkpoints.files import find_damage, mark_complete
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_runs.data_order import SampleError
 
@@ -59,7 +59,7 @@ def test_a_damaged_one_is_passed_over_and_kept(
     start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
     assert "passed over the damaged checkpoint step_00000008: " in caplog.text
     assert metrics(tmp_path / "run") == before
-    assert damage_of(newest) is None
+    assert find_damage(newest) is None
     kept = checkpoints.folder / "damaged_step_00000008"
     assert [
         (path.relative_to(kept), content) for path, content in contents(kept).items()

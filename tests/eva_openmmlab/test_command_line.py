@@ -14,7 +14,7 @@ TASK, RECIPE = "segmentation", "demo/mask2former_eva_debug"
 @pytest.fixture
 def read():
     """Function: the words of an evaluation."""
-    parser = command_line.test_parser(TASK, what="a segmentor", predictions="maps")
+    parser = command_line.test_parser(TASK, title="a segmentor", predictions="maps")
     parser.add_argument("--tta", action="store_true")
     return lambda *words: command_line.read(parser, words, check=lambda args: None)
 
@@ -53,6 +53,6 @@ def test_the_folder_of_a_run_and_its_checkpoints_bring_their_config(read, run):
         assert (args.config, args.weights, args.of_run) == (run / "mine.py", str(place), True)
         found = named_model([str(place), "a.jpg", "0"], task=TASK)
         assert found == (run / "mine.py", str(place), [Path("a.jpg"), Path("0")])
-        assert named_model(["*.jpg"], task=TASK, named=str(place))[0] == run / "mine.py"
+        assert named_model(["*.jpg"], task=TASK, weights_option=str(place))[0] == run / "mine.py"
     assert named_model([RECIPE, str(run), "a.jpg"], task=TASK)[0].stem == RECIPE[5:]
-    assert named_model([RECIPE, "a.jpg"], task=TASK, named=str(run))[0].stem == RECIPE[5:]
+    assert named_model([RECIPE, "a.jpg"], task=TASK, weights_option=str(run))[0].stem == RECIPE[5:]

@@ -5,7 +5,7 @@ import pytest
 
 from eva_report.confusion import confusion_view, top_mistakes
 from eva_report.content import Confusion, Curve, Curves
-from eva_report.curves import has_points, plot_view, thinned
+from eva_report.curves import has_points, plot_view, thin
 
 
 def curves(*points, logarithmic=False):
@@ -19,11 +19,11 @@ def test_thinning_keeps_ends_and_peaks():
     points = [(float(x), 1.0) for x in range(10_000)]
     points[7_123] = (7_123.0, 50.0)
     points[5_000] = (5_000.0, -3.0)
-    few = thinned(points)
+    few = thin(points)
     assert len(few) <= 500
     assert {points[0], points[-1], points[7_123], points[5_000]} <= set(few)
     assert few == sorted(few)
-    assert thinned(points[:500]) == points[:500]
+    assert thin(points[:500]) == points[:500]
 
 
 def test_what_cannot_be_drawn_is_left_out():

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from eva_data.inputs import Plan, plan_jobs, written_name
+from eva_data.inputs import JobPlan, plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
 from eva_report.detection_demo import Detections, detect_files
 
@@ -30,7 +30,7 @@ def run(inputs, output, detect=detect, **options):
     )
     options = {"output": output, "score_threshold": 0.5, "track": False, "form": None, **options}
     predictor = SimpleNamespace(in_coco_format=detect, categories={3: "cat", 7: "dog"})
-    return detect_files(argparse.Namespace(**options), predictor, Plan(jobs, []))
+    return detect_files(argparse.Namespace(**options), predictor, JobPlan(jobs, []))
 
 
 def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_video, capsys):

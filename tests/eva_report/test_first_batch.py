@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.functional import normalize, to_tensor
 
 from eva_report.first_batch import (
-    denormalised,
+    denormalize,
     first_batch,
     image_tiles,
     keep_first_batch,
@@ -26,9 +26,9 @@ def pixels():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pixels_come_back(pixels, dtype):
     tensors = torch.stack([normalize(to_tensor(one), MEAN, STD) for one in pixels]).to(dtype)
-    assert np.array_equal(denormalised(tensors, MEAN, STD), pixels)
+    assert np.array_equal(denormalize(tensors, MEAN, STD), pixels)
     clips = tensors[:, None].repeat(1, 3, 1, 1, 1)  # (2, 3, 3, H, W)
-    assert np.array_equal(denormalised(clips, MEAN, STD)[1, 2], pixels[1])
+    assert np.array_equal(denormalize(clips, MEAN, STD)[1, 2], pixels[1])
     tiles = list(image_tiles(clips, ["a caption " * 5, ""], MEAN, STD))
     assert tiles[0].image.size == (48, 32)  # four frames
     assert tiles[0].name.startswith("a caption")

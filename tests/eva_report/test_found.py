@@ -3,14 +3,14 @@
 import numpy as np
 
 from eva_report.demos import (
-    Found,
-    FoundShares,
+    DetectionSummary,
     Prediction,
+    ShareSummary,
 )
 
 
 def test_the_class_of_each_file_and_of_all():
-    found = Found(0.5, objects=False)
+    found = DetectionSummary(0.5, objects=False)
     assert found.lines() == []
     found.add_first("a.jpg", Prediction("cat", 0.934))
     assert found.lines() == ["a.jpg: cat 0.93"]
@@ -25,7 +25,7 @@ def test_the_class_of_each_file_and_of_all():
 
 
 def test_shares_of_each_file_and_in_total():
-    found = FoundShares(["grass ", "brick", "digit"])
+    found = ShareSummary(["grass ", "brick", "digit"])
     assert found.lines() == []
     found.add("a.jpg", np.array([[0, 0, 0, 1]]))
     assert found.lines() == ["a.jpg: grass 75 %, brick 25 %"]

@@ -18,14 +18,14 @@ from eva_report.content import (
     Example,
     Gallery,
     Link,
+    NextStep,
     Report,
     ScoreRow,
     ScoreTable,
-    Step,
     Table,
     TitledImage,
 )
-from eva_report.page import NAME, rendered, try_report
+from eva_report.page import NAME, render_page, try_report
 from eva_runs.interruption import SIGNALS
 
 EVIL = "\"'><script>alert(1)</script><img src=http://x/y onerror=z>\udcff\u202e\0"
@@ -114,14 +114,14 @@ def test_text_of_every_part_is_escaped(tmp_path):
         ),
         Gallery(examples=[example], legend=[(EVIL, (1, 2, 3))], **told),
     ]
-    text = rendered(
+    text = render_page(
         report(
             *sections,
             title=EVIL,
             summary=EVIL,
             facts=[(EVIL, EVIL), ("command", EVIL)],
             links=[Link(title=EVIL, path=Path("file"))],
-            next_steps=[Step(text=EVIL, command=EVIL)],
+            next_steps=[NextStep(text=EVIL, command=EVIL)],
         ),
         tmp_path,
     )
@@ -138,7 +138,7 @@ def test_text_of_every_part_is_escaped(tmp_path):
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
-    text = rendered(report(SCORES, gallery(2, picture)), tmp_path)
+    text = render_page(report(SCORES, gallery(2, picture)), tmp_path)
     checked = Checker(text)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     first, second = checked.all("meta")[:2]
@@ -158,17 +158,19 @@ def test_links_are_relative_and_quoted_and_lead_to_files(tmp_path):
     (tmp_path / "run" / "log.txt").write_text("")
     paths = [odd, "missing.pth", "javascript:alert(1)", "run/log.txt", tmp_path / "run", "../none"]
     links = [Link(title=f"title {n}", path=Path(path)) for n, path in enumerate(paths)]
-    addresses = [one["href"] for one in Checker(rendered(report(links=links), tmp_path)).all("a")]
+    addresses = [
+        one["href"] for one in Checker(render_page(report(links=links), tmp_path)).all("a")
+    ]
     files = [one for one in addresses if not one.startswith("#")]
     assert files == ["b%20%FF%23%3F%25.pth", "javascript%3Aalert%281%29", "run/log.txt", "run"]
 
 
 def test_pictures_become_smaller_and_then_fewer(tmp_path):
     both = report(gallery(1, noise), gallery(3, noise, "Best"))
-    complete, bare = len(rendered(both, tmp_path).encode()), 13_000
+    complete, bare = len(render_page(both, tmp_path).encode()), 13_000
     most, few = (round((complete - bare) * part) + bare for part in (0.7, 0.15))
     for limit, least, highest in ((most, 4, 4), (few, 1, 3), (bare, 0, 0)):
-        text = rendered(both, tmp_path, limit=limit)
+        text = render_page(both, tmp_path, limit=limit)
         assert len(text.encode()) <= limit
         checked = Checker(text)
         shown = len(checked.all("img")) // 2

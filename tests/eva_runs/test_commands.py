@@ -8,7 +8,7 @@ import types
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import called, check_outputs, program
+from eva_runs.commands import check_outputs, make_main, run_function
 
 
 def _raise(error):
@@ -24,7 +24,7 @@ def _raise(error):
     ],
 )
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
-    assert program(lambda _: None, lambda _: _raise(error))([]) == code
+    assert make_main(lambda _: None, lambda _: _raise(error))([]) == code
     assert capsys.readouterr() == ("", message)
 
 
@@ -36,7 +36,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, monkeypatch, ca
     monkeypatch.setitem(sys.modules, half.__name__, half)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert called("slow_import:main") == 130
+        assert run_function("slow_import:main") == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "eva detection train: stopped by Ctrl-C\n"
@@ -75,6 +75,6 @@ def test_the_allocator_of_a_gpu_grows_unless_the_user_says_otherwise(monkeypatch
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in names})
     if variable:
         os.environ[variable] = value
-    called("os:getpid")
+    run_function("os:getpid")
     expected = {variable: value} if variable else {names[0]: "expandable_segments:True"}
     assert {name: os.environ[name] for name in names if name in os.environ} == expected

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from eva_runs.errors import ending
+from eva_runs.errors import exit_on_error
 from eva_runs.processes import OtherProcessError
 
 
 def ended(capsys, error, **options):
-    with pytest.raises(SystemExit) as end, ending("train", **options):
+    with pytest.raises(SystemExit) as end, exit_on_error("train", **options):
         raise error
     return end.value.code, capsys.readouterr().err
 
@@ -27,20 +27,20 @@ def test_expected_error_is_one_line(capsys, error):
 WORK = """
 import sys
 import torch.distributed
-from eva_runs.errors import ending
-from eva_runs.processes import gather, on_main, together
+from eva_runs.errors import exit_on_error
+from eva_runs.processes import gather, run_on_main_rank, run_on_all_ranks
 
 rank, port = map(int, sys.argv[1:])
 address = f"tcp://127.0.0.1:{port}"
 torch.distributed.init_process_group("gloo", address, rank=rank, world_size=2)
-found = [gather(rank), on_main(lambda: "main" if rank == 0 else "other")]
+found = [gather(rank), run_on_main_rank(lambda: "main" if rank == 0 else "other")]
 for failing in (0, 1):
     try:
-        together(lambda: 1 / (rank != failing))
+        run_on_all_ranks(lambda: 1 / (rank != failing))
     except Exception as error:
         found.append(type(error).__name__)
 try:
-    with ending("train"):
+    with exit_on_error("train"):
         raise ValueError("there is no such data")
 except SystemExit as end:
     found.append(end.code)

@@ -10,7 +10,7 @@ import pytest
 from eva_runs.interruption import (
     EXIT_RUN_AGAIN,
     StopSignal,
-    leave_signals_to_the_run,
+    ignore_signals_in_worker,
     run_step,
 )
 
@@ -61,7 +61,7 @@ def test_with_nothing_to_save_a_signal_ends_the_process_at_once():
 
 
 def test_workers_leave_all_three_signals_to_the_run():
-    leave_signals_to_the_run()
+    ignore_signals_in_worker()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(os.getpid(), number)  # would end this process
 

@@ -38,4 +38,4 @@ def test_no_download_reaches_this_process_and_those_it_starts(monkeypatch):
     assert vars(parser.parse_args(["--no-download"])) == {}  # settings that are compared stay
     assert os.environ["EVA_NO_DOWNLOAD"] == "1"
     assert hub.NO_DOWNLOAD == "EVA_NO_DOWNLOAD"
-    assert "EVA_NO_DOWNLOAD" in hub.refusal()
+    assert "EVA_NO_DOWNLOAD" in hub.why_offline()

@@ -13,14 +13,14 @@ import pytest
 LATE = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.interruption import ignore_signals_in_worker
 
 def work(parent):
     Path("begun").touch()
     while os.getppid() == parent:
         time.sleep(0.01)
     Path("pids").write_text(str(os.getpid()))
-    leave_signals_to_the_run()
+    ignore_signals_in_worker()
     time.sleep(60)
 
 if __name__ == "__main__":
@@ -49,7 +49,7 @@ from pathlib import Path
 from eva_runs import processes
 from eva_runs.interruption import StopSignal
 
-processes.join("gloo")
+processes.join_group("gloo")
 stop = StopSignal()
 with stop.listen():
     with Path("pids").open("a") as file:

@@ -10,13 +10,14 @@ import pytest
 from eva_runs.output_folder import (
     FolderInUseError,
     clean_if_refused,
-    locked,
+    lock_folder,
 )
 
 _HOLDER = """
 import pathlib, sys, time
-from eva_runs.output_folder import locked
-with locked(pathlib.Path(sys.argv[1]), **{word: True for word in sys.argv[2:] if word == "shared"}):
+from eva_runs.output_folder import lock_folder
+with lock_folder(pathlib.Path(sys.argv[1]), **{word: True for word in sys.argv[2:] if word ==
+"shared"}):
     if sys.argv[2:] == ["with a worker"]:
         import multiprocessing
         multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
@@ -41,17 +42,17 @@ def held(folder, *more):
 
 def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path):
     with held(tmp_path / "run") as process, pytest.raises(FolderInUseError) as refused:
-        locked(tmp_path / "run").__enter__()
+        lock_folder(tmp_path / "run").__enter__()
     assert re.search(rf"run is in use .*process {process.pid} on ", str(refused.value))
-    with locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         pass
 
 
 def test_runs_that_share_a_folder_keep_others_out(tmp_path):
     with held(tmp_path, "shared"):
         (tmp_path / ".part.writing-1.parquet").touch()
-        with locked(tmp_path, shared=True), pytest.raises(FolderInUseError):
-            locked(tmp_path).__enter__()
+        with lock_folder(tmp_path, shared=True), pytest.raises(FolderInUseError):
+            lock_folder(tmp_path).__enter__()
         assert (tmp_path / ".part.writing-1.parquet").exists()
 
 
@@ -59,20 +60,20 @@ def test_a_killed_run_frees_its_folder_although_its_workers_live(tmp_path):
     with held(tmp_path, "with a worker") as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with locked(tmp_path):
+        with lock_folder(tmp_path):
             pass
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     (tmp_path / ".model.writing-12.pth").write_text("half")
     (tmp_path / "model.pth").write_text("complete")
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model.pth"]
 
 
 def start(folder, error, *, begun=False):
     clean = clean_if_refused(folder, ["log*.txt", "data"], begun=lambda: begun)
-    with contextlib.suppress(type(error)), clean, locked(folder):
+    with contextlib.suppress(type(error)), clean, lock_folder(folder):
         (folder / "log.txt").write_text("a line")
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data/train.json").touch()
@@ -100,6 +101,6 @@ def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):
 def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
     with held(tmp_path / "run"):
         clean = clean_if_refused(tmp_path / "run", ["*"], begun=lambda: False)
-        with contextlib.suppress(FolderInUseError), clean, locked(tmp_path / "run"):
+        with contextlib.suppress(FolderInUseError), clean, lock_folder(tmp_path / "run"):
             pytest.fail("it is not refused")
         assert (tmp_path / "run/.lock").exists()

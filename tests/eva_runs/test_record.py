@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from eva_runs import record
-from eva_runs.record import STARTS, called, facts, record_start
+from eva_runs.record import STARTS, calling_command, record_start, run_facts
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def now(monkeypatch):
 
 
 def duration(folder, kind):
-    return dict(facts(folder, kind, seed=0, device="cpu")).get("duration")
+    return dict(run_facts(folder, kind, seed=0, device="cpu")).get("duration")
 
 
 def heard(folder, at, name="log.txt"):
@@ -37,7 +37,7 @@ def test_a_training_that_was_continued_is_the_sum_of_its_starts(tmp_path, now):
     record_start(tmp_path, "training")
     heard(tmp_path, now[0] + 30)
     now[0] += 31
-    named = dict(facts(tmp_path, "training", seed=7, device="cpu", processes=2))
+    named = dict(run_facts(tmp_path, "training", seed=7, device="cpu", processes=2))
     assert named["duration"] == "2 min 11 s, in 2 starts"
     assert named["seed"] == "7"
     assert named["processes"] == "2 on cpu"
@@ -85,7 +85,7 @@ def test_a_damaged_file_of_starts_never_fails(tmp_path, now, damage):
 def test_the_command_as_it_was_called(arguments, shown, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
-    assert called() == shown
+    assert calling_command() == shown
 
 
 def test_the_commit_of_a_checkout(tmp_path):

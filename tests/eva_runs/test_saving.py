@@ -9,7 +9,7 @@ import torch
 from eva_data.files import write_text
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
 from eva_runs import saving
-from eva_runs.saving import Snapshots, undamaged
+from eva_runs.saving import Snapshots, latest_valid_checkpoint
 
 
 def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp_path, monkeypatch):
@@ -27,11 +27,11 @@ def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp
         with pytest.raises(KeyboardInterrupt):
             CompleteFiles().put(b"with the best score", file)
     assert file.read_bytes() == b"with the best score"
-    assert undamaged(file, [file]) == file
+    assert latest_valid_checkpoint(file, [file]) == file
     CompleteFiles().put(b"once more", file)
     file.write_bytes(b"Once more")
     with pytest.raises(ValueError, match="another SHA-256"):
-        undamaged(file, [file])
+        latest_valid_checkpoint(file, [file])
 
 
 def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):

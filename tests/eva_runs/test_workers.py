@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eva_runs.data_order import end_workers, guard_workers
-from eva_runs.errors import ending
+from eva_runs.errors import exit_on_error
 
 PROGRAM = """
 import time
@@ -90,7 +90,7 @@ ACCIDENTS = {
 def test_a_batch_that_does_not_come_ends_the_run_with_the_reason(reason, capfd):
     loader = guard_workers(DataLoader(Stuck(ACCIDENTS[reason]), num_workers=1), timeout=2.0)
     stream = iter(loader)
-    with pytest.raises(SystemExit) as end, ending("train"):
+    with pytest.raises(SystemExit) as end, exit_on_error("train"):
         list(stream)
     end_workers(stream)
     assert not multiprocessing.active_children()

@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from PIL import Image
 
 from eva_data.detection.coco import read_coco
-from eva_data.detection.tiles import Slicing, tiled
+from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_mmdetection.commands import evaluate
 from eva_mmdetection.inference.predictor import Predictor
 
@@ -93,7 +93,7 @@ def test_training_ignores_what_the_border_of_a_tile_cuts(tiny):
             metainfo=names, pipeline=steps, tile=[40, 0.2],
         )
     )  # fmt: skip
-    expected = tiled(read_coco(file), Slicing(40, 0.2))
+    expected = tile_dataset(read_coco(file), Slicing(40, 0.2))
     assert len(dataset) == len(expected.images) == 24
     for index, (key, entry) in enumerate(expected.images.items()):
         sample, (x, y, width, height) = dataset[index], entry["tile"]

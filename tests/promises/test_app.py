@@ -92,7 +92,7 @@ def app(folder, classifier, reached):
     """Address of an app with a model of each task; it reaches no other machine."""
     from eva_app.command import Source
     from eva_app.models import Models
-    from eva_app.server import running
+    from eva_app.server import serve
 
     runs = {name: folder / name for name in ("detection", "mmdetection", "segmentation")}
     sources = [Source(name, str(run), run) for name, run in runs.items()]
@@ -100,7 +100,7 @@ def app(folder, classifier, reached):
     models = Models([*sources, Source("classification", classifier)], folder=folder, device="cpu")
 
     gc.collect()  # finalisers that import disturb imports of gradio
-    with running(models, mcp=True) as address:
+    with serve(models, mcp=True) as address:
         yield address
     gc.collect()
     assert not reached

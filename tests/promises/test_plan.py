@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from eva_backbone import build_vit
 from eva_backbone.layer_decay import freeze_vit
 from eva_command.main import main
-from eva_runs.memory import Step, measure, plan, state_of
+from eva_runs.memory import MeasuredStep, measure, optimizer_bytes_per_weight, plan
 
 MIB = 2**20
 RECIPES = {
@@ -45,7 +45,9 @@ def step(width=512, batch=1024, *, accumulate=1, wrap=None, **more):
     def loss():
         return called(images).square().mean()
 
-    return Step(called, loss, state_of(torch.optim.AdamW), batch, accumulate, 64, **more)
+    return MeasuredStep(
+        called, loss, optimizer_bytes_per_weight(torch.optim.AdamW), batch, accumulate, 64, **more
+    )
 
 
 def deep(checkpointing=False):
@@ -59,7 +61,7 @@ def deep(checkpointing=False):
     def loss():
         return vit.forward_features(images).square().mean()
 
-    return Step(vit, loss, state_of(torch.optim.AdamW), 4, 1, 128)
+    return MeasuredStep(vit, loss, optimizer_bytes_per_weight(torch.optim.AdamW), 4, 1, 128)
 
 
 def with_bias_table(side=192):
@@ -70,7 +72,7 @@ def with_bias_table(side=192):
     def loss():
         return vit.forward_features(images).square().mean()
 
-    return Step(vit, loss, state_of(torch.optim.AdamW), 1, 1, side)
+    return MeasuredStep(vit, loss, optimizer_bytes_per_weight(torch.optim.AdamW), 1, 1, side)
 
 
 def measured_peak(build):

@@ -5,15 +5,15 @@ import pytest
 from PIL import Image
 
 from eva_data.label_maps import (
-    described,
+    describe_classes,
     read_label_map,
 )
 
 
 def test_chosen_classes_keep_the_labels_of_their_dataset():
     meta = {"classes": ("tree", "wall"), "reduce_zero_label": True}
-    assert described(meta)[2] == [1, 2]
-    assert described(meta | {"label_map": {0: 1, 1: 255, 4: 0}})[2] == [5, 1]
+    assert describe_classes(meta)[2] == [1, 2]
+    assert describe_classes(meta | {"label_map": {0: 1, 1: 255, 4: 0}})[2] == [5, 1]
 
 
 def test_maps_of_other_kinds(tmp_path):

@@ -58,8 +58,8 @@ def _edit(tree: Path) -> None:
         library.unlink()
 
     (tree / "detectron2_tools").mkdir()
-    for kept in KEPT_TOOLS:
-        (tree / "tools" / kept).rename(tree / "detectron2_tools" / kept)
+    for name in KEPT_TOOLS:
+        (tree / "tools" / name).rename(tree / "detectron2_tools" / name)
     shutil.rmtree(tree / "tools")
 
     info = tree / f"{NAME}-{VERSION}.dist-info"
@@ -73,11 +73,11 @@ def _edit(tree: Path) -> None:
 
 
 def _substitute(path: Path, pattern: str, replacement: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+    content = path.read_text(encoding="utf-8")
+    content, count = re.subn(pattern, replacement, content, flags=re.MULTILINE)
     if count != 1:
         raise SystemExit(f"{path.name}: {pattern!r} matched {count} times, expected once")
-    path.write_text(text, encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
 
 
 def _run(*arguments: str, cwd: Path) -> None:

@@ -117,19 +117,19 @@ class CaptionGenerator(Generator):
         photo, image = self._photographs.crop(rng)
         size = str(rng.choice([*SIZES]))
         px = float(rng.uniform(*SIZES[size])) * self.size
-        place, glyph = self._placed(row, px, rng=rng)
+        cell, glyph = self._placed(row, px, rng=rng)
         colours = rng.permutation(np.array([*COLOURS.values()], np.float32))  # (colours, 3)
         paint = choose_paint(image[glyph.mask], min_contrast=_MIN_CONTRAST, colours=colours)
         paint.apply(image, glyph)
         tint = tuple(int(value) for value in paint.tint)
-        colour = next(name for name, known in COLOURS.items() if known == tint)
+        colour = next(name for name, colour_value in COLOURS.items() if colour_value == tint)
         templates = _SHORT if rng.random() < _SHORT_SHARE else _TEMPLATES
         caption = templates[rng.integers(len(templates))].format(
             number=NUMBERS[category],
             ground=GROUNDS[photo.background_class],
             colour=colour,
             size=size,
-            place=place,
+            place=cell,
         )
         return image, {
             "caption": caption,
@@ -139,15 +139,15 @@ class CaptionGenerator(Generator):
             "ground": photo.background_class,
             "colour": colour,
             "size": size,
-            "place": place,
+            "place": cell,
             "side": self.size,
         }
 
     def _placed(self, row: int, px: float, *, rng: np.random.Generator) -> tuple[str, Glyph]:
         """Draw a place for a digit of `px` pixels: its words, and the digit there."""
         angle = float(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION))
-        place = int(rng.integers(3)), int(rng.integers(3))  # row and column
-        side = np.array([place[1], place[0]]) - 1  # of x and y: -1, 0 or 1
+        cell = int(rng.integers(3)), int(rng.integers(3))  # row and column
+        side = np.array([cell[1], cell[0]]) - 1  # of x and y: -1, 0 or 1
         offset = side * rng.uniform(0.7, 0.95, 2) + (side == 0) * rng.uniform(-0.15, 0.15, 2)
         middle = (self.size - 1) / 2
         trial = self._handwriting.glyph(row, px=px, angle=angle, side=self.size)
@@ -157,7 +157,7 @@ class CaptionGenerator(Generator):
         x, y = middle - beside + offset * room
         centre = (float(x), float(y))
         glyph = self._handwriting.glyph(row, px=px, angle=angle, side=self.size, centre=centre)
-        words = "centre" if place == (1, 1) else f"{_ROWS[place[0]]} {_COLUMNS[place[1]]}"
+        words = "centre" if cell == (1, 1) else f"{_ROWS[cell[0]]} {_COLUMNS[cell[1]]}"
         return f"at the {words}", glyph
 
 

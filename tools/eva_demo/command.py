@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_runs.commands import program, say
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser, integer
 
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
@@ -25,15 +25,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     add("--formats", nargs="+", choices=_FORMATS, default=["coco"], help="default: coco")
-    for name, least, usual, what in (
+    for name, least, usual, help_text in (
         ("train", 1, 2000, "training scenes"),
         ("val", 1, 300, "validation scenes"),
         ("size", 48, 128, "side of a scene in pixels"),
         ("seed", 0, 0, "seed of all of them"),
         ("workers", 1, 2, "processes; any number makes the same bytes"),
     ):
-        text = f"{what} (default: {usual})"
-        add(f"--{name}", type=integer(least), default=usual, metavar="N", help=text)
+        help_text = f"{help_text} (default: {usual})"
+        add(f"--{name}", type=integer(least), default=usual, metavar="N", help=help_text)
     add("--overwrite", action="store_true", help="replace another or damaged dataset")
     return parser.parse_args(arguments)
 
@@ -44,10 +44,10 @@ def _run(args: argparse.Namespace) -> int:
     sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
     settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
     if make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
-        say(f"{args.output}: wrote {args.train} + {args.val} scenes")
+        echo(f"{args.output}: wrote {args.train} + {args.val} scenes")
     else:
-        say(f"{args.output}: already there, complete, with these settings; left as it is")
+        echo(f"{args.output}: already there, complete, with these settings; left as it is")
     return 0
 
 
-main = program(parse, _run, refused=1)
+main = make_main(parse, _run, refused=1)

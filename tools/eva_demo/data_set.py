@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import remove_leftovers, replacing_folder
+from eva_data.files import remove_leftovers, replace_folder
 from eva_data.pools import ordered_map
 from eva_demo.captions import CAPTION_VERSION
 from eva_demo.clips import CLIP_VERSION
@@ -90,13 +90,13 @@ def make_demo_data(
             return False
         if not overwrite:
             raise ValueError(f"{output} {problem}; give --overwrite to replace it")
-    with replacing_folder(output) as partial:
+    with replace_folder(output) as partial:
         files: list[Path] = []
         for name in settings.formats:
             made: dict[Split, list[Any]] = {}
             for split, count in zip(SPLITS, (settings.train, settings.val), strict=True):
                 work = functools.partial(_export, name, partial / name, split, settings)
-                results = ordered_map(work, range(count), workers=workers, what=split, chunk=16)
+                results = ordered_map(work, range(count), workers=workers, title=split, chunk=16)
                 made[split] = list(results)
             files += FORMATS[name].finish(partial / name, made)
         _write_manifest(partial, settings, files)
@@ -125,10 +125,10 @@ def _read_manifest(output: Path) -> dict[str, Any] | None:
 
 def _difference(output: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Say what keeps a folder from being the complete dataset of some settings; "" if nothing."""
-    there = manifest["settings"]
-    for name, wanted in settings.items():
-        if there.get(name) != wanted:
-            return f"was made with {name}={there.get(name)}, not {wanted}"
+    settings_before = manifest["settings"]
+    for name, value in settings.items():
+        if settings_before.get(name) != value:
+            return f"was made with {name}={settings_before.get(name)}, not {value}"
     for name, digest in manifest["sha256"].items():
         file = output / name
         if not file.is_file() or sha256_of(file) != digest:

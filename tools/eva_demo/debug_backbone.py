@@ -45,10 +45,10 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VARIANTS, VisionTransformer, eva_debug
-from eva_data.files import make_folder, write_tensors, writing
+from eva_data.files import make_folder, open_atomic, write_tensors
 from eva_demo.scenes import Scene, SceneGenerator
 from eva_demo.sources import SPLITS, box_of_mask
-from eva_runs.commands import program
+from eva_runs.commands import make_main
 from eva_runs.options import command_parser
 
 logger = logging.getLogger("train_debug_backbone")
@@ -173,14 +173,16 @@ class DensePretraining(nn.Module):
         """Compute the loss of a batch from `DenseScenes`."""
         features = self.backbone(_normalise(batch["image"])).float()  # (B, 1 + N, C)
         patches, target = features[:, 1:], batch["digit"]
-        found = target != NO_DIGIT  # (B, N)
+        has_digit = target != NO_DIGIT  # (B, N)
         per_patch = F.cross_entropy(
             self.digit(patches).flatten(0, 1), target.flatten(), reduction="none"
         ).view_as(target)
-        box = F.smooth_l1_loss(F.softplus(self.box(patches[found])), batch["box"][found])
+        box = F.smooth_l1_loss(F.softplus(self.box(patches[has_digit])), batch["box"][has_digit])
         ink = F.binary_cross_entropy_with_logits(self.ink(patches), batch["ink"].float())
         present = F.binary_cross_entropy_with_logits(self.present(features[:, 0]), batch["present"])
-        return per_patch[found].mean() + per_patch[~found].mean() + box + ink + 0.2 * present
+        return (
+            per_patch[has_digit].mean() + per_patch[~has_digit].mean() + box + ink + 0.2 * present
+        )
 
 
 def train(args: argparse.Namespace) -> VisionTransformer:
@@ -269,7 +271,7 @@ def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder
     make_folder(folder)
     file = folder / "eva_debug.safetensors"
     metadata = {"variant": "eva_debug", "made_by": record["command"]}
-    with writing(file.with_suffix(".json")) as stream:
+    with open_atomic(file.with_suffix(".json")) as stream:
         stream.write((json.dumps(record, indent=2) + "\n").encode())
         stream.flush()  # before the weights take the place of the earlier ones
         write_tensors(weights, file, metadata)
@@ -311,4 +313,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-main = program(_parse, _run, refused=1)
+main = make_main(_parse, _run, refused=1)

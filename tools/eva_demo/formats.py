@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from eva_data.writing import filled_in, outline
+from eva_data.writing import outline, render_template
 from eva_demo.captions import CaptionGenerator, export_captions, finish_captions
 from eva_demo.clips import ClipGenerator, export_clip, finish_clips
 from eva_demo.scenes import Scene, SceneGenerator
@@ -101,10 +101,12 @@ def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     }
     texts = {}
     for split, entries in made.items():
-        found = [annotation for _, annotations in entries for annotation in annotations]
+        flattened = [annotation for _, annotations in entries for annotation in annotations]
         content = header | {
             "images": [image for image, _ in entries],
-            "annotations": [{"id": number, **one} for number, one in enumerate(found, start=1)],
+            "annotations": [
+                {"id": number, **annotation} for number, annotation in enumerate(flattened, start=1)
+            ],
         }
         texts[f"annotations/instances_{split}.json"] = json.dumps(content)
     return write_texts(folder, texts)
@@ -168,19 +170,21 @@ def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> di
 def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write `classes.toml`, which `segmentation/train.py --classes` reads, and `scenes.json`."""
     classes = zip(COLORS, range(1, len(COLORS) + 1), COLORS.values(), strict=True)
-    text = filled_in("classes.toml", classes=classes, ignore=0)
+    content = render_template("classes.toml", classes=classes, ignore=0)
     contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
-    return write_texts(folder, {"classes.toml": text, "scenes.json": contents})
+    return write_texts(folder, {"classes.toml": content, "scenes.json": contents})
 
 
 def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
     """Write an image and its boxes for Pascal VOC; return their name without suffix."""
     name = f"{split}_{index + 1:06d}"
     _save(scene.image, folder / "JPEGImages" / f"{name}.jpg")
-    objects = [{"name": one.category, "box": one.box.tolist()} for one in scene.instances]
+    objects = [
+        {"name": instance.category, "box": instance.box.tolist()} for instance in scene.instances
+    ]
     about = {"name": f"{name}.jpg", "size": scene.image.shape[:2], "objects": objects}
-    text = filled_in("voc.xml", **about)
-    write_texts(folder, {f"Annotations/{name}.xml": text})
+    content = render_template("voc.xml", **about)
+    write_texts(folder, {f"Annotations/{name}.xml": content})
     return name
 
 
@@ -197,19 +201,22 @@ def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
     """Write an image and its outlines; return the file of these."""
     name = f"{index + 1:06d}"
     _save(scene.image, folder / "images" / split / f"{name}.jpg")
-    objects = [{"number": one.category, "line": outline(one.mask)} for one in scene.instances]
-    text = filled_in("yolo.txt", size=scene.image.shape[:2], objects=objects)
-    return write_texts(folder, {f"labels/{split}/{name}.txt": text})[0]
+    objects = [
+        {"number": instance.category, "line": outline(instance.mask)}
+        for instance in scene.instances
+    ]
+    content = render_template("yolo.txt", size=scene.image.shape[:2], objects=objects)
+    return write_texts(folder, {f"labels/{split}/{name}.txt": content})[0]
 
 
 def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write `data.yaml`."""
-    text = "# path: where train and val are; left out, it is the folder of this file\n"
-    text += filled_in(
+    content = "# path: where train and val are; left out, it is the folder of this file\n"
+    content += render_template(
         "data.yaml", names=[str(digit) for digit in range(10)], parts=("train", "val")
     )
     labels = [file for files in made.values() for file in files]
-    return [*write_texts(folder, {"data.yaml": text}), *labels]
+    return [*write_texts(folder, {"data.yaml": content}), *labels]
 
 
 # Name -> format; the name is that of its folder in the dataset.

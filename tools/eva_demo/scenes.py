@@ -112,7 +112,7 @@ class SceneGenerator(Generator):
         painted: list[dict[str, Any]] = []
         for _ in range(rng.integers(self.digits[0], self.digits[1] + 1)):
             category, index = self._handwriting.choose(rng)
-            areas = np.array([one["full_area"] for one in painted])
+            areas = np.array([instance["full_area"] for instance in painted])
             placed = self._place(owner, areas, index, rng=rng)
             if placed is None:
                 continue
@@ -123,12 +123,18 @@ class SceneGenerator(Generator):
             paint.apply(window, glyph)
             owner[y : y + h, x : x + w][glyph.mask] = len(painted)
             area = int(np.count_nonzero(glyph.mask))
-            painted.append({"category": category, "digit_index": index,
-                            "contrast": paint.contrast, "full_area": area})  # fmt: skip
+            painted.append(
+                {
+                    "category": category,
+                    "digit_index": index,
+                    "contrast": paint.contrast,
+                    "full_area": area,
+                }
+            )
         masks = [owner == number for number in range(len(painted))]
         instances = tuple(
-            Instance(mask=mask, box=box_of_mask(mask), **one)
-            for mask, one in zip(masks, painted, strict=True)
+            Instance(mask=mask, box=box_of_mask(mask), **instance)
+            for mask, instance in zip(masks, painted, strict=True)
         )
         return Scene(image, instances, photo.name, photo.background_class)
 

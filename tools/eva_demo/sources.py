@@ -242,9 +242,9 @@ def load_photo(file_name: str, *, split: Split, size: int) -> Photo:
 def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     """Write texts by their paths below a folder; return the files."""
     files = [folder / name for name in texts]
-    for file, text in zip(files, texts.values(), strict=True):
+    for file, content in zip(files, texts.values(), strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(content)
     return files
 
 

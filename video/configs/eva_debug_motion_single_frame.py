@@ -11,6 +11,8 @@ from eva_engine.commands.training import load_recipe
 from eva_video.config import VideoConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_debug_motion.py"), VideoConfig,
-    model={"frames": 1}, run={"output": "output/video_debug_single_frame"},
-)  # fmt: skip
+    Path(__file__).with_name("eva_debug_motion.py"),
+    VideoConfig,
+    model={"frames": 1},
+    run={"output": "output/video_debug_single_frame"},
+)

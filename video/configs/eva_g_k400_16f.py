@@ -16,13 +16,16 @@ from eva_video.config import VideoConfig
 
 lists = "datasets/kinetics722/k400_"
 config = load_recipe(
-    Path(__file__).with_name("eva_g_k722_8f.py"), VideoConfig,
+    Path(__file__).with_name("eva_g_k722_8f.py"),
+    VideoConfig,
     model={
-        "frames": 16, "drop_path_rate": 0.2, "init_checkpoint": "eva_video_k722.pth",
+        "frames": 16,
+        "drop_path_rate": 0.2,
+        "init_checkpoint": "eva_video_k722.pth",
         "class_mapping": "k400",
     },
     data={"train": f"{lists}train.txt", "val": f"{lists}val.txt", "classes": f"{lists}classes.txt"},
     augment={"mixup": 0.0, "cutmix": 0.0, "pairing": "reverse"},
     optimizer={"lr": 1e-6, "min_lr": 1e-6, "warmup_epochs": 0, "layer_decay": 0.95},
     run={"output": "output/eva_g_k400", "epochs": 1, "batch_size": 1, "accumulate": 4},
-)  # fmt: skip
+)

@@ -15,9 +15,13 @@ from eva_engine.commands.training import load_recipe
 from eva_video.config import VideoConfig
 
 config = load_recipe(
-    Path(__file__).with_name("eva_g_k400_16f.py"), VideoConfig,
+    Path(__file__).with_name("eva_g_k400_16f.py"),
+    VideoConfig,
     model={"frozen_blocks": 20},
     run={
-        "output": "output/eva_g_k400_24gb", "batch_size": 4, "accumulate": 64, "precision": "bf16",
+        "output": "output/eva_g_k400_24gb",
+        "batch_size": 4,
+        "accumulate": 64,
+        "precision": "bf16",
     },
-)  # fmt: skip
+)

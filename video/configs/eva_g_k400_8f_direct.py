@@ -17,7 +17,8 @@ from eva_video.config import VideoConfig
 
 lists = "datasets/kinetics722/k400_"
 config = load_recipe(
-    Path(__file__).with_name("eva_g_k722_8f.py"), VideoConfig,
+    Path(__file__).with_name("eva_g_k722_8f.py"),
+    VideoConfig,
     data={"train": f"{lists}train.txt", "val": f"{lists}val.txt", "classes": f"{lists}classes.txt"},
     run={"output": "output/eva_g_k400_direct"},
-)  # fmt: skip
+)

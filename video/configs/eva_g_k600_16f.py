@@ -14,8 +14,9 @@ from eva_video.config import VideoConfig
 
 lists = "datasets/kinetics722/k600_"
 config = load_recipe(
-    Path(__file__).with_name("eva_g_k400_16f.py"), VideoConfig,
+    Path(__file__).with_name("eva_g_k400_16f.py"),
+    VideoConfig,
     model={"class_mapping": "k600"},
     data={"train": f"{lists}train.txt", "val": f"{lists}val.txt", "classes": f"{lists}classes.txt"},
     run={"output": "output/eva_g_k600", "epochs": 2},
-)  # fmt: skip
+)

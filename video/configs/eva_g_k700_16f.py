@@ -15,8 +15,9 @@ from eva_video.config import VideoConfig
 
 lists = "datasets/kinetics722/k700_"
 config = load_recipe(
-    Path(__file__).with_name("eva_g_k400_16f.py"), VideoConfig,
+    Path(__file__).with_name("eva_g_k400_16f.py"),
+    VideoConfig,
     model={"class_mapping": "k700"},
     data={"train": f"{lists}train.txt", "val": f"{lists}val.txt", "classes": f"{lists}classes.txt"},
     run={"output": "output/eva_g_k700", "epochs": 2},
-)  # fmt: skip
+)

@@ -28,7 +28,7 @@ from eva_engine.commands.options import (
     parse_with_weights,
 )
 from eva_engine.config import LARGEST_SEED
-from eva_runs.commands import deferred
+from eva_runs.commands import lazy_import
 from eva_runs.options import integer, number
 from eva_video.config import (
     PREDICTIONS,
@@ -88,15 +88,19 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", help="folder that the paths of a list begin in (default: the list's)")
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--subset", choices=SOURCES, help="dataset whose classes compete, of merged weights")
-    one = integer(1)
-    add("--clips", type=one, default=4, help="views in time (default: %(default)s)")
+    positive = integer(1)
+    add("--clips", type=positive, default=4, help="views in time (default: %(default)s)")
     add("--crops", type=int, choices=(1, 3), default=3, help="views in space (default: 3)")
-    add("--draws", choices=("fixed", "random"), default="fixed",
-        help="fixed: spread evenly; random: as officially, drawn by --seed and video")  # fmt: skip
+    add(
+        "--draws",
+        choices=("fixed", "random"),
+        default="fixed",
+        help="fixed: spread evenly; random: as officially, drawn by --seed and video",
+    )
     add("--seed", type=integer(0, LARGEST_SEED), default=0, help="of --draws random (default: 0)")
     add("--sampling", choices=get_args(Kind), help="of frames (default: as in the training)")
-    add("--frame-interval", type=one, help="of --sampling dense (default: as in the training)")
-    add("--views-per-forward", type=one, help="for less memory (default: those of a batch)")
+    add("--frame-interval", type=positive, help="of --sampling dense (default: as in the training)")
+    add("--views-per-forward", type=positive, help="for less memory (default: those of a batch)")
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
     add_arguments(parser, batch_size=1)
     add("--output", type=Path, help="folder of the results")
@@ -117,7 +121,7 @@ def _check_evaluate(options: argparse.Namespace) -> None:
 evaluate = command(
     "video/evaluate.py",
     _parse_evaluate,
-    deferred("eva_video.evaluation.evaluating:evaluate"),
+    lazy_import("eva_video.evaluation.evaluating:evaluate"),
     check=_check_evaluate,
 )
 
@@ -147,16 +151,33 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", help="folder that the paths of lists begin in (default: the list's)")
     add("--val-root", help="the same for --val (default: --root)")
     add("--classes", help="text file with the classes in label order (default: those of --train)")
-    add("--probe", choices=("auto", "tokens", "frames", "none"), default="auto",
+    add(
+        "--probe",
+        choices=("auto", "tokens", "frames", "none"),
+        default="auto",
         help="input of the attentive probe: all tokens, or the mean of each frame; auto: tokens "
-        "where they fit into --probe-gb")  # fmt: skip
-    add("--probe-gb", type=number(0), default=8.0, help="memory for them in each process "
-        "(default: %(default)s)")  # fmt: skip
-    add("--probe-lr", type=number(0), nargs="+", default=list(PROBE_RATES),
-        help="learning rates to try (default: %(default)s)")  # fmt: skip
+        "where they fit into --probe-gb",
+    )
+    add(
+        "--probe-gb",
+        type=number(0),
+        default=8.0,
+        help="memory for them in each process (default: %(default)s)",
+    )
+    add(
+        "--probe-lr",
+        type=number(0),
+        nargs="+",
+        default=list(PROBE_RATES),
+        help="learning rates to try (default: %(default)s)",
+    )
     add("--probe-epochs", type=integer(1), help=f"default: {PROBE_EPOCHS}, more for few videos")
-    add("--seed", type=integer(0, LARGEST_SEED), default=0,
-        help="of the attentive probe (default: 0)")  # fmt: skip
+    add(
+        "--seed",
+        type=integer(0, LARGEST_SEED),
+        default=0,
+        help="of the attentive probe (default: 0)",
+    )
     add_arguments(parser, batch_size=4)
     return parse_with_weights(parser, arguments)
 
@@ -164,7 +185,7 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
 evaluate_frozen = command(
     "eva video evaluate-frozen",
     _parse_frozen,
-    deferred("eva_video.evaluation.frozen:evaluate"),
+    lazy_import("eva_video.evaluation.frozen:evaluate"),
     check=VIDEOS.check_frozen_paths,
 )
 
@@ -189,9 +210,10 @@ Events in a long recording, by windows of 10 seconds:
 def demo(arguments: Sequence[str] | None = None) -> None:
     """Name what happens in videos: `video/demo.py`."""
     parser = new_parser(
-        "video/demo.py", "Name what happens in videos, folders of them and long recordings.",
+        "video/demo.py",
+        "Name what happens in videos, folders of them and long recordings.",
         epilog=_DEMO,
-    )  # fmt: skip
+    )
     add_demo(parser, inputs="video, folder", batch_size=4, of="windows")
     _add_frames(parser, "the weights'")
     add, seconds = parser.add_argument, number()
@@ -207,7 +229,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         kinds="videos",
         omit="no_video",
         files=(PREDICTIONS,),
-        load=deferred(f"{_PREDICTOR}.from_options"),
-        work=deferred("eva_video.inference.demo:recognise"),
+        load=lazy_import(f"{_PREDICTOR}.from_options"),
+        work=lazy_import("eva_video.inference.demo:recognise"),
         check=lambda options: check_windows(options.window, options.stride),
     )

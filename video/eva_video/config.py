@@ -143,8 +143,8 @@ def check_windows(seconds: float | None, stride: float | None) -> None:
     Raises:
         ValueError: Naming the lengths in seconds.
     """
-    given = [value for value in (seconds, stride) if value is not None]
-    short = any(not LEAST_WINDOW <= value < float("inf") for value in given)
+    lengths = [value for value in (seconds, stride) if value is not None]
+    short = any(not LEAST_WINDOW <= value < float("inf") for value in lengths)
     gaps = stride is not None and (seconds is None or stride > seconds)
     require(
         not short and not gaps,

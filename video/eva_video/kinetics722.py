@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import replacing, require_free
+from eva_data.files import replace_file, require_free
 from eva_data.index import FolderFiles
 from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_runs.commands import check_outputs, program, say
+from eva_runs.commands import check_outputs, echo, make_main
 from eva_runs.options import command_parser
-from eva_runs.output_folder import locked
+from eva_runs.output_folder import lock_folder
 
 SPLITS = ("train", "val")
 STATISTICS, TABLE_COPY = "statistics.json", "classes.csv"
@@ -79,14 +79,14 @@ def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
     _, first, group = np.unique(videos.ids, return_index=True, return_inverse=True)
     contradicted = np.zeros(len(videos.ids), dtype=bool)  # by a later clip of the same id
     contradicted[first[group[videos.labels != videos.labels[first[group]]]]] = True
-    kept: NDArray[np.int64] = np.sort(first).astype(np.int64)
+    indices: NDArray[np.int64] = np.sort(first).astype(np.int64)
     leaked = {}
     for name, held_out in validation.items():
-        stays = ~np.isin(videos.ids[kept], held_out.ids)
+        stays = ~np.isin(videos.ids[indices], held_out.ids)
         leaked[name] = int((~stays).sum())
-        kept = kept[stays]
+        indices = indices[stays]
     repeated = len(videos.ids) - len(first)
-    return Merged(videos, kept, repeated, leaked, int(contradicted[kept].sum()))
+    return Merged(videos, indices, repeated, leaked, int(contradicted[indices].sum()))
 
 
 def merge(
@@ -121,14 +121,15 @@ def read_list(location: str, name: str, *, root: str | None) -> Videos:
     if not isinstance(files.files, FolderFiles):
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
-        if all(text.isdecimal() for text in files.classes):  # numbers from 0
+        if all(name.isdecimal() for name in files.classes):  # numbers from 0
             labels = mapping("k722", name)[[*map(int, files.classes)]]
         else:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
     ids = [youtube_id(file, sure=True) for file in files.files.names]
-    if nameless := [files.sample_id(at) for at, found in enumerate(ids) if not found]:
+    nameless = [files.sample_id(at) for at, identifier in enumerate(ids) if not identifier]
+    if nameless:
         raise ValueError(
             f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "
             f"YouTube's id, such as {nameless[0]}: name them ID.mp4, or take them out of the list"
@@ -141,11 +142,11 @@ def read_list(location: str, name: str, *, root: str | None) -> Videos:
     )
 
 
-def file_names(given: Sequence[str]) -> list[str]:
+def file_names(lists: Sequence[str]) -> list[str]:
     """Name the files that are written, in the folder of the output."""
     return [
-        *(f"{name}_{split}.txt" for name in (*given, "k722") for split in SPLITS),
-        *(f"{name}_classes.txt" for name in (*given, "k722")),
+        *(f"{name}_{split}.txt" for name in (*lists, "k722") for split in SPLITS),
+        *(f"{name}_classes.txt" for name in (*lists, "k722")),
         *(f"k722_to_{name}_mapping.npy" for name in SOURCES),
         TABLE_COPY,
         STATISTICS,
@@ -165,18 +166,18 @@ def write_lists(
         ValueError: If a path is not below the root, or cannot stand in a line.
     """
     names = file_names([name for name in SOURCES if f"{name}_val" in lists])
-    with locked(output), contextlib.ExitStack() as stack:
+    with lock_folder(output), contextlib.ExitStack() as stack:
         # the first to be opened is the last to take its place
-        place = {name: stack.enter_context(replacing(output / name)) for name in names[::-1]}
-        place[STATISTICS].write_text(f"{json.dumps(statistics, indent=1)}\n")
-        shutil.copyfile(TABLE, place[TABLE_COPY])
+        files = {name: stack.enter_context(replace_file(output / name)) for name in names[::-1]}
+        files[STATISTICS].write_text(f"{json.dumps(statistics, indent=1)}\n")
+        shutil.copyfile(TABLE, files[TABLE_COPY])
         for name in SOURCES:
-            np.save(place[f"k722_to_{name}_mapping.npy"], mapping("k722", name))
+            np.save(files[f"k722_to_{name}_mapping.npy"], mapping("k722", name))
         for name, merged in lists.items():
             dataset = name.partition("_")[0]
-            classes = "".join(f"{one}\n" for one in kinetics_classes(dataset))
-            place[f"{dataset}_classes.txt"].write_text(classes)
-            _write_list(place[f"{name}.txt"], merged, dataset, root)
+            classes = "".join(f"{name}\n" for name in kinetics_classes(dataset))
+            files[f"{dataset}_classes.txt"].write_text(classes)
+            _write_list(files[f"{name}.txt"], merged, dataset, root)
         (output / STATISTICS).unlink(missing_ok=True)
 
 
@@ -204,7 +205,7 @@ def describe(name: str, merged: Merged) -> dict[str, Any]:
     """Describe a list for the file of statistics, beside the published count."""
     source = name.partition("_")[0]
     own = mapping("k722", source).tolist() if source in SOURCES else [*range(722)]
-    there = set(merged.videos.labels[merged.kept].tolist())
+    labels = set(merged.videos.labels[merged.kept].tolist())
     return {
         "read": len(merged.videos.ids),
         "repeated": merged.repeated,
@@ -212,9 +213,9 @@ def describe(name: str, merged: Merged) -> dict[str, Any]:
         "kept": len(merged.kept),
         "relabelled": merged.relabelled,
         "published": PUBLISHED[name],
-        "classes": len(there),
+        "classes": len(labels),
         "classes_without_videos": [
-            kinetics_classes("k722")[label] for label in own if label not in there
+            kinetics_classes("k722")[label] for label in own if label not in labels
         ],
     }
 
@@ -224,15 +225,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add, pair = parser.add_argument, ("TRAIN", "VAL")
     for name in SOURCES:
-        text = f"lists or class folders of {TITLES[name]}"
-        add(f"--{name}", nargs=2, metavar=pair, help=text)
-        text = "folders of the videos of these lists; - where videos lie beside their list"
-        add(f"--{name}-videos", nargs=2, metavar=pair, default=("-", "-"), help=text)
+        help_text = f"lists or class folders of {TITLES[name]}"
+        add(f"--{name}", nargs=2, metavar=pair, help=help_text)
+        help_text = "folders of the videos of these lists; - where videos lie beside their list"
+        add(f"--{name}-videos", nargs=2, metavar=pair, default=("-", "-"), help=help_text)
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the lists")
-    text = "write paths relative to this folder, data.root in training (default: complete paths)"
-    add("--root", type=Path, metavar="DIR", help=text)
-    text = "keep videos of K-400's validation list in its own training list, as officially"
-    add("--keep-k400-leaks", action="store_true", help=text)
+    help_text = (
+        "write paths relative to this folder, data.root in training (default: complete paths)"
+    )
+    add("--root", type=Path, metavar="DIR", help=help_text)
+    help_text = "keep videos of K-400's validation list in its own training list, as officially"
+    add("--keep-k400-leaks", action="store_true", help=help_text)
     add("--overwrite", action="store_true", help="replace earlier lists")
     options = parser.parse_args(arguments)
     if not any(getattr(options, name) for name in SOURCES):
@@ -242,36 +245,40 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    given = [name for name in SOURCES if getattr(options, name)]
-    files = [options.output / name for name in file_names(given)]
+    sources = [name for name in SOURCES if getattr(options, name)]
+    files = [options.output / name for name in file_names(sources)]
     require_free(files, overwrite=options.overwrite)
     if options.output.is_dir():
         for name in file_names(SOURCES):
-            if (stale := options.output / name) not in files and stale.exists():
+            stale = options.output / name
+            if stale not in files and stale.exists():
                 raise ValueError(f"{stale} belongs to other lists than those asked for: remove it")
-        inputs = {f"list {at}": Path(at) for name in given for at in getattr(options, name)}
+        inputs = {f"list {at}": Path(at) for name in sources for at in getattr(options, name)}
         check_outputs(files, overwrite=options.overwrite, inputs=inputs)
     read: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
-    for name in given:
+    for name in sources:
         folders = getattr(options, f"{name}_videos")
-        for split, place, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+        for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
             root = None if folder == "-" else folder
-            read[split][name] = read_list(place, name, root=root)
+            read[split][name] = read_list(location, name, root=root)
     lists = merge(read["train"], read["val"], keep_k400_leaks=options.keep_k400_leaks)
     statistics: dict[str, Any] = {
-        "data_sets": given,
+        "data_sets": sources,
         "keep_k400_leaks": options.keep_k400_leaks,
-        "lists": {name: describe(name, one) for name, one in lists.items()},
+        "lists": {name: describe(name, merged) for name, merged in lists.items()},
     }
     write_lists(options.output, lists, statistics, root=options.root)
     columns = ("read", "repeated", "kept", "published", "relabelled", "classes")
-    say("".join(f"{column:>12}" for column in ("list", *columns)))
-    for name, one in statistics["lists"].items():
-        say("".join(f"{cell:>12}" for cell in (name, *(f"{one[column]:,}" for column in columns))))
-    if lacking := [TITLES[name] for name in SOURCES if name not in given]:
-        say(f"note: this is not Kinetics-722: it lacks the videos of {' and '.join(lacking)}")
-    say(f"wrote {len(files)} files to {options.output}")
+    echo("".join(f"{column:>12}" for column in ("list", *columns)))
+    for name, entry in statistics["lists"].items():
+        echo(
+            "".join(f"{cell:>12}" for cell in (name, *(f"{entry[column]:,}" for column in columns)))
+        )
+    lacking = [TITLES[name] for name in SOURCES if name not in sources]
+    if lacking:
+        echo(f"note: this is not Kinetics-722: it lacks the videos of {' and '.join(lacking)}")
+    echo(f"wrote {len(files)} files to {options.output}")
     return 0
 
 
-main = program(parse, _run)
+main = make_main(parse, _run)

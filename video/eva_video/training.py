@@ -12,9 +12,9 @@ import torch
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.layers import no_init_weights
-from eva_data.classes import listed
+from eva_data.classes import list_names
 from eva_data.files import require_regular_file
-from eva_data.holdout import held_out
+from eva_data.holdout import holdout_mask
 from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
 from eva_data.labelled_videos.opening import open_videos
@@ -25,7 +25,7 @@ from eva_engine.classifier_training import classifier_groups, classifier_step, t
 from eva_engine.config import require
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup
-from eva_runs.memory import Step
+from eva_runs.memory import MeasuredStep
 from eva_video.commands import VIDEOS
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import Clips, Sampling, TrainingClips
@@ -107,8 +107,10 @@ def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
             logger.warning(
                 "%s was trained for other classes, or in another order: its head begins with %s, "
                 "the data with %s; its rows are taken as they are",
-                source.name, listed([*map(str, noted)], 3), listed(classes, 3),
-            )  # fmt: skip
+                source.name,
+                list_names([*map(str, noted)], 3),
+                list_names(classes, 3),
+            )
     return None
 
 
@@ -120,7 +122,9 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     positions = model.pos_embed
     require(positions.requires_grad, "full_position_lr has no effect: adapters freeze positions")
     others = [
-        replace(group, params=[one for one in group.params if one is not positions])
+        replace(
+            group, params=[parameter for parameter in group.params if parameter is not positions]
+        )
         for group in groups
     ]
     return [*others, ParameterGroup(name="positions", params=[positions])]
@@ -148,7 +152,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
         build=build,
         samples=TrainingClips(videos, sampling=sampling, transform=augment),
         others=None if others is None else Clips(others, sampling=sampling, transform=centre),
-        what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
+        title=f"{model.variant}, {model.frames} frames of {model.image_size} px",
         flops=training_flops(
             build,
             replace(model, class_mapping=""),
@@ -161,7 +165,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
 read_recipe = planning.reader(VideoConfig, "video")
 
 
-def step(config: VideoConfig) -> Step:
+def step(config: VideoConfig) -> MeasuredStep:
     """Build a step for `eva plan`."""
     settings = replace(config.model, init_checkpoint="", class_mapping="")
     model = build_model(settings, num_classes=planning.CLASSES)
@@ -176,11 +180,11 @@ def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]
     )
     if data.val_share:
         names = (videos.name(index) for index in range(len(videos)))
-        held = held_out(
+        held = holdout_mask(
             names, data.val_share, classes=videos.labels.tolist(), name="data.val_share"
         )
-        kept, others = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
-        return videos.subset(kept), videos.subset(others)
+        train_indices, others = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
+        return videos.subset(train_indices), videos.subset(others)
     if not data.val:
         return videos, None
     root = data.val_root or (not Path(data.val).is_dir() and data.root) or None

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
-from eva_data.files import hand_over, make_folder, write_text
+from eva_data.files import make_folder, record_result, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_engine.evaluation.own_data import require_finite
-from eva_report.demos import Found, Prediction, do_jobs, draw_video, named_error
+from eva_report.demos import DetectionSummary, Prediction, describe_error, draw_video, run_jobs
 from eva_report.page import write_csv
 from eva_report.sheets import CLASSES_SHOWN, annotate
-from eva_runs.commands import say
+from eva_runs.commands import echo
 
 MOST_WAITING = 64_000_000  # pixels of images that wait for a batch
 _DIGITS = 6  # of a probability
@@ -35,13 +35,13 @@ def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace
     """
     make_folder(args.output)
     work = _Work(predictor, args)
-    problems = do_jobs(jobs, work, title="classifying")
+    problems = run_jobs(jobs, work, title="classifying")
     work.finish()
     work.write()
     for line in work.found.lines():
-        say(line)
+        echo(line)
     drawn = "" if args.no_images else "images, "
-    say(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
+    echo(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
     return problems + work.problems
 
 
@@ -62,7 +62,7 @@ class _Work:
         self._rows = min(args.top, CLASSES_SHOWN, len(predictor.class_names))
         self._waiting: list[_Waiting] = []
         self._entries: list[Entry] = []
-        self.found = Found(args.score_threshold, objects=False)
+        self.found = DetectionSummary(args.score_threshold, objects=False)
         self.problems: list[str] = []  # images that were read and not classified
 
     def __call__(self, job: Job) -> str | None:
@@ -76,9 +76,9 @@ class _Work:
             rgb = read_rgb(job.source, upright=True)
             self._waiting.append(_Waiting(job, entry, rgb, self._predictor.prepare(rgb)))
         except (ValueError, FloatingPointError) as error:
-            entry["error"] = named_error(job, error)
+            entry["error"] = describe_error(job, error)
             return str(entry["error"])
-        pixels = sum(one.rgb.size // 3 for one in self._waiting)
+        pixels = sum(item.rgb.size // 3 for item in self._waiting)
         if len(self._waiting) >= self._predictor.batch_size or pixels > MOST_WAITING:
             self.finish()
         return None
@@ -88,14 +88,14 @@ class _Work:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        rows = self._predictor.judge([one.prepared for one in waiting])
-        for one, row in zip(waiting, rows, strict=True):
+        rows = self._predictor.judge([item.prepared for item in waiting])
+        for item, row in zip(waiting, rows, strict=True):
             try:
-                require_finite(row, str(one.job.source))
-                self._image(one, row)
+                require_finite(row, str(item.job.source))
+                self._image(item, row)
             except (ValueError, FloatingPointError) as error:
-                one.entry["error"] = named_error(one.job, error)
-                self.problems.append(one.entry["error"])
+                item.entry["error"] = describe_error(item.job, error)
+                self.problems.append(item.entry["error"])
 
     def write(self) -> None:
         """Write the first classes of each file; the table has none of those that failed."""
@@ -107,32 +107,40 @@ class _Work:
         }
         content = {"settings": settings, "files": self._entries}
         write_text(args.output / JSON, json.dumps(content, indent=1) + "\n")
-        hand_over(args.output / JSON)
+        record_result(args.output / JSON)
         top = min(args.top, len(self._predictor.class_names))
         more = [f"{name}_{k}" for k in range(2, top + 1) for name in ("class", "probability")]
         rows = [
-            [entry["file"], *(cell for one in entry["classes"] for cell in one.values())]
+            [
+                entry["file"],
+                *(cell for prediction in entry["classes"] for cell in prediction.values()),
+            ]
             for entry in self._entries
             if "classes" in entry
         ]
         write_csv(args.output / TABLE, ["file", "class", "probability", *more], rows)
 
-    def _image(self, one: _Waiting, row: NDArray[np.float32]) -> None:
-        for target in one.job.targets:
+    def _image(self, item: _Waiting, row: NDArray[np.float32]) -> None:
+        for target in item.job.targets:
             shown = self._shown(row)
-            drawn = annotate(one.rgb, shown, rows=max(1, len(shown)))
+            drawn = annotate(item.rgb, shown, rows=max(1, len(shown)))
             save_image(Image.fromarray(drawn), target)
-        height, width = one.rgb.shape[:2]
-        self._note(one.entry, row, width=width, height=height)
+        height, width = item.rgb.shape[:2]
+        self._note(item.entry, row, width=width, height=height)
 
     def _shown(self, row: NDArray[np.float32]) -> list[Prediction]:
         first = self._predictor.top(row, self._rows)
-        return [one for one in first if one.probability >= self._args.score_threshold]
+        return [
+            prediction
+            for prediction in first
+            if prediction.probability >= self._args.score_threshold
+        ]
 
     def _note(self, entry: Entry, row: NDArray[np.float32], **facts: Any) -> None:
         first = self._predictor.top(row, self._args.top)
         classes = [
-            {"class": one.name, "probability": round(one.probability, _DIGITS)} for one in first
+            {"class": prediction.name, "probability": round(prediction.probability, _DIGITS)}
+            for prediction in first
         ]
         entry |= {**facts, "classes": classes}
         self.found.add_first(entry["file"], first[0], frames=facts.get("frames"))

@@ -24,7 +24,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import ImageClassifier, load_classifier
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import predicted
+from eva_data.inputs import map_inputs
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import (
@@ -61,10 +61,14 @@ class Predictor(NamedClasses):
         self.batch_size, self.crop_pct = batch_size, crop_pct
         side = model.img_size
         self.facts = {
-            "task": "classification", "name": "images", "shape": [3, side, side],
+            "task": "classification",
+            "name": "images",
+            "shape": [3, side, side],
             "input": "RGB in [0, 1], shorter side resized (bicubic), centre cut, normalised",
-            "resize": int(side / crop_pct), "mean": [*mean], "std": [*std],
-        }  # fmt: skip
+            "resize": int(side / crop_pct),
+            "mean": [*mean],
+            "std": [*std],
+        }
         self._transform: ImageTransform = evaluation_transform(
             model.img_size, crop_pct=crop_pct, mean=mean, std=std
         )
@@ -104,25 +108,36 @@ class Predictor(NamedClasses):
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
-        place = choose_device(device)
+        resolved_device = choose_device(device)
         model = load_classifier(source, variant=variant, image_size=image_size)
-        found = notes_of_training(
+        notes = notes_of_training(
             source, class_names=classes, crop_pct=crop_pct, mean=mean, std=std
         )
-        given = found.pop("class_names")
-        names = class_names(model.num_classes, given=given, source=source, official=imagenet_names)
+        saved_names = notes.pop("class_names")
+        names = class_names(
+            model.num_classes, names=saved_names, source=source, official=imagenet_names
+        )
         return cls(
-            to_precision(model, precision, place),
+            to_precision(model, precision, resolved_device),
             class_names=names,
             batch_size=batch_size,
-            **{name: PUBLISHED[name] if value is None else value for name, value in found.items()},
+            **{name: PUBLISHED[name] if value is None else value for name, value in notes.items()},
         )
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> "Predictor":
         """Build the classifier of a command line."""
-        names = ("classes", "variant", "image_size", "crop_pct", "mean", "std", "batch_size",
-                 "device", "precision")  # fmt: skip
+        names = (
+            "classes",
+            "variant",
+            "image_size",
+            "crop_pct",
+            "mean",
+            "std",
+            "batch_size",
+            "device",
+            "precision",
+        )
         return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
     def __call__(self, image: Any, *, top: int = 5) -> Any:
@@ -144,12 +159,12 @@ class Predictor(NamedClasses):
             ValueError: If the array is not such an image, or there are no images in the folder.
         """
 
-        def predict(one: ImageLike) -> list[Prediction]:
-            return self.top(self.probabilities([one])[0], top)
+        def predict(single: ImageLike) -> list[Prediction]:
+            return self.top(self.probabilities([single])[0], top)
 
         if isinstance(image, list | tuple):  # in batches
             return [self.top(row, top) for row in self.probabilities(image)]
-        return predicted(
+        return map_inputs(
             predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
         )
 
@@ -172,8 +187,8 @@ class Predictor(NamedClasses):
         weight = next(self.model.parameters())
         with torch.inference_mode():
             logits = self.model(torch.stack([*prepared]).to(weight.device, weight.dtype))
-        found: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
-        return found
+        probabilities: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
+        return probabilities
 
 
 def imagenet_names(num_classes: int) -> tuple[str, ...] | None:
@@ -187,11 +202,11 @@ def imagenet_names(num_classes: int) -> tuple[str, ...] | None:
     """
     if num_classes not in IMAGENET:
         return None
-    known = ImageNetInfo(IMAGENET[num_classes])
-    ids, words = known.label_names(), known.label_descriptions()
-    first = [text.partition(",")[0] for text in words]
+    info = ImageNetInfo(IMAGENET[num_classes])
+    ids, words = info.label_names(), info.label_descriptions()
+    first = [label.partition(",")[0] for label in words]
     firsts, complete = Counter(first), Counter(words)
     return tuple(
-        word if firsts[word] == 1 else text if complete[text] == 1 else f"{text} ({wordnet})"
-        for word, text, wordnet in zip(first, words, ids, strict=True)
+        word if firsts[word] == 1 else label if complete[label] == 1 else f"{label} ({wordnet})"
+        for word, label, wordnet in zip(first, words, ids, strict=True)
     )

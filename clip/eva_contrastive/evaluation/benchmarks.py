@@ -17,7 +17,7 @@ from eva_contrastive.evaluation.prompts import (
 )
 from eva_data.captions.opening import open_captions
 from eva_data.captions.sources import CaptionedImages
-from eva_data.classes import Spellings, listed
+from eva_data.classes import Spellings, list_names
 from eva_data.imagenet import ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
 from eva_data.labelled_images import open_labelled
@@ -52,27 +52,31 @@ def open_benchmarks(
     Raises:
         ValueError: If one is not what its option says.
     """
-    found = _imagenet(options, transform, image_size)
+    benchmarks = _imagenet(options, transform, image_size)
     for number in (10, 100):
-        if (location := getattr(options, f"cifar{number}")) is not None:
-            found.append(open_cifar(location, number, transform))
+        location = getattr(options, f"cifar{number}")
+        if location is not None:
+            benchmarks.append(open_cifar(location, number, transform))
     if options.ucf101 is not None:
         names = named_classes("ucf101")
-        place, root = _split(options.ucf101)
+        listing, root = _split(options.ucf101)
         videos = open_ucf101(
-            Path(place), names, split=options.ucf101_split,
-            root=None if root is None else Path(root), backend=options.backend,
-        )  # fmt: skip
+            Path(listing),
+            names,
+            split=options.ucf101_split,
+            root=None if root is None else Path(root),
+            backend=options.backend,
+        )
         frames = MiddleFrames(videos, transform)
-        found.append(Benchmark("UCF-101", frames, names, named_templates("ucf101")))
+        benchmarks.append(Benchmark("UCF-101", frames, names, named_templates("ucf101")))
     for source in ("k400", "k600", "k700"):
         if getattr(options, source) is not None:
             names = named_classes(source)
             frames = _frames(options, source, transform, names)
-            found.append(Benchmark(TITLES[source], frames, names, named_templates("kinetics")))
+            benchmarks.append(Benchmark(TITLES[source], frames, names, named_templates("kinetics")))
     if options.data is not None or options.videos is not None:
-        found.append(_own(options, transform))
-    return found
+        benchmarks.append(_own(options, transform))
+    return benchmarks
 
 
 def _imagenet(
@@ -82,19 +86,23 @@ def _imagenet(
 
     All images have the same transform, as in CLIP_benchmark.
     """
-    found: list[Benchmark] = []
+    benchmarks: list[Benchmark] = []
     names, templates = named_classes("imagenet"), named_templates("imagenet")
-    given = {name: getattr(options, name) for name in ("imagenet", "v2", "a", "r", "sketch")}
-    if any(given.values()):
+    folders = {name: getattr(options, name) for name in ("imagenet", "v2", "a", "r", "sketch")}
+    if any(folders.values()):
         opened = open_sets(
-            ImageNetPaths(**given), image_size=image_size, bilinear=False,
-            crop_pct=options.crop_pct, mean=options.mean, std=options.std,
-        )  # fmt: skip
-        found += [Benchmark(o.name, o.samples, names, templates, o.columns) for o in opened]
+            ImageNetPaths(**folders),
+            image_size=image_size,
+            bilinear=False,
+            crop_pct=options.crop_pct,
+            mean=options.mean,
+            std=options.std,
+        )
+        benchmarks += [Benchmark(o.name, o.samples, names, templates, o.columns) for o in opened]
     if options.objectnet is not None:
         objects = open_objectnet(options.objectnet, transform)
-        found.append(Benchmark("ObjectNet", objects, objects.classes, templates))
-    return found
+        benchmarks.append(Benchmark("ObjectNet", objects, objects.classes, templates))
+    return benchmarks
 
 
 def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchmark:
@@ -106,10 +114,13 @@ def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchma
     names = named_classes(kind.lower())
     spellings = Spellings(names)
     places = {name: spellings.label(name) for name in samples.classes}
-    if other := [name for name, place in places.items() if place is None]:
-        raise ValueError(f"{location} is not CIFAR-{number}: {listed(other, 4)} is no class of it")
-    known = [place for place in places.values() if place is not None]
-    samples.classes = with_others(names, known)
+    other = [name for name, location in places.items() if location is None]
+    if other:
+        raise ValueError(
+            f"{location} is not CIFAR-{number}: {list_names(other, 4)} is no class of it"
+        )
+    locations = [location for location in places.values() if location is not None]
+    samples.classes = with_others(names, locations)
     return Benchmark(f"CIFAR-{number}", samples, samples.classes, named_templates("cifar"))
 
 
@@ -129,23 +140,24 @@ def _frames(
     options: argparse.Namespace, name: str, transform: ImageTransform, names: Sequence[str] | None
 ) -> MiddleFrames:
     """Open the middle frames of a list or folder of videos."""
-    place, root = _split(getattr(options, name))
-    videos = open_videos(place, classes=names, root=root, backend=options.backend)
+    location, root = _split(getattr(options, name))
+    videos = open_videos(location, classes=names, root=root, backend=options.backend)
     return MiddleFrames(videos, transform)
 
 
 def open_retrieval(options: argparse.Namespace) -> dict[str, CaptionedImages]:
     """Open the images with captions that are given, by title; errors as for `open_benchmarks`."""
-    found: dict[str, CaptionedImages] = {}
+    datasets: dict[str, CaptionedImages] = {}
     for name, title in _PAIRS.items():
-        if (given := getattr(options, name)) is not None:
-            place, root = _split(given)
+        words = getattr(options, name)
+        if words is not None:
+            location, root = _split(words)
             columns = ("image_column", "caption_column") if name == "pairs" else ()
             more = {column: getattr(options, column) for column in columns}
-            found[title] = open_captions(place, root=root, **more)
-    return found
+            datasets[title] = open_captions(location, root=root, **more)
+    return datasets
 
 
-def _split(given: Sequence[str]) -> tuple[str, str | None]:
+def _split(words: Sequence[str]) -> tuple[str, str | None]:
     """Split the words of an option into the data and the folder that its paths begin in."""
-    return given[0], given[1] if len(given) > 1 else None
+    return words[0], words[1] if len(words) > 1 else None

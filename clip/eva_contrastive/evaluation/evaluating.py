@@ -35,14 +35,14 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.evaluation.classification_report import (
     class_sections,
-    complain_of_left_out,
-    say_end,
+    echo_result,
+    warn_of_left_out,
     write_results,
 )
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.report import announce, evaluation_page
-from eva_report.content import Report, ScoreRow, ScoreTable, Section, Step
+from eva_report.content import NextStep, Report, ScoreRow, ScoreTable, Section
 from eva_report.page import report_name, try_report
 from eva_runs.precision import choose_dtype, resolve, to_precision
 
@@ -72,8 +72,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     title = f"evaluate a CLIP at {model.image_size} px on {device.type}"
     announce(title, weights=options.weights, data=data)
     evaluation = _Evaluation(model, options, transform, names=[name for name, _ in data])
-    for one in sets:
-        evaluation.count(one)
+    for benchmark in sets:
+        evaluation.count(benchmark)
     for name, own in pairs.items():
         evaluation.retrieve(name, own)
     if distributed.rank() == 0:
@@ -96,36 +96,56 @@ class _Evaluation:
         self._features: dict[Any, Tensor] = {}  # of classes, by names and sentences
         self._sections: list[Callable[[], list[Section]]] = []
 
-    def count(self, one: Benchmark) -> None:
+    def count(self, benchmark: Benchmark) -> None:
         """Count the correct predictions of a set, with wrong and right samples for the report."""
         options, results = self._options, self._results
-        key = (tuple(one.names), tuple(one.templates))
+        key = (tuple(benchmark.names), tuple(benchmark.templates))
         if key not in self._features:
             self._features[key] = class_features(
-                self._model, one.names, one.templates, progress=f"{one.name}, texts"
+                self._model,
+                benchmark.names,
+                benchmark.templates,
+                progress=f"{benchmark.name}, texts",
             )
         features = self._features[key]
         classifier = ZeroShotClassifier(self._model, features)
-        if one.name == OWN:
+        if benchmark.name == OWN:
             counted = evaluate_own_data(
-                classifier, one.samples, options, num_classes=len(one.names),
+                classifier,
+                benchmark.samples,
+                options,
+                num_classes=len(benchmark.names),
                 skip_unreadable=options.skip_unreadable,
-            )  # fmt: skip
+            )
         else:
             # of a part of the names, the confusion would not have the labels as its rows
-            small = one.columns is None and len(one.names) <= MOST_CLASSES
+            small = benchmark.columns is None and len(benchmark.names) <= MOST_CLASSES
             counted = count(
-                classifier, one.samples, {one.name: OneLabel(one.columns)}, device=features.device,
-                batch_size=options.batch_size, workers=options.workers, progress=one.name,
-                confusion=small, examples=small, skip_unreadable=options.skip_unreadable,
-            )  # fmt: skip
-        (results.scores[one.name],) = counted.scores.values()
+                classifier,
+                benchmark.samples,
+                {benchmark.name: OneLabel(benchmark.columns)},
+                device=features.device,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                progress=benchmark.name,
+                confusion=small,
+                examples=small,
+                skip_unreadable=options.skip_unreadable,
+            )
+        (results.scores[benchmark.name],) = counted.scores.values()
         if counted.confusion is not None:
-            results.class_means[one.name] = counted.mean_per_class
-            self._sections.append(partial(
-                class_sections, one.samples, counted, classes=one.names, of=f" ({one.name})",
-                unit="samples", complete_in="per_class.csv" if one.name == OWN else "",
-            ))  # fmt: skip
+            results.class_means[benchmark.name] = counted.mean_per_class
+            self._sections.append(
+                partial(
+                    class_sections,
+                    benchmark.samples,
+                    counted,
+                    classes=benchmark.names,
+                    of=f" ({benchmark.name})",
+                    unit="samples",
+                    complete_in="per_class.csv" if benchmark.name == OWN else "",
+                )
+            )
         results.left_out += counted.left_out
         self._keep()
 
@@ -133,9 +153,14 @@ class _Evaluation:
         """Score the retrieval among pairs."""
         options, results = self._options, self._results
         encoded = encode_pairs(
-            self._model, pairs, self._transform, batch_size=options.batch_size,
-            workers=options.workers, progress=name, skip_unreadable=options.skip_unreadable,
-        )  # fmt: skip
+            self._model,
+            pairs,
+            self._transform,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            progress=name,
+            skip_unreadable=options.skip_unreadable,
+        )
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
         results.left_out += encoded.left_out
         self._sections.append(partial(retrieval_examples, encoded, pairs, name=name))
@@ -148,9 +173,11 @@ class _Evaluation:
             return
         done = {*results.scores, *results.retrieval}
         more = {
-            **summary(results.scores), "retrieval": results.retrieval, "left_out": results.left_out,
+            **summary(results.scores),
+            "retrieval": results.retrieval,
+            "left_out": results.left_out,
             "not_evaluated": [name for name in self._names if name not in done],
-        }  # fmt: skip
+        }
         settings = settings_of(self._options, image_size=self._model.image_size)
         write_results(
             self._options.output,
@@ -163,54 +190,60 @@ class _Evaluation:
 
     def report(self, data: list[tuple[str, str]], began: float, device: torch.device) -> None:
         """Write tables and page, and say the end; `data` has names and descriptions of the sets."""
-        output, page, next_steps = self._options.output, None, list[Step]()
+        output, page, next_steps = self._options.output, None, list[NextStep]()
         if output is not None:
             next_steps = [search_step(self._options.weights, output)]
             write_text(output / "table.md", markdown(self._results))
             page = try_report(
-                output, lambda: self._page(data, device, next_steps),
+                output,
+                lambda: self._page(data, device, next_steps),
                 name=report_name(output, "evaluation"),
-            )  # fmt: skip
-        say_end(aligned(self._results), began=began, report=page, next_steps=next_steps)
-        complain_of_left_out(self._results.left_out, unit="samples")
+            )
+        echo_result(aligned(self._results), began=began, report=page, next_steps=next_steps)
+        warn_of_left_out(self._results.left_out, unit="samples")
 
     def _page(
-        self, data: list[tuple[str, str]], device: torch.device, next_steps: list[Step]
+        self, data: list[tuple[str, str]], device: torch.device, next_steps: list[NextStep]
     ) -> Report:
         options, results, meanings = self._options, self._results, dict(data)
 
-        def table(title: str, heads: Sequence[str], rows: Iterable[Row], text: str) -> ScoreTable:
+        def table(title: str, heads: Sequence[str], rows: Iterable[Row], note: str) -> ScoreTable:
             scores = [
                 ScoreRow(name=name, values=values[-len(heads) :], meaning=meanings.get(name, ""))
                 for name, *values in rows
             ]
-            return ScoreTable(title=title, columns=heads, rows=scores, text=text, digits=2)
+            return ScoreTable(title=title, columns=heads, rows=scores, text=note, digits=2)
 
-        text = "Percent of the samples whose class is the first, or among the first five, by "
-        text += "sentences about the classes alone. The mean over classes counts each class as "
-        text += "much as any other."
-        accuracies = table("Zero-shot accuracy", HEADS[2:], accuracy_rows(results), text)
-        text = "Percent of the images that find a caption of theirs (I->T), and of the captions "
-        text += "that find their image (T->I), in the first place, among the first five and ten."
-        retrieval = table("Retrieval", RETRIEVAL_HEADS[3:], retrieval_rows(results), text)
+        note = "Percent of the samples whose class is the first, or among the first five, by "
+        note += "sentences about the classes alone. The mean over classes counts each class as "
+        note += "much as any other."
+        accuracies = table("Zero-shot accuracy", HEADS[2:], accuracy_rows(results), note)
+        note = "Percent of the images that find a caption of theirs (I->T), and of the captions "
+        note += "that find their image (T->I), in the first place, among the first five and ten."
+        retrieval = table("Retrieval", RETRIEVAL_HEADS[3:], retrieval_rows(results), note)
         settings = {
             "sentences of data": " | ".join(options.templates or ()),
             "class names": options.classes,
             "precision": options.precision,
             "batch size": options.batch_size,
         }
-        said = [f"{name}: top1 {score.top1:.2f} %" for name, score in results.scores.items()]
-        said += [
-            f"{name}: {found['image_to_text_r1']:.2f} % of the images find their caption first"
-            for name, found in results.retrieval.items()
+        lines = [f"{name}: top1 {score.top1:.2f} %" for name, score in results.scores.items()]
+        lines += [
+            f"{name}: {score['image_to_text_r1']:.2f} % of the images find their caption first"
+            for name, score in results.retrieval.items()
         ]
         return evaluation_page(
-            options.output, task="CLIP", weights=options.weights, data=data, device=device.type,
+            options.output,
+            task="CLIP",
+            weights=options.weights,
+            data=data,
+            device=device.type,
             settings={name: value for name, value in settings.items() if value},
-            summary=f"{'; '.join(said)}.", next_steps=next_steps,
+            summary=f"{'; '.join(lines)}.",
+            next_steps=next_steps,
             sections=[
                 *(table for table in (accuracies, retrieval) if table.rows),
                 *(section for make in self._sections for section in make()),
             ],
             links=("table.md", "per_class.csv", "confusion.png"),
-        )  # fmt: skip
+        )

@@ -14,8 +14,8 @@ from typing import Any
 from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 from timm.data import ImageNetInfo
 
-from eva_data.classes import Spellings, listed, read_class_list
-from eva_data.files import home_expanded, read_lines
+from eva_data.classes import Spellings, list_names, read_class_list
+from eva_data.files import expand_home, read_lines
 from eva_data.kinetics import SOURCES, kinetics_classes
 
 PLACE = "{}"  # of the name in a sentence
@@ -25,8 +25,8 @@ _WORDNET = re.compile(r"n\d{8}")
 
 @functools.cache
 def _table() -> dict[str, Any]:
-    text = Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    content = Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8")
+    return tomllib.loads(content)
 
 
 def named_templates(name: str) -> tuple[str, ...]:
@@ -51,30 +51,31 @@ def named_classes(name: str) -> tuple[str, ...]:
     return tuple(_table()["classes"][name]["names"])
 
 
-def find_templates(given: Sequence[str]) -> tuple[str, ...]:
+def find_templates(names: Sequence[str]) -> tuple[str, ...]:
     """Find the sentences that an option or a recipe means.
 
     Args:
-        given: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
+        names: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
             one entry, which is a name for `named_templates` or a text file with one in each line.
 
     Raises:
         OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
-    known = (_IMAGENET, *_table()["templates"])
-    found = tuple(given)
-    if len(found) == 1 and found[0] in known:
-        return named_templates(found[0])
-    if len(found) == 1 and home_expanded(found[0]).is_file():
-        found = tuple(read_lines(home_expanded(found[0]), skip_blank=True))
-    found = tuple(template.replace("{c}", PLACE) for template in found)
-    if wrong := [template for template in found or ("",) if PLACE not in template]:
+    available = (_IMAGENET, *_table()["templates"])
+    templates = tuple(names)
+    if len(templates) == 1 and templates[0] in available:
+        return named_templates(templates[0])
+    if len(templates) == 1 and expand_home(templates[0]).is_file():
+        templates = tuple(read_lines(expand_home(templates[0]), skip_blank=True))
+    templates = tuple(template.replace("{c}", PLACE) for template in templates)
+    wrong = [template for template in templates or ("",) if PLACE not in template]
+    if wrong:
         raise ValueError(
             f"templates {wrong[0]!r} is not a sentence with {PLACE} in place of the class, not a "
-            f"text file of them and not one of {', '.join(known)}"
+            f"text file of them and not one of {', '.join(available)}"
         )
-    return found
+    return templates
 
 
 def sentences(name: str, templates: Sequence[str]) -> list[str]:
@@ -96,13 +97,14 @@ def names_of(folders: Sequence[str]) -> list[str]:
     if not all(_WORDNET.fullmatch(folder) for folder in folders):
         return [readable(folder) for folder in folders]
     ids = ImageNetInfo("imagenet-1k").label_names()
-    known = dict(zip(ids, named_classes(_IMAGENET), strict=True))
-    if other := [folder for folder in folders if folder not in known]:
+    name_of_id = dict(zip(ids, named_classes(_IMAGENET), strict=True))
+    other = [folder for folder in folders if folder not in name_of_id]
+    if other:
         raise ValueError(
-            f"{listed(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to what "
-            "their images show"
+            f"{list_names(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to "
+            f"what their images show"
         )
-    return [known[folder] for folder in folders]
+    return [name_of_id[folder] for folder in folders]
 
 
 def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[str, ...]:
@@ -123,23 +125,23 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[str, .
     names = read_class_list(file)
     spellings = Spellings([name.casefold() for name in names])
     places = [spellings.label(folder.casefold()) for folder in folders]
-    known = [place for place in places if place is not None]
-    if not known and len(names) == len(folders):
-        known = list(range(len(names)))
+    labels_present = [position for position in places if position is not None]
+    if not labels_present and len(names) == len(folders):
+        labels_present = list(range(len(names)))
         if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`
-            by_value = sorted(known, key=lambda label: int(folders[label]))
-            known = [by_value.index(label) for label in known]
-    if len(known) < len(folders):
-        lacking = [name for name, place in zip(folders, places, strict=True) if place is None]
+            by_value = sorted(labels_present, key=lambda label: int(folders[label]))
+            labels_present = [by_value.index(label) for label in labels_present]
+    if len(labels_present) < len(folders):
+        lacking = [name for name, position in zip(folders, places, strict=True) if position is None]
         raise ValueError(
             f"the class list {file} has {len(names)} names, and lacks {len(lacking)} of the "
-            f"{len(folders)} classes: {listed(lacking)}; write the names of all folders, or a name "
-            "for each in their order"
+            f"{len(folders)} classes: {list_names(lacking)}; write the names of all folders, or "
+            f"a name for each in their order"
         )
-    return tuple(map(readable, with_others(names, known)))
+    return tuple(map(readable, with_others(names, labels_present)))
 
 
 def with_others(names: Sequence[str], first: Sequence[int]) -> tuple[str, ...]:
     """Order names: those at some places, and then all others."""
     others = sorted({*range(len(names))} - {*first})
-    return tuple(names[place] for place in (*first, *others))
+    return tuple(names[position] for position in (*first, *others))

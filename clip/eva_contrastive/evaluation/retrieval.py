@@ -43,14 +43,14 @@ def retrieval_scores(image_features: Tensor, text_features: Tensor, owners: Tens
     device = image_features.device
     owners, images = owners.to(device), torch.arange(len(image_features), device=device)
     within = torch.tensor(RANKS, device=device)
-    found = torch.zeros(len(WAYS), len(RANKS), dtype=torch.float64, device=device)
+    recalls = torch.zeros(len(WAYS), len(RANKS), dtype=torch.float64, device=device)
     for rows in _own_queries(len(images), device):
         ranks = ranks_of(image_features[rows] @ text_features.T, owners == rows[:, None])
-        found[0] += (ranks[:, None] < within).sum(0)
+        recalls[0] += (ranks[:, None] < within).sum(0)
     for rows in _own_queries(len(owners), device):
         ranks = ranks_of(text_features[rows] @ image_features.T, owners[rows, None] == images)
-        found[1] += (ranks[:, None] < within).sum(0)
-    sums = distributed.sum_over_ranks(found.flatten().tolist(), device)
+        recalls[1] += (ranks[:, None] < within).sum(0)
+    sums = distributed.sum_over_ranks(recalls.flatten().tolist(), device)
     totals = [len(images)] * len(RANKS) + [len(owners)] * len(RANKS)
     shares = [100 * right / total for right, total in zip(sums, totals, strict=True)]
     return {"images": len(images), "texts": len(owners), **dict(zip(SHARES, shares, strict=True))}
@@ -58,7 +58,7 @@ def retrieval_scores(image_features: Tensor, text_features: Tensor, owners: Tens
 
 def _own_queries(count: int, device: torch.device) -> list[Tensor]:
     parts = torch.arange(count, device=device).split(_QUERIES)
-    return [parts[place] for place in distributed.own_share(len(parts))]
+    return [parts[position] for position in distributed.rank_indices(len(parts))]
 
 
 def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
@@ -111,34 +111,42 @@ def encode_pairs(
             captions += own
             owners += [index] * len(own)
     texts, _ = encode_all(
-        model, partial(text_features, model),
+        model,
+        partial(text_features, model),
         Mapped(partial(_tokens, model.context_length), captions),
-        batch_size=batch_size, progress=progress and f"{progress}, captions",
-    )  # fmt: skip
+        batch_size=batch_size,
+        progress=progress and f"{progress}, captions",
+    )
     images, unreadable = encode_all(
-        model, partial(image_features, model),
-        Mapped(partial(_input, pairs, transform), range(len(pairs))), batch_size=batch_size,
-        workers=workers, progress=progress and f"{progress}, images",
+        model,
+        partial(image_features, model),
+        Mapped(partial(_input, pairs, transform), range(len(pairs))),
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress and f"{progress}, images",
         skip_unreadable=skip_unreadable,
-    )  # fmt: skip
+    )
     reasons |= unreadable
     if len(reasons) == len(images):
         raise ValueError(f"none of {len(reasons)} images can be read: {reasons[min(reasons)]}")
     owner = torch.tensor(owners, device=images.device)
-    kept = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    kept[list(reasons)] = False
-    of_kept, places = kept[owner], kept.cumsum(0) - 1  # of the kept images among each other
+    is_readable = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    is_readable[list(reasons)] = False
+    of_kept, places = (
+        is_readable[owner],
+        is_readable.cumsum(0) - 1,
+    )  # of the kept images among each other
     return EncodedPairs(
-        images=images[kept],
+        images=images[is_readable],
         texts=texts[of_kept],
         owners=places[owner[of_kept]],
-        left_out=[reasons[place] for place in sorted(reasons)],
-        kept=kept.nonzero()[:, 0].tolist(),
+        left_out=[reasons[position] for position in sorted(reasons)],
+        kept=is_readable.nonzero()[:, 0].tolist(),
     )
 
 
-def _tokens(context_length: int, text: str) -> Tensor:
-    return tokenize(text, context_length)[0]
+def _tokens(context_length: int, caption: str) -> Tensor:
+    return tokenize(caption, context_length)[0]
 
 
 def _input(pairs: CaptionedImages, transform: ImageTransform, index: int) -> Tensor:

@@ -65,16 +65,18 @@ def main_score(name: str, score: Score) -> float:
     return score.mean_top1_top5 if name.startswith("Kinetics") else score.top1
 
 
-def expected(name: str, score: Score) -> float | None:
+def published_score(name: str, score: Score) -> float | None:
     """Give the `main_score` of EVA-CLIP-g; None for other sets, and for parts of a set."""
-    found = SETS.get(name)
-    return found.accuracy if found is not None and score.samples >= found.samples else None
+    published = SETS.get(name)
+    return (
+        published.accuracy if published is not None and score.samples >= published.samples else None
+    )
 
 
-def expected_retrieval(name: str, found: Retrieval) -> Sequence[float]:
+def expected_retrieval(name: str, retrieval: Retrieval) -> Sequence[float]:
     """Give the recalls of EVA-CLIP-g; none for other sets, and for parts of a set."""
     images, recalls = RETRIEVAL.get(name, (0, ()))
-    return recalls if found["images"] == images else ()
+    return recalls if retrieval["images"] == images else ()
 
 
 def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
@@ -93,10 +95,13 @@ def accuracy_rows(results: Results) -> list[Row]:
     rows: list[Row] = []
     for name, score in results.scores.items():
         mean = score.mean_top1_top5 if name.startswith("Kinetics") else None
-        more = (mean, results.class_means.get(name), expected(name, score))
+        more = (mean, results.class_means.get(name), published_score(name, score))
         rows.append((name, score.samples, score.top1, None if score.few else score.top5, *more))
-    found = summary(results.scores)
-    for title, value in (("average of 12", found["average"]), ("robustness gap", found["gap"])):
+    mean_scores = summary(results.scores)
+    for title, value in (
+        ("average of 12", mean_scores["average"]),
+        ("robustness gap", mean_scores["gap"]),
+    ):
         if value is not None:
             rows.append((title, None, value, None, None, None, None))
     return rows
@@ -105,9 +110,10 @@ def accuracy_rows(results: Results) -> list[Row]:
 def retrieval_rows(results: Results) -> list[Row]:
     """Make the rows below `RETRIEVAL_HEADS`, with those of the paper."""
     rows: list[Row] = []
-    for name, found in results.retrieval.items():
-        rows.append((name, *found.values()))
-        if paper := expected_retrieval(name, found):
+    for name, retrieval in results.retrieval.items():
+        rows.append((name, *retrieval.values()))
+        paper = expected_retrieval(name, retrieval)
+        if paper:
             rows.append((f"  {PAPER}", None, None, *paper))
     return rows
 
@@ -145,8 +151,8 @@ def markdown(results: Results) -> str:
 def further_entries(results: Results) -> dict[str, dict[str, float]]:
     """Make further entries of the sets of classes for `results.json`."""
     entries: dict[str, dict[str, float]] = {
-        name: {} if one.few else {"mean_top1_top5": one.mean_top1_top5}
-        for name, one in results.scores.items()
+        name: {} if score.few else {"mean_top1_top5": score.mean_top1_top5}
+        for name, score in results.scores.items()
     }
     for name, value in results.class_means.items():
         entries[name]["mean_per_class"] = value

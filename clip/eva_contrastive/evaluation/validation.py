@@ -79,35 +79,38 @@ class ContrastiveValidation:
             TooManyUnreadableError: If more images than allowed cannot be read.
         """
         clip: Any = getattr(model, "module", model)
-        found: dict[str, float] = {}
+        results: dict[str, float] = {}
         sections: list[Callable[[], list[Section]]] = []
-        sizes: dict[str, Any] = {
-            "batch_size": self._run.batch_size, "workers": self._run.workers
-        }  # fmt: skip
+        sizes: dict[str, Any] = {"batch_size": self._run.batch_size, "workers": self._run.workers}
         if self.pairs is not None:
             encoded = encode_pairs(clip, self.pairs, self._transform, skip_unreadable=True, **sizes)
             self._left_out.add(dict.fromkeys(encoded.left_out, ""))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
             shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
-            found |= {name: shares[name] for name in OF_PAIRS}
+            results |= {name: shares[name] for name in OF_PAIRS}
             sections.append(partial(retrieval_examples, encoded, self.pairs))
         if self.classes is not None:
             weights = class_features(clip, self._names, self._templates)
             counted = count(
-                ZeroShotClassifier(clip, weights), self.classes, {"val": OneLabel()},
-                device=weights.device, skip_unreadable=True, examples=True,
-                confusion=len(self._names) <= MOST_CONFUSION, **sizes,
-            )  # fmt: skip
+                ZeroShotClassifier(clip, weights),
+                self.classes,
+                {"val": OneLabel()},
+                device=weights.device,
+                skip_unreadable=True,
+                examples=True,
+                confusion=len(self._names) <= MOST_CONFUSION,
+                **sizes,
+            )
             self._left_out.add(dict.fromkeys(counted.left_out, ""))
             score, names = counted.scores["val"], OF_CLASSES
-            found |= {name: getattr(score, name) for name in names if name in self.results}
+            results |= {name: getattr(score, name) for name in names if name in self.results}
             sections.append(partial(class_sections, self.classes, counted, classes=self._names))
-        self.best.offer(found, sections)
-        return found
+        self.best.offer(results, sections)
+        return results
 
     def sections(self) -> list[Section]:
         """Make the sections of a report on the best evaluation; none before one."""
-        return self.best.named([one for make in self.best.kept or () for one in make()])
+        return self.best.named([section for make in self.best.kept or () for section in make()])
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from eva_contrastive.evaluation.prompts import sentences
 from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import Indexed, collate_readable
+from eva_engine.evaluation.counting import IndexedSamples, collate_readable
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
 TEXTS = 512  # of a forward pass
@@ -76,13 +76,17 @@ def encode_all(
     """
     count, device = len(samples), next(model.parameters()).device
     batches = list(torch.arange(count).split(batch_size))
-    own = [batches[place].tolist() for place in distributed.own_share(len(batches))]
+    own = [batches[position].tolist() for position in distributed.rank_indices(len(batches))]
     features = torch.zeros(count, model.embed_dim, device=device)
     reasons: dict[int, str] = {}
     with evaluation_loader(
-        Indexed(samples, skip_unreadable=skip_unreadable), workers=workers, batches=own,
-        collate=collate_readable, pin_memory=device.type == "cuda", progress=progress,
-    ) as loaded:  # fmt: skip
+        IndexedSamples(samples, skip_unreadable=skip_unreadable),
+        workers=workers,
+        batches=own,
+        collate=collate_readable,
+        pin_memory=device.type == "cuda",
+        progress=progress,
+    ) as loaded:
         for inputs, _, indexes, unreadable in loaded:
             reasons |= unreadable
             if len(indexes):

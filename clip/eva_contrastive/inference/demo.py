@@ -25,24 +25,24 @@ from eva_contrastive.inference.finding import (
     Hit,
     Library,
     Query,
-    absolute,
+    absolute_paths,
     make_queries,
     search,
     update,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import hand_over, make_folder, printable, write_text
+from eva_data.files import make_folder, printable, record_result, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
 from eva_data.video.source import Backend, open_video
-from eva_report.demos import FILES_NAMED, do_jobs
+from eva_report.demos import FILES_NAMED, run_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 from eva_runs.batch import index_features, read_manifest
-from eva_runs.commands import say
-from eva_runs.output_folder import locked
+from eva_runs.commands import echo
+from eva_runs.output_folder import lock_folder
 from eva_runs.precision import precision_of
 
 logger = logging.getLogger(__name__)
@@ -74,22 +74,25 @@ def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor)
     best = (frames.values @ features.T).argmax(dim=0).tolist()  # (K,), of the frames
     times = [frames.times[frame] if is_video(file) else None for frame in best]
     ranked = map(Ranked, texts, probabilities, cosines, times)
-    return sorted(ranked, key=lambda one: -one.cosine)
+    return sorted(ranked, key=lambda caption: -caption.cosine)
 
 
 def load(options: argparse.Namespace) -> ClipFeatures:
     """Load the model of the options."""
     names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision", "backend")
-    given = {name: getattr(options, name) for name in names}
-    return ClipFeatures.from_weights(options.weights, **given)
+    settings = {name: getattr(options, name) for name in names}
+    return ClipFeatures.from_weights(options.weights, **settings)
 
 
 def _settings(options: argparse.Namespace, clip: ClipFeatures) -> dict[str, Any]:
     return {
-        "weights": options.weights, "image_size": clip.image_size, "mean": clip.mean,
-        "std": clip.std, "frames": options.frames,
+        "weights": options.weights,
+        "image_size": clip.image_size,
+        "mean": clip.mean,
+        "std": clip.std,
+        "frames": options.frames,
         "precision": precision_of(clip.visual),
-    }  # fmt: skip
+    }
 
 
 def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
@@ -97,7 +100,7 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
     features = clip.texts(options.text)
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
-    found: dict[str, list[Ranked]] = {}
+    ranking: dict[str, list[Ranked]] = {}
     entries, unreadable, flat = list[Any](), list[Any](), list[bool]()
 
     def do(job: Job) -> str | None:
@@ -107,35 +110,39 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
             unreadable.append({"file": str(job.source), "error": str(error)})
             return str(error)
         flat.append(ranked[-1].probability > _FLAT * ranked[0].probability)
-        found[job.name] = ranked = ranked[: options.top]
-        entries.append({"file": str(job.source), "captions": [entry(one) for one in ranked]})
+        ranking[job.name] = ranked = ranked[: options.top]
+        entries.append(
+            {"file": str(job.source), "captions": [entry(caption) for caption in ranked]}
+        )
         return None
 
-    sentences = do_jobs(jobs, do, title="ranking")
-    for line in _ranking_lines(found):
-        say(printable(line))
+    sentences = run_jobs(jobs, do, title="ranking")
+    for line in _ranking_lines(ranking):
+        echo(printable(line))
     if len(options.text) > 1 and flat and all(flat):
         logger.warning("all captions are as probable, which says nothing: is the CLIP trained?")
     if options.output is not None:
         file = options.output / "ranking.json"
         _write_json(file, settings=_settings(options, clip), files=entries + unreadable)
-        say(f"output   {file}")
+        echo(f"output   {file}")
     return sentences
 
 
-def _ranking_lines(found: Mapping[str, Sequence[Ranked]]) -> list[str]:
+def _ranking_lines(ranking: Mapping[str, Sequence[Ranked]]) -> list[str]:
     """Name the captions that fit files best: a line for each file of a few, and one for all."""
     lines = []
-    for name, ranked in found.items() if len(found) <= FILES_NAMED else ():
+    for name, ranked in ranking.items() if len(ranking) <= FILES_NAMED else ():
         captions = [
-            f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time)}'
-            for one in ranked[:_CAPTIONS]
+            f'"{_short(caption.text)}" {score_text(caption.probability)}{_at(caption.time)}'
+            for caption in ranked[:_CAPTIONS]
         ]
         lines.append(f"{name}: {', '.join(captions)}")
-    if len(found) > 1:
-        first = Counter(ranked[0].text for ranked in found.values())
-        shown = [f'{count:,} "{_short(text)}"' for text, count in first.most_common(_TOTAL_NAMED)]
-        lines.append(f"{len(found):,} files: {', '.join(shown)}")
+    if len(ranking) > 1:
+        first = Counter(ranked[0].text for ranked in ranking.values())
+        shown = [
+            f'{count:,} "{_short(caption)}"' for caption, count in first.most_common(_TOTAL_NAMED)
+        ]
+        lines.append(f"{len(ranking):,} files: {', '.join(shown)}")
     return lines
 
 
@@ -144,18 +151,18 @@ def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence
     queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
     settings = _settings(options, clip)
     make_folder(options.output)
-    known = settings | {"weights": sha256_of(weights_file(options.weights))}
+    cache_settings = settings | {"weights": sha256_of(weights_file(options.weights))}
     files = [job.source for job in jobs]
-    with locked(options.cache):
-        library = Library(options.cache, known, width=clip.embed_dim)
+    with lock_folder(options.cache):
+        library = Library(options.cache, cache_settings, width=clip.embed_dim)
         folders = [folder for folder in options.inputs if folder.is_dir()]
         changes = update(library, clip, files, workers=options.workers, folders=folders)
-    found = list(zip(queries, search(library, files, queries, top=options.top), strict=True))
+    results = list(zip(queries, search(library, files, queries, top=options.top), strict=True))
     line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
     line += f", {changes.known:,} known from before" if changes.known else ""
     line += f", {changes.gone:,} forgotten that are gone" if changes.gone else ""
-    names = {absolute(job.source): job.name for job in jobs}
-    _show_found(found, options, clip, names=names, line=line, problems=changes.problems)
+    names = {absolute_paths(job.source): job.name for job in jobs}
+    _show_found(results, options, clip, names=names, line=line, problems=changes.problems)
     return list(changes.problems.values())
 
 
@@ -165,9 +172,9 @@ def search_index(clip: ClipFeatures, options: argparse.Namespace, _: Sequence[Jo
     queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
     make_folder(options.output)
     index = open_index(folder, options.weights, options.cache)
-    found = list(zip(queries, find_in_index(index, queries, top=options.top), strict=True))
+    results = list(zip(queries, find_in_index(index, queries, top=options.top), strict=True))
     line = f"{len(index.features):,} features searched"
-    _show_found(found, options, clip, names={}, line=line)
+    _show_found(results, options, clip, names={}, line=line)
     return []
 
 
@@ -179,15 +186,18 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
     """
     index = Neighbours(folder) if (folder / ABOUT).exists() else None
     options = dict((index.about if index else read_manifest(folder)).get("options") or {})
-    if (kind := options.get("kind")) != "embedding":
-        text = f"features of kind {kind}" if kind else "no features"
-        raise ValueError(f"{folder} has {text}: CLIP searches eva batch features --kind embedding")
+    kind = options.get("kind")
+    if kind != "embedding":
+        message = f"features of kind {kind}" if kind else "no features"
+        raise ValueError(
+            f"{folder} has {message}: CLIP searches eva batch features --kind embedding"
+        )
     if index is None:
-        with locked(cache):
+        with lock_folder(cache):
             name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-            place = cache / f"index-{name}"
-            index_features(folder, place, approximate=False)
-        folder, index = place, Neighbours(place)
+            index_folder = cache / f"index-{name}"
+            index_features(folder, index_folder, approximate=False)
+        folder, index = index_folder, Neighbours(index_folder)
     if index.about.get("sha256") != sha256_of(weights_file(weights)):
         others = options.get("weights")
         raise ValueError(f"{folder} has features of {others}, not of {weights}")
@@ -196,13 +206,13 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
 
 def find_in_index(index: Neighbours, queries: Sequence[Query], *, top: int) -> list[list[Hit]]:
     """Find what an index has for each query."""
-    wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()
-    found = index.search(wanted, top=top)
-    return [[Hit(name, score, None, None) for name, score in of] for of in found]
+    query_features = torch.stack([query.features for query in queries]).float().cpu().numpy()
+    hits = index.search(query_features, top=top)
+    return [[Hit(name, score, None, None) for name, score in of] for of in hits]
 
 
 def _show_found(
-    found: Sequence[tuple[Query, Sequence[Hit]]],
+    results: Sequence[tuple[Query, Sequence[Hit]]],
     options: argparse.Namespace,
     clip: ClipFeatures,
     *,
@@ -212,33 +222,32 @@ def _show_found(
 ) -> None:
     """Say and write what was found for each query."""
     output, settings = options.output, _settings(options, clip)
-    for query, hits in found:
-        say(printable(_hits_table(query, hits, names=names)))
-    say(line)
+    for query, hits in results:
+        echo(printable(_hits_table(query, hits, names=names)))
+    echo(line)
     entries = [
         {"texts": query.texts, "like": query.like, "hits": [entry(hit) for hit in hits]}
-        for query, hits in found
+        for query, hits in results
     ]
     unreadable = [{"file": name, "error": why} for name, why in (problems or {}).items()]
-    _write_json(
-        output / "results.json", settings=settings, queries=entries, unreadable=unreadable
-    )  # fmt: skip
+    _write_json(output / "results.json", settings=settings, queries=entries, unreadable=unreadable)
     heads = ["query", "rank", "score", "file", "time"]
     rows = [
-        (query.title, place, one["score"], one["file"], one.get("time", ""))
-        for query, hits in found
-        for place, one in enumerate(map(entry, hits), 1)
+        (query.title, rank, hit["score"], hit["file"], hit.get("time", ""))
+        for query, hits in results
+        for rank, hit in enumerate(map(entry, hits), 1)
     ]
     write_csv(output / "results.csv", heads, rows)
-    each = max(1, MOST_TILES // len(found))
+    each = max(1, MOST_TILES // len(results))
     sections = [
         SheetSection(query.title, [tile(hit, options.backend) for hit in hits[:each]])
-        for query, hits in found[:_MOST_SECTIONS]
+        for query, hits in results[:_MOST_SECTIONS]
     ]
-    if (more := len(found) - len(sections)) > 0:
-        say(f"contact_sheet.jpg leaves {more} queries out")
+    more = len(results) - len(sections)
+    if more > 0:
+        echo(f"contact_sheet.jpg leaves {more} queries out")
     save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
-    say(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
+    echo(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
 
 
 def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
@@ -247,7 +256,8 @@ def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) 
         f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
         for hit in hits[:_HITS]
     ]
-    if (more := len(hits) - _HITS) > 0:
+    more = len(hits) - _HITS
+    if more > 0:
         lines.append(f"  and {more:,} more")
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
@@ -266,23 +276,23 @@ def tile(hit: Hit, backend: Backend) -> Tile:
     return Tile(image, heading, "/".join(Path(hit.file).parts[-2:]))  # names of folders count
 
 
-def _short(text: str) -> str:
-    return shorten(text, _LONGEST, placeholder=" ...")
+def _short(sentence: str) -> str:
+    return shorten(sentence, _LONGEST, placeholder=" ...")
 
 
 def _at(time: float | None) -> str:
     return "" if time is None else f"  at {clock(time)}"
 
 
-def entry(one: Ranked | Hit) -> dict[str, Any]:
+def entry(result: Ranked | Hit) -> dict[str, Any]:
     """Leave out what an image does not have, and round numbers."""
     return {
         name: round(value, 3 if name == "time" else _DIGITS) if isinstance(value, float) else value
-        for name, value in one._asdict().items()
+        for name, value in result._asdict().items()
         if value is not None
     }
 
 
 def _write_json(file: Path, **content: Any) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
-    hand_over(file)
+    record_result(file)

@@ -22,11 +22,11 @@ from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation
-from eva_data.files import replacing_folder, write_text
+from eva_data.files import replace_folder, write_text
 from eva_engine.distributed import choose_device
-from eva_runs.commands import say
-from eva_runs.exported import Called, normal_batches, write_compared
-from eva_runs.options import ENDINGS
+from eva_runs.commands import echo
+from eva_runs.exported import CallableModule, normal_batches, write_compared
+from eva_runs.options import EXPORT_SUFFIXES
 from eva_runs.precision import choose_dtype, to_precision
 
 logger = logging.getLogger(__name__)
@@ -44,21 +44,24 @@ def export(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     model = load_eva_clip(options.weights, image_size=noted.image_size, dtype=dtype)
-    found = export_towers(
-        to_precision(model.requires_grad_(False), options.precision, device), options.output,
-        form=options.form, towers=options.towers, normalize=options.normalize,
+    differences = export_towers(
+        to_precision(model.requires_grad_(False), options.precision, device),
+        options.output,
+        form=options.form,
+        towers=options.towers,
+        normalize=options.normalize,
         pixels={"mean": list(noted.mean), "std": list(noted.std)},
         tolerance=options.tolerance,
-    )  # fmt: skip
-    if options.form == "onnx" and options.precision == "fp16" and "text" in found:
+    )
+    if options.form == "onnx" and options.precision == "fp16" and "text" in differences:
         logger.warning(
             "onnxruntime 1.32 crashes on a CPU with a text tower in float16: pass it session "
             "options with graph_optimization_level ORT_ENABLE_EXTENDED, or export in float32"
         )
-    for tower, share in found.items():
-        say(f"{tower}: differs from the model by at most {share:.2g} of the largest value")
+    for tower, share in differences.items():
+        echo(f"{tower}: differs from the model by at most {share:.2g} of the largest value")
     size = sum(file.stat().st_size for file in options.output.iterdir()) / 2**20
-    say(f"output   {options.output} ({size:.1f} MiB)")
+    echo(f"output   {options.output} ({size:.1f} MiB)")
 
 
 def export_towers(
@@ -88,26 +91,29 @@ def export_towers(
     Raises:
         ValueError: If a file differs by more; nothing is left then.
     """
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     entries: dict[str, dict[str, Any]] = {}
     facts = _facts(model, pixels or {}, normalize=normalize)
     least = EXPORT_TOLERANCES[facts["features"]["dtype"]] if tolerance is None else tolerance
-    with replacing_folder(folder) as place:
+    with replace_folder(folder) as temporary:
         for tower in towers:
-            file = place / f"{tower}{ENDINGS[form]}"
+            file = temporary / f"{tower}{EXPORT_SUFFIXES[form]}"
             names = {"file": file.name, "input": INPUTS[tower], "output": FEATURES}
             entries[tower] = names | {"batch": "any"}
             encode = partial(getattr(model, f"encode_{tower}"), normalize=normalize)
             draw = normal_batches(model, 3, model.image_size, model.image_size)
-            found[tower] = write_compared(
-                Called(model, encode, FEATURES).eval(), file, name=INPUTS[tower],
+            differences[tower] = write_compared(
+                CallableModule(model, encode, FEATURES).eval(),
+                file,
+                name=INPUTS[tower],
                 inputs=draw if tower == "image" else partial(_texts, model),
-                facts=facts | entries[tower], tolerance=least,
-            )[FEATURES]  # fmt: skip
-        write_text(place / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
+                facts=facts | entries[tower],
+                tolerance=least,
+            )[FEATURES]
+        write_text(temporary / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
         if "text" in towers:
-            shutil.copyfile(default_bpe(), place / VOCABULARY)
-    return found
+            shutil.copyfile(default_bpe(), temporary / VOCABULARY)
+    return differences
 
 
 def _texts(model: EvaClip, batch_size: int) -> Tensor:
@@ -122,15 +128,25 @@ def _facts(model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool) -> dic
     start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {
-        "images": {"size": model.image_size, "resize": "shorter side, bicubic", "crop": "centre",
-                   "channels": "RGB, in [0, 1]", **pixels},
+        "images": {
+            "size": model.image_size,
+            "resize": "shorter side, bicubic",
+            "crop": "centre",
+            "channels": "RGB, in [0, 1]",
+            **pixels,
+        },
         "texts": {
-            "tokenizer": "byte-pair encoding of OpenAI's CLIP", "vocabulary": VOCABULARY,
+            "tokenizer": "byte-pair encoding of OpenAI's CLIP",
+            "vocabulary": VOCABULARY,
             "clean": "ftfy, HTML entities, white space, lower case",
             "context_length": model.context_length,
-            "start_token": start, "end_token": end, "padding": 0,
+            "start_token": start,
+            "end_token": end,
+            "padding": 0,
         },
         "features": {"values": model.embed_dim, "dtype": dtype, "unit_length": normalize},
-        "logits": {"scale": model.text.logit_scale.exp().item(),
-                   "bias": None if bias is None else bias.item()},
-    }  # fmt: skip
+        "logits": {
+            "scale": model.text.logit_scale.exp().item(),
+            "bias": None if bias is None else bias.item(),
+        },
+    }

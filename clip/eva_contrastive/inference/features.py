@@ -182,12 +182,12 @@ class ClipFeatures:
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
         require_backend(backend)
-        place = choose_device(device)
+        resolved_device = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
         side, mean, std = find_preparation(source, image_size=image_size, mean=mean, std=std)
-        dtype = choose_dtype(precision, place)
+        dtype = choose_dtype(precision, resolved_device)
         model = load(source, image_size=side, dtype=dtype, **vision_arguments)
-        model = to_precision(model, precision, place)
+        model = to_precision(model, precision, resolved_device)
         return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size, backend=backend)
 
     def images(
@@ -227,18 +227,21 @@ class ClipFeatures:
         Raises:
             ValueError: If the vision tower alone was loaded.
         """
-        given = [texts] if isinstance(texts, str) else texts
-        tokens = torch.stack([self.tokens(one) for one in given])
+        sentences = [texts] if isinstance(texts, str) else texts
+        tokens = torch.stack([self.tokens(sentence) for sentence in sentences])
         return self.token_features(tokens, normalize=normalize)
 
-    def tokens(self, text: str) -> Tensor:
+    def tokens(self, sentence: str) -> Tensor:
         """Turn a text into tokens (L,) int64; of a long one the beginning, with a warning."""
         length: int = self._text_tower().context_length
-        if (count := count_tokens(text)) > length:
+        count = count_tokens(sentence)
+        if count > length:
             self._cut += 1
             if self._cut <= _NAMED:
-                logger.warning("%.60r has %d tokens: the first %d are read", text, count, length)
-        return tokenize(text, length)[0]
+                logger.warning(
+                    "%.60r has %d tokens: the first %d are read", sentence, count, length
+                )
+        return tokenize(sentence, length)[0]
 
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
         """Compute one feature (B, D) float32 for each row of tokens (B, L)."""
@@ -285,12 +288,12 @@ class ClipFeatures:
         return self.text
 
     def _encode(
-        self, tower: Callable[[Tensor], Tensor], given: Tensor, *, normalize: bool
+        self, tower: Callable[[Tensor], Tensor], inputs: Tensor, *, normalize: bool
     ) -> Tensor:
         """Encode (B, ...) in batches: (B, D) float32."""
         device = self.visual.patch_embed.proj.weight.device
         with torch.no_grad():
-            parts = [tower(part.to(device)).float() for part in given.split(self.batch_size)]
+            parts = [tower(part.to(device)).float() for part in inputs.split(self.batch_size)]
         features = require_finite(torch.cat(parts))
         return F.normalize(features, dim=-1) if normalize else features
 

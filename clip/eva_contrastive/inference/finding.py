@@ -33,7 +33,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_
 from eva_data.inputs import is_video
 from eva_data.progress import ProgressBar
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import Indexed
+from eva_engine.evaluation.counting import IndexedSamples
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ class Library:
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any], *, width: int) -> None:
-        text = json.dumps(settings, sort_keys=True)
-        name = f"library-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        serialized = json.dumps(settings, sort_keys=True)
+        name = f"library-{hashlib.sha256(serialized.encode()).hexdigest()[:12]}.safetensors"
         self.file = None if folder is None else folder / name
-        self.width, self._notes = width, {"kind": KIND, "settings": text}
+        self.width, self._notes = width, {"kind": KIND, "settings": serialized}
         self.entries: dict[str, Entry] = {}
         self._changed, self._saved, self._pause = False, time.monotonic(), _SECONDS
         if self.file is not None and self.file.exists():
@@ -98,7 +98,9 @@ class Library:
         none = np.empty((0, self.width), np.float16)
         arrays = {
             "files": np.frombuffer(files.encode(), np.uint8),
-            "features": np.concatenate([none, *(one.features for one in self.entries.values())]),
+            "features": np.concatenate(
+                [none, *(entry.features for entry in self.entries.values())]
+            ),
         }
         write_tensors(arrays, self.file, self._notes | {"sha256": _digest_of(arrays)})
         self._changed, self._saved = False, time.monotonic()
@@ -112,12 +114,12 @@ class Library:
         whole = self._notes | {"sha256": _digest_of({"files": files, "features": features})}
         if (notes, features.dtype, features.shape[1:]) != (whole, np.float16, (self.width,)):
             raise ValueError("it is not a library of these settings, or is damaged")
-        found = json.loads(files.tobytes())
-        ends = np.cumsum([len(frames) for _, frames, _ in found.values()])
+        entries = json.loads(files.tobytes())
+        ends = np.cumsum([len(frames) for _, frames, _ in entries.values()])
         rows = iter(np.split(features, ends[:-1]))
         return {
             path: Entry((size, change), frames, times, next(rows))
-            for path, ((size, change), frames, times) in found.items()
+            for path, ((size, change), frames, times) in entries.items()
         }
 
 
@@ -125,7 +127,7 @@ def _digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(arrays["files"].tobytes() + arrays["features"].tobytes()).hexdigest()
 
 
-def absolute(file: Media) -> str:
+def absolute_paths(file: Media) -> str:
     """Give the path by which a library knows a file; links in it stay."""
     return os.path.abspath(file)  # noqa: PTH100 (which `absolute` leaves as it is: a/../b)
 
@@ -151,13 +153,13 @@ def update(
 
     An interrupted update continues. Files below `folders` that are not among `files` are forgotten.
     """
-    states = {path: _state_of(path) for path in map(absolute, files)}
+    states = {path: _state_of(path) for path in map(absolute_paths, files)}
     todo = {
         path: state
         for path, state in states.items()
         if path not in library.entries or library.entries[path].state != state
     }
-    starts = tuple(os.path.join(absolute(folder), "") for folder in folders)  # noqa: PTH118
+    starts = tuple(os.path.join(absolute_paths(folder), "") for folder in folders)  # noqa: PTH118
     gone = [path for path in library.entries if path.startswith(starts) and path not in states]
     library.drop(gone)
     problems: dict[str, str] = {}
@@ -172,10 +174,10 @@ def update(
 
 def _state_of(path: str) -> State:
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:  # reading it says what is wrong
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _compute(
@@ -187,12 +189,14 @@ def _compute(
     at_once = max(1, clip.batch_size // (clip.read.frames if any(map(is_video, paths)) else 1))
     batches = [part.tolist() for part in torch.arange(len(paths)).split(at_once)]
     with (
-        ProgressBar(len(todo), what="reading", unit="file") as bar,
+        ProgressBar(len(todo), title="reading", unit="file") as bar,
         evaluation_loader(
-            Indexed(Mapped(clip.read, paths)), workers=min(workers, len(todo)), batches=batches,
+            IndexedSamples(Mapped(clip.read, paths)),
+            workers=min(workers, len(todo)),
+            batches=batches,
             collate=list,
         ) as loaded,
-    ):  # fmt: skip
+    ):
         for batch in loaded:
             problems |= {paths[index]: why for _, _, index, why in batch if why}
             read = [(paths[index], frames) for frames, _, index, why in batch if not why]
@@ -216,7 +220,7 @@ class Query(NamedTuple):
     @property
     def title(self) -> str:
         """Its name for people."""
-        return " + ".join([*(f'"{text}"' for text in self.texts), *self.like])
+        return " + ".join([*(f'"{sentence}"' for sentence in self.texts), *self.like])
 
 
 class Hit(NamedTuple):
@@ -232,7 +236,7 @@ def make_queries(
     clip: ClipFeatures, *, texts: Sequence[str], like: Sequence[Path], together: bool = False
 ) -> list[Query]:
     """Make a query of each sentence, image and video, or one of the mean of their features."""
-    queries = [Query((text,), (), clip.texts(text)[0]) for text in texts]
+    queries = [Query((sentence,), (), clip.texts(sentence)[0]) for sentence in texts]
     for file in like:
         features = clip.videos(file) if is_video(file) else clip.images(file)
         queries.append(Query((), (str(file),), features[0]))
@@ -249,21 +253,25 @@ def search(
 
     Hits are in falling order of their scores, files of equal scores in their own.
     """
-    paths = [path for path in dict.fromkeys(map(absolute, files)) if path in library.entries]
+    paths = [path for path in dict.fromkeys(map(absolute_paths, files)) if path in library.entries]
     if not paths:
         return [[] for _ in queries]
     features = np.concatenate([library.entries[path].features for path in paths])  # (R, D)
-    wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()  # (Q, D)
+    query_features = (
+        torch.stack([query.features for query in queries]).float().cpu().numpy()
+    )  # (Q, D)
     parts = range(0, len(features), _ROWS)
-    scores = [wanted @ features[at : at + _ROWS].astype(np.float32).T for at in parts]
+    scores = [query_features @ features[at : at + _ROWS].astype(np.float32).T for at in parts]
     # kept in half precision, features are not quite of unit length
     cosines = np.concatenate(scores, axis=1).clip(-1, 1)  # (Q, R)
     rows = np.array([len(library.entries[path].features) for path in paths])
     starts = np.cumsum(rows) - rows  # (N,), first row of each file
     best = np.maximum.reduceat(cosines, starts, axis=1)  # (Q, N)
     if len(paths) > 1 and np.ptp(best, axis=1).max() < _FLAT:
-        text = "all %d files have scores from %.2f to %.2f, which say nothing: is the CLIP trained?"
-        logger.warning(text, len(paths), best.min(), best.max())
+        message = (
+            "all %d files have scores from %.2f to %.2f, which say nothing: is the CLIP trained?"
+        )
+        logger.warning(message, len(paths), best.min(), best.max())
     return [
         [
             _hit(paths[at], library.entries[paths[at]], row[starts[at] : starts[at] + rows[at]])
@@ -274,16 +282,16 @@ def search(
 
 
 def _hit(path: str, entry: Entry, scores: NDArray[np.float32]) -> Hit:
-    place = int(scores.argmax())
+    best = int(scores.argmax())
     if not is_video(path):
-        return Hit(path, float(scores[place]), None, None)
-    return Hit(path, float(scores[place]), entry.frames[place], entry.times[place])
+        return Hit(path, float(scores[best]), None, None)
+    return Hit(path, float(scores[best]), entry.frames[best], entry.times[best])
 
 
 def find(
     clip: ClipFeatures,
     files: Media | Sequence[Media],
-    text: str = "",
+    query: str = "",
     *,
     like: Media | None = None,
     top: int = 20,
@@ -295,7 +303,7 @@ def find(
     Args:
         clip: The model, with its text tower if there is a text.
         files: A file, a folder, a pattern such as `photos/*.jpg`, or a list of these.
-        text: What is looked for.
+        query: What is looked for.
         like: Image or video that is looked for.
         top: Number of hits.
 
@@ -307,11 +315,11 @@ def find(
         OSError: If `like` cannot be read.
         ValueError: If a folder or pattern has no files.
     """
-    wanted = [] if like is None else [Path(like)]
-    queries = make_queries(clip, texts=[text] if text else [], like=wanted, together=True)
-    given = [files] if isinstance(files, str | os.PathLike) else files
+    examples = [] if like is None else [Path(like)]
+    queries = make_queries(clip, texts=[query] if query else [], like=examples, together=True)
+    sources = [files] if isinstance(files, str | os.PathLike) else files
     suffixes = DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    listed = [file for one in given for file in files_of(one, suffixes)]
+    listed = [file for source in sources for file in files_of(source, suffixes)]
     library = Library(None, {}, width=clip.embed_dim)
     for why in update(library, clip, listed).problems.values():
         logger.warning("%s", why)

@@ -58,10 +58,10 @@ class VisionTower(VisionTransformer):
     def _drop_patches(self, tokens: Tensor) -> Tensor:
         """Keep the class token and a random part of the patches of each image."""
         count = tokens.shape[1] - 1
-        kept = max(1, int(count * (1 - self.patch_dropout)))  # officially, too
-        order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :kept]
-        place = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
-        return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, place)], dim=1)
+        num_kept = max(1, int(count * (1 - self.patch_dropout)))  # officially, too
+        order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :num_kept]
+        positions = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
+        return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, positions)], dim=1)
 
 
 class TextTower(TextTransformer):
@@ -177,19 +177,21 @@ def tokenize(texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH) -
     """Turn texts into tokens (B, L) int64; a longer text is cut, and keeps its end token."""
     tokenizer = _without_rare_words()
     several = [texts] if isinstance(texts, str) else texts
-    tokens: Tensor = tokenizer([_beginning(one, context_length) for one in several], context_length)
+    tokens: Tensor = tokenizer(
+        [_beginning(sentence, context_length) for sentence in several], context_length
+    )
     return tokens
 
 
-def count_tokens(text: str) -> int:
+def count_tokens(sentence: str) -> int:
     """Count the tokens of a text, with those of its start and end; of a very long one its first."""
-    return len(_without_rare_words().encode(_beginning(text, CONTEXT_LENGTH))) + 2
+    return len(_without_rare_words().encode(_beginning(sentence, CONTEXT_LENGTH))) + 2
 
 
-def _beginning(text: str, length: int) -> str:
+def _beginning(sentence: str, length: int) -> str:
     """Cut what cannot reach the tokens; a word takes a time that grows with its square."""
     longest = _LONGEST * length
-    return text if len(text) <= longest else " ".join(text.split())[:longest]
+    return sentence if len(sentence) <= longest else " ".join(sentence.split())[:longest]
 
 
 _tokenizer = cache(SimpleTokenizer)

@@ -18,7 +18,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import Trunk, describe
 from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
-from eva_backbone.checkpoints.reading import Weights, listed, read_weights
+from eva_backbone.checkpoints.reading import Weights, list_names, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_contrastive.config import TEXT_VARIANTS
@@ -34,9 +34,13 @@ _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
 _NEEDED = {  # of a complete CLIP, with the number of dimensions
-    _WORDS: 2, _POSITIONS: 2, _PROJECTION: 2, "text.transformer.resblocks.0.ln_1.weight": 1,
-    _LOGITS[0]: 1, "visual.head.weight": 2,
-}  # fmt: skip
+    _WORDS: 2,
+    _POSITIONS: 2,
+    _PROJECTION: 2,
+    "text.transformer.resblocks.0.ln_1.weight": 1,
+    _LOGITS[0]: 1,
+    "visual.head.weight": 2,
+}
 _TEXT = re.compile(
     r"(?:text\.)?(token_embedding\.weight|positional_embedding|text_projection"
     r"|ln_final\.(?:weight|bias)|transformer\.resblocks\.\d+\..+)"
@@ -74,21 +78,22 @@ def load_eva_clip(
     weights = source if isinstance(source, Weights) else read_clip_weights(source)
     tensors = weights.tensors
     lacking = [
-        part for part, dims in _NEEDED.items()
+        part
+        for part, dims in _NEEDED.items()
         if part not in tensors or tensors[part].ndim != dims or 0 in tensors[part].shape
-    ]  # fmt: skip
+    ]
     if lacking:
         raise ValueError(
-            f"{weights.name} is not a complete EVA-CLIP, as it lacks {listed(lacking)} or has them "
-            "in another shape: train one from it with clip/train.py RECIPE "
+            f"{weights.name} is not a complete EVA-CLIP, as it lacks {list_names(lacking)} or "
+            f"has them in another shape: train one from it with clip/train.py RECIPE "
             "--model.init-checkpoint; images alone are for load_vision_tower"
         )
     with torch.device("meta"):
         visual, _ = _vision_tower(weights, image_size, **vision_overrides)
-        text = _text_tower(tensors, heads=text_heads)
-        model = EvaClip(visual, text).to(dtype)
+        text_tower = _text_tower(tensors, heads=text_heads)
+        model = EvaClip(visual, text_tower).to(dtype)
     load_pretrained(model, weights, complete=True)
-    text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
+    text_tower.attn_mask = text_tower.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
 
 
@@ -107,8 +112,11 @@ def load_vision_tower(
     weights = read_clip_weights(source)
     with torch.device("meta"):
         tower, trunk = _vision_tower(weights, image_size, **overrides)
-    own = {name.removeprefix(trunk.prefix): value
-           for name, value in weights.tensors.items() if name.startswith(trunk.prefix)}  # fmt: skip
+    own = {
+        name.removeprefix(trunk.prefix): value
+        for name, value in weights.tensors.items()
+        if name.startswith(trunk.prefix)
+    }
     load_pretrained(tower.to(dtype), Weights(weights.name, own), complete=True)
     return tower.eval()
 
@@ -130,10 +138,12 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
         complete = _WORDS in weights.tensors
         # A head of other classes, or masked-image models' lack of one: it begins from scratch.
         report = load_pretrained(
-            model, weights, allow_skipped=_LOGITS,
+            model,
+            weights,
+            allow_skipped=_LOGITS,
             allow_missing=("visual.head", "text.logit_bias") if complete else (),
             reinitialise=() if complete else ("visual.head",),
-        )  # fmt: skip
+        )
     if text:
         initialise_text(model.text, text)
     return report
@@ -147,9 +157,9 @@ def read_clip_weights(source: str | os.PathLike[str]) -> Weights:
 
 def clip_weights(weights: Weights) -> Weights:
     """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program."""
-    named = to_official(weights.tensors)
-    named |= {part: named[part].reshape(-1) for part in _LOGITS if part in named}
-    return Weights(weights.name, named)
+    official = to_official(weights.tensors)
+    official |= {part: official[part].reshape(-1) for part in _LOGITS if part in official}
+    return Weights(weights.name, official)
 
 
 def _vision_tower(
@@ -173,13 +183,19 @@ def _text_tower(weights: Mapping[str, Tensor], *, heads: int | None) -> TextTowe
     (vocab, width), (length, _), (_, output_dim) = (
         weights[name].shape for name in (_WORDS, _POSITIONS, _PROJECTION)
     )
-    depth = len({found[1] for name in weights if (found := _BLOCK.match(name))})
-    known = [v.num_heads for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
+    depth = len({match[1] for name in weights if (match := _BLOCK.match(name))})
+    head_counts = [
+        v.num_heads for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)
+    ]
     return TextTower(
-        output_dim=output_dim, context_length=length, vocab_size=vocab, width=width, depth=depth,
-        num_heads=heads or [*known, max(1, width // _HEAD_WIDTH)][0],
+        output_dim=output_dim,
+        context_length=length,
+        vocab_size=vocab,
+        width=width,
+        depth=depth,
+        num_heads=heads or [*head_counts, max(1, width // _HEAD_WIDTH)][0],
         sigmoid=_LOGITS[1] in weights,
-    )  # fmt: skip
+    )
 
 
 def initialise_text(tower: TextTower, source: str) -> None:
@@ -191,22 +207,22 @@ def initialise_text(tower: TextTower, source: str) -> None:
     """
     path, target = resolve_source(source), tower.state_dict()
     stored = read_torchscript(path) if is_torchscript(path) else read_weights(path)
-    found = {
-        named[1]: cast(value, torch.float32, f"{path.name} holds {name}")
+    tensors = {
+        match[1]: cast(value, torch.float32, f"{path.name} holds {name}")
         for name, value in stored.items()
-        if (named := _TEXT.fullmatch(name))
+        if (match := _TEXT.fullmatch(name))
     }
     positions, projection = (name.removeprefix("text.") for name in (_POSITIONS, _PROJECTION))
     logits = {name: value for name, value in target.items() if name.startswith("logit_")}
     try:
-        found[positions] = found[positions][: len(target[positions])]
-        if found[projection].shape != target[projection].shape:
+        tensors[positions] = tensors[positions][: len(target[positions])]
+        if tensors[projection].shape != target[projection].shape:
             logger.info("%s: the projection of the texts begins from scratch", path.name)
-            found[projection] = target[projection]
-        tower.load_state_dict(found | logits)
+            tensors[projection] = target[projection]
+        tower.load_state_dict(tensors | logits)
     except (RuntimeError, LookupError) as error:
         raise ValueError(
             f"{path.name} holds no text tower of CLIP that fits: choose the size that it has as "
             f"model.text ({error!s:.500})"
         ) from error
-    logger.info("%s: loaded %d tensors into the text tower", path.name, len(found))
+    logger.info("%s: loaded %d tensors into the text tower", path.name, len(tensors))

@@ -78,23 +78,27 @@ def find_preparation(
 
 def _read_config(file: Path) -> dict[str, Any]:
     """Read `image_size`, `mean` and `std`, and mention what is not done as open_clip does it."""
-    found: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        said = content.get("preprocess_cfg") or {}
+        preprocessing = content.get("preprocess_cfg") or {}
         size = (content.get("model_cfg") or {}).get("vision_cfg", {}).get("image_size")
-        size = said.get("size") if size is None else size
+        size = preprocessing.get("size") if size is None else size
         if size is not None:
-            (found["image_size"],) = set(map(int, size)) if isinstance(size, list) else {int(size)}
+            (config["image_size"],) = set(map(int, size)) if isinstance(size, list) else {int(size)}
         for name in ("mean", "std"):
-            if said.get(name) is not None:
-                found[name] = [float(value) for value in said[name]]
+            if preprocessing.get(name) is not None:
+                config[name] = [float(value) for value in preprocessing[name]]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is not a configuration of open_clip ({error})") from error
     for name, ours in _OURS.items():
-        if said.get(name, ours) != ours:
+        if preprocessing.get(name, ours) != ours:
             logger.warning(
                 "%s has %s=%s in preprocess_cfg, and images are prepared with %s: features "
-                "differ from open_clip's", file, name, str(said[name])[:60], ours,
-            )  # fmt: skip
-    return found
+                "differ from open_clip's",
+                file,
+                name,
+                str(preprocessing[name])[:60],
+                ours,
+            )
+    return config

@@ -85,11 +85,11 @@ def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If open_clip's own ViT lacks a part that EVA's has.
     """
-    named = {name.removeprefix("module."): value for name, value in weights.items()}
-    if _PIXELS in named:
-        named = _from_vit(named)
+    tensors = {name.removeprefix("module."): value for name, value in weights.items()}
+    if _PIXELS in tensors:
+        tensors = _from_vit(tensors)
     official = {}
-    for name, value in named.items():
+    for name, value in tensors.items():
         if name.removeprefix("text.") in _LOGITS:
             scalar = value.reshape(()) if value.numel() == 1 else value
             official[f"text.{name.removeprefix('text.')}"] = scalar
@@ -113,43 +113,45 @@ def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     feature than channels, the bias of the projection has no equal in the norm before it, and the
     features are not the same.
     """
-    named = fuse_qkv_bias(_logits_outside(weights))
-    positions = named.pop("visual.pos_embed")[0].float()  # (1 + N, C)
-    bias = named.pop("visual.patch_embed.proj.bias").float()
-    projection = named.pop("visual.head.weight").T  # (C, D)
-    before, after = named.pop("visual.norm.bias"), named.pop("visual.head.bias").double()
+    tensors = fuse_qkv_bias(_logits_outside(weights))
+    positions = tensors.pop("visual.pos_embed")[0].float()  # (1 + N, C)
+    bias = tensors.pop("visual.patch_embed.proj.bias").float()
+    projection = tensors.pop("visual.head.weight").T  # (C, D)
+    before, after = tensors.pop("visual.norm.bias"), tensors.pop("visual.head.bias").double()
     moved = torch.linalg.lstsq(projection.double().T, after[:, None], driver="gelsd").solution
     outside = {
-        _PIXELS: named.pop("visual.patch_embed.proj.weight"),
-        "visual.class_embedding": named.pop("visual.cls_token").flatten(),
+        _PIXELS: tensors.pop("visual.patch_embed.proj.weight"),
+        "visual.class_embedding": tensors.pop("visual.cls_token").flatten(),
         "visual.positional_embedding": torch.cat([positions[:1], positions[1:] + bias]),
-        "visual.ln_post.weight": named.pop("visual.norm.weight"),
+        "visual.ln_post.weight": tensors.pop("visual.norm.weight"),
         "visual.ln_post.bias": (before.double() + moved[:, 0]).float(),
         "visual.proj": projection,
     }
-    return outside | {_in_block(n, _IN_BLOCK, "transformer.resblocks"): v for n, v in named.items()}
+    return outside | {
+        _in_block(n, _IN_BLOCK, "transformer.resblocks"): v for n, v in tensors.items()
+    }
 
 
 def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `to_vit`, but for the biases that were moved, which become zero."""
     back = {theirs: ours for ours, theirs in _IN_BLOCK.items()}
-    named = {
+    tensors = {
         f"text.{name}" if _TEXT.match(name) else _in_block(name, back, "blocks"): value
         for name, value in weights.items()
     }
-    pixels = named.pop(_PIXELS)
+    pixels = tensors.pop(_PIXELS)
     try:
-        projection = named.pop("visual.proj")  # (C, D)
+        projection = tensors.pop("visual.proj")  # (C, D)
         return {
-            "visual.cls_token": named.pop("visual.class_embedding").reshape(1, 1, -1),
-            "visual.pos_embed": named.pop("visual.positional_embedding")[None],
+            "visual.cls_token": tensors.pop("visual.class_embedding").reshape(1, 1, -1),
+            "visual.pos_embed": tensors.pop("visual.positional_embedding")[None],
             "visual.patch_embed.proj.weight": pixels,
             "visual.patch_embed.proj.bias": pixels.new_zeros(pixels.shape[:1]),
-            "visual.norm.weight": named.pop("visual.ln_post.weight"),
-            "visual.norm.bias": named.pop("visual.ln_post.bias"),
+            "visual.norm.weight": tensors.pop("visual.ln_post.weight"),
+            "visual.norm.bias": tensors.pop("visual.ln_post.bias"),
             "visual.head.weight": projection.T,
             "visual.head.bias": projection.new_zeros(projection.shape[-1:]),
-            **named,
+            **tensors,
         }
     except KeyError as error:
         raise ValueError(f"open_clip's own ViT lacks {error}: it is not an EVA ViT") from error
@@ -166,10 +168,11 @@ def _logits_outside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _in_block(name: str, names: Mapping[str, str], blocks: str) -> str:
     """Rename a tensor of a block of the vision tower; others keep their names."""
-    if found := re.match(r"visual\.(?:blocks|transformer\.resblocks)\.(\d+)\.(.+)", name):
+    match = re.match(r"visual\.(?:blocks|transformer\.resblocks)\.(\d+)\.(.+)", name)
+    if match:
         for ours, theirs in names.items():
-            if found[2].startswith(ours):
-                return f"visual.{blocks}.{found[1]}.{theirs}{found[2].removeprefix(ours)}"
+            if match[2].startswith(ours):
+                return f"visual.{blocks}.{match[1]}.{theirs}{match[2].removeprefix(ours)}"
     return name
 
 
@@ -189,25 +192,27 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     """
     from eva_contrastive.model.loading import clip_weights, load_eva_clip  # which import this one
 
-    named = clip_weights(Weights(source.name, weights))
-    model = load_eva_clip(named)
+    official = clip_weights(Weights(source.name, weights))
+    model = load_eva_clip(official)
     trunk, values = _trunk_of(model), model.embed_dim
     noted = find_preparation(source)
     preparation = {
-        "mean": list(noted.mean), "std": list(noted.std),
-        "interpolation": "bicubic", "resize_mode": "shortest",
-    }  # fmt: skip
+        "mean": list(noted.mean),
+        "std": list(noted.std),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
     config = {"model_cfg": _model_config(model, trunk), "preprocess_cfg": preparation}
     sizes = model.image_size, model.context_length
     expected = _features(model, *sizes)
     del model  # two models of a billion parameters need not be in memory at once
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # with the run's notes, so that the file serves our programs as the run's does
-    converted = to_trunk(named.tensors) if trunk else to_vit(named.tensors)
+    converted = to_trunk(official.tensors) if trunk else to_vit(official.tensors)
     save_weights(converted, folder / WEIGHTS, read_config(source))
     write_text(folder / CARD, _MODEL_CARD.format(source=source.name, values=values))
-    found = _features(open_clip.create_model(f"local-dir:{folder}").eval(), *sizes)
-    differences = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
+    outputs = _features(open_clip.create_model(f"local-dir:{folder}").eval(), *sizes)
+    differences = [(a - b).abs().max().item() for a, b in zip(outputs, expected, strict=True)]
     shares = [d / b.abs().max().item() for d, b in zip(differences, expected, strict=True)]
     if not all(share <= _TOLERANCE for share in shares):  # also for NaN
         raise ValueError(
@@ -234,10 +239,14 @@ def _trunk_of(model: EvaClip) -> str | None:
 
 def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
     visual: Any = model.visual
-    text, block = model.text, visual.blocks[0]
+    text_tower, block = model.text, visual.blocks[0]
     if trunk:
-        vision: dict[str, Any] = {"timm_model_name": trunk, "timm_model_pretrained": False,
-                                  "timm_pool": "token", "timm_proj": None}  # fmt: skip
+        vision: dict[str, Any] = {
+            "timm_model_name": trunk,
+            "timm_model_pretrained": False,
+            "timm_pool": "token",
+            "timm_proj": None,
+        }
     else:
         vision = {
             "patch_size": visual.patch_size,
@@ -254,14 +263,18 @@ def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
         "embed_dim": model.embed_dim,
         "vision_cfg": {"image_size": visual.img_size, **vision},
         "text_cfg": {
-            "context_length": text.context_length,
-            "vocab_size": text.vocab_size,
-            "width": text.width,
-            "heads": text.heads,
-            "layers": text.depth,
+            "context_length": text_tower.context_length,
+            "vocab_size": text_tower.vocab_size,
+            "width": text_tower.width,
+            "heads": text_tower.heads,
+            "layers": text_tower.depth,
         },
         "custom_text": True,
-        **({} if text.logit_bias is None else {"init_logit_bias": text.logit_bias.item()}),
+        **(
+            {}
+            if text_tower.logit_bias is None
+            else {"init_logit_bias": text_tower.logit_bias.item()}
+        ),
     }
 
 

@@ -23,8 +23,8 @@ CAPTION_COLUMNS = ("title", "caption", "text", "captions", "comment", "sentence"
 BESIDE = ("caption", "captions", "text", "title", "txt")  # keys of JSON beside an image
 CAPTIONS, FIRST = "captions", "captions.first"  # texts, and where those of each image begin
 LEFT_OUT = {
-    name: Kind(text, "left out")
-    for name, text in {
+    name: Kind(description, "left out")
+    for name, description in {
         "missing": "missing shard",
         "damaged": "damaged or compressed shard",
         "uncaptioned": "image without a caption",
@@ -80,8 +80,9 @@ def captions_of(value: Any, where: str) -> tuple[str, ...]:
         texts = _texts_of(value)
     except ValueError as error:
         raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
-    for text in texts:
-        if problem := problem_of(text):
+    for caption in texts:
+        problem = problem_of(caption)
+        if problem:
             raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")
     return tuple(texts)
 
@@ -93,9 +94,9 @@ def _first_of(fields: dict[str, Any], names: Iterable[str]) -> Any:
 def _texts_of(value: Any) -> list[str]:
     """Take the captions, one at least, of a value of JSON: a text, or a list of texts."""
     texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) for text in texts):
+    if not texts or not all(isinstance(caption, str) for caption in texts):
         raise ValueError(f"{str(value)[:50]!r} is not a text, or a list of texts")
-    return [text.strip() for text in texts]
+    return [caption.strip() for caption in texts]
 
 
 def pairs_of_list(
@@ -109,17 +110,18 @@ def pairs_of_list(
     """
     names = (image,) if image else IMAGE_COLUMNS, (caption,) if caption else CAPTION_COLUMNS
     if file.suffix.lower() == ".json":
-        found = _entries_of_json(file, left_out, split, *names)
+        pairs = _entries_of_json(file, left_out, split, *names)
     else:
-        found = _rows(file, left_out, *names)
-    for where, path, texts in found:
+        pairs = _rows(file, left_out, *names)
+    for where, path, texts in pairs:
         if not path:
             left_out.add("unpictured", where)
-        for text in map(str.strip, texts if path else ()):
-            if problem := problem_of(text):
+        for line in map(str.strip, texts if path else ()):
+            problem = problem_of(line)
+            if problem:
                 left_out.add(problem, f"{where}, {path}")
             else:
-                yield path, text
+                yield path, line
 
 
 Keys = tuple[str, ...]  # of paths or captions, the first that is there counts
@@ -129,8 +131,8 @@ Found = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the i
 def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
     roles = {"image": [name.lower() for name in image], "text": [name.lower() for name in caption]}
     columns = find_columns(file, roles)
-    path, text = (columns.places.get(role) for role in roles)
-    if path is None or text is None or path == text:
+    path, cell = (columns.places.get(role) for role in roles)
+    if path is None or cell is None or path == cell:
         shown = printable(", ".join(columns.names)[:200])
         raise ValueError(
             f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}, and "
@@ -146,7 +148,7 @@ def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
         if cells is None:
             left_out.add("malformed", where)
         else:
-            yield where, cells[path], [cells[text]]
+            yield where, cells[path], [cells[cell]]
 
 
 def _entries_of_json(
@@ -161,15 +163,15 @@ def _entries_of_json(
         )
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         entries = _merged(entries, content["annotations"], file, left_out)
-    wanted = _splits(file, entries, split)
+    entries_of_split = _splits(file, entries, split)
     for number, entry in enumerate(entries, 1):
         where = f"{file}, entry {number}"
         try:
-            if wanted and entry.get("split") not in wanted:
+            if entries_of_split and entry.get("split") not in entries_of_split:
                 continue
             path, value = _path(entry, image), _first_of(entry, caption)
             if caption == CAPTION_COLUMNS and entry.get("sentences") is not None:
-                value = [one["raw"] for one in entry["sentences"]]
+                value = [sentence["raw"] for sentence in entry["sentences"]]
             if value is None or value == []:
                 left_out.add("uncaptioned", f"{where}, {path}")
             else:
@@ -180,7 +182,7 @@ def _entries_of_json(
 
 def _path(entry: dict[str, Any], image: Keys) -> str:
     folder, name = entry.get("filepath"), entry.get("filename")
-    path = next((entry[one] for one in image if isinstance(entry.get(one), str)), "")
+    path = next((entry[key] for key in image if isinstance(entry.get(key), str)), "")
     if image == IMAGE_COLUMNS and isinstance(folder, str) and isinstance(name, str):
         path = f"{folder}/{name}"  # Karpathy's, of COCO
     if not os.fsencode(path):  # which half a pair of surrogates, that no disk has, is refused by
@@ -199,24 +201,25 @@ def _merged(images: list[Any], annotations: list[Any], file: Path, left_out: Fin
     merged = []
     for entry in images:
         key = entry.get("id") if isinstance(entry, dict) else None
-        known = isinstance(key, int | str)
-        merged.append({**entry, "caption": captions.pop(key, [])} if known else None)
+        is_key = isinstance(key, int | str)
+        merged.append({**entry, "caption": captions.pop(key, [])} if is_key else None)
     for key, texts in captions.items():
         left_out.add_many("unpictured", len(texts), [f"{file}, image_id {key!r}"[:300]])
     return merged
 
 
 def _splits(file: Path, entries: list[Any], split: str | None) -> list[str]:
-    found = (entry.get("split") for entry in entries if isinstance(entry, dict))
-    there = sorted({one for one in found if isinstance(one, str)})
-    wanted = split.split("+") if split else []
-    if (not wanted and len(there) > 1) or not {*wanted} <= {*there}:
+    names = (entry.get("split") for entry in entries if isinstance(entry, dict))
+    available = sorted({name for name in names if isinstance(name, str)})
+    splits = split.split("+") if split else []
+    if (not splits and len(available) > 1) or not {*splits} <= {*available}:
         raise ValueError(
-            f"{file} holds the splits {', '.join(there[:10]) or 'none'}, and {split} is asked for: "
-            f"name one behind the path, as {file.name}#{min(there, default='test')}, or several as "
-            "#train+restval"
+            f"{file} holds the splits {', '.join(available[:10]) or 'none'}, and {split} is "
+            "asked for: "
+            f"name one behind the path, as {file.name}#{min(available, default='test')}, or "
+            f"several as #train+restval"
         )
-    return wanted
+    return splits
 
 
 def table_of_pairs(pairs: Iterable[tuple[str, str]], about: Any = None) -> Table:
@@ -237,7 +240,7 @@ def table_of_pairs(pairs: Iterable[tuple[str, str]], about: Any = None) -> Table
     owner = np.array(owners, np.int64)
     if (np.diff(owner) < 0).any():  # the captions of an image do not follow each other
         order = np.argsort(owner, kind="stable")
-        captions = Names.collect((captions[int(place)] for place in order), CAPTIONS)
+        captions = Names.collect((captions[int(position)] for position in order), CAPTIONS)
     counts = np.bincount(owner, minlength=len(numbers))
     arrays: dict[str, NDArray[Any]] = {FIRST: np.concatenate([[0], np.cumsum(counts)])}
     arrays |= captions.arrays() | Names.collect(numbers).arrays()

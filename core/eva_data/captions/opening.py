@@ -22,7 +22,7 @@ from eva_data.captions.sources import (
     index_shards,
 )
 from eva_data.checks.findings import Findings
-from eva_data.files import home_expanded
+from eva_data.files import expand_home
 from eva_data.index import (
     CAPTION_KIND,
     INDEX_SUFFIX,
@@ -82,12 +82,12 @@ def open_captions(
         ValueError: If a shard is damaged, there is no pair, or none of the first can be read.
     """
     path = expand_path(os.fspath(location), "the captions")
-    given = {"root": root, "image_column": image_column, "caption_column": caption_column}
-    options = {key: os.fspath(value) for key, value in given.items() if value}
+    settings = {"root": root, "image_column": image_column, "caption_column": caption_column}
+    options = {key: os.fspath(value) for key, value in settings.items() if value}
     kind = "index" if path.suffix in (".toml", INDEX_SUFFIX) else _kind_of(path)
     for key in _WITHOUT_EFFECT.get(kind, ()):
         if options.pop(key, None):
-            logger.warning("%s=%s has no effect on %s", key, given[key], path)
+            logger.warning("%s=%s has no effect on %s", key, settings[key], path)
     index: Path | None = None
     if path.suffix == ".toml":
         manifest = Manifest.read(path, root=options.get("root"), form=PAIRS)
@@ -136,7 +136,7 @@ def open_source(
 
     `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
     """
-    left_out, place = Findings(LEFT_OUT), Path(entry.location)
+    left_out, location = Findings(LEFT_OUT), Path(entry.location)
     opened: SourceCaptions
     if entry.kind == "shards":
         key, missing = entry.options.get("caption_column"), list[str]()
@@ -151,10 +151,10 @@ def open_source(
             table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
         opened = ShardCaptions(shards, table, left_out, key=key)
     elif entry.kind == "folder":
-        table = index_folder(place, left_out) if table is None else table
-        opened = FolderCaptions(FolderFiles(place, table), left_out)
+        table = index_folder(location, left_out) if table is None else table
+        opened = FolderCaptions(FolderFiles(location, table), left_out)
     else:
-        root = home_expanded(entry.options.get("root", place.parent))
+        root = expand_home(entry.options.get("root", location.parent))
         table = _read_list(entry, root, left_out) if table is None else table
         opened = ListedCaptions(root, table, left_out)
     if not len(opened):
@@ -189,8 +189,8 @@ def _read_index(file: Path, root: str | None) -> tuple[tuple[SourceEntry, ...], 
             if root is not None and entry.kind == "table":
                 entry = replace(entry, options={**entry.options, "root": root})
             elif root is not None:  # where it is now
-                place = Path(root, Path(entry.location).name if entry.kind == "shards" else "")
-                entry = replace(entry, location=str(place))
+                location = Path(root, Path(entry.location).name if entry.kind == "shards" else "")
+                entry = replace(entry, location=str(location))
             entries.append(entry)
         return tuple(entries), [table.part(about[0], about[2]) for about in table.about]
     except (TypeError, LookupError, AttributeError) as error:

@@ -23,7 +23,7 @@ from eva_data.captions.lists import (
 )
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, find_files, require_regular_file
-from eva_data.holdout import held_out, stem
+from eva_data.holdout import holdout_mask, stem
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Choice, Mixture
@@ -121,9 +121,11 @@ class ListedCaptions(SourceCaptions):
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
-        begin, end = (int(place) for place in self.table[FIRST][index : index + 2])
-        texts = tuple(self._texts[place] for place in range(begin, end))
-        if not texts or any(problem_of(text) for text in texts):  # of an index that was changed
+        begin, end = (int(position) for position in self.table[FIRST][index : index + 2])
+        texts = tuple(self._texts[position] for position in range(begin, end))
+        if not texts or any(
+            problem_of(caption) for caption in texts
+        ):  # of an index that was changed
             raise UnreadableCaptionError(f"{self.sample_id(index)}: the index is damaged")
         return texts
 
@@ -157,13 +159,13 @@ def index_folder(folder: Path, left_out: Findings) -> Table:
     texts = {name for name in names if name.endswith(_TEXT)}
     images = [name for name in names if not name.lower().endswith(_TEXT)]
     beside = {name: f"{name.rpartition('.')[0]}{_TEXT}" for name in images}
-    for name, text in beside.items():
-        if text not in texts:
+    for name, caption in beside.items():
+        if caption not in texts:
             left_out.add("uncaptioned", str(folder / name))
-    for text in sorted(texts - {*beside.values()}):
-        left_out.add("unpictured", str(folder / text))
-    found = Names.collect(name for name in images if beside[name] in texts)
-    return Table(found.arrays(), kind=CAPTION_KIND)
+    for caption in sorted(texts - {*beside.values()}):
+        left_out.add("unpictured", str(folder / caption))
+    names_with_text = Names.collect(name for name in images if beside[name] in texts)
+    return Table(names_with_text.arrays(), kind=CAPTION_KIND)
 
 
 class ShardCaptions(SourceCaptions):
@@ -225,13 +227,13 @@ def index_shards(
 
     def images() -> Iterator[tuple[int, Member]]:
         work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
-        found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
-        for number, (pairs, others) in enumerate(found):
+        results = ordered_map(work, shards, workers=workers, title="shards", chunk=1)
+        for number, (pairs, others) in enumerate(results):
             left_out.merge(others)
-            for image, text in pairs:
-                offsets.append(text.offset)
-                sizes.append(text.size)
-                kinds.append(text.suffix == ".json")
+            for image, caption in pairs:
+                offsets.append(caption.offset)
+                sizes.append(caption.size)
+                kinds.append(caption.suffix == ".json")
                 yield number, image
 
     table = table_of_members(shards, images())
@@ -243,7 +245,7 @@ def pairs_of_shard(
     shard: Path, *, key: str | None, keep_going: bool = False
 ) -> tuple[list[tuple[Member, Member]], Findings]:
     """Find the pairs of a shard, in the order of its images, and the rest; see `index_shards`."""
-    wanted = (".json",) if key else (".txt", ".json")
+    allowed = (".json",) if key else (".txt", ".json")
     images: dict[str, list[Member]] = {}
     texts: dict[str, list[Member]] = {}
     dotted: dict[str, str] = {}  # a mask beside an image (`key.seg.png`), or an image that is lost
@@ -252,7 +254,7 @@ def pairs_of_shard(
         for member in find_members(shard, None):
             if member.suffix in IMAGE_SUFFIXES:
                 images.setdefault(member.key, []).append(member)
-            elif member.suffix in wanted:
+            elif member.suffix in allowed:
                 texts.setdefault(member.key, []).append(member)
             elif f".{member.suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES:
                 dotted.setdefault(member.key, member.name)
@@ -262,8 +264,9 @@ def pairs_of_shard(
         left_out.add("damaged", str(error))
         return pairs, left_out
     for name, members in images.items():
-        beside = sorted(texts.pop(name, []), key=lambda text: wanted.index(text.suffix))
-        if problem := _problem(members, beside):
+        beside = sorted(texts.pop(name, []), key=lambda caption: allowed.index(caption.suffix))
+        problem = _problem(members, beside)
+        if problem:
             left_out.add(problem, f"{shard}:{members[0].name}")
         else:
             pairs.append((members[0], beside[0]))
@@ -277,7 +280,7 @@ def pairs_of_shard(
 def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
     if not texts:
         return "uncaptioned"
-    if len(images) > 1 or len({text.suffix for text in texts}) < len(texts):
+    if len(images) > 1 or len({member.suffix for member in texts}) < len(texts):
         return "duplicate"
     if not texts[0].size:
         return "empty"
@@ -296,23 +299,23 @@ class CaptionView(CaptionedImages):
 
     def sample_id(self, index: int) -> str:
         """See `CaptionedImages`."""
-        source, place = self._pairs.locate(index)
-        return source.sample_id(place)
+        source, position = self._pairs.locate(index)
+        return source.sample_id(position)
 
     def name(self, index: int) -> str:
         """See `CaptionedImages`."""
-        source, place = self._pairs.locate(index)
-        return source.name(place)
+        source, position = self._pairs.locate(index)
+        return source.name(position)
 
     def image(self, index: int) -> Image.Image:
         """See `CaptionedImages`."""
-        source, place = self._pairs.locate(index)
-        return source.image(place)
+        source, position = self._pairs.locate(index)
+        return source.image(position)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
-        source, place = self._pairs.locate(index)
-        return source.captions(place)
+        source, position = self._pairs.locate(index)
+        return source.captions(position)
 
     def checksum(self) -> int:
         """See `CaptionedImages`; weights and limits count."""
@@ -333,11 +336,13 @@ def hold_out(
     if isinstance(pairs, CaptionView):  # whose sources may name an image below other folders
         first: dict[str, str] = {}
         places = map(os.path.normpath, map(pairs.sample_id, every))
-        names = (first.setdefault(place, one) for place, one in zip(places, names, strict=True))
-    chosen = held_out(names, fraction, name=name)
-    backwards = np.flatnonzero(chosen)[::-1].tolist()
+        names = (
+            first.setdefault(position, name) for position, name in zip(places, names, strict=True)
+        )
+    is_held_out = holdout_mask(names, fraction, name=name)
+    backwards = np.flatnonzero(is_held_out)[::-1].tolist()
     once = {os.path.normpath(pairs.sample_id(index)): index for index in backwards}
-    sides = np.flatnonzero(~chosen), np.array(sorted(once.values()))
+    sides = np.flatnonzero(~is_held_out), np.array(sorted(once.values()))
     train, held = (CaptionView(Choice(pairs, side)) for side in sides)
     return train, held
 
@@ -347,8 +352,8 @@ def select(table: Table, keep: NDArray[np.bool_]) -> Table:
     if FIRST not in table:
         return table.select(keep)
     texts, counts = Names(table, CAPTIONS), np.diff(table[FIRST])
-    kept = np.flatnonzero(np.repeat(keep, counts)).tolist()
+    kept_indices = np.flatnonzero(np.repeat(keep, counts)).tolist()
     arrays = {FIRST: np.concatenate([[0], np.cumsum(counts[keep])])}
-    arrays |= Names.collect((texts[place] for place in kept), CAPTIONS).arrays()
+    arrays |= Names.collect((texts[position] for position in kept_indices), CAPTIONS).arrays()
     images = Table({k: table[k] for k in table.keys() - arrays.keys()}).select(keep)
     return Table({**images, **arrays}, table.about, kind=CAPTION_KIND)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import replacing
+from eva_data.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,14 @@ class Findings:
         """Count findings of one kind by the ids of the first of them, or of all; 0 is nothing."""
         if not count:
             return
-        found = self._found.setdefault(name, _Found(detail=detail))
-        found.count += int(count)
-        found.ids += itertools.islice(keys, KEPT - len(found.ids))
+        finding = self._found.setdefault(name, _Found(detail=detail))
+        finding.count += int(count)
+        finding.ids += itertools.islice(keys, KEPT - len(finding.ids))
 
     def merge(self, other: "Findings") -> None:
         """Add what another has counted."""
-        for name, found in other._found.items():
-            self.add_many(name, found.count, found.ids, found.detail)
+        for name, finding in other._found.items():
+            self.add_many(name, finding.count, finding.ids, finding.detail)
 
     def count(self, name: str) -> int:
         """Count the findings of a kind."""
@@ -68,7 +68,9 @@ class Findings:
     @property
     def problems(self) -> int:
         """Number of findings that are not notes."""
-        return sum(found.count for name, found in self._found.items() if not self.kinds[name].note)
+        return sum(
+            finding.count for name, finding in self._found.items() if not self.kinds[name].note
+        )
 
     def summary(self) -> str:
         """Say how many problems there are."""
@@ -77,8 +79,10 @@ class Findings:
 
     def lines(self) -> list[str]:
         """Say of each kind how often it was found and where first."""
-        found = self._in_order()
-        return [f"{one.count:,} x {kind.text}: {one.shown()}" for _, kind, one in found]
+        ordered = self._in_order()
+        return [
+            f"{finding.count:,} x {kind.text}: {finding.shown()}" for _, kind, finding in ordered
+        ]
 
     def warn(self, where: object) -> None:
         """Log a line for each kind, about the data `where`."""
@@ -88,8 +92,14 @@ class Findings:
     def as_json(self) -> list[dict[str, Any]]:
         """Make the findings' part of a report: each kind with up to 1000 ids."""
         return [
-            {"kind": name, **vars(kind), "count": one.count, "first": one.detail, "ids": one.ids}
-            for name, kind, one in self._in_order()
+            {
+                "kind": name,
+                **vars(kind),
+                "count": finding.count,
+                "first": finding.detail,
+                "ids": finding.ids,
+            }
+            for name, kind, finding in self._in_order()
         ]
 
     def _in_order(self) -> list[tuple[str, Kind, _Found]]:
@@ -100,20 +110,21 @@ class Findings:
     def table(self) -> str:
         """Make a table: a line for each kind, and below it the first case."""
         rows = [("problem", "count", "cleaning", "first ids", "")]
-        for _, kind, found in self._in_order():
-            text = f"note: {kind.text}" if kind.note else kind.text
-            detail = f"\n    {found.ids[0]}: {found.detail}" if found.detail else ""
-            rows.append((text, f"{found.count:,}", kind.cleaning, found.shown(), detail))
+        for _, kind, finding in self._in_order():
+            description = f"note: {kind.text}" if kind.note else kind.text
+            detail = f"\n    {finding.ids[0]}: {finding.detail}" if finding.detail else ""
+            rows.append((description, f"{finding.count:,}", kind.cleaning, finding.shown(), detail))
         wide, narrow, middle = (max(len(row[column]) for row in rows) for column in range(3))
         return "\n".join(
-            f"{text:<{wide}}  {count:>{narrow}}  {cleaning:<{middle}}  {ids}".rstrip() + detail
-            for text, count, cleaning, ids, detail in rows
+            f"{description:<{wide}}  {count:>{narrow}}  {cleaning:<{middle}}  {ids}".rstrip()
+            + detail
+            for description, count, cleaning, ids, detail in rows
         )
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Write an object of JSON, completely or not at all; a long list in it is written in parts."""
-    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
+    with replace_file(file) as part, part.open("w", encoding="utf-8") as stream:
         for number, (name, value) in enumerate(data.items()):
             stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")
             if not isinstance(value, list) or not value:

@@ -40,18 +40,18 @@ class ImageFile(NamedTuple):
 
 def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
     """Look at one file, also by its name without its first folders."""
-    found = name
+    problem = name
     try:
         parts = Path(name).parts
         names = [name, *("/".join(parts[start:]) for start in range(1, len(parts)))]
-        there = [one for one in names if (folder / one).is_file()]
-        if not there:
+        existing = [candidate for candidate in names if (folder / candidate).is_file()]
+        if not existing:
             return ImageFile(name, problem="it is not there")
-        found = there[0]
-        facts = inspect_image(folder / found, decode=decode, name="it")
+        problem = existing[0]
+        facts = inspect_image(folder / problem, decode=decode, name="it")
     except OSError as error:  # of the name as well
-        return ImageFile(found, problem=str(error))
-    return ImageFile(found, facts, "it has 32 bits a value" if facts.bits == 32 else "")
+        return ImageFile(problem, problem=str(error))
+    return ImageFile(problem, facts, "it has 32 bits a value" if facts.bits == 32 else "")
 
 
 def inspect_all(
@@ -59,7 +59,7 @@ def inspect_all(
 ) -> Iterator[ImageFile]:
     """Yield `inspect` of all names, in order, with a progress bar on a terminal."""
     work = functools.partial(inspect, folder, decode=decode)
-    yield from ordered_map(work, names, workers=workers, what="images")
+    yield from ordered_map(work, names, workers=workers, title="images")
 
 
 class Part(NamedTuple):
@@ -104,15 +104,15 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
     seen: dict[bytes, tuple[Part, str]] = {}
     for part in parts:
         work = functools.partial(_inspect_and_digest, part.folder, decode)
-        found = ordered_map(work, part.names, workers=workers, what="images")
-        for name, (one, content) in zip(part.names, found, strict=True):
+        results = ordered_map(work, part.names, workers=workers, title="images")
+        for name, (problem, content) in zip(part.names, results, strict=True):
             path = f"{part.folder}/{name}"
-            if one.facts is None:
-                findings.add("unreadable", path, one.problem)
+            if problem.facts is None:
+                findings.add("unreadable", path, problem.problem)
                 continue
-            if one.problem:
-                findings.add("depth", path, f"mode {one.facts.mode}")
-            findings.add_many("transparent", one.facts.transparent, [path])
+            if problem.problem:
+                findings.add("depth", path, f"mode {problem.facts.mode}")
+            findings.add_many("transparent", problem.facts.transparent, [path])
             before, first = seen.setdefault(content, (part, name)) if content else (part, name)
             if (before, first) != (part, name):
                 same = before.class_of(first) == part.class_of(name)
@@ -120,16 +120,19 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
                 findings.add(kind, path, f"as {before.folder}/{first}")
     for part in parts[1:]:
         if parts[0].classes and part.classes:
-            known, own = {*parts[0].classes}, {*part.classes}
-            for kind, names in (("class_unknown", own - known), ("class_unseen", known - own)):
+            train_classes, own = {*parts[0].classes}, {*part.classes}
+            for kind, names in (
+                ("class_unknown", own - train_classes),
+                ("class_unseen", train_classes - own),
+            ):
                 places = [f"{part.folder}/{name}" for name in sorted(names)]
                 findings.add_many(kind, len(places), places)
 
 
 def _inspect_and_digest(folder: Path, decode: bool, name: str) -> tuple[ImageFile, bytes]:
     """Look at a file, and digest its content if it is decoded."""
-    found = inspect(folder, name, decode=decode)
-    if not decode or found.facts is None:
-        return found, b""
+    problem = inspect(folder, name, decode=decode)
+    if not decode or problem.facts is None:
+        return problem, b""
     with (folder / name).open("rb") as stream:
-        return found, hashlib.file_digest(stream, "sha256").digest()
+        return problem, hashlib.file_digest(stream, "sha256").digest()

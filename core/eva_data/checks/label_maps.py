@@ -49,12 +49,15 @@ def open_layout(name: str, root: Path) -> tuple[ClassFile, dict[str, Split]]:
     splits = {}
     for part in parts:
         images = root / "images" / part
-        there = images if images.is_dir() else root / part
-        splits[part] = Split(there, root / "annotations" / part)
+        images_folder = images if images.is_dir() else root / part
+        splits[part] = Split(images_folder, root / "annotations" / part)
     classes = ClassFile(
-        names=tuple(f"label {label}" for label in labels), labels=tuple(labels),
-        colors=((0, 0, 0),) * len(labels), ignore=(ignore,), map_ending=ending,
-    )  # fmt: skip
+        names=tuple(f"label {label}" for label in labels),
+        labels=tuple(labels),
+        colors=((0, 0, 0),) * len(labels),
+        ignore=(ignore,),
+        map_ending=ending,
+    )
     return classes, splits
 
 
@@ -80,7 +83,7 @@ def check_split(
     findings.add_many("map_alone", len(unused), map(str, unused))
     counts = np.zeros((2, len(classes.labels)), np.int64)  # images and pixels of each class
     check = functools.partial(_check_pair, classes=classes, decode=decode)
-    results = ordered_map(check, pairs, workers=workers, what="pairs")
+    results = ordered_map(check, pairs, workers=workers, title="pairs")
     for pair, (kind, detail, pixels) in zip(pairs, results, strict=True):
         if kind:
             file = pair.image if kind == "image_broken" else pair.label_map

@@ -48,7 +48,7 @@ def read_source(
         if workers > 1:
             source.table.save(file := Path(folder) / "source")
             samples = reopen(entry, Table.open(file, kind=source.table.kind))
-        for problems in map_blocks(_problems_of, samples, workers=workers, what=entry.name):
+        for problems in map_blocks(_problems_of, samples, workers=workers, title=entry.name):
             for index, kind, detail in problems:
                 findings.add(kind, source.sample_id(index), detail)
                 keep[index] = False

@@ -52,8 +52,8 @@ def _read(videos: LabelledVideos, index: int) -> VideoFacts:
             video.frames(sorted({0, count // 2, count - 1}))
             return VideoFacts("", "", (count, size, *video.size, video.rotation), digest)
     except OSError as error:
-        text = str(error).removeprefix(f"cannot read {videos.sample_id(index)}")
-        return VideoFacts("unreadable", text.removeprefix(" as a video").lstrip(": "))
+        message = str(error).removeprefix(f"cannot read {videos.sample_id(index)}")
+        return VideoFacts("unreadable", message.removeprefix(" as a video").lstrip(": "))
     except Exception as error:  # whatever a decoder raises: hours of work are not lost for a file
         return VideoFacts("unreadable", f"{type(error).__name__}: {error}")
 
@@ -76,22 +76,23 @@ def read_videos(
     places = np.flatnonzero(keep).tolist()
     died = VideoFacts("died", "the process that read it died: a fault of the decoder, or no memory")
     read = ordered_map(
-        _read, places, workers=workers, what="videos", died=lambda _: died, shared=(videos,)
+        _read, places, workers=workers, title="videos", died=lambda _: died, shared=(videos,)
     )
-    for index, found in zip(places, read, strict=True):
+    for index, result in zip(places, read, strict=True):
         name = videos.name(index)
-        keep[index] = not found.problem
-        if found.problem:
-            findings.add(found.problem, name, found.detail)
+        keep[index] = not result.problem
+        if result.problem:
+            findings.add(result.problem, name, result.detail)
             continue
-        for fact, number in zip(_FACTS, found.numbers, strict=True):
+        for fact, number in zip(_FACTS, result.numbers, strict=True):
             facts[fact][index] = number
-        digests[index] = np.frombuffer(found.sha256, np.uint8)
+        digests[index] = np.frombuffer(result.sha256, np.uint8)
         if facts["frames"][index] < _SHORT:
             findings.add("short", name, f"{facts['frames'][index]} frames")
         if facts["rotation"][index]:
             findings.add("rotated", name, f"by {facts['rotation'][index]} degrees")
-        if (earlier := first.setdefault(found.sha256, index)) != index:
+        earlier = first.setdefault(result.sha256, index)
+        if earlier != index:
             findings.add("copy", name, _two(videos, earlier, index))
             keep[index] = False
     return {**facts, "sha256": digests}
@@ -105,19 +106,22 @@ def find_in_list(videos: LabelledVideos, findings: Findings, keep: Mask) -> None
     names, ids = dict[str, int](), dict[str, int]()
     for index in range(len(videos)):
         name = videos.sample_id(index)
-        if (first := names.setdefault(name, index)) != index:
+        first = names.setdefault(name, index)
+        if first != index:
             findings.add("twice", videos.name(index), _two(videos, first, index))
             keep[index] = False
             continue
-        found = youtube_id(name)
-        if found is not None and (first := ids.setdefault(found, index)) != index:
+        identifier = youtube_id(name)
+        if identifier is not None and (first := ids.setdefault(identifier, index)) != index:
             same = videos.labels[first] == videos.labels[index]
-            findings.add("same_id" if same else "two_classes", found, _two(videos, first, index))
+            findings.add(
+                "same_id" if same else "two_classes", identifier, _two(videos, first, index)
+            )
 
 
 def _two(videos: LabelledVideos, first: int, index: int) -> str:
-    one, two = (videos.classes[videos.labels[place]] for place in (first, index))
-    return f"{videos.name(first)} ({one}) and {videos.name(index)} ({two})"
+    first_class, two = (videos.classes[videos.labels[position]] for position in (first, index))
+    return f"{videos.name(first)} ({first_class}) and {videos.name(index)} ({two})"
 
 
 def find_leaks(
@@ -136,20 +140,20 @@ def find_leaks(
     """
     others = open_videos(other, classes=classes, may_lack=True)
     names = [*map(others.name, range(len(others))), *others.missing]
-    ids = {found for name in names if (found := youtube_id(name))}
+    ids = {identifier for name in names if (identifier := youtube_id(name))}
     leaks = np.array([youtube_id(videos.name(i)) in ids for i in range(len(videos))], bool)
     if facts:
-        known = _contents(others, other, {*facts["bytes"].tolist()})
-        leaks |= [digest.tobytes() in known for digest in facts["sha256"]]
+        contents = _contents(others, other, {*facts["bytes"].tolist()})
+        leaks |= [digest.tobytes() in contents for digest in facts["sha256"]]
     for index in np.flatnonzero(leaks & keep).tolist():
         findings.add("leak", videos.name(index), f"it is in {other}")
         keep[index] = False
 
 
-def _contents(others: LabelledVideos, place: str, lengths: set[int]) -> set[bytes]:
+def _contents(others: LabelledVideos, split: str, lengths: set[int]) -> set[bytes]:
     """Compute digests of the videos of another dataset that may have one of these lengths."""
-    if place.endswith(INDEX_SUFFIX) and "sha256" in (
-        table := Table.open(Path(place), kind=VIDEO_KIND)
+    if split.endswith(INDEX_SUFFIX) and "sha256" in (
+        table := Table.open(Path(split), kind=VIDEO_KIND)
     ):
         return {digest.tobytes() for digest in table["sha256"].reshape(-1, _SHA256)}
     digests = set()

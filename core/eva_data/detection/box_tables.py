@@ -19,7 +19,7 @@ from eva_data.detection.coco import (
     box_inside,
     refuse,
 )
-from eva_data.detection.rules import Size, edges_of, shown
+from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.tables import LONGEST, Columns, find_columns, open_text, rows_of_table
 
 SUFFIXES = (".csv", ".tsv")
@@ -46,12 +46,12 @@ def find_tables(path: Path) -> dict[str, Columns]:
     They are `path` itself; or in a folder `train.csv` and `val.csv`, or the only table.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [one for one in files if one.suffix.lower() in SUFFIXES and one.is_file()]
-    tables = {one.file.stem.lower(): one for one in map(_columns, files) if one}
+    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    tables = {table.file.stem.lower(): table for table in map(_columns, files) if table}
     parts = ((part, name) for part, names in PART_NAMES.items() for name in reversed(names))
-    named = {part: tables[name] for part, name in parts if name in tables}
-    if path.is_dir() and {"train", "val"} & {*named}:
-        return named
+    tables_of_parts = {part: tables[name] for part, name in parts if name in tables}
+    if path.is_dir() and {"train", "val"} & {*tables_of_parts}:
+        return tables_of_parts
     if len(tables) > 1:
         several = ", ".join(table.file.name for table in tables.values())
         raise ValueError(f"{path} has several tables of boxes ({several}): name one of them")
@@ -100,17 +100,17 @@ def _part(columns: Columns, report: Report) -> ImageList:
     file, folder = columns.file, columns.file.parent.absolute()
     labels, missing = defaultdict[str, list[Row]](list), dict[str, str]()
     for number, cells in rows_of_table(columns):
-        row, place = _row(cells, columns) if cells else None, f"{file}, line {number}"
+        row, location = _row(cells, columns) if cells else None, f"{file}, line {number}"
         if row is None:
-            text = (
+            problem = (
                 f"a line must be {COLUMNS}, with xmin <= xmax and ymin <= ymax in pixels, or an "
-                f"image and empty cells; got {shown(cells)}"
+                f"image and empty cells; got {format_value(cells)}"
             )
-            report(EntryError("labels.line", place, text))
+            report(EntryError("labels.line", location, problem))
         elif (folder / row[0]).is_file():
             labels[os.path.relpath(folder / row[0], folder)] += [row] if row[2] else []
         else:
-            missing.setdefault(row[0], f"{folder / row[0]} ({place})")
+            missing.setdefault(row[0], f"{folder / row[0]} ({location})")
     return ImageList(
         folder=folder, names=sorted(labels), labels=labels, missing=[*missing.values()]
     )

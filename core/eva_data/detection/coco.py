@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_api
 
-from eva_data.detection.rules import Size, is_box, is_id, is_integer, is_number, rle_runs, shown
+from eva_data.detection.rules import (
+    Size,
+    format_value,
+    is_box,
+    is_id,
+    is_integer,
+    is_number,
+    rle_runs,
+)
 from eva_data.files import load_json, without_collector, write_text
 
 Array = np.ndarray[Any, Any]
@@ -44,9 +52,9 @@ _NEEDED = {
 class EntryError(ValueError):
     """An entry of a dataset that cannot be used: list and field, file and entry, what is wrong."""
 
-    def __init__(self, kind: str, place: str, text: str) -> None:
-        super().__init__(f"{place}: {text}")
-        self.kind, self.place, self.text = kind, place, text
+    def __init__(self, kind: str, location: str, message: str) -> None:
+        super().__init__(f"{location}: {message}")
+        self.kind, self.place, self.text = kind, location, message
 
 
 Report = Callable[[EntryError], None]  # takes an error; where it returns, the entry is left out
@@ -85,23 +93,27 @@ class CocoDataset:
     @property
     def instances(self) -> list[Entry]:
         """Objects that are not crowds."""
-        return [one for one in self.objects if not one["iscrowd"]]
+        return [annotation for annotation in self.objects if not annotation["iscrowd"]]
 
     @property
     def without_masks(self) -> list[Entry]:
         """Instances without a usable mask."""
-        return [one for one in self.instances if "segmentation" not in one]
+        return [annotation for annotation in self.instances if "segmentation" not in annotation]
 
     @property
     def has_rle(self) -> bool:
         """Whether the mask of an instance is an RLE and not polygons."""
-        return any(isinstance(one.get("segmentation"), dict) for one in self.instances)
+        return any(
+            isinstance(annotation.get("segmentation"), dict) for annotation in self.instances
+        )
 
     def describe(self) -> str:
         """Describe the content in one line."""
         instances = self.instances
-        masks = [one["segmentation"] for one in instances if "segmentation" in one]
-        empty = len(self.images) - len({one["image_id"] for one in instances})
+        masks = [
+            annotation["segmentation"] for annotation in instances if "segmentation" in annotation
+        ]
+        empty = len(self.images) - len({annotation["image_id"] for annotation in instances})
         lost = f"; {self.left_out} objects are left out: their box has no area in the image"
         return (
             f"{self.path}: {len(self.images)} images, {empty} of them without objects; "
@@ -118,23 +130,27 @@ class CocoDataset:
             most: Objects that it reports in an image; 0 for no limit.
         """
         lines, total = [], len(self.images)
-        counts = Counter(one["image_id"] for one in self.instances)
-        if crowded := [count for count in counts.values() if count > most > 0]:
+        counts = Counter(annotation["image_id"] for annotation in self.instances)
+        crowded = [count for count in counts.values() if count > most > 0]
+        if crowded:
             lines.append(
                 f"{len(crowded)} of {total} images have more objects, up to {max(crowded)}, than "
                 f"the {most} detections of an image that the recipe keeps"
             )
-        longest = {key: max(one["width"], one["height"]) for key, one in self.images.items()}
+        longest = {key: max(image["width"], image["height"]) for key, image in self.images.items()}
         boxes = [
-            math.sqrt(one["bbox"][2] * one["bbox"][3]) * side / longest[one["image_id"]]
-            for one in self.instances
+            math.sqrt(annotation["bbox"][2] * annotation["bbox"][3])
+            * side
+            / longest[annotation["image_id"]]
+            for annotation in self.instances
         ]
         if side and boxes and (size := median(boxes)) < _TINY:
             lines.append(
                 f"the median box has {size:.1f} px at the training size of {side} px: take a "
                 f"larger --image-size, or tiles with --tile {side}"
             )
-        if large := [length for length in longest.values() if length > 2 * side > 0]:
+        large = [length for length in longest.values() if length > 2 * side > 0]
+        if large:
             lines.append(
                 f"{len(large)} of {total} images are more than twice the training size of {side} "
                 f"px, up to {max(large):,} px: they are shrunk. --tile {side} trains on tiles of "
@@ -160,9 +176,9 @@ class CocoDataset:
         """Refuse an id that those of a detector do not have, or with another name."""
         for key, name in self.categories.items():
             if expected.get(key) != name:
-                there = repr(expected[key]) if key in expected else "missing"
+                actual = repr(expected[key]) if key in expected else "missing"
                 raise ValueError(
-                    f"{self.path} has category {key} {name!r}; in {of} it is {there}: both need "
+                    f"{self.path} has category {key} {name!r}; in {of} it is {actual}: both need "
                     "the same ids and names"
                 )
 
@@ -171,25 +187,27 @@ class CocoDataset:
         return {
             "images": [dict(entry) for entry in self.images.values()],
             "categories": [{"id": key, "name": name} for key, name in self.categories.items()],
-            "annotations": [{"id": n, **one} for n, one in enumerate(self.objects, start=1)],
+            "annotations": [
+                {"id": n, **annotation} for n, annotation in enumerate(self.objects, start=1)
+            ],
         }
 
     def for_scoring(self, categories: Mapping[int, str]) -> dict[str, list[Entry]]:
         """Return the lists as COCO's scorers read them: all categories, and a mask for crowds."""
         lists = self.lists()
         lists["categories"] = [{"id": key, "name": name} for key, name in categories.items()]
-        for one in lists["annotations"]:
-            x, y, width, height = one["bbox"]
+        for annotation in lists["annotations"]:
+            x, y, width, height = annotation["bbox"]
             corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            one.setdefault("segmentation", [corners])
+            annotation.setdefault("segmentation", [corners])
         return lists
 
     def write(self, *, continues: bool) -> None:
         """Write the file; one with other content is an error where a run `continues`."""
         lists = (self.whole or self).lists()
-        lines = {key: ",\n".join(map(json.dumps, one)) for key, one in lists.items()}
-        text = "{" + ",\n".join(f'"{key}": [{one}]' for key, one in lines.items()) + "}\n"
-        if _holds(self.path, text):
+        lines = {key: ",\n".join(map(json.dumps, entries)) for key, entries in lists.items()}
+        content = "{" + ",\n".join(f'"{key}": [{lines}]' for key, lines in lines.items()) + "}\n"
+        if _holds(self.path, content):
             return
         if continues and self.path.exists():
             raise ValueError(
@@ -197,15 +215,15 @@ class CocoDataset:
                 "them back, or choose another output"
             )
         try:
-            write_text(self.path, text)
+            write_text(self.path, content)
         except OSError:  # perhaps other processes write the same
-            if not _holds(self.path, text):
+            if not _holds(self.path, content):
                 raise
 
 
-def _holds(path: Path, text: str) -> bool:
+def _holds(path: Path, content: str) -> bool:
     with contextlib.suppress(OSError):
-        return path.read_bytes() == text.encode()
+        return path.read_bytes() == content.encode()
     return False
 
 
@@ -238,7 +256,7 @@ def load_lists(path: Path) -> dict[str, Any]:
         if not isinstance(entries, list) or not (entries or key == "annotations"):
             raise ValueError(
                 f"{path} is not in COCO format: it needs lists 'images', 'categories' and "
-                f"'annotations', and {key} is {shown(entries)}"
+                f"'annotations', and {key} is {format_value(entries)}"
             )
     return data
 
@@ -260,33 +278,37 @@ def validate(
     entries = list(data["images"])
     images = _images(path, entries, report)
     checked = [*_objects(path, data["annotations"], images, categories, boxes_only, report)]
-    objects = [one for one in checked if one is not None]
-    sizes = [images[one["image_id"]] for one in objects]
-    sides = np.array([(one["width"], one["height"]) for one in sizes], float).reshape(-1, 2)
-    boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
+    objects = [annotation for annotation in checked if annotation is not None]
+    sizes = [images[annotation["image_id"]] for annotation in objects]
+    sides = np.array([(image["width"], image["height"]) for image in sizes], float).reshape(-1, 2)
+    boxes = np.array([annotation["bbox"] for annotation in objects], float).reshape(-1, 4)
     judged = boxes[sides.min(axis=1) > _SMALL]
     if len(judged) and np.abs(judged).max() <= 1:
-        text = (
+        message = (
             f"no number of any bbox is above 1 (such as {judged[0].tolist()}): they look like "
             "fractions of the image, as YOLO writes them, and must be in pixels"
         )
-        report(EntryError("annotations.bbox", str(path), text))
+        report(EntryError("annotations.bbox", str(path), message))
         objects = []
     else:
         outside = _outside(boxes, sides)
-        objects = [one for one, out in zip(objects, outside, strict=True) if not out]
+        objects = [annotation for annotation, out in zip(objects, outside, strict=True) if not out]
     return CocoDataset(
-        path=path, folder=str(folder), categories=categories, images=images, objects=objects,
+        path=path,
+        folder=str(folder),
+        categories=categories,
+        images=images,
+        objects=objects,
         left_out=len(checked) - len(objects),
-        lvis=any(isinstance(one, dict) and "neg_category_ids" in one for one in entries[:1]),
-    )  # fmt: skip
+        lvis=any(isinstance(entry, dict) and "neg_category_ids" in entry for entry in entries[:1]),
+    )
 
 
 def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> EntryError:
-    known = entry if isinstance(entry, dict) else {field: entry}
+    fields = entry if isinstance(entry, dict) else {field: entry}
     keys = ("width", "height") if field == "size" else (field,)
-    values = ", ".join(shown(known.get(key)) for key in keys)
-    name = f" (id {shown(known['id'])})" if "id" in known and field != "id" else ""
+    values = ", ".join(format_value(fields.get(key)) for key in keys)
+    name = f" (id {format_value(fields['id'])})" if "id" in fields and field != "id" else ""
     return EntryError(
         f"{part}.{field}",
         f"{path}: {part}[{number}]{name}",
@@ -298,7 +320,9 @@ def _usable(
     path: Path, part: str, entries: Sequence[Any], wrong: Callable[[Entry], str], report: Report
 ) -> Iterator[Entry]:
     """Yield the entries without a wrong field, each of an id of its own."""
-    ids = Counter(one["id"] for one in entries if isinstance(one, dict) and is_id(one.get("id")))
+    ids = Counter(
+        entry["id"] for entry in entries if isinstance(entry, dict) and is_id(entry.get("id"))
+    )
     for number, entry in enumerate(entries):
         field = "entry"
         if isinstance(entry, dict):
@@ -311,13 +335,16 @@ def _usable(
 
 
 def _categories(path: Path, entries: Sequence[Any], report: Report) -> dict[int, str]:
-    names = Counter(_name(one) for one in entries if isinstance(one, dict))
+    names = Counter(_name(entry) for entry in entries if isinstance(entry, dict))
 
     def wrong(entry: Entry) -> str:
         return "" if names[_name(entry)] == 1 and _name(entry) else "name"
 
-    found = _usable(path, "categories", entries, wrong, report)
-    return {one["id"]: _name(one) for one in sorted(found, key=lambda one: one["id"])}
+    usable = _usable(path, "categories", entries, wrong, report)
+    return {
+        category["id"]: _name(category)
+        for category in sorted(usable, key=lambda category: category["id"])
+    }
 
 
 def _name(entry: Entry) -> str:
@@ -328,17 +355,19 @@ def _name(entry: Entry) -> str:
 def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
     def wrong(entry: Entry) -> str:
         sides: list[Any] = [entry.get("width"), entry.get("height")]
-        good = all(is_number(one) and 0 < one < 2**31 and one == int(one) for one in sides)  # 128.0
+        good = all(
+            is_number(side) and 0 < side < 2**31 and side == int(side) for side in sides
+        )  # 128.0
         if not good or sides[0] * sides[1] > _MOST_PIXELS:
             return "size"
         return "" if _file_name(entry) else "file_name"
 
-    found = {}
-    for one in _usable(path, "images", entries, wrong, report):
-        width, height = int(one["width"]), int(one["height"])
-        facts = {"file_name": _file_name(one), "width": width, "height": height}
-        found[one["id"]] = {"id": one["id"], **facts}
-    return found
+    images = {}
+    for image in _usable(path, "images", entries, wrong, report):
+        width, height = int(image["width"]), int(image["height"])
+        facts = {"file_name": _file_name(image), "width": width, "height": height}
+        images[image["id"]] = {"id": image["id"], **facts}
+    return images
 
 
 def _file_name(entry: Entry) -> str:
@@ -377,9 +406,11 @@ def _objects(
 def _wrong_field(entry: Any, images: Mapping[int, Entry], categories: Mapping[int, str]) -> str:
     if not isinstance(entry, dict):
         return "entry"
-    if not is_integer(image := entry.get("image_id")) or image not in images:
+    image = entry.get("image_id")
+    if not is_integer(image) or image not in images:
         return "image_id"
-    if not is_integer(category := entry.get("category_id")) or category not in categories:
+    category = entry.get("category_id")
+    if not is_integer(category) or category not in categories:
         return "category_id"
     if not is_box(entry.get("bbox")):
         return "bbox"
@@ -403,8 +434,11 @@ def _uniform(entry: Entry, mask: Any, image: Entry) -> Entry:
                 code = mask_api.merge(mask_api.frPyObjects(mask, image["height"], image["width"]))
             area = float(mask_api.area(code))
     crowd = max(_flag(entry.get("iscrowd")) or 0, _flag(entry.get("ignore")) or 0)
-    one = {key: entry[key] for key in ("image_id", "category_id")} | {"bbox": box, "iscrowd": crowd}
-    return one | ({} if mask is None else {"segmentation": mask}) | {"area": area}
+    annotation = {key: entry[key] for key in ("image_id", "category_id")} | {
+        "bbox": box,
+        "iscrowd": crowd,
+    }
+    return annotation | ({} if mask is None else {"segmentation": mask}) | {"area": area}
 
 
 def _mask(segmentation: Any, image: Entry) -> Any:
@@ -414,8 +448,8 @@ def _mask(segmentation: Any, image: Entry) -> Any:
     """
     height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
-        lists = [one for one in segmentation if isinstance(one, list)]
-        polygons = [one for one in lists if len(one) >= 6 and len(one) % 2 == 0]
+        lists = [polygon for polygon in segmentation if isinstance(polygon, list)]
+        polygons = [polygon for polygon in lists if len(polygon) >= 6 and len(polygon) % 2 == 0]
         values = [value for polygon in polygons for value in polygon]
         numbers = {*map(type, values)} <= {int, float}
         if not numbers or not all(abs(value) <= _FARTHEST for value in values):
@@ -446,9 +480,9 @@ def check_images(dataset: CocoDataset) -> None:
     names = [os.path.split(entry["file_name"]) for entry in dataset.images.values()]
     for below, name in names:
         by_folder[below].add(name)
-    for below, wanted in by_folder.items():
+    for below, requested in by_folder.items():
         with contextlib.suppress(OSError, ValueError), os.scandir(folder / below) as listing:
-            wanted -= {entry.name for entry in listing if entry.is_file()}
+            requested -= {entry.name for entry in listing if entry.is_file()}
     missing = [folder / below / name for below, name in names if name in by_folder[below]]
     if missing:
         other = folder / missing[0].name

@@ -8,10 +8,10 @@ Size = tuple[int, int]  # height and width in pixels
 _LONGEST_NUMBER = 65  # bits: 13 characters of a compressed RLE
 
 
-def shown(value: Any, most: int = 80) -> str:
+def format_value(value: Any, most: int = 80) -> str:
     """Format a value for a message, shortened to `most` characters."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    text_of_value = repr(value)
+    return text_of_value if len(text_of_value) <= most else f"{text_of_value[: most - 3]}..."
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -50,7 +50,8 @@ def rle_runs(segmentation: Mapping[str, Any], size: Size) -> list[int]:
     right = segmentation.get("size") == [*size] and min(lengths, default=-1) >= 0
     if not right or sum(lengths) != math.prod(size):
         raise ValueError(
-            f"RLE of size {shown(segmentation.get('size'))} with counts {shown(counts)}; its image "
+            f"RLE of size {format_value(segmentation.get('size'))} with counts "
+            f"{format_value(counts)}; its image "
             f"needs size [{size[0]}, {size[1]}] and runs of {math.prod(size)} pixels"
         )
     return lengths
@@ -80,7 +81,7 @@ def _run_lengths(counts: Any) -> list[int]:
 def edges_of(texts: Iterable[str]) -> list[float] | None:
     """Read left, top, right and bottom of a box; None if they are not numbers in this order."""
     try:
-        left, top, right, bottom = edges = [float(text) for text in texts]
+        left, top, right, bottom = edges = [float(cell) for cell in texts]
     except ValueError:
         return None
     finite = all(abs(edge) < 2**31 for edge in edges)

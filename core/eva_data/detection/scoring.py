@@ -70,8 +70,8 @@ class DetectionTable:
         entries: list[Entry] = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         for entry, mask in zip(entries, self.masks or (), strict=self.masks is not None):
             counts = mask["counts"]
-            text = counts.decode() if isinstance(counts, bytes) else counts
-            entry["segmentation"] = mask | {"counts": text}
+            string = counts.decode() if isinstance(counts, bytes) else counts
+            entry["segmentation"] = mask | {"counts": string}
         return entries
 
     def load(self, truth: COCO, kind: str) -> COCO:
@@ -94,8 +94,8 @@ def read_lvis(file: str, *, otherwise: str) -> dict[str, Any]:
     for kind, field in (("categories", "frequency"), ("images", "neg_category_ids")):
         if objects and not all(field in entry for entry in labels[kind]):
             raise ValueError(f"{file} is not in LVIS format (no {field}): use {otherwise}")
-    for one in objects:
-        one["iscrowd"] = 0
+    for annotation in objects:
+        annotation["iscrowd"] = 0
     return labels
 
 
@@ -138,9 +138,13 @@ def score(
     values, categories = [of_all, of_all[0], of_all[5], *of_sizes], sorted(truth.cats.items())
     if lvis:
         groups = [entry["frequency"] for _, entry in categories]
-        values += [of_all[:, :, [one == group for one in groups]] for group in "rcf"]
+        values += [
+            of_all[:, :, [group_of_class == group for group_of_class in groups]] for group in "rcf"
+        ]
     of_classes = np.ascontiguousarray(np.moveaxis(of_all, 2, 0))
-    classes = {key: _mean(one) for (key, _), one in zip(categories, of_classes, strict=True)}
+    classes = {
+        key: _mean(precisions) for (key, _), precisions in zip(categories, of_classes, strict=True)
+    }
     return dict(zip(names, map(_mean, values), strict=True)), classes
 
 
@@ -149,17 +153,19 @@ def _boundary_scorer(truth: COCO, detections: COCO, kind: str, *, lvis_style: bo
     import faster_coco_eval
 
     labels = truth.dataset  # a copy, without lists that are empty
-    for number, one in enumerate(labels["annotations"], start=1):
-        one["id"] = number  # a match with 0 would be none
+    for number, annotation in enumerate(labels["annotations"], start=1):
+        annotation["id"] = number  # a match with 0 would be none
     for image in labels["images"] if lvis_style else ():
         image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []} | image
     annotations = faster_coco_eval.COCO(labels)
     # an area is that of the mask; the empty box is one that nobody computes
-    results = annotations.loadRes([one | {"bbox": []} for one in detections.dataset["annotations"]])
+    results = annotations.loadRes(
+        [annotation | {"bbox": []} for annotation in detections.dataset["annotations"]]
+    )
     style = dict(lvis_style=lvis_style, print_function=str)  # which is silent
     return faster_coco_eval.COCOeval_faster(annotations, results, kind, **style)
 
 
 def _mean(values: Array) -> float:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else math.nan
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else math.nan

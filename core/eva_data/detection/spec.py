@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_data.classes import listed
+from eva_data.classes import list_names
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import (
     PART_NAMES,
@@ -23,10 +23,10 @@ from eva_data.detection.coco import (
     refuse,
     validate,
 )
-from eva_data.detection.tiles import Slicing, add_overlap, add_slicing, tiled
+from eva_data.detection.tiles import Slicing, add_overlap, add_slicing, tile_dataset
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
-from eva_data.holdout import Flags, held_out, stem
+from eva_data.holdout import Flags, holdout_mask, stem
 from eva_data.images import ImageFacts, UnreadableImageError, inspect_image
 from eva_data.pools import ordered_map
 
@@ -36,7 +36,7 @@ NO_FEDERATED_LOSS = (  # a note of both detectors
     "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
     "recipe's sigmoid classifier and sampler stay"
 )
-_FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "images"))
+_FLAGS = tuple(f"{part}_{kind}" for part in PARTS for kind in ("annotations", "images"))
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds
 _FORMATS = (
@@ -67,15 +67,15 @@ class DatasetSpec:
     parts: tuple[str, ...] = PARTS
     tile: Slicing | None = None
 
-    def check_parts(self, there: Collection[str], name: str) -> None:
+    def check_parts(self, available: Collection[str], name: str) -> None:
         """Refuse a source without the parts that are needed."""
         held_out = self.val_fraction is not None
         needed = ("train",) if held_out else self.parts
-        if held_out and "val" in there:
+        if held_out and "val" in available:
             raise ValueError(f"{name} has validation data: leave out --val-share (--val-fraction)")
-        if not {*needed} <= {*there}:
+        if not {*needed} <= {*available}:
             raise ValueError(
-                f"{name} has data for {' and '.join(there) or 'nothing'}; needed are "
+                f"{name} has data for {' and '.join(available) or 'nothing'}; needed are "
                 f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
             )
 
@@ -119,14 +119,14 @@ class DetectionData:
         reason = "--boxes-only" if boxes_only else None
         if reason is None and (train is not None or not saved):  # else as it was trained
             reason = (train or val).reason_against_masks(training=train is not None)
-        classes = listed([f"{key} {name}" for key, name in categories.items()], 12)
+        classes = list_names([f"{key} {name}" for key, name in categories.items()], 12)
         notes = [
             *self.notes,
-            *(f"Own data: {one.describe()}" for one in self.parts.values()),
+            *(f"Own data: {part.describe()}" for part in self.parts.values()),
             *(
-                f"{one.path} is in LVIS format: read as if all objects were annotated"
-                for one in self.parts.values()
-                if one.lvis
+                f"{part.path} is in LVIS format: read as if all objects were annotated"
+                for part in self.parts.values()
+                if part.lvis
             ),
             f"The detector has {len(categories)} classes (id, name): {classes}",
         ]
@@ -134,7 +134,7 @@ class DetectionData:
 
     def take(self, path: str | Path) -> CocoDataset | None:
         """Give away the dataset of an annotation file, which is not held here any more."""
-        parts = [part for part, one in self.parts.items() if one.path == Path(path)]
+        parts = [part for part, dataset in self.parts.items() if dataset.path == Path(path)]
         return self.parts.pop(parts[0]) if parts else None
 
 
@@ -145,27 +145,37 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         about += "; the training data define the classes"
     group = parser.add_argument_group("your own data", about)
     add = group.add_argument
-    text = "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export, in "
-    text += "place of the files and folders below; several are merged"
-    add("--data", action="append", type=Path, metavar="PATH", help=text)
-    for part, what in (("train", "training"), ("val", "evaluation")):
+    help_text = (
+        "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export, in "
+    )
+    help_text += "place of the files and folders below; several are merged"
+    add("--data", action="append", type=Path, metavar="PATH", help=help_text)
+    for part, purpose in (("train", "training"), ("val", "evaluation")):
         if training or part == "val":
-            add(f"--{part}-annotations", type=Path, metavar="FILE", help=f"COCO JSON for {what}")
-            add(f"--{part}-images", type=Path, metavar="DIR", help=f"folder of images for {what}")
-    text = "fraction of the training images to evaluate on, such as 0.1, where none are named; "
-    text += "chosen by their names, always the same"
-    add("--val-fraction", "--val-share", type=float, metavar="FRACTION", help=text)
+            add(f"--{part}-annotations", type=Path, metavar="FILE", help=f"COCO JSON for {purpose}")
+            add(
+                f"--{part}-images", type=Path, metavar="DIR", help=f"folder of images for {purpose}"
+            )
+    help_text = (
+        "fraction of the training images to evaluate on, such as 0.1, where none are named; "
+    )
+    help_text += "chosen by their names, always the same"
+    add("--val-fraction", "--val-share", type=float, metavar="FRACTION", help=help_text)
     if training:
-        text = "train on tiles of this side of larger images, which are cropped as they are read"
-        add_overlap(group, "--tile-overlap", add("--tile", type=int, metavar="PIXELS", help=text))
+        help_text = (
+            "train on tiles of this side of larger images, which are cropped as they are read"
+        )
+        add_overlap(
+            group, "--tile-overlap", add("--tile", type=int, metavar="PIXELS", help=help_text)
+        )
     add("--boxes-only", action="store_true", help="no mask head; masks are not looked at")
     add_slicing(parser)
 
 
 def named_data(args: argparse.Namespace) -> dict[str, Any]:
     """Return the flags that name data, without those that are not given."""
-    found = {flag: getattr(args, flag, None) for flag in ("data", *_FLAGS)}
-    return {flag: value for flag, value in found.items() if value}
+    values = {flag: getattr(args, flag, None) for flag in ("data", *_FLAGS)}
+    return {flag: value for flag, value in values.items() if value}
 
 
 def first_path(args: argparse.Namespace) -> str | None:
@@ -179,38 +189,40 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
 
     The command line keeps the data as `resolved`, so that they are read once.
     """
-    named, fraction = named_data(args), getattr(args, "val_fraction", None)
+    flags_given, fraction = named_data(args), getattr(args, "val_fraction", None)
     boxes_only = bool(getattr(args, "boxes_only", False))
     side = getattr(args, "tile", None)
     tile = None if side is None else Slicing(side, args.tile_overlap)
-    if not named and fraction is None and not boxes_only and tile is None:
+    if not flags_given and fraction is None and not boxes_only and tile is None:
         return DetectionData()
-    kept: DetectionData | None = getattr(args, "resolved", None)
-    if kept is not None and {*kept.parts} == {*parts}:
-        return kept
+    resolved: DetectionData | None = getattr(args, "resolved", None)
+    if resolved is not None and {*resolved.parts} == {*parts}:
+        return resolved
     needed = ("train",) if fraction is not None else parts
-    flags = [f"{part}_{what}" for part in needed for what in ("annotations", "images")]
-    missing = [] if "data" in named else [flag for flag in flags if flag not in named]
-    excluded = "data" in named and len(named) > 1
+    flags = [f"{part}_{kind}" for part in needed for kind in ("annotations", "images")]
+    missing = [] if "data" in flags_given else [flag for flag in flags if flag not in flags_given]
+    excluded = "data" in flags_given and len(flags_given) > 1
     if fraction is not None:
-        excluded = excluded or any(flag.startswith("val") for flag in named)
+        excluded = excluded or any(flag.startswith("val") for flag in flags_given)
     if missing or excluded:
-        given = [*named, *(["val_fraction"] if fraction is not None else [])]
+        flags_used = [*flags_given, *(["val_fraction"] if fraction is not None else [])]
         raise ValueError(
             "own data are named with --data alone, or with annotations and images of each part; "
             "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
-            f"given {_as_flags(given) or 'none'}, missing {_as_flags(missing) or 'none'}"
+            f"given {_as_flags(flags_used) or 'none'}, missing {_as_flags(missing) or 'none'}"
         )
     sources: dict[Path, Source] = {}
-    for one in named.pop("data", ()):
-        sources[Path(one).absolute()] = open_source(Path(one).absolute())
+    for source in flags_given.pop("data", ()):
+        sources[Path(source).absolute()] = open_source(Path(source).absolute())
     if not sources:
-        paths = {flag: Path(path).absolute() for flag, path in named.items()}
+        paths = {flag: Path(path).absolute() for flag, path in flags_given.items()}
         files = {p: (paths[f"{p}_annotations"], paths[f"{p}_images"]) for p in needed}
         sources = {files[needed[0]][0]: files}
-    chosen: Any = dict(val_fraction=fraction, boxes_only=boxes_only, parts=tuple(parts), tile=tile)
-    args.resolved = found = resolve(DatasetSpec(sources=sources, **chosen))
-    return found
+    settings: Any = dict(
+        val_fraction=fraction, boxes_only=boxes_only, parts=tuple(parts), tile=tile
+    )
+    args.resolved = data = resolve(DatasetSpec(sources=sources, **settings))
+    return data
 
 
 def _as_flags(names: Sequence[str]) -> str:
@@ -220,14 +232,14 @@ def _as_flags(names: Sequence[str]) -> str:
 def resolve(spec: DatasetSpec) -> DetectionData:
     """Read and validate the data of a spec; an error names file, id and value."""
     (path, source), *others = spec.sources.items()
-    found = _merge(spec) if others else _resolve_one(path, source, spec)
-    if spec.tile is not None and (whole := found.parts.get("train")) is not None:
-        found.parts["train"] = tiles = tiled(whole, spec.tile)
+    data = _merge(spec) if others else _resolve_one(path, source, spec)
+    if spec.tile is not None and (whole := data.parts.get("train")) is not None:
+        data.parts["train"] = tiles = tile_dataset(whole, spec.tile)
         size, count = spec.tile.size, len(whole.images)
-        found.notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
-    if "train" in found.parts and not found.parts["train"].instances:
-        raise ValueError(f"{found.parts['train'].path} has no objects to train on, crowds aside")
-    return found
+        data.notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
+    if "train" in data.parts and not data.parts["train"].instances:
+        raise ValueError(f"{data.parts['train'].path} has no objects to train on, crowds aside")
+    return data
 
 
 def open_source(path: Path, *, report: Report = refuse) -> Source:
@@ -238,10 +250,11 @@ def open_source(path: Path, *, report: Report = refuse) -> Source:
     Returns:
         Images with their labels; or part -> file in COCO format and its images.
     """
-    if (opener := find_opener(path)) is not None:
+    opener = find_opener(path)
+    if opener is not None:
         return opener(report)
-    what = "is not" if path.exists() else "is not there; it must be"
-    raise ValueError(f"{path} {what} {_FORMATS}")
+    problem = "is not" if path.exists() else "is not there; it must be"
+    raise ValueError(f"{path} {problem} {_FORMATS}")
 
 
 def find_opener(path: Path) -> Callable[[Report], Source] | None:
@@ -254,7 +267,8 @@ def find_opener(path: Path) -> Callable[[Report], Source] | None:
     description = find_yaml(path) if is_folder else path
     if description is not None and description.suffix.lower() in YAML and description.is_file():
         return lambda report: open_yolo(description)
-    if tables := find_tables(path):
+    tables = find_tables(path)
+    if tables:
         return lambda report: open_tables(tables, report=report)
     return None
 
@@ -265,24 +279,26 @@ def find_exports(folder: Path) -> Files:
     `train/_annotations.coco.json` with the images beside it and `valid/` (Roboflow), or
     `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT).
     """
-    found: Files = {}
-    for part, named in PART_NAMES.items():
-        for place in (folder / one for one in named):
-            if (place / _ROBOFLOW).is_file():
-                found.setdefault(part, (place / _ROBOFLOW, place))
-    if {*found} & {*PARTS}:
-        return found
+    files_of_parts: Files = {}
+    for part, names in PART_NAMES.items():
+        for path in (folder / name for name in names):
+            if (path / _ROBOFLOW).is_file():
+                files_of_parts.setdefault(part, (path / _ROBOFLOW, path))
+    if {*files_of_parts} & {*PARTS}:
+        return files_of_parts
     if (folder / _ROBOFLOW).is_file():
         return {"train": (folder / _ROBOFLOW, folder)}
-    found = {}
+    files_of_parts = {}
     for part, stems in _COCO_STEMS.items():
-        if part == "test" and "val" in found:  # for which it only stands in
+        if part == "test" and "val" in files_of_parts:  # for which it only stands in
             continue
-        patterns = [f"instances_{one}*.json" for one in stems]
-        files = [file for one in patterns for file in sorted((folder / "annotations").glob(one))]
+        patterns = [f"instances_{stem}*.json" for stem in stems]
+        files = [
+            file for pattern in patterns for file in sorted((folder / "annotations").glob(pattern))
+        ]
         name = files[0].stem.removeprefix("instances_") if files else ""
         below = (folder / name, folder / "images" / name, folder / "images")
-        places = [place for place in below if place.is_dir()]
+        places = [path for path in below if path.is_dir()]
         if part == "test" and (len(files) != 1 or not places):
             continue
         if len(files) > 1 or (files and not places):
@@ -292,8 +308,8 @@ def find_exports(folder: Path) -> Files:
                 f"--{part}-annotations, and its images with --{part}-images"
             )
         if files:
-            found[part] = files[0], places[0]
-    return found
+            files_of_parts[part] = files[0], places[0]
+    return files_of_parts
 
 
 def read_labels(
@@ -314,22 +330,23 @@ def read_labels(
     """
     workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
     work = functools.partial(_facts, str(images.folder))
-    facts = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
-    named = zip(images.names, facts, strict=True)
-    found = [(name, one.seen_size[::-1]) for name, one in named if not isinstance(one, str)]
-    lost = [f"{one} is not there" for one in images.missing]
-    lost += [one for one in facts if isinstance(one, str)]
+    facts = list(ordered_map(work, images.names, workers=workers, title="image sizes", chunk=256))
+    pairs = zip(images.names, facts, strict=True)
+    sized = [(name, fact.seen_size[::-1]) for name, fact in pairs if not isinstance(fact, str)]
+    lost = [f"{name} is not there" for name in images.missing]
+    lost += [fact for fact in facts if isinstance(fact, str)]
 
     def annotations() -> Iterator[Entry]:
-        for number, (name, size) in enumerate(found, start=1):
-            if (label := images.labels.get(name)) is not None:
-                for one in source.read(label, size, name in scored, report):
-                    yield {"image_id": number, **one}
+        for number, (name, size) in enumerate(sized, start=1):
+            label = images.labels.get(name)
+            if label is not None:
+                for annotation in source.read(label, size, name in scored, report):
+                    yield {"image_id": number, **annotation}
 
     lists: dict[str, Iterable[Any]] = {
         "images": [
             {"id": number, "file_name": name, "height": size[0], "width": size[1]}
-            for number, (name, size) in enumerate(found, start=1)
+            for number, (name, size) in enumerate(sized, start=1)
         ],
         "categories": [{"id": n, "name": name} for n, name in enumerate(source.classes, start=1)],
         "annotations": annotations(),
@@ -337,7 +354,7 @@ def read_labels(
     dataset = validate(
         source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
     )
-    return dataset, lost, sum(not isinstance(one, str) and one.transparent for one in facts)
+    return dataset, lost, sum(not isinstance(fact, str) and fact.transparent for fact in facts)
 
 
 def _facts(folder: str, name: str) -> ImageFacts | str:
@@ -362,20 +379,20 @@ def _parts_of(source: Source, spec: DatasetSpec, name: Path) -> tuple[dict[str, 
 def _resolve_one(path: Path, source: Source, spec: DatasetSpec) -> DetectionData:
     parts, notes = _parts_of(source, spec, path)
     spec.check_parts(parts, str(path))
-    found = {}
+    datasets = {}
     for part in spec.parts if spec.val_fraction is None else ("train",):
         if isinstance(source, LabelledImages):
-            found[part] = _read_images(source, parts[part], part, spec, notes)
+            datasets[part] = _read_images(source, parts[part], part, spec, notes)
         else:
             file, folder = parts[part]
-            found[part] = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
+            datasets[part] = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
     if isinstance(source, LabelledImages):
         notes.append(f"{source.source} is read as {source.format}")
     elif spec.val_fraction is None:
-        return DetectionData(parts=found, notes=notes)
+        return DetectionData(parts=datasets, notes=notes)
     if spec.val_fraction is not None:
-        found = _split(found["train"], spec, notes)
-    return DetectionData(parts=found, notes=notes, generated=frozenset(found))
+        datasets = _split(datasets["train"], spec, notes)
+    return DetectionData(parts=datasets, notes=notes, generated=frozenset(datasets))
 
 
 def _read_images(
@@ -401,31 +418,34 @@ def _read_images(
 
 
 def _held_out(names: Sequence[str], spec: DatasetSpec) -> Flags:
-    return held_out(map(stem, names), spec.val_fraction or 0, name="--val-fraction")
+    return holdout_mask(map(stem, names), spec.val_fraction or 0, name="--val-fraction")
 
 
 def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[str, CocoDataset]:
     """Split training data into what is trained on and what is evaluated on."""
-    names = [one["file_name"] for one in dataset.images.values()]
+    names = [image["file_name"] for image in dataset.images.values()]
     # a name must not depend on the place of the data, also where a file has paths
     names = [os.path.relpath(n, dataset.folder) if os.path.isabs(n) else n for n in names]  # noqa: PTH117
-    chosen = _held_out(names, spec)
+    held_out = _held_out(names, spec)
     notes.append(
-        f"--val-fraction {spec.val_fraction:g}: {int(chosen.sum())} of {len(chosen)} images are "
-        f"held out for evaluation, {int((~chosen).sum())} are trained on; their names decide"
+        f"--val-fraction {spec.val_fraction:g}: {int(held_out.sum())} of {len(held_out)} images "
+        f"are held out for evaluation, {int((~held_out).sum())} are trained on; their names decide"
     )
-    found = {}
-    for part, side in (("train", ~chosen), ("val", chosen)):
+    parts = {}
+    for part, side in (("train", ~held_out), ("val", held_out)):
         images = dict(itertools.compress(dataset.images.items(), side))
-        objects = [one for one in dataset.objects if one["image_id"] in images]
-        found[part] = dataclasses.replace(dataset, images=images, objects=objects)
-    trained, held = ({one["category_id"] for one in found[part].instances} for part in PARTS)
-    if lost := [dataset.categories[key] for key in sorted(held - trained)]:
+        objects = [annotation for annotation in dataset.objects if annotation["image_id"] in images]
+        parts[part] = dataclasses.replace(dataset, images=images, objects=objects)
+    trained, held = (
+        {annotation["category_id"] for annotation in parts[part].instances} for part in PARTS
+    )
+    lost = [dataset.categories[key] for key in sorted(held - trained)]
+    if lost:
         notes.append(
-            f"no image that is trained on has {listed(lost)}: name data for evaluation, or "
+            f"no image that is trained on has {list_names(lost)}: name data for evaluation, or "
             "another fraction"
         )
-    return {part: found[part] for part in spec.parts}
+    return {part: parts[part] for part in spec.parts}
 
 
 def _merge(spec: DatasetSpec) -> DetectionData:
@@ -435,55 +455,63 @@ def _merge(spec: DatasetSpec) -> DetectionData:
     shared = spec.val_fraction is not None
     if not shared:
         spec.check_parts(set().union(*parts.values()), " and ".join(map(str, opened)))
-    found = {}
+    resolved = {}
     for path, source in opened.items():
-        there = tuple(part for part in spec.parts if shared or part in parts[path])
-        if there:
-            found[path] = _resolve_one(path, source, dataclasses.replace(spec, parts=there))
-    categories = _common_categories(opened.values(), found)
-    known: dict[str, Path] = {}
+        part_names = tuple(part for part in spec.parts if shared or part in parts[path])
+        if part_names:
+            resolved[path] = _resolve_one(path, source, dataclasses.replace(spec, parts=part_names))
+    categories = _common_categories(opened.values(), resolved)
+    folders: dict[str, Path] = {}
     merged = {}
     for part in spec.parts:
         if not shared:
-            known = {}  # where a fraction of each is held out, an image is in one of all parts
-        datasets = [one.parts[part] for one in found.values() if part in one.parts]
-        merged[part] = _merge_part(datasets, known, categories)
-    notes = [note for one in found.values() for note in one.notes]
+            folders = {}  # where a fraction of each is held out, an image is in one of all parts
+        datasets = [data.parts[part] for data in resolved.values() if part in data.parts]
+        merged[part] = _merge_part(datasets, folders, categories)
+    notes = [note for data in resolved.values() for note in data.notes]
     notes.append(f"{len(opened)} datasets are merged: {', '.join(map(str, opened))}")
     return DetectionData(parts=merged, notes=notes, generated=frozenset(merged))
 
 
 def _common_categories(
-    opened: Collection[Source], found: Mapping[Path, DetectionData]
+    opened: Collection[Source], resolved: Mapping[Path, DetectionData]
 ) -> Mapping[int, str]:
     """Return the categories of the first dataset, whose names all have in the same order.
 
     The classes of VOC and of tables are those of which objects were found, and of no list: the
     names of all are then joined, sorted, and numbered from 1.
     """
-    free = [one for one in opened if isinstance(one, LabelledImages) and one.format != "YOLO"]
+    free = [
+        source
+        for source in opened
+        if isinstance(source, LabelledImages) and source.format != "YOLO"
+    ]
     if len(free) == len(opened):
-        return dict(enumerate(sorted({name for one in free for name in one.classes}), start=1))
-    parts = [(path, part) for path, one in found.items() for part in one.parts.values()]
+        return dict(
+            enumerate(sorted({name for source in free for name in source.classes}), start=1)
+        )
+    parts = [(path, part) for path, data in resolved.items() for part in data.parts.values()]
     first_path, first = parts[0]
     ours = [*first.categories.values()]
     for path, part in parts:
-        if (theirs := [*part.categories.values()]) != ours:
+        theirs = [*part.categories.values()]
+        if theirs != ours:
             raise ValueError(
                 f"merged datasets need the same classes in the same order: {path} has "
-                f"{len(theirs)} ({listed(theirs)}); {first_path} has {len(ours)} ({listed(ours)})"
+                f"{len(theirs)} ({list_names(theirs)}); {first_path} has {len(ours)} "
+                f"({list_names(ours)})"
             )
     return first.categories
 
 
 def _merge_part(
-    datasets: Sequence[CocoDataset], known: dict[str, Path], categories: Mapping[int, str]
+    datasets: Sequence[CocoDataset], folders: dict[str, Path], categories: Mapping[int, str]
 ) -> CocoDataset:
     """Merge datasets in the image folder of the first; names elsewhere are absolute.
 
-    An image that is `known`, with the path of its dataset, from another one is an error.
+    An image that is `folders`, with the path of its dataset, from another one is an error.
     """
-    place = os.path.normpath(datasets[0].folder)
+    root = os.path.normpath(datasets[0].folder)
     numbers = {name: key for key, name in categories.items()}
     images: dict[int, Entry] = {}
     objects: list[Entry] = []
@@ -491,19 +519,25 @@ def _merge_part(
         ids = {}
         for key, entry in dataset.images.items():
             name = os.path.normpath(Path(dataset.folder, entry["file_name"]))
-            if known.setdefault(name, dataset.path) != dataset.path:
+            if folders.setdefault(name, dataset.path) != dataset.path:
                 raise ValueError(
-                    f"{name} is an image of {known[name]} and of {dataset.path}: leave one of them "
-                    "out, or take it out of one"
+                    f"{name} is an image of {folders[name]} and of {dataset.path}: leave one of "
+                    f"them out, or take it out of one"
                 )
             ids[key] = len(images) + 1
-            below = name.removeprefix(place.rstrip(os.sep) + os.sep)
+            below = name.removeprefix(root.rstrip(os.sep) + os.sep)
             images[ids[key]] = {**entry, "id": ids[key], "file_name": below}
-        for one in dataset.objects:
-            category = numbers[dataset.categories[one["category_id"]]]
-            objects.append({**one, "image_id": ids[one["image_id"]], "category_id": category})
+        for annotation in dataset.objects:
+            category = numbers[dataset.categories[annotation["category_id"]]]
+            objects.append(
+                {**annotation, "image_id": ids[annotation["image_id"]], "category_id": category}
+            )
     return CocoDataset(
-        path=Path(" and ".join(str(one.path) for one in datasets)), folder=place,
-        categories=categories, images=images, objects=objects,
-        left_out=sum(one.left_out for one in datasets), lvis=any(one.lvis for one in datasets),
-    )  # fmt: skip
+        path=Path(" and ".join(str(dataset.path) for dataset in datasets)),
+        folder=root,
+        categories=categories,
+        images=images,
+        objects=objects,
+        left_out=sum(dataset.left_out for dataset in datasets),
+        lvis=any(dataset.lvis for dataset in datasets),
+    )

@@ -44,19 +44,21 @@ class Slicing:
         if max(height, width) <= max(self.above, self.size):
             return [(0, 0, width, height)]
         stride = max(1, int(self.size * (1 - self.overlap)))
-        sides = (windows(one, window=self.size, stride=stride) for one in (height, width))
+        sides = (windows(side, window=self.size, stride=stride) for side in (height, width))
         return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in product(*sides)]
 
 
 def add_slicing(parser: argparse.ArgumentParser) -> None:
     """Add `--slice` and `--overlap`, which look at large images in tiles."""
 
-    def pixels(text: str) -> int | str:
-        return text if text == "auto" else int(text)
+    def pixels(value: str) -> int | str:
+        return value if value == "auto" else int(value)
 
-    text = 'look at large images in tiles of this side, too; "auto": of the training size, where '
-    text += "images are more than 1.5 times as large"
-    side = parser.add_argument("--slice", type=pixels, metavar="PIXELS", help=text)
+    help_text = (
+        'look at large images in tiles of this side, too; "auto": of the training size, where '
+    )
+    help_text += "images are more than 1.5 times as large"
+    side = parser.add_argument("--slice", type=pixels, metavar="PIXELS", help=help_text)
     add_overlap(parser, "--overlap", side)
 
 
@@ -68,9 +70,9 @@ def add_overlap(parser: Any, name: str, side: argparse.Action) -> None:
             side.required = True
             setattr(options, self.dest, value)
 
-    text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
+    help_text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
     parser.add_argument(
-        name, action=Overlap, type=float, default=0.2, metavar="FRACTION", help=text
+        name, action=Overlap, type=float, default=0.2, metavar="FRACTION", help=help_text
     )
 
 
@@ -104,18 +106,20 @@ def detect_in_tiles(
     """
     *_, (x, y, width, height) = tiles
     views = [*tiles, (0, 0, x + width, y + height)]
-    found, most = list[Any](), 1 if device.type == "cpu" else _AT_ONCE
-    while len(found) < len(views):
-        batch = views[len(found) : len(found) + most]
+    detections, most = list[Any](), 1 if device.type == "cpu" else _AT_ONCE
+    while len(detections) < len(views):
+        batch = views[len(detections) : len(detections) + most]
         try:
-            found += run(batch)
+            detections += run(batch)
         except RuntimeError as error:
             if len(batch) == 1 or type(error).__name__ != "OutOfMemoryError":
                 raise
             most = len(batch) // 2
-    joined = join(found)
-    origins = np.repeat(np.arange(len(views)), [len(one) for one in found])
-    boxes, scores, classes = (one.cpu().numpy() for one in fields(joined))
+    joined = join(detections)
+    origins = np.repeat(
+        np.arange(len(views)), [len(tile_detections) for tile_detections in detections]
+    )
+    boxes, scores, classes = (field.cpu().numpy() for field in fields(joined))
     return joined[_suppress(boxes, scores, classes, origins, np.array(views, float))]
 
 
@@ -125,21 +129,21 @@ def _suppress(boxes: Array, scores: Array, classes: Array, origins: Array, views
     near = _NEAR * (views[:, 2:] - views[:, :2]).max(1, keepdims=True)[origins]
     cut = ((np.abs(boxes - views[origins]) <= near) & (views != views[-1])[origins]).any(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
-    waiting, kept = np.lexsort((-scores, cut)), list[int]()
+    waiting, selected = np.lexsort((-scores, cut)), list[int]()
     while len(waiting):
         best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
+        selected.append(best)
         ends = np.minimum(boxes[best, 2:], boxes[waiting, 2:])
         common = (ends - np.maximum(boxes[best, :2], boxes[waiting, :2])).clip(0).prod(1)
         same = common > _SAME * (areas[best] + areas[waiting] - common)
         same |= cut[waiting] & (common > _SAME * areas[waiting])
         other = (origins[waiting] != origins[best]) & (classes[waiting] == classes[best])
         waiting = waiting[~(same & other)]
-    found = np.array(kept, int)
-    return found[np.argsort(-scores[found], kind="stable")]
+    indices = np.array(selected, int)
+    return indices[np.argsort(-scores[indices], kind="stable")]
 
 
-def tiled(dataset: CocoDataset, slicing: Slicing) -> CocoDataset:
+def tile_dataset(dataset: CocoDataset, slicing: Slicing) -> CocoDataset:
     """View the large images of a dataset as tiles: an entry for each, with `tile` to be cropped.
 
     An object less than 30 % of which is in a tile is a crowd there. Masks become RLEs.
@@ -147,11 +151,11 @@ def tiled(dataset: CocoDataset, slicing: Slicing) -> CocoDataset:
     if dataset.whole is not None:
         return dataset
     objects_of: dict[int, list[Entry]] = defaultdict(list)
-    for one in dataset.objects:
-        objects_of[one["image_id"]].append(one)
+    for annotation in dataset.objects:
+        objects_of[annotation["image_id"]].append(annotation)
     images, objects = dict[int, Entry](), list[Entry]()
     for key, entry in dataset.images.items():
-        boxes = np.array([one["bbox"] for one in objects_of[key]]).reshape(-1, 4)
+        boxes = np.array([annotation["bbox"] for annotation in objects_of[key]]).reshape(-1, 4)
         for tile in slicing.tiles(entry["height"], entry["width"]):
             (x, y, width, height), number = tile, len(images) + 1
             images[number] = entry | {"id": number, "width": width, "height": height, "tile": tile}
@@ -163,20 +167,21 @@ def tiled(dataset: CocoDataset, slicing: Slicing) -> CocoDataset:
     return dataclasses.replace(dataset, images=images, objects=objects, whole=dataset)
 
 
-def _part(one: Entry, tile: Tile) -> Entry:
+def _part(annotation: Entry, tile: Tile) -> Entry:
     """Cut an object to a tile, in whose coordinates it is then."""
-    low, sides = np.array(one["bbox"]).reshape(2, 2)
+    low, sides = np.array(annotation["bbox"]).reshape(2, 2)
     start = np.maximum(low - tile[:2], 0)
     size = np.minimum(low + sides - tile[:2], tile[2:]) - start
     share, new = float(size.prod() / sides.prod()), dict[str, Any]()
-    if mask := one.get("segmentation"):
+    mask = annotation.get("segmentation")
+    if mask:
         first = np.floor(low).astype(int)
         whole = _window(mask, (*first, *np.ceil(low + sides - first).astype(int)))
         new["segmentation"] = code = _window(mask, tile)
         share = float(mask_api.area(code)) / max(1, mask_api.area(whole))
-    crowd = int(one["iscrowd"] or share < _LEAST)
-    new |= {"bbox": [*start.tolist(), *size.tolist()], "area": one["area"] * share}
-    return one | new | {"iscrowd": crowd}
+    crowd = int(annotation["iscrowd"] or share < _LEAST)
+    new |= {"bbox": [*start.tolist(), *size.tolist()], "area": annotation["area"] * share}
+    return annotation | new | {"iscrowd": crowd}
 
 
 def encode_mask(mask: Array) -> dict[str, Any]:
@@ -190,6 +195,6 @@ def _window(mask: Any, tile: Any) -> Any:
     x, y, width, height = map(int, tile)
     if isinstance(mask, dict):
         return encode_mask(mask_api.decode(mask)[max(y, 0) : y + height, max(x, 0) : x + width])
-    moved = [(np.reshape(one, (-1, 2)) - (x, y)).ravel().tolist() for one in mask]
+    moved = [(np.reshape(polygon, (-1, 2)) - (x, y)).ravel().tolist() for polygon in mask]
     code = mask_api.merge(mask_api.frPyObjects(moved, height, width))
     return code | {"counts": code["counts"].decode()}

@@ -38,8 +38,8 @@ class CheckedPart:
     def report(self, error: EntryError) -> None:
         """Count an error."""
         self._kinds.setdefault(error.kind, Kind(error.kind, "left out"))
-        place = error.place.removeprefix(f"{self.source}: ")
-        self.findings.add(error.kind, place, error.text)
+        location = error.place.removeprefix(f"{self.source}: ")
+        self.findings.add(error.kind, location, error.text)
 
     def check_masks(self) -> None:
         """Leave out objects without a mask where others have one, which training refuses."""
@@ -48,7 +48,9 @@ class CheckedPart:
         except EntryError as error:
             self.report(error)
             objects = [
-                one for one in self.dataset.objects if one["iscrowd"] or "segmentation" in one
+                annotation
+                for annotation in self.dataset.objects
+                if annotation["iscrowd"] or "segmentation" in annotation
             ]
             self.dataset = dataclasses.replace(self.dataset, objects=objects)
 
@@ -57,9 +59,9 @@ class CheckedPart:
 
         A name whose first folders are wrong is corrected.
         """
-        images, kept = self.dataset.images, {}
+        images, decoded = self.dataset.images, {}
         names = [entry["file_name"] for entry in images.values()]
-        known = {*names}
+        present = {*names}
         files = inspect_all(Path(self.dataset.folder), names, workers=workers, decode=decode)
         for (key, entry), file in zip(images.items(), files, strict=True):
             moved = file.name != entry["file_name"]
@@ -68,20 +70,24 @@ class CheckedPart:
                 self._kinds.setdefault("images.transparent", KINDS["transparent"])
                 self.findings.add("images.transparent", entry["file_name"])
             if problem or moved:
-                text = problem or f"it is at {file.name}"
-                self.report(EntryError("images.file", f"{entry['file_name']} (id {key})", text))
-            if not problem and not (moved and file.name in known):  # perhaps of another image
-                kept[key] = entry | {"file_name": file.name}
-        objects = [one for one in self.dataset.objects if one["image_id"] in kept]
-        self.dataset = dataclasses.replace(self.dataset, images=kept, objects=objects)
+                problem_text = problem or f"it is at {file.name}"
+                self.report(
+                    EntryError("images.file", f"{entry['file_name']} (id {key})", problem_text)
+                )
+            if not problem and not (moved and file.name in present):  # perhaps of another image
+                decoded[key] = entry | {"file_name": file.name}
+        objects = [
+            annotation for annotation in self.dataset.objects if annotation["image_id"] in decoded
+        ]
+        self.dataset = dataclasses.replace(self.dataset, images=decoded, objects=objects)
 
     def cleaned(self) -> dict[str, Any]:
         """Return what is left as the content of a COCO file, with the fields that LVIS adds."""
         content = {**self.data, **self.dataset.lists()}
         for key in ("images", "categories") if self.data else ():
-            entries = [one for one in self.data[key] if isinstance(one, dict)]
-            by_id = {one["id"]: one for one in entries if is_id(one.get("id"))}
-            content[key] = [by_id[one["id"]] | one for one in content[key]]
+            entries = [entry for entry in self.data[key] if isinstance(entry, dict)]
+            by_id = {entry["id"]: entry for entry in entries if is_id(entry.get("id"))}
+            content[key] = [by_id[entry["id"]] | entry for entry in content[key]]
         return content
 
 
@@ -117,7 +123,7 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
         part.dataset, lost, _ = read_labels(
             source, images, scored=scored, boxes_only=boxes_only, report=part.report
         )
-        errors += [EntryError("images.file", text, "it cannot be read") for text in lost]
+        errors += [EntryError("images.file", name, "it cannot be read") for name in lost]
         for error in errors:  # those of VOC's files are found before any part, and told with it
             part.report(error)
         errors.clear()

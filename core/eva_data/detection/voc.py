@@ -21,7 +21,7 @@ from eva_data.detection.coco import (
     box_inside,
     refuse,
 )
-from eva_data.detection.rules import Size, edges_of, shown
+from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress
 
@@ -45,7 +45,7 @@ def find_voc(folder: Path) -> Path | None:
     if (folder / _ANNOTATIONS).is_dir() or _side_by_side(folder):
         return folder
     below = [folder, *([folder / "VOCdevkit"] if (folder / "VOCdevkit").is_dir() else [])]
-    years = [path.parent for one in below for path in sorted(one.glob(f"*/{_ANNOTATIONS}"))]
+    years = [path.parent for folder in below for path in sorted(folder.glob(f"*/{_ANNOTATIONS}"))]
     if len(years) > 1:
         names = ", ".join(map(str, years))
         raise ValueError(f"{folder} holds several VOC datasets: name some of {names} with --data")
@@ -64,11 +64,13 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
         is_split = (folder / _LISTS).is_dir()
         parts = {part: _part(stems, files, images, report) for part, stems in listed.items()}
     else:
-        found = _side_by_side(folder)
-        is_split = folder not in found.values()
-        parts = {part: _part(_stems(place), place, place, report) for part, place in found.items()}
-    annotations = [one for part in parts.values() for one in part.labels.values()]
-    classes = sorted({name for one in annotations for name, _, _ in one.objects})
+        folders = _side_by_side(folder)
+        is_split = folder not in folders.values()
+        parts = {
+            part: _part(_stems(folder), folder, folder, report) for part, folder in folders.items()
+        }
+    annotations = [annotation for part in parts.values() for annotation in part.labels.values()]
+    classes = sorted({name for annotation in annotations for name, _, _ in annotation.objects})
     if not classes:
         raise ValueError(
             f"{folder}: none of its {len(annotations)} annotated images has an object; images are "
@@ -76,23 +78,27 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
         )
     ids = {name: number for number, name in enumerate(classes, start=1)}
     return LabelledImages(
-        format="Pascal VOC", source=folder, classes=classes, parts=parts,
-        read=functools.partial(_objects, ids), is_split=is_split,
-    )  # fmt: skip
+        format="Pascal VOC",
+        source=folder,
+        classes=classes,
+        parts=parts,
+        read=functools.partial(_objects, ids),
+        is_split=is_split,
+    )
 
 
 def _side_by_side(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for part in ("train", "val", "test"):
-        for place in (folder / name for name in PART_NAMES[part]):
+        for path in (folder / name for name in PART_NAMES[part]):
             # test counts without val alone
-            if place.is_dir() and _stems(place) and (part != "test" or "val" not in found):
-                found.setdefault(part, place)
-    if not found and (stems := {*_stems(folder)}):
+            if path.is_dir() and _stems(path) and (part != "test" or "val" not in folders):
+                folders.setdefault(part, path)
+    if not folders and (stems := {*_stems(folder)}):
         parts = map(os.path.splitext, os.listdir(folder))  # noqa: PTH208
         if any(stem in stems and suffix.lower() in IMAGE_SUFFIXES for stem, suffix in parts):
             return {"train": folder}
-    return found
+    return folders
 
 
 def _stems(folder: Path) -> list[str]:
@@ -125,20 +131,20 @@ def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> Im
     by_stem = {stem: stem + suffix for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES}
     labels: dict[str, _Annotation] = {}
     missing = []
-    for stem in progress(stems, total=len(stems), what="annotations"):
+    for stem in progress(stems, total=len(stems), title="annotations"):
         path, capitals = files / f"{stem}.xml", files / f"{stem}.XML"
-        one = _read_annotation(capitals if capitals.is_file() else path, report)
-        if one is None:
+        annotation = _read_annotation(capitals if capitals.is_file() else path, report)
+        if annotation is None:
             continue
-        stated = Path(one.filename.replace("\\", "/")).name
+        stated = Path(annotation.filename.replace("\\", "/")).name
         name = by_stem.get(stem) or by_stem.get(Path(stated).stem, "")
         if not name:
-            missing.append(f"{folder / (stated or f'{stem}.jpg')} ({one.file})")
+            missing.append(f"{folder / (stated or f'{stem}.jpg')} ({annotation.file})")
         elif name in labels:
-            text = f"{labels[name].file} is of {folder / name} too: remove one"
-            report(EntryError("labels.file", str(one.file), text))
+            message = f"{labels[name].file} is of {folder / name} too: remove one"
+            report(EntryError("labels.file", str(annotation.file), message))
         else:
-            labels[name] = one
+            labels[name] = annotation
     return ImageList(folder=folder, names=sorted(labels), labels=labels, missing=missing)
 
 
@@ -146,25 +152,27 @@ def _read_annotation(file: Path, report: Report) -> _Annotation | None:
     try:
         root = ElementTree.fromstring(read_regular(file, most=_MOST))
         if root.tag != "annotation":
-            raise ValueError(f"it begins with <{shown(root.tag)[1:-1]}>, not with <annotation>")
+            raise ValueError(
+                f"it begins with <{format_value(root.tag)[1:-1]}>, not with <annotation>"
+            )
         height, width = (int(_text(root, f"size/{key}") or 0) for key in ("height", "width"))
     except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
         report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return None
     objects = []
-    for number, one in enumerate(root.iterfind("object"), start=1):
-        found = _object(one)
-        if found is not None:
-            objects.append(found)
+    for number, element in enumerate(root.iterfind("object"), start=1):
+        entry = _object(element)
+        if entry is not None:
+            objects.append(entry)
             continue
-        given = " ".join(" ".join(one.itertext()).split())
-        text = (
+        content = " ".join(" ".join(element.itertext()).split())
+        message = (
             "it must have a name, a bndbox of finite numbers with xmin <= xmax and ymin <= ymax, "
-            f"and difficult 0 or 1; got {shown(given, 200)}"
+            f"and difficult 0 or 1; got {format_value(content, 200)}"
         )
-        report(EntryError("labels.object", f"{file}: object {number}", text))
-    known = (height, width) if height and width else None  # some programs write zeros
-    return _Annotation(file, _text(root, "filename"), known, objects)
+        report(EntryError("labels.object", f"{file}: object {number}", message))
+    stated_size = (height, width) if height and width else None  # some programs write zeros
+    return _Annotation(file, _text(root, "filename"), stated_size, objects)
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -185,12 +193,15 @@ def _objects(
     if label.size not in (None, size):
         height, width = label.size or size
         turned = " (as it is stored, before its EXIF orientation)" * (label.size == size[::-1])
-        text = (
+        message = (
             f"its size is {width} x {height} px{turned}; its image has {size[1]} x {size[0]} px "
             "upright: boxes would be at the wrong place"
         )
-        report(EntryError("labels.size", str(label.file), text))
+        report(EntryError("labels.size", str(label.file), message))
         return
     for name, (left, top, right, bottom), difficult in label.objects:
-        one = {"category_id": ids[name], "bbox": box_inside(left - 1, top - 1, right, bottom, size)}
-        yield one | ({"iscrowd": 1} if scored and difficult else {})
+        entry = {
+            "category_id": ids[name],
+            "bbox": box_inside(left - 1, top - 1, right, bottom, size),
+        }
+        yield entry | ({"iscrowd": 1} if scored and difficult else {})

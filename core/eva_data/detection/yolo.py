@@ -22,12 +22,12 @@ from eva_data.detection.coco import (
     Report,
     box_inside,
 )
-from eva_data.detection.rules import Size, shown
+from eva_data.detection.rules import Size, format_value
 from eva_data.files import (
     IMAGE_SUFFIXES,
     LISTED_IMAGE_SUFFIXES,
+    expand_home,
     find_files,
-    home_expanded,
     read_lines,
     read_regular,
 )
@@ -40,46 +40,53 @@ _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 def find_yaml(folder: Path) -> Path | None:
     """Find the `data.yaml` of a folder, or its only YAML file."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
-    found = [path for path in found if path.name.lower() in ("data.yaml", "data.yml")] or found
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
+    files = [path for path in files if path.name.lower() in ("data.yaml", "data.yml")] or files
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
         raise ValueError(f"{folder} has several YAML files ({names}): name one of them")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def open_yolo(file: Path) -> LabelledImages:
     """Open the dataset that a `data.yaml` describes; its labels are read later."""
     settings = _read_yaml(file)
-    named: dict[str, list[Any]] = {}
+    folders_of_parts: dict[str, list[Any]] = {}
     for part, keys in PART_NAMES.items():
         value: Any = next((settings[key] for key in keys if settings.get(key)), [])
-        named[part] = value if isinstance(value, list) else [value]
-    if "kpt_shape" in settings or not (named["train"] or named["val"]):
+        folders_of_parts[part] = value if isinstance(value, list) else [value]
+    if "kpt_shape" in settings or not (folders_of_parts["train"] or folders_of_parts["val"]):
         raise ValueError(
             f"{file} must name images of objects, as train or val, and not of keypoints (kpt_shape)"
         )
     classes = _class_names(file, settings)
-    root = _root(file, settings, named["train"] + named["val"])
-    if named["val"] or not all(_find(name, root) for name in named["test"]):
-        named["test"] = []  # it stands in for val, and may be left out of a copy of a dataset
-    parts = {part: _part(file, part, values, root) for part, values in named.items() if values}
+    root = _root(file, settings, folders_of_parts["train"] + folders_of_parts["val"])
+    if folders_of_parts["val"] or not all(_find(name, root) for name in folders_of_parts["test"]):
+        folders_of_parts[
+            "test"
+        ] = []  # it stands in for val, and may be left out of a copy of a dataset
+    parts = {
+        part: _part(file, part, values, root) for part, values in folders_of_parts.items() if values
+    }
     if not any(part.labels for part in parts.values()):
         first = next(iter(parts.values()))
         looked = _label_path(str(first.folder / first.names[0]))
         raise ValueError(f"{file}: none of its images has a label file (looked for {looked})")
     return LabelledImages(
-        format="YOLO", source=file, classes=classes, parts=parts,
+        format="YOLO",
+        source=file,
+        classes=classes,
+        parts=parts,
         read=functools.partial(read_label_file, len(classes)),
-    )  # fmt: skip
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read YAML with every value as its text: `names: [yes, 1.0]` are "yes" and "1.0"."""
-    text = read_regular(file, most=_MOST_YAML)
+    decoded = read_regular(file, most=_MOST_YAML)
     try:
         # libyaml, where PyYAML has it: Python's parser takes 20 s for a megabyte
-        content = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        content = yaml.load(decoded, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is not YAML: {reason}") from error
@@ -87,17 +94,18 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _class_names(file: Path, settings: Mapping[str, Any]) -> list[str]:
-    given = settings.get("names")
-    names = list(given) if isinstance(given, list) else []
-    if isinstance(given, dict):
-        by_key = {key.strip(): name for key, name in given.items()}
-        names = [by_key.get(str(number)) for number in range(len(given))]
+    names_setting = settings.get("names")
+    names = list(names_setting) if isinstance(names_setting, list) else []
+    if isinstance(names_setting, dict):
+        by_key = {key.strip(): name for key, name in names_setting.items()}
+        names = [by_key.get(str(number)) for number in range(len(names_setting))]
     texts = [name.strip() if isinstance(name, str) else "" for name in names]
     count = str(settings.get("nc", len(texts))).strip()
     if not texts or not all(texts) or len({*texts}) < len(texts) or count != str(len(texts)):
         raise ValueError(
             f"{file}: names must be the different names of the classes, a list or one for each of "
-            f"0, 1, 2, ..., as many as nc if that is given; got {shown(given, 200)} and nc {count}"
+            "0, 1, 2, ..., as many as nc if that is given; got "
+            f"{format_value(names_setting, 200)} and nc {count}"
         )
     return texts
 
@@ -107,17 +115,17 @@ def _root(file: Path, settings: Mapping[str, Any], names: Sequence[Any]) -> Path
     above, path = file.parent.absolute(), settings.get("path")
     if not path:
         return above
-    named, here = home_expanded(str(path)), Path.cwd()
-    places = [above / named, here / named]
-    places += [one / _DATASETS / named for one in (here, here.parent)]
+    stated, here = expand_home(str(path)), Path.cwd()
+    places = [above / stated, here / stated]
+    places += [base / _DATASETS / stated for base in (here, here.parent)]
     places.append(above)  # of a dataset that was moved
-    relative = [name for name in names if not home_expanded(str(name).strip()).is_absolute()]
-    return next((one for one in places if any(_find(name, one) for name in relative)), places[0])
+    relative = [name for name in names if not expand_home(str(name).strip()).is_absolute()]
+    return next((root for root in places if any(_find(name, root) for name in relative)), places[0])
 
 
 def _find(name: Any, root: Path) -> Path | None:
     name = str(name).strip()
-    places = [root / home_expanded(name)]
+    places = [root / expand_home(name)]
     if name.startswith("../"):  # Roboflow means the folder of the file itself
         places.append(root / name[3:])
     return next((Path(os.path.normpath(path)) for path in places if path.exists()), None)
@@ -129,17 +137,17 @@ def _part(file: Path, part: str, values: Sequence[Any], root: Path) -> ImageList
     missing: list[str] = []
     folders: list[str] = []
     for value in values:
-        place = _find(value, root)
-        if place is None or not (place.is_dir() or place.suffix.lower() == ".txt"):
+        target = _find(value, root)
+        if target is None or not (target.is_dir() or target.suffix.lower() == ".txt"):
             raise ValueError(
-                f"{file}: {part} is {shown(value)}; it must name folders of images, or lists of "
-                f"images (.txt), below {root}, where train or val was looked for"
+                f"{file}: {part} is {format_value(value)}; it must name folders of images, or "
+                f"lists of images (.txt), below {root}, where train or val was looked for"
             )
-        if place.is_dir():
-            paths += [f"{place}/{name}" for name in find_files(place, IMAGE_SUFFIXES)]
-            folders.append(str(place))
+        if target.is_dir():
+            paths += [f"{target}/{name}" for name in find_files(target, IMAGE_SUFFIXES)]
+            folders.append(str(target))
         else:
-            _read_list(place, root, paths, missing)
+            _read_list(target, root, paths, missing)
     if not paths:
         looked = ", ".join(missing[:1] or folders)
         raise ValueError(f"{file}: {part} has no image ({LISTED_IMAGE_SUFFIXES}) in {looked}")
@@ -155,11 +163,11 @@ def _part(file: Path, part: str, values: Sequence[Any], root: Path) -> ImageList
 
 def _read_list(file: Path, root: Path, paths: list[str], missing: list[str]) -> None:
     """Add the images of a text file that names one in each line."""
-    bases = [str(place) for place in (file.parent.absolute(), root, Path.cwd())]
+    bases = [str(base) for base in (file.parent.absolute(), root, Path.cwd())]
     for number, line in enumerate(read_lines(file, skip_blank=True), start=1):
-        found = (os.path.normpath(os.path.join(base, line)) for base in bases)  # noqa: PTH118
+        candidates = (os.path.normpath(os.path.join(base, line)) for base in bases)  # noqa: PTH118
         is_image = os.path.splitext(line)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-        path = next(filter(os.path.isfile, found), None) if is_image else None
+        path = next(filter(os.path.isfile, candidates), None) if is_image else None
         if path is None:
             missing.append(f"{os.path.join(bases[0], line)} ({file}, line {number})")  # noqa: PTH118
         else:
@@ -175,16 +183,18 @@ def _label_path(image: str) -> str:
 
 def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
     """Find the label file of each image that has one; folders are listed once."""
-    wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    names_by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name in names:
         folder, label = os.path.split(_label_path(f"{above}{os.sep}{name}"))
-        wanted[folder].append((label, name))
-    found: dict[str, Path] = {}
-    for folder, labels in wanted.items():
-        there = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
-        by_name = {os.path.splitext(one)[0] + one[-4:].lower(): one for one in there}  # noqa: PTH122
-        found |= {name: Path(folder, by_name[label]) for label, name in labels if label in by_name}
-    return found
+        names_by_folder[folder].append((label, name))
+    candidates: dict[str, Path] = {}
+    for folder, labels in names_by_folder.items():
+        names_in_folder = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
+        by_name = {os.path.splitext(name)[0] + name[-4:].lower(): name for name in names_in_folder}  # noqa: PTH122
+        candidates |= {
+            name: Path(folder, by_name[label]) for label, name in labels if label in by_name
+        }
+    return candidates
 
 
 def read_label_file(
@@ -198,18 +208,19 @@ def read_label_file(
         report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return
     for number, line in enumerate(lines, start=1):
-        if not (words := line.split()):
+        words = line.split()
+        if not words:
             continue
         values = _numbers(words, classes)
         if values:
             yield _object(values, size)
         else:
-            text = (
+            message = (
                 f"a line must be a class of data.yaml, 0 to {classes - 1}, and of a box x_center "
                 "y_center width height, of an outline x and y of at least 3 corners, as fractions, "
-                f"0 to 1, of the image's width and height, not pixels; got {shown(line)}"
+                f"0 to 1, of the image's width and height, not pixels; got {format_value(line)}"
             )
-            report(EntryError("labels.line", f"{file}, line {number}", text))
+            report(EntryError("labels.line", f"{file}, line {number}", message))
 
 
 def _numbers(words: Sequence[str], classes: int) -> list[float]:
@@ -218,22 +229,22 @@ def _numbers(words: Sequence[str], classes: int) -> list[float]:
         key, *values = (float(word) if "_" not in word else math.nan for word in words)
     except ValueError:
         return []
-    known = key.is_integer() and 0 <= key < classes
+    is_class = key.is_integer() and 0 <= key < classes
     box_or_outline = len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0)
     inside = all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values)
-    return [key, *values] if known and box_or_outline and inside else []
+    return [key, *values] if is_class and box_or_outline and inside else []
 
 
 def _object(numbers: Sequence[float], size: Size) -> dict[str, Any]:
     key, *values = numbers
     height, width = size
-    one = {"category_id": int(key) + 1}
+    entry = {"category_id": int(key) + 1}
     if len(values) == 4:
         x, y, w, h = values
         edges = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
-        return one | {"bbox": box_inside(*edges, size)}
+        return entry | {"bbox": box_inside(*edges, size)}
     xs = [round(min(max(value, 0.0), 1.0) * width, 3) for value in values[::2]]
     ys = [round(min(max(value, 0.0), 1.0) * height, 3) for value in values[1::2]]
     outline = [value for corner in zip(xs, ys, strict=True) for value in corner]
     box = box_inside(min(xs), min(ys), max(xs), max(ys), size)
-    return one | {"bbox": box, "segmentation": [outline]}
+    return entry | {"bbox": box, "segmentation": [outline]}

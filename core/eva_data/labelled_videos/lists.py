@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eva_data.classes import Spellings, listed
+from eva_data.classes import Spellings, list_names
 from eva_data.files import VIDEO_SUFFIXES, find_files
 from eva_data.index import FolderFiles, Names, Table
 from eva_data.inputs import is_video
@@ -64,7 +64,7 @@ class Labels:
         Some of each are refused, as one slip would change all classes; `first` tells where a label
         comes first.
         """
-        names = sorted(text for text in first if not _NUMBER.fullmatch(text))
+        names = sorted(label for label in first if not _NUMBER.fullmatch(label))
         if names and len(names) < len(first):
             raise ValueError(
                 f"{first[names[0]]} has the label {names[0]!r}, and others have numbers: labels "
@@ -72,19 +72,21 @@ class Labels:
             )
         return cls(names or None)
 
-    def read(self, text: str) -> int | None:
+    def read(self, written: str) -> int | None:
         """Read a label, None if it is neither a number nor the name of a class."""
-        if _NUMBER.fullmatch(text):
-            return int(text)
-        return None if self._spellings is None else self._spellings.label(text)
+        if _NUMBER.fullmatch(written):
+            return int(written)
+        return None if self._spellings is None else self._spellings.label(written)
 
-    def require(self, text: str, where: str) -> int:
+    def require(self, written: str, where: str) -> int:
         """Read a label that has a class; an error begins with `where`."""
-        label = self.read(text)
+        label = self.read(written)
         most = MOST_CLASSES if self._classes is None else len(self._classes)
         if label is None or not 0 <= label < most:
-            names = "" if self._classes is None else f" or {listed(self._classes, 4)}"
-            raise ValueError(f"{where} has the label {text!r}, not one of 0 to {most - 1}{names}")
+            names = "" if self._classes is None else f" or {list_names(self._classes, 4)}"
+            raise ValueError(
+                f"{where} has the label {written!r}, not one of 0 to {most - 1}{names}"
+            )
         self._largest = max(self._largest, label)
         return label
 
@@ -116,17 +118,17 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
         raise ValueError(f"{file} is empty: it must have a line `path label` for each video")
 
     def fits(separator: str) -> int:
-        found = (_divided(line, separator, labels) for line in head)
-        return sum(1 for _ in itertools.takewhile(bool, found))
+        parts = (_divided(line, separator, labels) for line in head)
+        return sum(1 for _ in itertools.takewhile(bool, parts))
 
     separator = max(_SEPARATORS, key=fits)
     paths = [(_divided(line, separator, labels) or ("",))[0] for line in head]
     with_frames = all(_counted(path, separator) for path in paths) and (
-        Shelves(root).find(paths[0]) is None
+        DirectoryListing(root).find(paths[0]) is None
     )
     for number, line in text_lines(file):
         where = f"{file}, line {number}"
-        path, text = _divided(line, separator, labels) or ("", "")
+        path, written_label = _divided(line, separator, labels) or ("", "")
         frames = None
         if with_frames:
             path, frames = _counted(path, separator) or ("", None)
@@ -135,7 +137,7 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
                 f"{where} is {line!r}, and not `path{separator}label` as the lines before: labels "
                 "are numbers from 0, or names of given classes; or `folder frames label`"
             )
-        yield Entry(number, path, labels.require(text, where), frames)
+        yield Entry(number, path, labels.require(written_label, where), frames)
 
 
 def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | None:
@@ -146,17 +148,17 @@ def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | Non
             spaces = spaces[-1:]
         parts = [(line[:begin], line[end:]) for begin, end in spaces]
     else:
-        path, _, text = line.rpartition(separator)
-        parts = [(path.strip(), text.strip())]
-    return next(((p, text) for p, text in parts if p and labels.read(text) is not None), None)
+        path, _, label = line.rpartition(separator)
+        parts = [(path.strip(), label.strip())]
+    return next(((p, label) for p, label in parts if p and labels.read(label) is not None), None)
 
 
 def _counted(path: str, separator: str) -> tuple[str, int] | None:
     """Divide `folder number_of_frames`."""
-    found = _divided(path, separator, Labels(None))
-    if found is None or not _COUNT.fullmatch(found[1]) or is_video(found[0]):
+    parts = _divided(path, separator, Labels(None))
+    if parts is None or not _COUNT.fullmatch(parts[1]) or is_video(parts[0]):
         return None
-    return found[0], int(found[1])
+    return parts[0], int(parts[1])
 
 
 def list_line(path: str, label: int) -> str | None:
@@ -182,24 +184,24 @@ def read_table(columns: Columns, classes: Sequence[str] | None) -> tuple[Labels,
                 f"{where} lacks a path, an id or a label, or does not have {len(columns.names)} "
                 "cells as the header"
             )
-        name, text = cells[key], cells[places["label"]]
+        name, label = cells[key], cells[places["label"]]
         if len(times) == 2:
             try:
-                name += "".join(f"_{int(float(cells[place])):06d}" for place in times)
+                name += "".join(f"_{int(float(cells[column])):06d}" for column in times)
             except (ValueError, OverflowError) as error:
                 raise ValueError(f"{where}: {error}") from error
-        rows.append((number, name, text))
-        first.setdefault(text, where)
+        rows.append((number, name, label))
+        first.setdefault(label, where)
         splits.add(cells[places["split"]] if "split" in places else "")
     if len(splits) != 1:
         shown = ", ".join(sorted(splits)) or "none"
         raise ValueError(f"{file} must hold the videos of one split, and it has: {shown}")
     labels = Labels.among(first) if classes is None else Labels(classes)
-    numbers = {text: labels.require(text, where) for text, where in first.items()}
-    return labels, (Entry(number, name, numbers[text]) for number, name, text in rows)
+    numbers = {label: labels.require(label, where) for label, where in first.items()}
+    return labels, (Entry(number, name, numbers[label]) for number, name, label in rows)
 
 
-class Shelves:
+class DirectoryListing:
     """The files in folders below a root, each of which is listed once.
 
     No file is looked up on its own, which on a network drive takes minutes for a list of Kinetics.
@@ -218,18 +220,18 @@ class Shelves:
         folder, name = os.path.split(path.rstrip("/"))
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
-        there = self._folders[folder]
-        if there.get(name) is False:
+        listing = self._folders[folder]
+        if listing.get(name) is False:
             return path, False
         stem, suffix = os.path.splitext(name)  # noqa: PTH122 (millions of names)
         stems = (name, stem) if suffix.lower() in VIDEO_SUFFIXES else (name,)
-        for known, start in itertools.product(_SUFFIXES, stems):
-            if there.get(start + known) is False:
-                return os.path.join(folder, start + known), False  # noqa: PTH118
-        return (path, True) if name in there else None
+        for extension, start in itertools.product(_SUFFIXES, stems):
+            if listing.get(start + extension) is False:
+                return os.path.join(folder, start + extension), False  # noqa: PTH118
+        return (path, True) if name in listing else None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        found = {}
+        names_by_stem = {}
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),  # a zero byte
             os.scandir(self._root / folder) as entries,
@@ -237,11 +239,11 @@ class Shelves:
             for entry in entries:
                 with contextlib.suppress(OSError):  # a link to itself
                     if entry.is_dir() or entry.is_file():  # not a pipe or a link that leads nowhere
-                        found[entry.name] = entry.is_dir()
-        return found
+                        names_by_stem[entry.name] = entry.is_dir()
+        return names_by_stem
 
 
-class Clips:
+class ClipFinder:
     """The files of a folder by id and times; the folder is searched once."""
 
     def __init__(self, root: Path) -> None:
@@ -253,10 +255,10 @@ class Clips:
 
     def find(self, path: str) -> tuple[str, bool] | None:
         """Find a file of id and times, or else of the id alone; without times any one."""
-        name, found = clip_id(path), self._by_key.get(_key(path))
-        if found is None:
-            found = (self._by_id if name == path else self._by_key).get(_key(name))
-        return None if found is None else (found, False)
+        name, clip = clip_id(path), self._by_key.get(_key(path))
+        if clip is None:
+            clip = (self._by_id if name == path else self._by_key).get(_key(name))
+        return None if clip is None else (clip, False)
 
 
 def _stem(name: str) -> str:
@@ -288,16 +290,16 @@ def youtube_id(name: str, *, sure: bool = False) -> str | None:
     if sure:
         match = _NAMED.match(name.rpartition("/")[2])
         return match and match[1]
-    stem, found = _stem(name), clip_id(name)
-    if not re.fullmatch(r"[\w-]{11}", found, re.ASCII):
+    stem, identifier = _stem(name), clip_id(name)
+    if not re.fullmatch(r"[\w-]{11}", identifier, re.ASCII):
         return None
-    return found if found != stem or re.search("[A-Z]", found) else None
+    return identifier if identifier != stem or re.search("[A-Z]", identifier) else None
 
 
 def place_entries(
     entries: Iterable[Entry],
     labels: Labels,
-    finder: Shelves | Clips,
+    finder: DirectoryListing | ClipFinder,
     *,
     file: Path,
     root: Path,
@@ -313,12 +315,12 @@ def place_entries(
 
     def placed() -> Iterator[str]:
         for entry in entries:
-            found = finder.find(entry.path)
-            if found is None:
+            clip = finder.find(entry.path)
+            if clip is None:
                 absent.append(entry.path)
                 absent_lines.append(f"{entry.path} (line {entry.line})")
                 continue
-            path, is_folder = found
+            path, is_folder = clip
             if path in seen:
                 again.append(f"{path} (line {entry.line})")
             seen.add(path)
@@ -330,15 +332,20 @@ def place_entries(
     if not numbers and not may_lack:
         raise ValueError(
             f"none of the {len(absent):,} videos of {file} is in {root}: looked for "
-            f"{listed(absent_lines, 5)}; name their folder as root"
+            f"{list_names(absent_lines, 5)}; name their folder as root"
         )
-    for lines, what in ((absent_lines, "are not there and left out"), (again, "come again")):
+    for lines, problem in ((absent_lines, "are not there and left out"), (again, "come again")):
         if lines:
             count = f"{len(lines):,} of {len(absent) + len(numbers)}"
-            logger.warning("%s: %s videos %s: %s", file, count, what, listed(lines, 5))
+            logger.warning("%s: %s videos %s: %s", file, count, problem, list_names(lines, 5))
     counts = np.array(frames, np.int32)
     return LabelledVideos(
-        FolderFiles(root, Table(names.arrays())), np.array(numbers, np.int32), labels.classes(),
-        images=counts if (counts >= 0).any() else None, missing=absent,
-        unlisted=[n for n in finder.names if n not in seen] if isinstance(finder, Clips) else [],
-    )  # fmt: skip
+        FolderFiles(root, Table(names.arrays())),
+        np.array(numbers, np.int32),
+        labels.classes(),
+        images=counts if (counts >= 0).any() else None,
+        missing=absent,
+        unlisted=[n for n in finder.names if n not in seen]
+        if isinstance(finder, ClipFinder)
+        else [],
+    )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.classes import Spellings, find_class_files, listed, read_class_list
-from eva_data.files import VIDEO_SUFFIXES, home_expanded
+from eva_data.classes import Spellings, find_class_files, list_names, read_class_list
+from eva_data.files import VIDEO_SUFFIXES, expand_home
 from eva_data.index import (
     INDEX_SUFFIX,
     VIDEO_KIND,
@@ -26,10 +26,10 @@ from eva_data.index import (
 from eva_data.inputs import is_video
 from eva_data.labelled_videos.lists import (
     COLUMNS,
-    Clips,
+    ClipFinder,
+    DirectoryListing,
     Entry,
     Labels,
-    Shelves,
     place_entries,
     read_path_list,
     read_table,
@@ -83,10 +83,10 @@ def open_videos(
     require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
-    path = home_expanded(location)
+    path = expand_home(location)
     if root is not None and (path.is_dir() or is_shard_pattern(path)):
         logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
-    below = path.parent if root is None else home_expanded(root)
+    below = path.parent if root is None else expand_home(root)
     if path.is_dir():
         videos = _open_class_folders(path, classes)
     elif is_shard_pattern(path):
@@ -106,10 +106,10 @@ def _open_list(
         raise ValueError(f"{file} is no list of videos, or {root} not their folder: name {FORMS}")
     columns = find_columns(file, COLUMNS)
     is_table = "label" in columns.places and not {"path", "id"}.isdisjoint(columns.places)
-    finder: Shelves | Clips = Shelves(root)
+    finder: DirectoryListing | ClipFinder = DirectoryListing(root)
     if is_table:
         labels, entries = read_table(columns, classes)
-        finder = finder if "path" in columns.places else Clips(root)
+        finder = finder if "path" in columns.places else ClipFinder(root)
     else:
         labels = Labels(classes)
         entries = read_path_list(file, root, labels)
@@ -121,15 +121,15 @@ def _open_class_folders(folder: Path, classes: Sequence[str] | None) -> Labelled
 
     Folders named by numbers are in their order, in which lists have numbers for labels.
     """
-    found = find_class_files(folder, VIDEO_SUFFIXES, classes=classes, exact=classes is None)
-    if classes is None and all(map(str.isdecimal, found.classes)):
-        numbered = sorted(found.classes, key=lambda name: (int(name), name))
-        found = find_class_files(folder, VIDEO_SUFFIXES, classes=numbered)
-    if classes is None and len(found.classes) > 1 and _SPLITS.issuperset(found.classes):
-        splits = ", ".join(found.classes)
+    listed = find_class_files(folder, VIDEO_SUFFIXES, classes=classes, exact=classes is None)
+    if classes is None and all(map(str.isdecimal, listed.classes)):
+        numbered = sorted(listed.classes, key=lambda name: (int(name), name))
+        listed = find_class_files(folder, VIDEO_SUFFIXES, classes=numbered)
+    if classes is None and len(listed.classes) > 1 and _SPLITS.issuperset(listed.classes):
+        splits = ", ".join(listed.classes)
         logger.warning("%s holds the splits %s, which become classes", folder, splits)
-    files = FolderFiles(folder, Table(found.names.arrays()))
-    return LabelledVideos(files, found.labels, found.classes)
+    files = FolderFiles(folder, Table(listed.names.arrays()))
+    return LabelledVideos(files, listed.labels, listed.classes)
 
 
 def open_ucf101(
@@ -152,17 +152,17 @@ def open_ucf101(
         name = f"testlist{split:02}.txt"
         folders = (location, location / _UCF101_LISTS, above / _UCF101_LISTS, above)
         places = [folder / name for folder in folders]
-        file = next((place for place in places if place.is_file()), places[0])
+        file = next((candidate for candidate in places if candidate.is_file()), places[0])
     labels = Labels(classes)
     by_key = {_letters(name): str(label) for label, name in enumerate(classes)}
     entries = []
     for number, line in text_lines(file):
         path = re.sub(r"\s+\d+$", "", line)  # the label of a training list
-        text = by_key.get(_letters(Path(path).parent.name), path)
-        entries.append(Entry(number, path, labels.require(text, f"{file}, line {number}")))
+        folder_label = by_key.get(_letters(Path(path).parent.name), path)
+        entries.append(Entry(number, path, labels.require(folder_label, f"{file}, line {number}")))
     root = root or (location if location.is_dir() else above)
     root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
-    videos = place_entries(entries, labels, Shelves(root), file=file, root=root)
+    videos = place_entries(entries, labels, DirectoryListing(root), file=file, root=root)
     videos.backend = backend
     return videos
 
@@ -182,12 +182,12 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
 
     def found() -> Iterator[tuple[int, Member]]:
         for number, shard in enumerate(shards):
-            for video, text in _labelled(shard):
-                if not text:
+            for video, class_of_clip in _labelled(shard):
+                if not class_of_clip:
                     unlabelled.append(f"{shard}:{video.name}")
                     continue
-                first.setdefault(text, f"{shard}:{video.name}")
-                codes.append(texts.setdefault(text, len(texts)))
+                first.setdefault(class_of_clip, f"{shard}:{video.name}")
+                codes.append(texts.setdefault(class_of_clip, len(texts)))
                 yield number, video
 
     table = table_of_members(shards, found(), kind=VIDEO_KIND)
@@ -198,10 +198,10 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
         )
     if unlabelled:
         logger.warning(
-            "videos without a label of their own are left out: %s", listed(unlabelled, 5)
+            "videos without a label of their own are left out: %s", list_names(unlabelled, 5)
         )
     labels = Labels.among(first) if classes is None else Labels(classes)
-    numbers = np.array([labels.require(text, first[text]) for text in texts], np.int32)
+    numbers = np.array([labels.require(label, first[label]) for label in texts], np.int32)
     members, labels_of_all = TarIndex(shards, table), numbers[np.array(codes, np.int32)]
     return LabelledVideos(members, labels_of_all, labels.classes(), unlisted=unlabelled)
 
@@ -217,22 +217,22 @@ def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
                     again.append(member)
                 continue
             stream.seek(member.offset)
-            text = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
+            label = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
             if member.suffix == ".cls" or member.key not in labels:
-                labels[member.key] = text
+                labels[member.key] = label
     yield from ((video, labels.get(key, "")) for key, video in videos.items())
     yield from ((video, "") for video in again)
 
 
 def _label_of(member: Member, content: bytes, shard: Path) -> str:
     try:
-        text = content.decode("utf-8-sig").strip()
-        fields = json.loads(text) if member.suffix == ".json" else {"cls": text}
+        label = content.decode("utf-8-sig").strip()
+        fields = json.loads(label) if member.suffix == ".json" else {"cls": label}
         values = [fields.get(name) for name in _FIELDS]
     except (ValueError, RecursionError, AttributeError) as error:
         kind = member.suffix[1:]
         raise ValueError(f"{shard}:{member.name} is no {kind} with a label: {error}") from error
-    value = next((one for one in values if one is not None), "")
+    value = next((candidate for candidate in values if candidate is not None), "")
     only = value[0] if isinstance(value, list) and len(value) == 1 else value  # "label": [3]
     return str(only).strip()
 
@@ -240,7 +240,7 @@ def _label_of(member: Member, content: bytes, shard: Path) -> str:
 def write_video_index(
     file: Path,
     videos: LabelledVideos,
-    kept: Sequence[int],
+    indices: Sequence[int],
     facts: Mapping[str, NDArray[Any]],
     *,
     listed_in: Path | None = None,
@@ -251,9 +251,9 @@ def write_video_index(
     `facts` are arrays about all videos, see `eva_data.checks.videos.read_videos`. Of videos that a
     list names, `state` is what `state_of` gave of it before it was read.
     """
-    places, files = np.asarray(kept, np.int64), videos.files
+    places, files = np.asarray(indices, np.int64), videos.files
     stored = ("names.bytes", "names.ends", *PLACES)
-    arrays = {name: one for name, one in files.table.select(places).items() if name in stored}
+    arrays = {name: values for name, values in files.table.select(places).items() if name in stored}
     arrays |= {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
     arrays["label"] = videos.labels[places]
     about: dict[str, Any] = {"classes": list(videos.classes), "shards": None}
@@ -275,12 +275,12 @@ def _open_index(
     table = Table.open(file, kind=VIDEO_KIND)
     try:
         about = dict(table.about)
-        known, shards = list(about["classes"]), about["shards"]
+        indexed_classes, shards = list(about["classes"]), about["shards"]
         paths = [Path(path) for path in ([about["root"]] if shards is None else about["paths"])]
         noted, state = about.get("list") or (None, None)
         labels = np.array(table["label"])
-        if not 0 <= labels.min() <= labels.max() < len(known):
-            raise IndexError(f"labels of {len(known)} classes")
+        if not 0 <= labels.min() <= labels.max() < len(indexed_classes):
+            raise IndexError(f"labels of {len(indexed_classes)} classes")
     except (TypeError, ValueError, LookupError) as error:
         raise damaged(file, repr(error)) from error
     if noted is not None:
@@ -290,20 +290,27 @@ def _open_index(
     table.require_equal_lengths(*of_each, length=len(Names(table)))
     if classes is not None:
         spellings = Spellings(classes)
-        places = [-1 if (one := spellings.label(name)) is None else one for name in known]
-        if lacking := [known[label] for label in np.unique(labels).tolist() if places[label] < 0]:
+        places = [
+            -1 if (class_label := spellings.label(name)) is None else class_label
+            for name in indexed_classes
+        ]
+        lacking = [
+            indexed_classes[label] for label in np.unique(labels).tolist() if places[label] < 0
+        ]
+        if lacking:
             raise ValueError(
                 f"{file} has {len(lacking)} classes that are not among the {len(classes)} given: "
-                f"{listed(lacking)}"
+                f"{list_names(lacking)}"
             )
-        labels, known = np.array(places, np.int32)[labels], list(classes)
+        labels, indexed_classes = np.array(places, np.int32)[labels], list(classes)
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
-    if (gone := [path for path in paths if not path.exists()]) and not may_lack:
+    gone = [path for path in paths if not path.exists()]
+    if gone and not may_lack:
         raise ValueError(
             f"{file} is an index of videos in {gone[0]}, which is not there: name their folder as "
             "root"
         )
     table.about = shards
     files = FolderFiles(paths[0], table) if shards is None else TarIndex(paths, table)
-    return LabelledVideos(files, labels, known, images=images)
+    return LabelledVideos(files, labels, indexed_classes, images=images)

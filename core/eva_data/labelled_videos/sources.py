@@ -75,11 +75,11 @@ class LabelledVideos:
 
     def subset(self, indices: Sequence[int]) -> "LabelledVideos":
         """Take some of the videos by their indexes, in that order, with the same classes."""
-        chosen, places = copy.copy(self), np.asarray(indices, np.int64)
-        chosen.labels, chosen._places = self.labels[places], self._places[places]
-        chosen.images = None if self.images is None else self.images[places]
-        chosen.missing = chosen.unlisted = Names.collect(())
-        return chosen
+        selected, places = copy.copy(self), np.asarray(indices, np.int64)
+        selected.labels, selected._places = self.labels[places], self._places[places]
+        selected.images = None if self.images is None else self.images[places]
+        selected.missing = selected.unlisted = Names.collect(())
+        return selected
 
     def open(self, index: int) -> VideoSource:
         """Open a video, which the caller closes; an UnreadableVideoError if it cannot be."""
@@ -90,10 +90,10 @@ class LabelledVideos:
         return open_video(content, name=name, backend=self.backend)
 
     def _read(self, index: int) -> bytes:
-        place = int(self._places[index])
+        position = int(self._places[index])
         try:
-            require_size(self.files.size(place), self.sample_id(index))
-            return self.files.read(place)
+            require_size(self.files.size(position), self.sample_id(index))
+            return self.files.read(position)
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
 

@@ -78,17 +78,17 @@ class OpenVideo(NamedTuple):
 
 def _end_of_segment(head: bytes) -> int:
     """Find the end of Matroska's outermost element, behind the header; 0 if it is open."""
-    before, found, after = head.partition(_SEGMENT)
-    if not found or not after or not after[0]:
+    before, marker, after = head.partition(_SEGMENT)
+    if not marker or not after or not after[0]:
         return 0
     length = 9 - after[0].bit_length()  # as many bytes as leading zeros and a one
     open_end = (1 << 7 * length) - 1
     size = int.from_bytes(after[:length], "big") & open_end
-    return 0 if size == open_end else len(before) + len(found) + length + size
+    return 0 if size == open_end else len(before) + len(marker) + length + size
 
 
 @contextlib.contextmanager
-def explained(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
+def explain_decode_errors(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
     """Turn what PyAV or the system raises into an `UnreadableVideoError` that names the video.
 
     `after` says how far it could be read.
@@ -114,7 +114,8 @@ def open_container(content: Content) -> OpenVideo:
     if isinstance(content, bytes):
         source, size, head, protocols = io.BytesIO(content), len(content), content[:_HEAD], "none"
     else:
-        require_regular_file(path := Path(content))
+        path = Path(content)
+        require_regular_file(path)
         # a name such as "a:b.mp4" would be taken for a protocol
         source, size, protocols = f"file:{os.fspath(content)}", path.stat().st_size, "file"
         with path.open("rb") as file:
@@ -135,16 +136,18 @@ def _choose_stream(container: InputContainer) -> VideoStream:
     attached = Disposition.attached_pic
     moving = [stream for stream in container.streams.video if not stream.disposition & attached]
     best = container.streams.best("video")
-    chosen = next((stream for stream in moving if stream is best), moving[0] if moving else None)
-    if chosen is None or chosen.codec_context is None:
-        raise OSError("it has no images" if chosen is None else "there is no decoder for it")
+    chosen_stream = next(
+        (stream for stream in moving if stream is best), moving[0] if moving else None
+    )
+    if chosen_stream is None or chosen_stream.codec_context is None:
+        raise OSError("it has no images" if chosen_stream is None else "there is no decoder for it")
     for stream in container.streams:
-        if stream is not chosen:
+        if stream is not chosen_stream:
             stream.discard = Discard.all  # sound is not even read
-    chosen.codec_context.thread_count = 1
-    chosen.codec_context.thread_type = "NONE"
-    check_size(chosen.codec_context.width, chosen.codec_context.height)
-    return chosen
+    chosen_stream.codec_context.thread_count = 1
+    chosen_stream.codec_context.thread_type = "NONE"
+    check_size(chosen_stream.codec_context.width, chosen_stream.codec_context.height)
+    return chosen_stream
 
 
 def check_size(width: int, height: int) -> None:
@@ -188,8 +191,8 @@ def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
         format=frame.format,
         time_base=frame.time_base or Fraction(1),
     )
-    place = graph.add("setparams", "chroma_location=unspecified")
-    graph.link_nodes(source, place, graph.add("buffersink")).configure()
+    filter_node = graph.add("setparams", "chroma_location=unspecified")
+    graph.link_nodes(source, filter_node, graph.add("buffersink")).configure()
     graph.vpush(frame)
     return graph.vpull()
 
@@ -220,7 +223,7 @@ class FrameTable(NamedTuple):
 
     def start_of(self, time: int) -> Place:
         """Find the keyframe before a frame, as it is shown and not as it is stored."""
-        return self.keys[bisect.bisect_right(self.keys, time, key=lambda place: place.pts) - 1]
+        return self.keys[bisect.bisect_right(self.keys, time, key=lambda packet: packet.pts) - 1]
 
 
 def packets_of(video: OpenVideo) -> Iterator[VideoPacket]:
@@ -305,9 +308,9 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
     if first is None:
         return None
     check_size(first.width, first.height)
-    keys = [place for place in places if place.key]
-    by_time: dict[int | None, Place] = {place.pts: place for place in places}
-    times = sorted(place.pts for place in places if place.shown)
+    keys = [packet for packet in places if packet.key]
+    by_time: dict[int | None, Place] = {packet.pts: packet for packet in places}
+    times = sorted(packet.pts for packet in places if packet.shown)
     reliable = (
         len(by_time) == len(places)
         and keys[0].pts <= times[0] == first.pts
@@ -336,11 +339,13 @@ def count(video: OpenVideo) -> tuple[FrameTable, VideoFrame]:
     frames = frames_of(video)
     first = next(frames)
     times = [first.pts, *(frame.pts for frame in frames)]
-    known = [time for time in times if time is not None]
-    if len(known) < len(times) or any(a >= b for a, b in itertools.pairwise(known)):
+    presentation_times = [time for time in times if time is not None]
+    if len(presentation_times) < len(times) or any(
+        a >= b for a, b in itertools.pairwise(presentation_times)
+    ):
         tick = first.time_base or 1 / rate_of(video)
-        known = [round(number / rate_of(video) / tick) for number in range(len(times))]
-    return FrameTable(known, {}, []), first
+        presentation_times = [round(number / rate_of(video) / tick) for number in range(len(times))]
+    return FrameTable(presentation_times, {}, []), first
 
 
 def rate_of(video: OpenVideo) -> Fraction:

@@ -79,14 +79,15 @@ class RawFrames(VideoSource):
         files = series[images[0]]
         start = 0 if 0 in files else 1
         end = max(files) + 1 if count is None else start + count
-        there = sorted(number for number in files if start <= number < end)
-        if absent := end - start - len(there):  # not listed: a time as a number has no end of them
+        numbers = sorted(number for number in files if start <= number < end)
+        absent = end - start - len(numbers)
+        if absent:  # not listed: a time as a number has no end of them
             first = next(number for number in range(start, end) if number not in files)
             raise UnreadableVideoError(
                 f"{self.name} lacks {absent} of {end - start} frames, the first of them "
                 f"number {first}; it has {min(files)} to {max(files)}"
             )
-        return [files[number] for number in there]
+        return [files[number] for number in numbers]
 
     def __len__(self) -> int:
         return len(self._files)

@@ -17,7 +17,7 @@ from eva_data.video.containers import (
     Place,
     VideoPacket,
     count,
-    explained,
+    explain_decode_errors,
     frames_of,
     open_container,
     packets_of,
@@ -40,12 +40,12 @@ class PyavSource(VideoSource):
     _video: OpenVideo | None = None
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
-        known = "the given bytes" if isinstance(content, bytes) else os.fspath(content)
-        self.name = known if name is None else name
+        display_name = "the given bytes" if isinstance(content, bytes) else os.fspath(content)
+        self.name = display_name if name is None else name
         self._content = content
         self._closed = False
         try:
-            with explained(self.name):
+            with explain_decode_errors(self.name):
                 video = self._restart()
                 scanned = scan(video)
                 if scanned is None:
@@ -76,7 +76,7 @@ class PyavSource(VideoSource):
         if self._closed:
             raise ValueError(f"{self.name} is closed")
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
-        with explained(self.name):
+        with explain_decode_errors(self.name):
             for index, rgb in self._rgb(np.unique(order).tolist()):
                 result[order == index] = rgb
         return result
@@ -167,25 +167,25 @@ class PyavSource(VideoSource):
             if packet is None:
                 self._shown = math.inf
                 return None
-            place = self._table.places.get(time_of(packet))
-            if place is not None:
-                self._fed = place.number
-                self._leave_out(place)
+            packet_place = self._table.places.get(time_of(packet))
+            if packet_place is not None:
+                self._fed = packet_place.number
+                self._leave_out(packet_place)
             self._waiting.extend(packet.decode())
-            if place is not None and place.pts == self._flush_at:
+            if packet_place is not None and packet_place.pts == self._flush_at:
                 # its frame would come after some more packets
                 self._waiting.extend(self._opened().stream.decode(None))
                 self._packets = iter(())
         return self._waiting.popleft()
 
-    def _leave_out(self, place: Place) -> None:
+    def _leave_out(self, packet_place: Place) -> None:
         """Have a frame that no other refers to decoded only if it is wanted, or may be next time.
 
         HEVC's are left alone: there, frames of a higher layer may refer to them.
         """
         codec = self._opened().stream.codec_context
         if codec.name == "h264":
-            needed = place.pts in self._wanted or place.pts > self._last_wanted
+            needed = packet_place.pts in self._wanted or packet_place.pts > self._last_wanted
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
 
     def _seek(self, start: Place, time: int) -> None:
@@ -193,14 +193,14 @@ class PyavSource(VideoSource):
 
         A container may look for times of another kind, and find a keyframe before or behind it.
         """
-        found = {}
+        seeks = {}
         for sought in dict.fromkeys((start.pts, time, start.dts)):
-            place = self._try_to_seek(sought)
-            if place == start:
+            position = self._try_to_seek(sought)
+            if position == start:
                 return
-            if place and place.key and place.number < start.number:
-                found[place.number] = sought
-        if not found or not self._try_to_seek(found[max(found)]):
+            if position and position.key and position.number < start.number:
+                seeks[position.number] = sought
+        if not seeks or not self._try_to_seek(seeks[max(seeks)]):
             self._restart()
 
     def _try_to_seek(self, time: int) -> Place | None:
@@ -212,10 +212,10 @@ class PyavSource(VideoSource):
             first = next(packets, None)
         except av.FFmpegError:
             return None
-        place = self._table.places.get(time_of(first)) if first else None
-        if first and place:
-            self._begin(itertools.chain([first], packets), fed=place.number - 1)
-        return place
+        packet_place = self._table.places.get(time_of(first)) if first else None
+        if first and packet_place:
+            self._begin(itertools.chain([first], packets), fed=packet_place.number - 1)
+        return packet_place
 
     def _restart(self) -> OpenVideo:
         """Open the file again, at its beginning."""

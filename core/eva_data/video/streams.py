@@ -12,10 +12,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import UnwritableError, replacing
+from eva_data.files import UnwritableError, replace_file
 from eva_data.video.containers import (
     check_size,
-    explained,
+    explain_decode_errors,
     frames_of,
     open_container,
     rate_of,
@@ -56,7 +56,7 @@ class VideoReader:
     def _read(self) -> Iterator[Frame]:
         done = 0
         size = None
-        with explained(str(self.file), after=lambda: f" after {done} frames"):
+        with explain_decode_errors(str(self.file), after=lambda: f" after {done} frames"):
             video = open_container(self.file)
             with contextlib.closing(video.container):
                 self.count = video.stream.frames or None
@@ -82,7 +82,10 @@ class CameraReader(VideoReader):
     def _read(self) -> Iterator[Frame]:
         before = signal.signal(signal.SIGINT, self._stop)
         try:
-            with explained(str(self.file)), av.open(str(self.file), format=self._kind) as camera:
+            with (
+                explain_decode_errors(str(self.file)),
+                av.open(str(self.file), format=self._kind) as camera,
+            ):
                 stream = camera.streams.video[0]
                 check_size(stream.width, stream.height)
                 rate, first = Fraction(stream.average_rate or _CAMERA_RATE), None
@@ -125,7 +128,7 @@ class VideoWriter:
         # half the resolution for colour: sides must be even
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._container is None:
-            part = self._stack.enter_context(replacing(self._file))
+            part = self._stack.enter_context(replace_file(self._file))
             self._container = av.open(os.fspath(part), "w", format="mp4")
             self._stack.enter_context(self._container)
             self._stack.push(self._flush)

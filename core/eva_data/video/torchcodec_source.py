@@ -62,7 +62,7 @@ class TorchcodecSource(PyavSource):
     def _mappings(self) -> str:
         """Describe the frames for torchcodec, which then does not read all packets again."""
         times = self._table.times
-        keys = {place.pts for place in self._table.keys}
+        keys = {packet.pts for packet in self._table.keys}
         frames = [
             {"pts": time, "duration": after - time, "key_frame": int(time in keys)}
             for time, after in itertools.pairwise([*times, times[-1] + 1])

@@ -73,7 +73,7 @@ class OtherProcesses(SafeCheckpointEngine):
         )
         files = [folder / name.format(number) for number in range(parts)]
         saved = [read_torch_file(file, allowed=_ALLOWED, mapped=True) for file in files]
-        self._zero = [one[OPTIMIZER_STATE_DICT] for one in saved]
+        self._zero = [state[OPTIMIZER_STATE_DICT] for state in saved]
         optimizer = self._zero[0][BASE_OPTIMIZER_STATE] if parts else self._model["optimizer"]
         self._groups = {group["name"]: group for group in optimizer["param_groups"]}
         self._pieces = _pieces_of_zero(self._zero) if parts else self._pieces_of_one()
@@ -88,11 +88,13 @@ class OtherProcesses(SafeCheckpointEngine):
         weights = [state.pop(_WEIGHTS) for state in states]
         scaler = {name: self._zero[0][name] for name in (LOSS_SCALER,) if self._zero}
         return {
-            OPTIMIZER_STATE_DICT: engine.optimizer.state_dict() | scaler | {
+            OPTIMIZER_STATE_DICT: engine.optimizer.state_dict()
+            | scaler
+            | {
                 BASE_OPTIMIZER_STATE: self._optimizer(states),
                 SINGLE_PARTITION_OF_FP32_GROUPS: weights,
             }
-        }  # fmt: skip
+        }
 
     def _pieces_of_one(self) -> dict[str, list[State]]:
         state, weights = self._model["optimizer"]["state"], self._model["module"]
@@ -133,16 +135,18 @@ class OtherProcesses(SafeCheckpointEngine):
     def _own_states(self) -> list[State]:
         optimizer, states = self._engine.optimizer, []
         own = zip(
-            self._engine.names.values(), optimizer.single_partition_of_fp32_groups,
-            optimizer.state_dict()[PARAM_SLICE_MAPPINGS], strict=True,
-        )  # fmt: skip
+            self._engine.names.values(),
+            optimizer.single_partition_of_fp32_groups,
+            optimizer.state_dict()[PARAM_SLICE_MAPPINGS],
+            strict=True,
+        )
         for names, flat, places in own:
             state, keys = self._begun(names[0])
             for key in keys:
                 state[key] = torch.zeros(flat.shape)  # which fill a group up
-                for name, place in places.items():
+                for name, address in places.items():
                     part = self._engine.own_part(name, self._whole(name, key))
-                    state[key][place.start : place.start + place.numel] = part
+                    state[key][address.start : address.start + address.numel] = part
             states.append(state)
         return states
 
@@ -155,8 +159,8 @@ def _pieces_of_zero(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[State]
         for number, places in enumerate(part[PARAM_SLICE_MAPPINGS]):
             flat = part[SINGLE_PARTITION_OF_FP32_GROUPS][number]
             state = {_WEIGHTS: flat, **states.get(number, {})}
-            for name, place in places.items():
-                where = slice(place.start, place.start + place.numel)
+            for name, address in places.items():
+                where = slice(address.start, address.start + address.numel)
                 pieces.setdefault(name, []).append(_narrowed(state, where))
     return pieces
 

@@ -16,24 +16,24 @@ from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
 from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.run_folders import is_complete as is_complete
 from eva_data.files import (
-    explained,
+    explain_os_errors,
     flush,
     make_folder,
+    open_atomic,
     remove_unfinished,
     write_tensors,
     write_text,
-    writing,
 )
 from eva_engine import distributed
 from eva_engine.config import require
 from eva_runs.adapters import Adapters
-from eva_runs.processes import is_main, on_main
+from eva_runs.processes import is_main, run_on_main_rank
 from eva_runs.saving import (
     BackgroundWriter,
     Digest,
     DigestedStream,
     Snapshots,
-    difference,
+    describe_difference,
     digest_of,
 )
 
@@ -63,11 +63,11 @@ class FilesInBackground:
         made = not file.parent.exists()
 
         def work() -> None:
-            with explained(file):
+            with explain_os_errors(file):
                 write(file)
-                for one in file.parent.iterdir() if made else [file]:
-                    name = one.relative_to(self.folder).as_posix()
-                    self.digests[name] = digest_of(one, self.writer)
+                for entry in file.parent.iterdir() if made else [file]:
+                    name = entry.relative_to(self.folder).as_posix()
+                    self.digests[name] = digest_of(entry, self.writer)
 
         self.writer.submit(work)
 
@@ -77,7 +77,7 @@ class FilesInBackground:
         copied = self.snapshots.take(name, state)
 
         def work() -> None:
-            with explained(file), writing(file) as stream:
+            with explain_os_errors(file), open_atomic(file) as stream:
                 digested: Any = DigestedStream(stream, self.writer)
                 torch.save(copied, digested)
             self.digests[name] = digested.digest
@@ -100,13 +100,14 @@ def mark_complete(folder: Path, digests: Mapping[str, Digest] | None = None) -> 
     flush(folder)
 
 
-def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
+def find_damage(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     """Compare the digests of a checkpoint's files, of one part of so many; return the damage."""
     files = listed_files(folder)
     if isinstance(files, str):
         return files
     for name, digest in list(files.items())[part::parts]:
-        if damage := difference(folder / name, digest):
+        damage = describe_difference(folder / name, digest)
+        if damage:
             return f"{name} {damage}"
     if part == 0:
         try:
@@ -153,10 +154,10 @@ def read_config(file: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(file, framework="pt") as content:
-            text = (content.metadata() or {}).get(_CONFIG) or "null"
-        config: dict[str, Any] | None = json.loads(text)
+            serialized = (content.metadata() or {}).get(_CONFIG) or "null"
+        config: dict[str, Any] | None = json.loads(serialized)
         is_table = config is None or isinstance(config, dict)
-        require(is_table, f"it notes a config that is not a table: {text[:60]}")
+        require(is_table, f"it notes a config that is not a table: {serialized[:60]}")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
     return config
@@ -187,29 +188,29 @@ class BestWeights:
         They are for the file `WEIGHTS` or `EMA_WEIGHTS`, and were evaluated after a step (from 0).
         """
         name = engine.name_of(name)
-        kept = self._record() if is_main() else {}
-        better = is_main() and self._is_better(results[self.metric], kept.get(name))
+        record = self._record() if is_main() else {}
+        better = is_main() and self._is_better(results[self.metric], record.get(name))
         if not distributed.gather(better)[0]:
             return
         file = self.folder / name
 
         def forget() -> None:
             make_folder(self.folder)
-            kept.pop(name, None)
-            self._write(kept)
+            record.pop(name, None)
+            self._write(record)
 
         def save() -> None:
-            with explained(file):
+            with explain_os_errors(file):
                 save_weights(state, file, self.config, engine.adapters)
-            self._write(kept | {name: {"step": step, "results": dict(results)}})
+            self._write(record | {name: {"step": step, "results": dict(results)}})
 
-        on_main(forget)
+        run_on_main_rank(forget)
         state = engine.full_precision_state()
-        on_main(save)
+        run_on_main_rank(save)
         logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
 
-    def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
-        best: float | None = kept["results"].get(self.metric) if kept else None
+    def _is_better(self, value: float, current: Mapping[str, Any] | None) -> bool:
+        best: float | None = current["results"].get(self.metric) if current else None
         if best is None or not math.isfinite(value):
             return math.isfinite(value)
         return value < best if self.metric == "loss" else value > best
@@ -218,7 +219,7 @@ class BestWeights:
         file = self.folder / RECORD
         try:
             record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-            return {name: kept for name, kept in record.items() if kept["results"]}
+            return {name: entry for name, entry in record.items() if entry["results"]}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:

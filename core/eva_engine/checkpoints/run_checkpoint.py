@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
-from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text
+from eva_data.files import explain_os_errors, flush, make_folder, remove_unfinished, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.deepspeed_files import OtherProcesses, SafeCheckpointEngine
 from eva_engine.checkpoints.files import (
@@ -29,16 +29,16 @@ from eva_engine.checkpoints.files import (
     RUN,
     WEIGHTS,
     FilesInBackground,
-    damage_of,
+    find_damage,
     mark_complete,
     read_run,
     save_weights,
 )
-from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, require
+from eva_engine.config import MESSAGES, METRICS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
 from eva_runs.output_folder import read_log, require_folder
-from eva_runs.processes import is_main, on_main, together
+from eva_runs.processes import is_main, run_on_all_ranks, run_on_main_rank
 from eva_runs.saving import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class RunCheckpoints:
 
     def complete(self) -> list[Path]:
         """List the folders of all complete checkpoints, oldest first."""
-        found = complete_checkpoints(self.folder.parent)
-        return [path for path in found if path not in self._damaged]
+        checkpoints = complete_checkpoints(self.folder.parent)
+        return [path for path in checkpoints if path not in self._damaged]
 
     def newest(self) -> Path | None:
         """Find the newest checkpoint with its files as written; the same on all processes.
@@ -73,11 +73,11 @@ class RunCheckpoints:
                 checkpoints and none of them is undamaged.
         """
         self._check_that_all_see_it()
-        found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
+        candidates = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
         passed_over = []
         part = {"part": distributed.rank(), "parts": distributed.world_size()}
-        for folder in distributed.gather(found)[0]:
-            damage = [*filter(None, distributed.gather(damage_of(folder, **part)))]
+        for folder in distributed.gather(candidates)[0]:
+            damage = [*filter(None, distributed.gather(find_damage(folder, **part)))]
             if not damage:
                 return Path(folder)
             self._damaged.add(folder)
@@ -99,11 +99,12 @@ class RunCheckpoints:
             file.touch()
             return file
 
-        file = on_main(touch)
+        file = run_on_main_rank(touch)
         seen = distributed.gather(file.exists())
         if is_main():
             file.unlink()
-        if blind := [number for number, sees in enumerate(seen) if not sees]:
+        blind = [number for number, sees in enumerate(seen) if not sees]
+        if blind:
             raise ValueError(
                 f"processes {blind} do not see {self.folder}, which the first process made: put "
                 "the output on a file system that all machines share"
@@ -127,10 +128,10 @@ class RunCheckpoints:
             for kind in (_TEMPORARY, _REMOVED):
                 for rest in self.folder.glob(f"{kind}*"):
                     shutil.rmtree(rest, ignore_errors=True)
-            with explained(temporary):
+            with explain_os_errors(temporary):
                 (temporary / _STATE).mkdir(parents=True)
 
-        on_main(begin)
+        run_on_main_rank(begin)
         files = self._files = FilesInBackground(temporary, self._snapshots)
         engine.engine.checkpoint_engine = SafeCheckpointEngine(files)
         # it copies programs that make a file of weights, as is written below; if that failed, it
@@ -146,8 +147,8 @@ class RunCheckpoints:
             with average.applied():
                 self._write_weights(engine, EMA_WEIGHTS)
         if is_main():
-            text = json.dumps(record, indent=2)
-            files.add(temporary / RUN, lambda file: write_text(file, text))
+            content = json.dumps(record, indent=2)
+            files.add(temporary / RUN, lambda file: write_text(file, content))
         self._final = final
 
     def _write_weights(self, engine: TrainingEngine, name: str) -> None:
@@ -172,18 +173,18 @@ class RunCheckpoints:
             return None
         self._final = None
         try:
-            together(files.writer.wait)
+            run_on_all_ranks(files.writer.wait)
             digests = ChainMap(*distributed.gather(files.digests))
-            on_main(lambda: mark_complete(files.folder, digests))
+            run_on_main_rank(lambda: mark_complete(files.folder, digests))
         except Exception:
             if is_main():
                 shutil.rmtree(files.folder, ignore_errors=True)
             raise
-        on_main(lambda: self._publish(files.folder, final))
+        run_on_main_rank(lambda: self._publish(files.folder, final))
         return final
 
     def _publish(self, temporary: Path, final: Path) -> None:
-        with explained(final):
+        with explain_os_errors(final):
             if final.exists():
                 final.rename(_free(final.with_name(_DAMAGED + final.name)))
             temporary.rename(final)
@@ -198,7 +199,9 @@ class RunCheckpoints:
 def _free(path: Path) -> Path:
     """Return the path, or the first one with a number behind it that is not taken."""
     others = (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
-    return next(one for one in itertools.chain([path], others) if not one.exists())
+    return next(
+        candidate for candidate in itertools.chain([path], others) if not candidate.exists()
+    )
 
 
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
@@ -240,7 +243,7 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
                 str(folder), tag=_STATE, load_module_strict=engine.adapters is None
             )
         if average is not None:
-            average.load_state_dict(*(read_torch_file(one, mapped=True) for one in averages))
+            average.load_state_dict(*(read_torch_file(file, mapped=True) for file in averages))
     except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{folder} has the state of another model, or is damaged: choose another output, or "
@@ -267,19 +270,21 @@ def find_checkpoint(
     """
     checkpoint = checkpoints.newest()
     if checkpoint and not run.resume:
-        raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
+        raise ValueError(MESSAGES.used(run.output, checkpoint=checkpoint.name))
     if checkpoint:
         return checkpoint
     logged = read_log(run.output / METRICS)
-    reached = on_main(lambda: max((one["step"] + 1 for one in logged), default=0))
+    reached = run_on_main_rank(lambda: max((entry["step"] + 1 for entry in logged), default=0))
     if reached > certain_after or (reached and not run.resume):
-        again = f"begin it again with {SAYS.resume}" if reached <= certain_after else "put one back"
+        again = (
+            f"begin it again with {MESSAGES.resume}" if reached <= certain_after else "put one back"
+        )
         raise ValueError(
             f"{run.output} has a run that reached step {reached}, but none of its checkpoints: "
-            f"{again}, or choose another {SAYS.output}"
+            f"{again}, or choose another {MESSAGES.output}"
         )
     if run.resume and is_main():
-        show(SAYS.nothing_to_resume(run.output))
+        show(MESSAGES.nothing_to_resume(run.output))
     return None
 
 

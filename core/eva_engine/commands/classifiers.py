@@ -9,7 +9,7 @@ from typing import Any
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_engine.commands import training
 from eva_engine.commands.options import (
     add_device,
@@ -19,8 +19,8 @@ from eva_engine.commands.options import (
     parse_with_weights,
     take_weights,
 )
-from eva_report.content import Step
-from eva_runs.commands import command_to_run, deferred, program, require_data, say
+from eva_report.content import NextStep
+from eva_runs.commands import command_to_run, echo, lazy_import, make_main, require_data
 from eva_runs.options import add_export, integer, probability, require_export
 from eva_runs.recipes import require_start
 
@@ -46,13 +46,18 @@ class ClassifierProject:
         """Train a classifier; `arguments` in place of those of the process."""
         module = f"eva_{self.name}.training"
         training.main(
-            self.config, deferred(f"{module}:train"), program=f"{self.name}/train.py",
-            arguments=arguments, check=self._check_training, planning=module,
-        )  # fmt: skip
+            self.config,
+            lazy_import(f"{module}:train"),
+            program=f"{self.name}/train.py",
+            arguments=arguments,
+            check=self._check_training,
+            planning=module,
+        )
 
     def _check_training(self, config: Any) -> None:
         for name in ("train", "val"):
-            if location := getattr(config.data, name):
+            location = getattr(config.data, name)
+            if location:
                 self.require(location, name=f"data.{name}")
         check_classes(config.data.classes, name="data.classes")
         if config.model.init_checkpoint:
@@ -72,17 +77,17 @@ class ClassifierProject:
         parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
         add_export(parser)
         parse = partial(parse_with_weights, parser)
-        return program(parse, self._export, refused=1, name=name)(arguments)
+        return make_main(parse, self._export, refused=1, name=name)(arguments)
 
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)
         resolve_source(options.weights)
         names = ("image_size", "mean", "std", "precision")
-        given = {name: getattr(options, name) for name in names}
-        load = deferred(f"{self.predictor}.from_weights")
-        predictor = load(options.weights, device="cpu", **given)
-        found = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
-        say(f"wrote {options.output}; differences as shares of the largest value: {found}")
+        settings = {name: getattr(options, name) for name in names}
+        load = lazy_import(f"{self.predictor}.from_weights")
+        predictor = load(options.weights, device="cpu", **settings)
+        differences = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
+        echo(f"wrote {options.output}; differences as shares of the largest value: {differences}")
         return 0
 
     def check_frozen_paths(self, options: argparse.Namespace) -> None:
@@ -95,7 +100,8 @@ class ClassifierProject:
         """Count samples and classes; say how many are not there, or transparent, if it is known."""
         missing = len(getattr(samples, "missing", ()))
         more = f", {missing:,} more are listed and not there" if missing else ""
-        if alpha := getattr(samples, "transparent", int)():
+        alpha = getattr(samples, "transparent", int)()
+        if alpha:
             more += f", {alpha:,} with transparency, shown on white"
         return f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes{more}"
 
@@ -106,33 +112,51 @@ class ClassifierProject:
         flags: Sequence[str] = (),
         *,
         data: Sequence[str | None],
-    ) -> Step:
+    ) -> NextStep:
         """Write the command of the demo on the first folder of `data`, the best to be shown."""
         otherwise = f"{self.unit.removesuffix('s').upper()}_OR_FOLDER"
-        shown = next((one for one in data if one and Path(one).is_dir()), otherwise)
+        shown = next(
+            (location for location in data if location and Path(location).is_dir()), otherwise
+        )
         command = command_to_run(
-            f"{self.name} demo", f"{self.name}/demo.py", "--weights", str(weights), *flags,
-            "--output", output, shown,
-        )  # fmt: skip
-        return Step(text=self.demo, command=command)
+            f"{self.name} demo",
+            f"{self.name}/demo.py",
+            "--weights",
+            str(weights),
+            *flags,
+            "--output",
+            output,
+            shown,
+        )
+        return NextStep(text=self.demo, command=command)
 
     def steps_after_evaluation(
         self, options: argparse.Namespace, flags: Sequence[str]
-    ) -> list[Step]:
+    ) -> list[NextStep]:
         """Write the demo's command for weights that were evaluated with these flags."""
         if options.output is None:
             return []
         output = options.output / "demo"
         return [self.demo_step(options.weights, output, flags, data=[options.data])]
 
-    def steps_after_training(self, val: str, train: str, folder: Path) -> list[Step]:
+    def steps_after_training(self, val: str, train: str, folder: Path) -> list[NextStep]:
         """Write the commands for the weights of a run; its training data are not scored on."""
-        named = self.demo_step(folder, folder / "demo", data=(val, train))
+        step_of_demo = self.demo_step(folder, folder / "demo", data=(val, train))
         command = command_to_run(
-            f"{self.name} evaluate", f"{self.name}/evaluate.py", "--weights", folder,
-            "--data", val, "--output", folder / "evaluation",
-        )  # fmt: skip
-        return [named, Step(text=self.evaluation, command=command)] if val else [named]
+            f"{self.name} evaluate",
+            f"{self.name}/evaluate.py",
+            "--weights",
+            folder,
+            "--data",
+            val,
+            "--output",
+            folder / "evaluation",
+        )
+        return (
+            [step_of_demo, NextStep(text=self.evaluation, command=command)]
+            if val
+            else [step_of_demo]
+        )
 
 
 def check_classes(file: str | None, *, name: str = "--classes") -> None:
@@ -144,16 +168,25 @@ def check_classes(file: str | None, *, name: str = "--classes") -> None:
 
 def add_demo(parser: argparse.ArgumentParser, *, inputs: str, batch_size: int, of: str) -> None:
     """Add the options of a demo; `inputs` lists their kinds, and a batch consists `of` them."""
-    add, one = parser.add_argument, integer(1)
+    add, positive = parser.add_argument, integer(1)
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=f"{inputs}, pattern or camera")
     add_weights(parser, first=True)
     add_output(parser, required=True, help="folder for the results")
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--variant", help="size of the ViT, if the weights do not say")
-    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
-    add("--score-threshold", type=probability, default=0.0,
-        help="least probability of what is shown and counts (default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=one, default=batch_size, help=f"{of} at once (default: %(default)s)")
+    add("--top", type=positive, default=5, help="classes that are written (default: %(default)s)")
+    add(
+        "--score-threshold",
+        type=probability,
+        default=0.0,
+        help="least probability of what is shown and counts (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        default=batch_size,
+        help=f"{of} at once (default: %(default)s)",
+    )
     add_device(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
 
@@ -182,18 +215,26 @@ def run_classifier_demo(
 
     output = options.output
 
-    def prepare() -> Plan:
+    def prepare() -> JobPlan:
         check(options)
         check_classes(options.classes)
         planned = plan_jobs(
-            options.inputs, suffixes=suffixes, results=[output], kinds=kinds, cameras=True,
+            options.inputs,
+            suffixes=suffixes,
+            results=[output],
+            kinds=kinds,
+            cameras=True,
             targets=lambda name: [] if getattr(options, omit) else [output / written_name(name)],
-        )  # fmt: skip
+        )
         if planned.jobs:
             resolve_source(options.weights)
         return planned
 
     run_demo(
-        parser, options, prepare=prepare, load=load, results=[output / name for name in files],
+        parser,
+        options,
+        prepare=prepare,
+        load=load,
+        results=[output / name for name in files],
         work=lambda options, predictor, planned: work(predictor, planned.jobs, options),
-    )  # fmt: skip
+    )

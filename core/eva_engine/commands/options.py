@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import is_weights
-from eva_backbone.checkpoints.run_folders import absence
-from eva_data.files import home_expanded
+from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
-from eva_runs.commands import deferred, program_name
-from eva_runs.errors import ending, said_once
+from eva_runs.commands import lazy_import, program_name
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import add_download_option, add_precision, integer, number
-from eva_runs.output_folder import claimed
+from eva_runs.output_folder import reserve_folder
 
 if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
@@ -35,23 +35,27 @@ def command(
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
-    It ends as `eva_runs.errors.ending` says. `parse` gives the options of `add_arguments`, and
-    others; `check` refuses paths that are not there, before torch is imported; other runs are kept
-    out of the folder `--output`.
+    It ends as `eva_runs.errors.exit_on_error` says. `parse` gives the options of `add_arguments`,
+    and others; `check` refuses paths that are not there, before torch is imported; other runs are
+    kept out of the folder `--output`.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
-        with said_once(), ending(program_name(program)):
+        with stderr_from_main_process(), exit_on_error(program_name(program)):
             options = parse(arguments)
             if check is not None:
                 check(options)
-        with ending(program_name(program)):
-            deferred("eva_report.demos:log_to_terminal")()
+        with exit_on_error(program_name(program)):
+            lazy_import("eva_report.demos:log_to_terminal")()
             claim: AbstractContextManager[object] = nullcontext()
             if getattr(options, "output", None):
-                claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
+                claim = reserve_folder(
+                    options.output, "evaluation", traces=(), begun="results.json"
+                )
             with (
-                deferred("eva_engine.distributed:joined")(options.device, alone=False) as device,
+                lazy_import("eva_engine.distributed:process_group")(
+                    options.device, alone=False
+                ) as device,
                 claim,
             ):
                 work(options, device)
@@ -62,9 +66,12 @@ def command(
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """Make a parser without abbreviations, whose help keeps the lines of its epilog."""
     return argparse.ArgumentParser(
-        program_name(program), description=description, epilog=epilog, allow_abbrev=False,
+        program_name(program),
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
-    )  # fmt: skip
+    )
 
 
 def add_weights(
@@ -76,11 +83,11 @@ def add_weights(
     `first`, the first of the inputs, which `take_weights` takes. `kinds` is for the help.
     """
     add = parser.add_argument
-    text = f"{WEIGHTS}; {kinds}" if kinds else WEIGHTS
-    text += " (default: the first INPUT)" if first else ""
+    help_text = f"{WEIGHTS}; {kinds}" if kinds else WEIGHTS
+    help_text += " (default: the first INPUT)" if first else ""
     if alone:
         add("source", nargs="?", metavar="WEIGHTS", help="the same as --weights")
-    add("--weights", required=not (alone or first), help=text)
+    add("--weights", required=not (alone or first), help=help_text)
     add_download_option(parser)
     add("--image-size", type=integer(1), help="side in pixels (default: that of the weights)")
     add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
@@ -92,11 +99,13 @@ def parse_with_weights(
 ) -> argparse.Namespace:
     """Parse a command line with the options of `add_weights(..., alone=True)`."""
     options: argparse.Namespace = parser.parse_intermixed_args(arguments)
-    given = [one for one in (options.source, options.weights) if one is not None]
-    if len(given) != 1:
-        parser.error("name the weights once, as a word of its own or with --weights"
-                     + f", not {' and '.join(given)}" * bool(given))  # fmt: skip
-    options.weights = given[0]
+    sources = [source for source in (options.source, options.weights) if source is not None]
+    if len(sources) != 1:
+        parser.error(
+            "name the weights once, as a word of its own or with --weights"
+            + f", not {' and '.join(sources)}" * bool(sources)
+        )
+    options.weights = sources[0]
     del options.source
     return options
 
@@ -107,14 +116,14 @@ def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         return
     first, *others = options.inputs
     if not others or not is_weights(first):
-        wrong = (others and absence(first)) or f"{first} has no weights of a run"
+        wrong = (others and describe_missing(first)) or f"{first} has no weights of a run"
         parser.error(f"{wrong}: give --weights, or the folder of a training as the first INPUT")
     options.weights = str(options.inputs.pop(0))
 
 
 def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = False) -> None:
     """Add `--output`, a folder."""
-    parser.add_argument("--output", type=home_expanded, required=required, help=help)
+    parser.add_argument("--output", type=expand_home, required=required, help=help)
 
 
 def add_arguments(
@@ -123,8 +132,12 @@ def add_arguments(
     """Add the options of how a model is run, by default in the `published` precision."""
     add = parser.add_argument
     add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
-    add("--workers", type=integer(0, MOST_WORKERS), default=min(4, os.cpu_count() or 1),
-        help="processes that load data (default: %(default)s)")  # fmt: skip
+    add(
+        "--workers",
+        type=integer(0, MOST_WORKERS),
+        default=min(4, os.cpu_count() or 1),
+        help="processes that load data (default: %(default)s)",
+    )
     add_device(parser, published=published)
     add("--local_rank", help=argparse.SUPPRESS)
 
@@ -132,41 +145,51 @@ def add_arguments(
 def add_device(parser: argparse.ArgumentParser, *, published: bool = False) -> None:
     """Add `--device` and `--precision`; that of scores is by default the `published` one."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    text = "fp16 on a GPU, else fp32, as published" if published else "auto"
-    add_precision(parser, default=None if published else "auto", text=text)
+    help_text = "fp16 on a GPU, else fp32, as published" if published else "auto"
+    add_precision(parser, default=None if published else "auto", usual=help_text)
 
 
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
     """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default; `unit` names the samples."""
-    text = f"{unit} that may be left out because they cannot be read (default: %(default)s)"
+    help_text = f"{unit} that may be left out because they cannot be read (default: %(default)s)"
     add = parser.add_argument
-    add("--max-bad-samples", type=integer(0), default=MAX_BAD_SAMPLES, metavar="N", help=text)
+    add("--max-bad-samples", type=integer(0), default=MAX_BAD_SAMPLES, metavar="N", help=help_text)
 
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
     """Add the options of a check with frozen features; `data` names its forms in the help."""
-    add, one = parser.add_argument, integer(1)
+    add, positive = parser.add_argument, integer(1)
     add("--train", required=True, help=data)
     add("--val", required=True, help="the same to score on")
-    add(f"--train-{unit}", dest="limit", type=one, metavar="N",
-        help=f"{unit} to learn from, chosen at random (default: all)")  # fmt: skip
-    add("--neighbours", type=one, nargs="*", default=NEIGHBOURS,
-        help="default: 10 20, or what there is; none: skip")  # fmt: skip
+    add(
+        f"--train-{unit}",
+        dest="limit",
+        type=positive,
+        metavar="N",
+        help=f"{unit} to learn from, chosen at random (default: all)",
+    )
+    add(
+        "--neighbours",
+        type=positive,
+        nargs="*",
+        default=NEIGHBOURS,
+        help="default: 10 20, or what there is; none: skip",
+    )
     add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
     add_max_bad_samples(parser, unit=unit)
     add_output(parser, help="folder of results.json")
 
 
-def check_frozen(options: argparse.Namespace, known: int) -> int:
+def check_frozen(options: argparse.Namespace, num_samples: int) -> int:
     """Check the methods of `add_frozen` against the samples in `--train`; return their number."""
-    known = min(known, options.limit or known)
+    num_samples = min(num_samples, options.limit or num_samples)
     if options.neighbours is NEIGHBOURS:
-        options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]
-    if max(options.neighbours, default=0) > known:
+        options.neighbours = [k for k in NEIGHBOURS if k <= num_samples] or [num_samples]
+    if max(options.neighbours, default=0) > num_samples:
         raise ValueError(
-            f"--neighbours {' '.join(map(str, options.neighbours))}, but there are {known} samples "
-            "to learn from"
+            f"--neighbours {' '.join(map(str, options.neighbours))}, but there are {num_samples} "
+            f"samples to learn from"
         )
     if options.train == options.val:
         sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
-    return known
+    return num_samples

@@ -15,19 +15,27 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_data.files import require_writable
-from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_plain, what_is_saved
+from eva_engine.config import (
+    MESSAGES,
+    METRICS,
+    Recipe,
+    RunConfig,
+    SplitConfig,
+    as_plain,
+    describe_saved,
+)
 from eva_report.terminal import show
-from eva_runs.commands import program_name, say
-from eva_runs.errors import ending, said_once
+from eva_runs.commands import echo, program_name
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import (
-    accumulated,
+    accumulation_steps,
     add_download_option,
     add_lora,
     add_size_and_length,
-    batch_found,
+    resolve_auto_batch,
 )
-from eva_runs.output_folder import claimed, watch
-from eva_runs.recipes import TASKS, find_recipe, unfinished
+from eva_runs.output_folder import reserve_folder, watch
+from eva_runs.recipes import TASKS, find_recipe, without_final_checks
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
@@ -88,11 +96,14 @@ def parse(
     task = program.partition("/")[0]
     program = program_name(program)
     parser = argparse.ArgumentParser(
-        program, f"{program} RECIPE [flags] [--name VALUE ...]", add_help=False, allow_abbrev=False,
+        program,
+        f"{program} RECIPE [flags] [--name VALUE ...]",
+        add_help=False,
+        allow_abbrev=False,
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
-    )  # fmt: skip
+    )
     add_download_option(parser)
     add_size_and_length(parser)
     if "lora" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
@@ -100,28 +111,28 @@ def parse(
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
-    known, words = parser.parse_known_args(arguments)
+    parsed, words = parser.parse_known_args(arguments)
     recipe, words = _take_recipe(task, words)
     if recipe is None:
         parser.print_help()
         sys.exit(0 if {"-h", "--help"} & {*words} else 2)
     try:
         file = _file_of(task, recipe)
-        default = unfinished(lambda: load_recipe(file, kind))
-        words = [*_shortcuts(known, default), *words]  # a setting of its own comes last
+        default = without_final_checks(lambda: load_recipe(file, kind))
+        words = [*_shortcuts(parsed, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
 
         config: Any = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
-        if known.batch:
+        if parsed.batch:
             samples = config.run.batch_size * config.run.accumulate
-            count = accumulated(samples, known.batch)
-            run = replace(config.run, batch_size=known.batch, accumulate=count)
+            count = accumulation_steps(samples, parsed.batch)
+            run = replace(config.run, batch_size=parsed.batch, accumulate=count)
             config = replace(config, run=run)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{program}: error: {error}\n")
-    return Parsed(config, known.print_config, file.stem, left_out)
+    return Parsed(config, parsed.print_config, file.stem, left_out)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -131,9 +142,9 @@ def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]
     """
     bare = [i for i, w in enumerate(words) if not w.startswith("-") and not _SETTING.match(w)]
     alone = [i for i in bare if not i or not words[i - 1].startswith("--") or "=" in words[i - 1]]
-    named = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
-    for place in (*named, *alone):
-        return words[place], [*words[:place], *words[place + 1 :]]
+    positions = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
+    for position in (*positions, *alone):
+        return words[position], [*words[:position], *words[position + 1 :]]
     return None, [*words]
 
 
@@ -153,56 +164,58 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     values = dict(_values(default))
     flags: list[str] = []
     for word in words:
-        name, _, text = word.removeprefix("--").partition("=")
+        name, _, argument = word.removeprefix("--").partition("=")
         value = values.get(name.replace("-", "_"))
         if not _SETTING.match(word.removeprefix("--")):
             flags.append(word)
-        elif isinstance(value, bool) and text.lower() in ("true", "false"):
+        elif isinstance(value, bool) and argument.lower() in ("true", "false"):
             group, dot, last = name.rpartition(".")
-            flags.append(f"--{group}{dot}{'no-' * (text.lower() == 'false')}{last}")
+            flags.append(f"--{group}{dot}{'no-' * (argument.lower() == 'false')}{last}")
         elif isinstance(value, tuple | list):
-            flags += [f"--{name}", *re.findall(r"[^,\s()\[\]]+", text)]
+            flags += [f"--{name}", *re.findall(r"[^,\s()\[\]]+", argument)]
         else:
-            flags.append(f"--{name}={text}")
+            flags.append(f"--{name}={argument}")
     return flags
 
 
-def _shortcuts(known: argparse.Namespace, default: Any) -> list[str]:
+def _shortcuts(parsed: argparse.Namespace, default: Any) -> list[str]:
     """Write `--image-size`, `--epochs` and `--lora` as settings of a recipe.
 
     Sizes keep their proportion, such as a teacher's to its student's, and so does a masked share.
     """
-    words = [f"run.epochs={known.epochs}"] if known.epochs else []
-    words += [f"lora.rank={known.lora}"] if getattr(known, "lora", None) else []
-    if side := known.image_size:
+    words = [f"run.epochs={parsed.epochs}"] if parsed.epochs else []
+    words += [f"lora.rank={parsed.lora}"] if getattr(parsed, "lora", None) else []
+    side = parsed.image_size
+    if side:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}
         first = next(iter(sizes.values()), None)
         if first is None:
             raise ValueError(f"--image-size {side}: the recipe has no image_size")
         words += [f"{key}={round(value * side / first)}" for key, value in sizes.items()]
-        if masked := values.get("mask.num_masked"):
+        masked = values.get("mask.num_masked")
+        if masked:
             words.append(f"mask.num_masked={max(1, round(masked * (side / first) ** 2))}")
     return words
 
 
 def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for one in fields(config):
-        value = getattr(config, one.name)
+    for field in fields(config):
+        value = getattr(config, field.name)
         if is_dataclass(value):
-            yield from _values(value, f"{prefix}{one.name}.")
+            yield from _values(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{one.name}", value
+            yield f"{prefix}{field.name}", value
 
 
 def given_values(flags: Sequence[str]) -> dict[str, str]:
     """Read off flags what they set: name with underscores -> first value as text, or empty."""
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word, after in zip(flags, [*flags, "--"][1:], strict=True):
         if word.startswith("--"):
-            name, equals, text = word.removeprefix("--").partition("=")
-            given[name.replace("-", "_")] = text if equals or after.startswith("--") else after
-    return given
+            name, equals, value = word.removeprefix("--").partition("=")
+            values[name.replace("-", "_")] = value if equals or after.startswith("--") else after
+    return values
 
 
 def _without_other_validation(flags: list[str], default: Any) -> list[str]:
@@ -210,12 +223,12 @@ def _without_other_validation(flags: list[str], default: Any) -> list[str]:
 
     Refuse to validate own training data on the recipe's validation data.
     """
-    given, data = given_values(flags), getattr(default, "data", None)
-    if not isinstance(data, SplitConfig) or not data.val or "data.val" in given:
+    values, data = given_values(flags), getattr(default, "data", None)
+    if not isinstance(data, SplitConfig) or not data.val or "data.val" in values:
         return flags
-    if "data.val_share" in given:
+    if "data.val_share" in values:
         return [*flags, "--data.val", ""]
-    own = given.get("data.train", data.train)
+    own = values.get("data.train", data.train)
     if own != data.train and not {"-h", "--help"} & {*flags}:
         raise ValueError(
             f"--data.train {own} replaces the recipe's training data, but not its "
@@ -240,7 +253,7 @@ def main(
     those of `parse`; the module `planning` measures steps for `--batch auto`.
 
     Raises:
-        SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
+        SystemExit: As `eva_runs.errors.exit_on_error`, and 75 after a signal and a checkpoint.
     """
 
     def device_of(words: Sequence[str]) -> str:
@@ -249,11 +262,11 @@ def main(
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         return device
 
-    with said_once(), ending(program_name(program)):
-        arguments, found = batch_found(arguments, planning, device_of)
+    with stderr_from_main_process(), exit_on_error(program_name(program)):
+        arguments, batch = resolve_auto_batch(arguments, planning, device_of)
         config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
         if only_print:
-            say(json.dumps(as_plain(config), indent=2))
+            echo(json.dumps(as_plain(config), indent=2))
             return
         _check_output(config.run)
         if check is not None:  # last: it may download weights
@@ -265,21 +278,26 @@ def main(
         return file if file and (file.exists() or begun()) else None
 
     def saved() -> str:
-        return what_is_saved(next(reversed(complete_checkpoints(run.output)), None))
+        return describe_saved(next(reversed(complete_checkpoints(run.output)), None))
 
     file: Path | None = None
-    with ending(program_name(program), log=log_of_begun, saved=saved):
+    with exit_on_error(program_name(program), log=log_of_begun, saved=saved):
         from eva_engine import distributed, report, run_log
 
         with (
-            distributed.joined(run.device) as device,
-            claimed(
-                run.output, "training", traces=_TRACES, begun=METRICS, settings=as_plain(config),
-                check=lambda: _check_output(run), record=False,
+            distributed.process_group(run.device) as device,
+            reserve_folder(
+                run.output,
+                "training",
+                traces=_TRACES,
+                begun=METRICS,
+                settings=as_plain(config),
+                check=lambda: _check_output(run),
+                record=False,
             ),
             run_log.logging_to(run.output) as file,
-        ):  # fmt: skip
-            for line in filter(None, (left_out, found)):
+        ):
+            for line in filter(None, (left_out, batch)):
                 show(line)
             context = copy_context()
             context.run(report.RECIPE.set, recipe)
@@ -295,6 +313,6 @@ def _check_output(run: RunConfig) -> bool:
     """Refuse a folder with a run that is not to be continued; return whether there is one."""
     complete = complete_checkpoints(run.output)
     if complete and not run.resume:
-        raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
+        raise ValueError(MESSAGES.used(run.output, checkpoint=complete[-1].name))
     require_writable(run.output)
     return bool(complete)

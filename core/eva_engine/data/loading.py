@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from eva_data.progress import progress as shown
 from eva_engine import distributed
 from eva_runs.data_order import end_workers, guard_workers
-from eva_runs.interruption import StopSignal, held_back
+from eva_runs.interruption import StopSignal, block_signals
 from eva_runs.sharing import share
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def open_shared(open_data: Callable[[Path], T], output: Path) -> T:
 
 
 @contextlib.contextmanager
-def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
+def running_loader(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader whose processes do not outlive the block.
 
     They ignore SIGTERM (`guard_workers`): Python, which sends it at its end, would wait for ever.
@@ -41,7 +41,7 @@ def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     before = set(multiprocessing.active_children())
     stream: Iterator[T] | None = None
     try:
-        with held_back():  # the processes start so
+        with block_signals():  # the processes start so
             stream = iter(loader)
         yield stream
     finally:
@@ -76,22 +76,26 @@ def evaluation_loader(
         EvaluationInterruptedError: At the end, inside `interruptible`.
     """
     loader: DataLoader[Any] = DataLoader(
-        samples, batch_size=batch_size if batches is None else 1, batch_sampler=batches,
-        num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
-    )  # fmt: skip
+        samples,
+        batch_size=batch_size if batches is None else 1,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+    )
     stop = _stop.get()
-    with running(guard_workers(loader)) as stream:
-        wanted = takewhile(lambda _: stop is None or not stop.requested, stream)
+    with running_loader(guard_workers(loader)) as stream:
+        taken = takewhile(lambda _: stop is None or not stop.requested, stream)
         if progress is None or distributed.rank() > 0:
-            yield wanted
+            yield taken
         else:
-            yield shown(wanted, total=len(loader), what=progress, unit="batch")
+            yield shown(taken, total=len(loader), title=progress, unit="batch")
     if stop is not None and any(distributed.gather(stop.requested)):
         raise EvaluationInterruptedError
 
 
 @contextlib.contextmanager
-def interruptible(stop: StopSignal) -> Iterator[None]:
+def interrupt_evaluation(stop: StopSignal) -> Iterator[None]:
     """Let a signal end the batches of `evaluation_loader` while the block runs."""
     token = _stop.set(stop)
     try:

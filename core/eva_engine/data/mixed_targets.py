@@ -45,9 +45,12 @@ class MixedTargets:
         self._mix: Any = None
         if config.mixup or config.cutmix:
             self._mix = OfficialMixup(
-                mixup_alpha=config.mixup, cutmix_alpha=config.cutmix, num_classes=num_classes,
-                switch_prob=config.mixup_switch, label_smoothing=config.label_smoothing,
-            )  # fmt: skip
+                mixup_alpha=config.mixup,
+                cutmix_alpha=config.cutmix,
+                num_classes=num_classes,
+                switch_prob=config.mixup_switch,
+                label_smoothing=config.label_smoothing,
+            )
 
     def mix(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix inputs and labels where the recipe wants it.
@@ -99,8 +102,8 @@ def label_text(target: Tensor, classes: Sequence[str]) -> str:
     if target.ndim == 0:
         return classes[int(target)]
     shares, numbers = target.topk(min(2, len(classes)))
-    named = zip(shares.tolist(), numbers.tolist(), strict=True)
-    return ", ".join(f"{classes[n]} {s:.0%}" for s, n in named if s >= _LEAST_SHARE)
+    pairs = zip(shares.tolist(), numbers.tolist(), strict=True)
+    return ", ".join(f"{classes[n]} {s:.0%}" for s, n in pairs if s >= _LEAST_SHARE)
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:

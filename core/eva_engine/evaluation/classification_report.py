@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from eva_data.files import hand_over, printable, replacing, write_text
+from eva_data.files import printable, record_result, replace_file, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     FIRST,
@@ -28,17 +28,17 @@ from eva_report.content import (
     Confusion,
     Example,
     Gallery,
+    NextStep,
     ScoreRow,
     ScoreTable,
     Section,
-    Step,
     Table,
     TitledImage,
 )
 from eva_report.drawing import score_text
 from eva_report.page import write_csv
 from eva_report.terminal import closing_lines
-from eva_runs.commands import complain, say
+from eva_runs.commands import echo, print_error
 from eva_runs.data_order import BadSamples
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
@@ -55,12 +55,16 @@ def table(
     """Write scores (set -> score), and further numbers of a set by their titles, as a table."""
     titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
     widths, shown = [max(8, len(title)) for title in titles], _shown(scores)
-    rows = [[f"{'set':16} {unit:>8}" + "".join(f" {TERMS[one]:>8}" for one in shown), *titles]]
+    rows = [
+        [f"{'set':16} {unit:>8}" + "".join(f" {TERMS[metric]:>8}" for metric in shown), *titles]
+    ]
     for name, score in scores.items():
-        numbers = [getattr(score, one) for one in shown]
+        numbers = [getattr(score, metric) for metric in shown]
         line = f"{name:16} {score.samples:8}" + "".join(f" {value:8.3f}" for value in numbers)
         values = (extra or {}).get(name, {})
-        rows.append([line, *(f"{values[one]:.3f}" if one in values else "" for one in titles)])
+        rows.append(
+            [line, *(f"{values[metric]:.3f}" if metric in values else "" for metric in titles)]
+        )
     return "\n".join(" ".join(map(str.rjust, row, [0, *widths])) for row in rows)
 
 
@@ -77,24 +81,25 @@ def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[f
     return average, values[sets[0]] - average
 
 
-def say_end(
-    scores: str, *, began: float, report: Path | None, next_steps: Sequence[Step] = ()
+def echo_result(
+    scores: str, *, began: float, report: Path | None, next_steps: Sequence[NextStep] = ()
 ) -> None:
     """Say on the standard output what came out of an evaluation that began at `time.monotonic`."""
     command, took = next_steps[0].command if next_steps else None, time.monotonic() - began
     lines = closing_lines(scores=scores, duration=took, report=report, next_command=command)
-    say("\n".join(lines))
+    echo("\n".join(lines))
 
 
-def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
+def warn_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
     """Name the samples that were left out in the terminal, the first ones with their reasons."""
     if not left_out:
         return
     lines = [f"{len(left_out)} {unit} could not be read and were left out:"]
     lines += [printable(reason) for reason in left_out[:_LEFT_OUT]]
-    if (rest := len(left_out) - _LEFT_OUT) > 0:
+    rest = len(left_out) - _LEFT_OUT
+    if rest > 0:
         lines.append(f"and {rest} more")
-    complain("\n  ".join(lines))
+    print_error("\n  ".join(lines))
 
 
 def write_results(
@@ -113,13 +118,13 @@ def write_results(
     """
     columns = ("top1", "top5", "loss", "right1", "right5")
     sets = {
-        name: {unit: score.samples, **{one: getattr(score, one) for one in columns}}
+        name: {unit: score.samples, **{metric: getattr(score, metric) for metric in columns}}
         | dict((extra or {}).get(name, {}))
         for name, score in scores.items()
     }
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    hand_over(folder / "results.json")
+    record_result(folder / "results.json")
     return folder / "results.json"
 
 
@@ -128,8 +133,8 @@ def write_per_class(
 ) -> Path:
     """Write `per_class.csv`: accuracies of each class, and its most frequent confusion."""
     rows = [
-        ["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else cell for cell in one]
-        for one in _per_class(counted, [printable(name) for name in classes])
+        ["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row]
+        for row in _per_class(counted, [printable(name) for name in classes])
     ]
     heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
     write_csv(folder / "per_class.csv", heads, rows)
@@ -147,7 +152,7 @@ def _per_class(counted: Counted, names: Sequence[str]) -> list[list[Any]]:
     columns = (samples, right, counted.right5, taken_for, times)
     rows = []
     for name, n, *rights, other, many in zip(names, *(c.tolist() for c in columns), strict=True):
-        shares = (100 * one / n if n else None for one in rights)
+        shares = (100 * count / n if n else None for count in rights)
         rows.append([name, n, *shares, names[other] if many else "", many])
     return rows
 
@@ -174,9 +179,16 @@ def draw_confusion(
     if number <= NUMBERED:
         for row, column in confusion.nonzero().tolist():
             dark = shares[row, column] > 0.5
-            axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center",
-                      fontsize=8, color="white" if dark else "black")  # fmt: skip
-    with replacing(folder / "confusion.png") as file:
+            axes.text(
+                column,
+                row,
+                str(int(confusion[row, column])),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )
+    with replace_file(folder / "confusion.png") as file:
         figure.savefig(file, dpi=120, format="png")
     return folder / "confusion.png"
 
@@ -195,9 +207,9 @@ EXTRA_MEANINGS = {
 }
 
 
-def meanings(unit: str = "images") -> dict[str, str]:
+def describe_scores(unit: str = "images") -> dict[str, str]:
     """Say what the results of a classifier mean; the main one first."""
-    return {name: text.format(unit=unit) for name, text in MEANINGS.items()}
+    return {name: meaning.format(unit=unit) for name, meaning in MEANINGS.items()}
 
 
 def score_table(
@@ -205,10 +217,10 @@ def score_table(
 ) -> ScoreTable:
     """Make the table of scores (set, or method, -> score) and further numbers in percent."""
     more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    values = {name: [getattr(one, name) for one in scores.values()] for name in _shown(scores)}
-    values |= {name: [extra.get(one, {}).get(name) for one in scores] for name in more}
-    known = meanings(unit) | EXTRA_MEANINGS
-    rows = [ScoreRow(name=k, values=v, meaning=known.get(k, "")) for k, v in values.items()]
+    values = {name: [getattr(score, name) for score in scores.values()] for name in _shown(scores)}
+    values |= {name: [extra.get(set_name, {}).get(name) for set_name in scores] for name in more}
+    descriptions = describe_scores(unit) | EXTRA_MEANINGS
+    rows = [ScoreRow(name=k, values=v, meaning=descriptions.get(k, "")) for k, v in values.items()]
     counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
     return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
@@ -228,29 +240,32 @@ def class_sections(
     `classes` replace the names of the samples' own; titles end in `of`. The file `complete_in`
     beside the report has the results of all classes.
     """
-    names = [printable(one) for one in classes or samples.classes]
+    names = [printable(name) for name in classes or samples.classes]
     sections: list[Section] = []
     if counted.confusion is not None:
         sections += [
             _classes(counted, names, unit, complete_in),
             Confusion(
-                title="Confusion", classes=names, counts=counted.confusion.numpy(), unit=unit,
+                title="Confusion",
+                classes=names,
+                counts=counted.confusion.numpy(),
+                unit=unit,
                 text="Each row is a label, each column the class that was found most probable.",
             ),
-        ]  # fmt: skip
+        ]
     worst = (
         f"The {unit} with the most probable wrong predictions, behind them their probability. Some "
         "of the labels may be wrong."
     )
     best = f"The {unit} of different classes whose label was found most probable."
-    for title, outcomes, text in (
+    for title, outcomes, description in (
         ("Worst: confident and wrong", counted.wrong, worst),
         ("Best: confident and right", counted.right, best),
     ):
         if examples:
-            shown = [_example(one, names, samples) for one in outcomes]
-            sections.append(Gallery(title=title, examples=shown, text=text))
-    return [replace(one, title=one.title + of) for one in sections]
+            shown = [_example(outcome, names, samples) for outcome in outcomes]
+            sections.append(Gallery(title=title, examples=shown, text=description))
+    return [replace(section, title=section.title + of) for section in sections]
 
 
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
@@ -263,14 +278,14 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
             [*row[: 4 - few], f"{other} ({times} time{'s' * (times > 1)})" if times else None]
             for *row, other, times in rows
         ],
-        text=called_alike(counted, names, unit) + "The worst class comes first. "
+        text=describe_constant_prediction(counted, names, unit) + "The worst class comes first. "
         f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
         + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
         complete_in=complete_in,
     )
 
 
-def called_alike(counted: Counted, names: Sequence[str], unit: str) -> str:
+def describe_constant_prediction(counted: Counted, names: Sequence[str], unit: str) -> str:
     """Say that samples of several classes have one prediction; "" where they have more."""
     assert counted.confusion is not None
     predicted, several = counted.confusion.sum(0), int((counted.confusion.sum(1) > 0).sum()) > 1
@@ -279,12 +294,14 @@ def called_alike(counted: Counted, names: Sequence[str], unit: str) -> str:
     return f"All {int(predicted.sum()):,} {unit} were called {names[int(predicted.argmax())]}. "
 
 
-def _example(one: Outcome, names: Sequence[str], samples: ShownSamples) -> Example:
-    predicted = f"{names[one.prediction]} ({score_text(one.confidence)})"
-    said = f"truth {names[one.label]}, predicted {predicted}"
+def _example(outcome: Outcome, names: Sequence[str], samples: ShownSamples) -> Example:
+    predicted = f"{names[outcome.prediction]} ({score_text(outcome.confidence)})"
+    caption = f"truth {names[outcome.label]}, predicted {predicted}"
     # folder of a class, and file
-    title = printable("/".join(Path(samples.sample_id(one.sample)).parts[-2:]))
-    return Example(caption=said, images=[TitledImage(title=title, image=samples.image(one.sample))])
+    title = printable("/".join(Path(samples.sample_id(outcome.sample)).parts[-2:]))
+    return Example(
+        caption=caption, images=[TitledImage(title=title, image=samples.image(outcome.sample))]
+    )
 
 
 T = TypeVar("T")
@@ -304,18 +321,18 @@ class BestEvaluation(Generic[T]):
         self._metric, self._results = metric, dict[str, float]()
         self._value = -math.inf
 
-    def offer(self, results: Mapping[str, float], found: T) -> None:
+    def offer(self, results: Mapping[str, float], evaluation: T) -> None:
         """Keep something of an evaluation if its results are better than those before."""
         value = results[self._metric] * (-1 if self._metric == "loss" else 1)
         better = math.isfinite(value) and not value <= self._value  # than NaN, too
         if self.kept is None or better:
-            self._value, self._results, self.kept = value, dict(results), found
+            self._value, self._results, self.kept = value, dict(results), evaluation
 
     def named(self, sections: Sequence[Section]) -> list[Section]:
         """Say in the texts of sections on what was kept to which evaluation they belong."""
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self._results.items())
         of = f"Of the best evaluation by {self._metric} since the last start: {scores}."
-        return [replace(one, text=f"{of} {one.text}".strip()) for one in sections]
+        return [replace(section, text=f"{of} {section.text}".strip()) for section in sections]
 
 
 class Validation:
@@ -338,10 +355,16 @@ class Validation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
         counted = count(
-            model, self._samples, {"val": OneLabel()}, device=self._device, skip_unreadable=True,
-            batch_size=self._run.batch_size, workers=self._run.workers,
-            confusion=len(self._samples.classes) <= MOST_CONFUSION, examples=True,
-        )  # fmt: skip
+            model,
+            self._samples,
+            {"val": OneLabel()},
+            device=self._device,
+            skip_unreadable=True,
+            batch_size=self._run.batch_size,
+            workers=self._run.workers,
+            confusion=len(self._samples.classes) <= MOST_CONFUSION,
+            examples=True,
+        )
         self._left_out.add(dict.fromkeys(counted.left_out, ""))
         score = counted.scores["val"]
         results = {name: getattr(score, name) for name in self.results}

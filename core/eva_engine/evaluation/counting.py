@@ -27,7 +27,7 @@ MOST = 12  # examples of each kind
 LEFT_OUT = "left a sample out of the validation"
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """Judgement of a batch by a rule, each (B,)."""
 
     top1: Tensor  # whether the first prediction is correct
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
 
 
 # of logits (B, K), labels (B,) and the samples' indexes in the dataset (B,)
-Rule = Callable[[Tensor, Tensor, Tensor], Judged]
+Rule = Callable[[Tensor, Tensor, Tensor], Judgement]
 
 
 class OneLabel:
@@ -46,13 +46,13 @@ class OneLabel:
     def __init__(self, columns: Sequence[int] | None = None) -> None:
         self.columns = None if columns is None else torch.tensor(columns)
 
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judgement:
         """Judge a batch."""
         if self.columns is not None:
             logits = logits[:, self.columns.to(logits.device)]
-        right = first_five(logits) == labels[:, None]
+        right = largest_five(logits) == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="none")
-        return Judged(right[:, 0], right.any(1), loss, torch.ones_like(right[:, 0]))
+        return Judgement(right[:, 0], right.any(1), loss, torch.ones_like(right[:, 0]))
 
 
 class AnyLabel:
@@ -62,16 +62,16 @@ class AnyLabel:
         each = [torch.tensor(entry, dtype=torch.int64) for entry in labels]
         self.labels = pad_sequence(each, batch_first=True, padding_value=-1)  # (N, width)
 
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
+    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judgement:
         """Judge a batch; the loss takes the dataset's own label."""
         accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
-        right = (first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
+        right = (largest_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
         counts = (accepted >= 0).any(1)
         loss = F.cross_entropy(logits, labels, reduction="none") * counts
-        return Judged(right[:, 0], right.any(1), loss, counts)
+        return Judgement(right[:, 0], right.any(1), loss, counts)
 
 
-def first_five(logits: Tensor) -> Tensor:
+def largest_five(logits: Tensor) -> Tensor:
     """Find the classes of the largest logits: (B, 5) of (B, K), or (B, K) of fewer classes."""
     return logits.topk(min(FIRST, logits.shape[1]), dim=1).indices
 
@@ -132,7 +132,7 @@ class ShownSamples(LabelledSamples, Protocol):
     def image(self, index: int) -> Image.Image: ...  # noqa: D102
 
 
-class Indexed(Dataset[tuple[Any, int, int, str]]):
+class IndexedSamples(Dataset[tuple[Any, int, int, str]]):
     """Samples: input, label, index, and "" or why it cannot be read, if that is no error."""
 
     def __init__(
@@ -274,13 +274,16 @@ def count(
     """
     classes = len(samples.classes)
     sums = _Sums(rules, classes if confusion else 0, device, examples=examples)
-    indexed = Indexed(samples, skip_unreadable=skip_unreadable)
+    indexed = IndexedSamples(samples, skip_unreadable=skip_unreadable)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset(indexed, distributed.own_share(len(samples))), batch_size=batch_size,
-        workers=workers, pin_memory=device.type == "cuda", progress=progress,
+        Subset(indexed, distributed.rank_indices(len(samples))),
+        batch_size=batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+        progress=progress,
         collate=collate_readable,
-    ) as batches:  # fmt: skip
+    ) as batches:
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)
             logits, views = torch.zeros(0, classes, device=device), None
@@ -325,7 +328,7 @@ class _Sums:
             columns = (judged.counts, judged.top1, judged.top5, judged.loss)
             self._sums[name] += torch.stack([column.double().sum() for column in columns])
         # not argmax, which breaks ties in another way than `OneLabel`
-        first = first_five(logits)[:, 0]
+        first = largest_five(logits)[:, 0]
         if self._classes:
             cells = labels * self._classes + first
             self._pairs += torch.bincount(cells, minlength=len(self._pairs))
@@ -337,11 +340,11 @@ class _Sums:
             self._keep(map(Outcome, *(column.tolist() for column in columns)))
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
-        for one in outcomes:
-            if one.label == one.prediction:
-                self._right[one.label] = max(one, self._right.get(one.label, one))
+        for outcome in outcomes:
+            if outcome.label == outcome.prediction:
+                self._right[outcome.label] = max(outcome, self._right.get(outcome.label, outcome))
             else:
-                self._wrong.append(one)
+                self._wrong.append(outcome)
         self._wrong = heapq.nlargest(MOST, self._wrong)
 
     def counted(self, *, few: bool, alone: bool = False) -> Counted:
@@ -363,9 +366,12 @@ class _Sums:
                 why = f": {printable(reasons[min(reasons)])}" if reasons else ""
                 raise ValueError(f"no sample counts in {name}, {len(reasons)} cannot be read{why}")
             scores[name] = Score(
-                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts,
+                samples=int(counts),
+                right1=int(right1),
+                right5=int(right5),
+                loss=loss / counts,
                 few=few,
-            )  # fmt: skip
+            )
         rest, classes = total[4 * len(self._rules) :].long(), self._classes
         return Counted(
             scores=scores,

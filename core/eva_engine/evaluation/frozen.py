@@ -21,9 +21,9 @@ from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.classification_report import class_sections, complain_of_left_out, table
+from eva_engine.evaluation.classification_report import class_sections, table, warn_of_left_out
 from eva_engine.evaluation.counting import (
-    Indexed,
+    IndexedSamples,
     LabelledSamples,
     ShownSamples,
     collate_readable,
@@ -51,7 +51,7 @@ def labelled_features(
     compute: Callable[[Tensor], Sequence[Tensor]],
     samples: LabelledSamples,
     *,
-    kept: Sequence[Kept],
+    features_to_keep: Sequence[Kept],
     device: torch.device,
     batch_size: int,
     workers: int,
@@ -71,30 +71,38 @@ def labelled_features(
     Raises:
         FloatingPointError: If a feature is not finite in its number format.
     """
-    chosen = list(range(len(samples)))
+    selected = list(range(len(samples)))
     if limit is not None and limit < len(samples):
         generator = torch.Generator().manual_seed(0)
-        chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-    own = distributed.own_share(len(chosen))
+        selected = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
+    own = distributed.rank_indices(len(selected))
     results = [
-        torch.zeros(len(chosen), *one.shape, dtype=one.dtype, device=one.device or device)
-        for one in kept
+        torch.zeros(
+            len(selected),
+            *wanted_features.shape,
+            dtype=wanted_features.dtype,
+            device=wanted_features.device or device,
+        )
+        for wanted_features in features_to_keep
     ]
-    labels = torch.zeros(len(chosen), dtype=torch.int64, device=device)
-    place_of = {chosen[place]: place for place in own}
+    labels = torch.zeros(len(selected), dtype=torch.int64, device=device)
+    place_of = {selected[position]: position for position in own}
     left_out: dict[int, str] = {}
     with evaluation_loader(
-        Subset(Indexed(samples), list(place_of)), batch_size=batch_size, workers=workers,
-        progress=title, collate=collate_readable,
-    ) as batches:  # fmt: skip
-        for inputs, found, indexes, unreadable in batches:
+        Subset(IndexedSamples(samples), list(place_of)),
+        batch_size=batch_size,
+        workers=workers,
+        progress=title,
+        collate=collate_readable,
+    ) as batches:
+        for inputs, outputs, indexes, unreadable in batches:
             left_out |= {place_of[index]: reason for index, reason in unreadable.items()}
-            if not len(found):
+            if not len(outputs):
                 continue
             places = torch.tensor([place_of[index] for index in indexes.tolist()])
             for result, features in zip(results, compute(inputs), strict=True):
                 result[places.to(result.device)] = features.to(result.device, result.dtype)
-            labels[places.to(device)] = found.to(device)
+            labels[places.to(device)] = outputs.to(device)
     if distributed.world_size() > 1:
         _exchange([*results, labels], device)
     for result in results:
@@ -103,12 +111,16 @@ def labelled_features(
     left = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
     if not left:
         return results, labels
-    reasons = [left[place] for place in sorted(left)]
-    require_few(reasons, of=f"samples of {title}", total=len(chosen), most=max_bad_samples)
+    reasons = [left[position] for position in sorted(left)]
+    require_few(reasons, of=f"samples of {title}", total=len(selected), most=max_bad_samples)
     if distributed.rank() == 0:
-        complain_of_left_out(reasons, unit=f"samples of {title}")
-    kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
-    return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
+        warn_of_left_out(reasons, unit=f"samples of {title}")
+    kept_places = torch.tensor(
+        [position for position in range(len(selected)) if position not in left]
+    )
+    return [tensor[kept_places.to(tensor.device)] for tensor in results], labels[
+        kept_places.to(device)
+    ]
 
 
 def _exchange(tensors: Sequence[Tensor], device: torch.device) -> None:
@@ -124,10 +136,10 @@ def nearest_neighbours(
     features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
 ) -> Tensor:
     """Count the votes (M, K) of the k nearest by cosine, weighted by exp(cosine / 0.07)."""
-    known = F.normalize(features, dim=1)
+    normalized = F.normalize(features, dim=1)
     votes = []
     for part in F.normalize(queries, dim=1).split(_QUERIES):
-        cosine, index = (part @ known.T).topk(min(k, len(known)), dim=1)  # (m, k)
+        cosine, index = (part @ normalized.T).topk(min(k, len(normalized)), dim=1)  # (m, k)
         weights = ((cosine - cosine[:, :1]) / TEMPERATURE).exp()
         empty = torch.zeros(len(part), classes, device=part.device)
         votes.append(empty.scatter_add_(1, labels[index], weights))
@@ -204,15 +216,15 @@ def frozen_methods(
     Returns:
         Method -> logits (M, K), the linear classifier last; and the settings that were chosen.
     """
-    found, chosen = {}, {}
+    counts, settings = {}, {}
     for k in options.neighbours:
         votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
-        found[f"{k} neighbours"] = (votes + 1e-12).log()
+        counts[f"{k} neighbours"] = (votes + 1e-12).log()
     if options.l2:
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
-        found["linear"] = linear(queries)
-        chosen["l2"] = linear.l2
-    return found, chosen
+        counts["linear"] = linear(queries)
+        settings["l2"] = linear.l2
+    return counts, settings
 
 
 # of the features of `Kept` of known samples, their labels, and the features of queries
@@ -225,7 +237,7 @@ def evaluate_frozen(
     device: torch.device,
     extractor: PooledVit,
     *,
-    known: ShownSamples,
+    train_samples: ShownSamples,
     queries: ShownSamples,
     seen: str,
     began: float,
@@ -243,7 +255,7 @@ def evaluate_frozen(
         options: Options of the command, see `check_frozen`.
         device: Device of the extractor.
         extractor: What gives the features.
-        known: Samples to learn from.
+        train_samples: Samples to learn from.
         queries: Samples to score on.
         seen: What is seen of a sample, such as `8 frames of 224 px`.
         began: When the command began, by `time.monotonic`.
@@ -256,43 +268,59 @@ def evaluate_frozen(
         raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
     options.precision = resolve(options.precision, device)
     places = {"train": options.train, "val": options.val}
-    both = zip(places.items(), (known, queries), strict=True)
-    data = [(use, f"{project.counted(samples)} ({place})") for (use, place), samples in both]
+    both = zip(places.items(), (train_samples, queries), strict=True)
+    data = [(use, f"{project.counted(samples)} ({location})") for (use, location), samples in both]
     announce(
         f"score frozen features of {seen} on {device.type}", weights=options.weights, data=data
     )
     features = partial(
-        labelled_features, compute or (lambda inputs: [extractor(inputs)]), device=device,
-        kept=[Kept([extractor.vit.embed_dim]), *more], batch_size=options.batch_size,
-        workers=options.workers, max_bad_samples=options.max_bad_samples,
-    )  # fmt: skip
-    kept, labels = features(known, limit=options.limit, title="train")
+        labelled_features,
+        compute or (lambda inputs: [extractor(inputs)]),
+        device=device,
+        features_to_keep=[Kept([extractor.vit.embed_dim]), *more],
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_bad_samples=options.max_bad_samples,
+    )
+    train_features, labels = features(train_samples, limit=options.limit, title="train")
     asked, truth = features(queries, title="val")
     if distributed.rank():
         return
-    classes = len(known.classes)
-    methods, chosen = frozen_methods(options, kept[0], labels, asked[0], classes=classes)
+    classes = len(train_samples.classes)
+    methods, tuned = frozen_methods(options, train_features[0], labels, asked[0], classes=classes)
     if probe is not None:
-        methods["attentive"], settled = probe(kept[1], labels, asked[1])
-        chosen |= settled
+        methods["attentive"], settled = probe(train_features[1], labels, asked[1])
+        tuned |= settled
     counted = {name: counted_of(logits, truth) for name, logits in methods.items()}
-    scores = {name: one.scores[""] for name, one in counted.items()}
+    scores = {name: result.scores[""] for name, result in counted.items()}
     settings = {
-        f"train_{project.unit}": len(labels), "pooling": extractor.pooling,
-        "image_size": extractor.image_size, **(settings or {}), **chosen,
-    }  # fmt: skip
+        f"train_{project.unit}": len(labels),
+        "pooling": extractor.pooling,
+        "image_size": extractor.image_size,
+        **(settings or {}),
+        **tuned,
+    }
     title = (
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {seen}: {len(labels)} "
         f"{project.unit} of {classes} classes to learn from"
     )
     method = list(methods)[-1]
     report_evaluation(
-        options, scores, began=began, unit=project.unit, task="Frozen features",
-        text=f"{title}\n{table(scores, unit=project.unit)}", data=list(places.items()),
+        options,
+        scores,
+        began=began,
+        unit=project.unit,
+        task="Frozen features",
+        description=f"{title}\n{table(scores, unit=project.unit)}",
+        data=list(places.items()),
         settings={"weights": str(options.weights), **places, **settings},
         sections=partial(
-            class_sections, queries, counted[method], unit=project.unit,
-            of=f" ({method})", examples=len(truth) == len(queries),  # else places are unknown
+            class_sections,
+            queries,
+            counted[method],
+            unit=project.unit,
+            of=f" ({method})",
+            examples=len(truth) == len(queries),  # else places are unknown
         ),
         device=device.type,
-    )  # fmt: skip
+    )

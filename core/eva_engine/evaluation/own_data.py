@@ -24,7 +24,7 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.config import PixelConfig
 from eva_engine.evaluation.classification_report import (
-    called_alike,
+    describe_constant_prediction,
     draw_confusion,
     write_per_class,
 )
@@ -38,19 +38,23 @@ from eva_engine.evaluation.counting import (
     require_few,
 )
 from eva_report.demos import Prediction
-from eva_runs.commands import complain, say
-from eva_runs.exported import Called, normal_batches, replacing_program, write_compared
+from eva_runs.commands import echo, print_error
+from eva_runs.exported import CallableModule, normal_batches, replacing_program, write_compared
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "crop_pct": (int, float), "mean": list, "std": list, "class_names": list,
-    "sampling": str, "frame_interval": int,
-}  # fmt: skip
+    "crop_pct": (int, float),
+    "mean": list,
+    "std": list,
+    "class_names": list,
+    "sampling": str,
+    "frame_interval": int,
+}
 
 
-def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
+def notes_of_training(weights: str | os.PathLike[str], **overrides: Any) -> dict[str, Any]:
     """Complete settings that are None by what a file of weights notes of its training.
 
     They are `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling`, `frame_interval`.
@@ -61,18 +65,18 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
     config = read_config(resolve_source(weights)) or {}
     data = config.pop("data", {})
     noted = config | data if isinstance(data, dict) else config
-    for name in [name for name, value in given.items() if value is None and name in noted]:
-        given[name] = noted[name]
+    for name in [name for name, value in overrides.items() if value is None and name in noted]:
+        overrides[name] = noted[name]
         if not isinstance(noted[name], _KINDS[name]):
             option = name.replace("class_names", "classes").replace("_", "-")
             raise ValueError(
                 f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
                 f"cannot be: give --{option}"
             )
-    pixels = {name: given[name] for name in ("mean", "std") if given.get(name) is not None}
-    three: dict[str, Any] = {name: tuple(map(float, one)) for name, one in pixels.items()}
+    pixels = {name: overrides[name] for name in ("mean", "std") if overrides.get(name) is not None}
+    three: dict[str, Any] = {name: tuple(map(float, values)) for name, values in pixels.items()}
     PixelConfig(**three)  # which refuses what they cannot be
-    return given
+    return overrides
 
 
 def fill_from_training(
@@ -83,34 +87,37 @@ def fill_from_training(
     `usual` has the options to set, and what official weights, which note nothing, were published
     with.
     """
-    given = {name: getattr(options, name) for name in usual}
-    found = notes_of_training(options.weights, class_names=options.classes, **given)
-    for name, value in found.items():
+    overrides = {name: getattr(options, name) for name in usual}
+    notes = notes_of_training(options.weights, class_names=options.classes, **overrides)
+    for name, value in notes.items():
         setattr(options, name, usual.get(name) if value is None else value)
 
 
 def class_names(
     num_classes: int,
     *,
-    given: Sequence[str] | str | os.PathLike[str] | None,
+    names: Sequence[str] | str | os.PathLike[str] | None,
     source: str | os.PathLike[str],
     official: Callable[[int], tuple[str, ...] | None],
 ) -> tuple[str, ...]:
-    """Name the classes of a head: as `given`, names or a file of them, or by their number.
+    """Name the classes of a head: as `names`, names or a file of them, or by their number.
 
-    Without `given` they are the `official` ones of so many classes, and for other numbers
+    Without `names` they are the `official` ones of so many classes, and for other numbers
     `class 0`, `class 1` and so on, with a warning.
 
     Raises:
         ValueError: If there are more or fewer names than rows, or the file cannot be read.
     """
-    if given is not None:
-        return names_of_head(given, num_classes, source=os.fspath(source))
-    if known := official(num_classes):
-        return known
-    text = "%s does not name its %d classes: they are called by their numbers from 0; give their "
-    text += "names, one in a line of a text file, as --classes"
-    logger.warning(text, source, num_classes)
+    if names is not None:
+        return names_of_head(names, num_classes, source=os.fspath(source))
+    official_names = official(num_classes)
+    if official_names:
+        return official_names
+    message = (
+        "%s does not name its %d classes: they are called by their numbers from 0; give their "
+    )
+    message += "names, one in a line of a text file, as --classes"
+    logger.warning(message, source, num_classes)
     return tuple(f"class {label}" for label in range(num_classes))
 
 
@@ -134,11 +141,13 @@ class NamedClasses:
         """Write the model, normalised batches in and `logits` out; see `write_compared`."""
         with replacing_program(output) as file:
             return write_compared(
-                Called(self.model, self.model.forward, "logits"), file,
-                name=self.facts["name"], tolerance=tolerance,
+                CallableModule(self.model, self.model.forward, "logits"),
+                file,
+                name=self.facts["name"],
+                tolerance=tolerance,
                 inputs=normal_batches(self.model, *self.facts["shape"]),
                 facts={**self.facts, "class_names": self.class_names},
-            )  # fmt: skip
+            )
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
@@ -185,32 +194,41 @@ def evaluate_own_data(
             "the classes of its training, one in a line of a text file, as --classes"
         )
     counted = count(
-        model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
-        batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=len(classes) <= MAX_CONFUSION, examples=True, skip_unreadable=skip_unreadable,
+        model,
+        samples,
+        {"data": OneLabel()},
+        device=next(model.parameters()).device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        progress="data",
+        confusion=len(classes) <= MAX_CONFUSION,
+        examples=True,
+        skip_unreadable=skip_unreadable,
         receive=receive,
-    )  # fmt: skip
+    )
     if max_bad_samples is not None:
         require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)
     if distributed.rank():
         return counted
-    if counted.confusion is not None and (alike := called_alike(counted, classes, unit)):
-        complain(alike.strip())
+    if counted.confusion is not None and (
+        alike := describe_constant_prediction(counted, classes, unit)
+    ):
+        print_error(alike.strip())
     if options.output is None:
         return counted
     if counted.confusion is None:
-        say(f"no per-class results for more than {MAX_CONFUSION} classes")
+        echo(f"no per-class results for more than {MAX_CONFUSION} classes")
         return counted
-    say(f"wrote {write_per_class(options.output, counted, classes, unit=unit)}")
-    say(f"wrote {draw_confusion(options.output, counted.confusion, classes, unit=unit)}")
+    echo(f"wrote {write_per_class(options.output, counted, classes, unit=unit)}")
+    echo(f"wrote {draw_confusion(options.output, counted.confusion, classes, unit=unit)}")
     return counted
 
 
 def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Collect the settings of an evaluation for `results.json`: options, processes and others."""
-    given = {
+    overrides = {
         name: value if isinstance(value, int | float | list) else str(value)
         for name, value in vars(options).items()
         if value is not None and name != "class_names"
     }
-    return given | more | {"processes": distributed.world_size()}
+    return overrides | more | {"processes": distributed.world_size()}

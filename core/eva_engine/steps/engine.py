@@ -96,7 +96,9 @@ class TrainingEngine:
         assert self.limits.keys() <= self.parameters.keys(), self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         names = {parameter: name for name, parameter in self.parameters.items()}
-        self.names = {group.name: [names[one] for one in group.params] for group in groups}
+        self.names = {
+            group.name: [names[parameter] for parameter in group.params] for group in groups
+        }
         self.zero_stage, self.precision = run.zero_stage, run.precision
         self.clip_grad = optimizer.clip_grad
         trained = sum(parameter.numel() for group in groups for parameter in group.params)
@@ -194,8 +196,8 @@ class TrainingEngine:
             raise RuntimeError(f"{name} has {whole.numel()} values, not {parameter.numel()}")
         if not hasattr(parameter, "_hp_mapping"):
             return whole
-        place = parameter._hp_mapping.lp_fragment_address
-        return whole[place.start : place.start + place.numel]
+        address = parameter._hp_mapping.lp_fragment_address
+        return whole[address.start : address.start + address.numel]
 
     def full_precision_state(self, before: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gather copies of weights in float32 and of buffers, on the main process's CPU.
@@ -209,8 +211,8 @@ class TrainingEngine:
             for name in self.adapters.names if self.adapters else whole:
                 value = whole[name]
                 full = value.float() if value.is_floating_point() else value
-                place = before[name] if before else torch.empty_like(full, device="cpu")
-                state[name] = place.copy_(full)
+                buffer = before[name] if before else torch.empty_like(full, device="cpu")
+                state[name] = buffer.copy_(full)
         for name, parameter in self.module.named_parameters():
             if hasattr(parameter, "_hp_mapping"):  # which is trained, so that it is in the state
                 full = safe_get_full_fp32_param(parameter)
@@ -227,9 +229,11 @@ class TrainingEngine:
         """Keep the optimizer's settings while a checkpoint, which has its own, is loaded."""
         names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
         groups = self.optimizer.param_groups
-        kept = [{name: group[name] for name in names if name in group} for group in groups]
+        saved_settings = [
+            {name: group[name] for name in names if name in group} for group in groups
+        ]
         yield
-        for group, settings in zip(self.optimizer.param_groups, kept, strict=True):
+        for group, settings in zip(self.optimizer.param_groups, saved_settings, strict=True):
             group.update(settings)
         self.optimizer.clip_grad = self.clip_grad  # which ZeRO clips by
 
@@ -273,9 +277,13 @@ def _deepspeed_config(
     # adds them up in float32 where it divides them among the processes as well, in its stage 2.
     in_float32 = run.accumulate > 1 and run.precision != "fp32"
     fp16 = {  # the official values
-        "enabled": run.precision == "fp16", "loss_scale": 0, "initial_scale_power": 16,
-        "loss_scale_window": 500, "hysteresis": 2, "min_loss_scale": 1,
-    }  # fmt: skip
+        "enabled": run.precision == "fp16",
+        "loss_scale": 0,
+        "initial_scale_power": 16,
+        "loss_scale_window": 500,
+        "hysteresis": 2,
+        "min_loss_scale": 1,
+    }
     return {
         "train_micro_batch_size_per_gpu": run.batch_size,
         "gradient_accumulation_steps": run.accumulate,
@@ -332,19 +340,19 @@ class MovingAverage:
             RuntimeError: If they are of another model.
         """
         for name, part in self._parts.items():
-            saved = torch.cat([one[name] for one in parts if name in one])
+            saved = torch.cat([part[name] for part in parts if name in part])
             fits = saved.numel() == part.numel()
             part.copy_(saved if fits else self.engine.own_part(name, saved))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the averages into the model's weights while the block runs."""
-        kept = {name: part.clone() for name, part in self._master()}
+        master = {name: part.clone() for name, part in self._master()}
         self._write(self._parts)
         try:
             yield
         finally:
-            self._write(kept)
+            self._write(master)
 
     def _master(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter, part in self.engine.master_weights():

@@ -93,13 +93,13 @@ def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list
 
     A list of modules is not called itself: its members stand for it.
     """
-    found: list[str] = []
+    modules: list[str] = []
     for name, module in model.named_modules():
         trained = {parameter.requires_grad for parameter in module.parameters()}
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in modules)
         if trained == {False} and not inside and f"{root}.{name}" in called:
-            found.append(name)
-    return found
+            modules.append(name)
+    return modules
 
 
 def peak_flops(device: torch.device) -> float:
@@ -108,7 +108,7 @@ def peak_flops(device: torch.device) -> float:
         return math.nan
     name = torch.cuda.get_device_name(device)
     words = re.split(r"[\s-]+", name.upper())
-    known = " ".join(word for word in words if not _NOT_OF_THE_NAME.fullmatch(word))
-    if known not in _PEAK_FLOPS:
+    model_name = " ".join(word for word in words if not _NOT_OF_THE_NAME.fullmatch(word))
+    if model_name not in _PEAK_FLOPS:
         logger.info("the peak of %s is not known: the log has no share of it", name)
-    return _PEAK_FLOPS.get(known, math.nan)
+    return _PEAK_FLOPS.get(model_name, math.nan)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
-from eva_engine.config import SAYS, RunConfig
+from eva_engine.config import MESSAGES, RunConfig
 from eva_engine.steps.engine import TrainingEngine
 from eva_runs.data_order import (
     BadSamples,
     Batch,
-    Samples,
+    SampleDataset,
     next_batch,
     sample_id,
     seed_everything,
@@ -46,15 +46,20 @@ class MicroBatches:
     """
 
     def __init__(
-        self, stream: Iterator[Batch], *, count: int, device: torch.device,
-        seeds: tuple[int, int], began_with: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        stream: Iterator[Batch],
+        *,
+        count: int,
+        device: torch.device,
+        seeds: tuple[int, int],
+        began_with: int = 1,
+    ) -> None:
         self.taken: list[Batch] = []
         self._stream, self._count, self._device = stream, count, device
         places = range(
             distributed.rank(), count * distributed.world_size(), distributed.world_size()
         )
-        self.seeds = [(*seeds, *divmod(place, began_with)) for place in places]
+        self.seeds = [(*seeds, *divmod(position, began_with)) for position in places]
 
     def __len__(self) -> int:
         return self._count
@@ -100,7 +105,7 @@ def forward_and_backward(
     return sums
 
 
-def share(
+def reduce_step(
     sums: Mapping[str, Tensor],
     batches: Sequence[Batch],
     *,
@@ -121,7 +126,7 @@ def share(
     flags = [float(stop), float(not loss_is_finite), float(len(bad))]
     *totals, stops, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, device)
     if unreadable:
-        bad_samples.add(dict(one for part in distributed.gather(bad) for one in part.items()))
+        bad_samples.add(dict(item for part in distributed.gather(bad) for item in part.items()))
     count = distributed.world_size() * len(batches)
     values = {name: total / count for name, total in zip(names, totals, strict=True)}
     return values, stops > 0, bad_loss == 0, loss_is_finite
@@ -134,7 +139,7 @@ class NonfiniteSteps:
         in_a_row: Steps that were skipped up to now; a step that is carried out sets it to 0.
     """
 
-    def __init__(self, run: RunConfig, samples: Samples, *, in_a_row: int) -> None:
+    def __init__(self, run: RunConfig, samples: SampleDataset, *, in_a_row: int) -> None:
         self.in_a_row = in_a_row
         self._run, self._samples = run, samples
 
@@ -162,19 +167,19 @@ class NonfiniteSteps:
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
         steps = f"For {self.in_a_row} steps in a row, the" if self.in_a_row > 1 else "The"
-        what = f"{steps} loss ({loss}) or a gradient"
+        cause = f"{steps} loss ({loss}) or a gradient"
         if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
             more = " (--run.nonfinite skip would go on)" * (run.nonfinite == "stop")
             samples = f"the samples in {files}"
-            raise NonFiniteError(SAYS.not_finite(what, step + 1, samples) + more)
+            raise NonFiniteError(MESSAGES.not_finite(cause, step + 1, samples) + more)
         logger.warning(
             "%s became infinite or NaN at step %d, which is skipped: see %s",
-            *(what, step + 1, files),
+            *(cause, step + 1, files),
         )
 
 
 @contextlib.contextmanager
-def smallest_loss_scale_explained(step: int) -> Iterator[None]:
+def explain_smallest_loss_scale(step: int) -> Iterator[None]:
     """Turn DeepSpeed's error on its smallest loss scale at a step (from 0) into NonFiniteError."""
     try:
         yield

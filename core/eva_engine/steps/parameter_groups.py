@@ -45,10 +45,13 @@ def layer_decay_groups(
     `positional_embedding` have none. `lr_scale` is the learning-rate factor of the last layer.
     """
     groups = param_groups_layer_decay(
-        model, depth=depth, lr=lr_scale,
-        weight_decay=settings.weight_decay, layer_decay=settings.layer_decay,
-    )  # fmt: skip
-    return [ParameterGroup(**one | {"lr_scale": one.pop("lr")}) for one in groups]
+        model,
+        depth=depth,
+        lr=lr_scale,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+    )
+    return [ParameterGroup(**group | {"lr_scale": group.pop("lr")}) for group in groups]
 
 
 def check_that_settings_are_used(
@@ -56,8 +59,8 @@ def check_that_settings_are_used(
 ) -> None:
     """Refuse a weight decay or layer decay that was set and that the groups ignore."""
     for name, used in (
-        ("weight_decay", {OptimizerConfig.weight_decay, *(one.weight_decay for one in groups)}),
-        ("layer_decay", None if any(one.lr_scale != 1.0 for one in groups) else {1.0}),
+        ("weight_decay", {OptimizerConfig.weight_decay, *(group.weight_decay for group in groups)}),
+        ("layer_decay", None if any(group.lr_scale != 1.0 for group in groups) else {1.0}),
     ):
         value = getattr(optimizer, name)
         require(
@@ -80,12 +83,16 @@ def optimizer_groups(
     names = {parameter: name for name, parameter in model.named_parameters()}
     held = Counter(parameter for group in groups for parameter in group.params)
     trained = {parameter for parameter in names if parameter.requires_grad}
-    wrong = [one for one in (*names, *held) if held[one] != (one in trained)]
+    wrong = [
+        parameter for parameter in (*names, *held) if held[parameter] != (parameter in trained)
+    ]
     if wrong:
-        named = dict.fromkeys(names.get(one, f"one of {tuple(one.shape)}") for one in wrong)
+        names_of_wrong = dict.fromkeys(
+            names.get(parameter, f"one of {tuple(parameter.shape)}") for parameter in wrong
+        )
         raise ValueError(
             "parameter groups must hold each trained parameter of the model once, and no other; "
-            f"it is not so for {', '.join(named)}"
+            f"it is not so for {', '.join(names_of_wrong)}"
         )
     return [
         vars(group) | {"params": list(group.params), "lr": lr * group.lr_scale} for group in groups

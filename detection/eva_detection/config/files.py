@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import eva_detection.data.datasets  # noqa: F401 (a saved config may name its datasets)
 from eva_data.files import require_regular_file
-from eva_detection.building import naming
+from eva_detection.building import error_context
 
 MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
 # Where what a config may name is defined: classes and functions that build, and do nothing else.
@@ -86,7 +86,7 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
             return LazyConfig.load(str(path))
         finally:
             builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
-    with naming(f"{file} is not a config", _DAMAGE):
+    with error_context(f"{file} is not a config", _DAMAGE):
         size = path.stat().st_size
         content = _read_yaml(path.read_text(encoding="utf-8")) if size <= _MAX_BYTES else size
         if not isinstance(content, dict) or not _YACS.isdisjoint(content):
@@ -105,11 +105,11 @@ def is_yacs(file: str | os.PathLike[str]) -> bool:
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Apply settings of the command line; a value must stay of its kind."""
-    for text in overrides:
-        key = text.partition("=")[0].lstrip("+")
-        with naming(f"the setting {text!r} cannot be applied"):
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        with error_context(f"the setting {override!r} cannot be applied"):
             before = OmegaConf.select(cfg, key)
-            LazyConfig.apply_overrides(cfg, [text])
+            LazyConfig.apply_overrides(cfg, [override])
             after = OmegaConf.select(cfg, key)
             if key != "test.slice" and not _fits(before, after):  # pixels, or auto
                 raise TypeError(f"{after!r} in place of {before!r}")
@@ -124,50 +124,50 @@ def _fits(before: Any, after: Any) -> bool:
     return not (isinstance(before, int | float) and isinstance(after, str | bool))
 
 
-def literal(text: str) -> str:
+def literal(value: str) -> str:
     r"""Escape a name that comes from data, such as `${oc.env:HOME}`, by `\${` for `${`."""
-    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
+    return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Loader of plain values, tuples, known functions, their partials and `ShapeSpec`."""
 
 
-def _read_yaml(text: str) -> Any:
-    loader = _Loader(text)
+def _read_yaml(content: str) -> Any:
+    loader = _Loader(content)
     node = loader.get_single_node()
     if node is not None:
         _count(node, {})
     return node and loader.construct_document(node)
 
 
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
+def _count(node: yaml.Node, counts: dict[int, int]) -> int:
     """Count the values of a node, its aliases resolved; refuse too many, and circles."""
-    if id(node) not in known:
-        known[id(node)] = _MAX_VALUES + 1  # met again below itself
+    if id(node) not in counts:
+        counts[id(node)] = _MAX_VALUES + 1  # met again below itself
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        parts = (one if isinstance(one, tuple) else (one,) for one in children)
+        parts = (child if isinstance(child, tuple) else (child,) for child in children)
         total = 1
         for part in itertools.chain.from_iterable(parts):
-            total += _count(part, known)
+            total += _count(part, counts)
             if total > _MAX_VALUES:
                 raise ValueError("its aliases stand for too many values, or for themselves")
-        known[id(node)] = total
-    return known[id(node)]
+        counts[id(node)] = total
+    return counts[id(node)]
 
 
-def _known(name: Any) -> Any:
+def _find_function(name: Any) -> Any:
     """Find the class or function of a name, if detectors are built of it."""
     own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(",") if part)
-    found: Any = None
+    target: Any = None
     if isinstance(name, str) and _NAME.fullmatch(name) and _within(name, _ROOTS + own):
         with contextlib.suppress(Exception):  # of hydra, or of the module that is imported
-            found = locate(name)
-    kind = inspect.isclass(found) or inspect.isroutine(found)
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+            target = locate(name)
+    kind = inspect.isclass(target) or inspect.isroutine(target)
+    home = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
     if not kind or not _within(home, _MODULES + own) or _within(home, _NOT):
         _refuse(name)
-    return found
+    return target
 
 
 def _within(name: str, modules: tuple[str, ...]) -> bool:
@@ -182,20 +182,20 @@ def _refuse(name: Any) -> NoReturn:
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    found = _known(suffix)
-    if found is get_detection_dataset_dicts:  # its fourth argument names pickles
+    function = _find_function(suffix)
+    if function is get_detection_dataset_dicts:  # its fourth argument names pickles
         _refuse(suffix)
-    return found
+    return function
 
 
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
     """Make a partial of `args: [function]` and `state: (function, arguments, named, ...)`."""
     content = loader.construct_mapping(node, deep=True)
-    function, arguments, named, _ = content["state"]
-    plain = isinstance(arguments, tuple) and isinstance(named, dict) and len(content) == 2
+    function, arguments, keywords, _ = content["state"]
+    plain = isinstance(arguments, tuple) and isinstance(keywords, dict) and len(content) == 2
     if not (callable(function) and plain):
         _refuse(content)
-    return functools.partial(function, *arguments, **named)
+    return functools.partial(function, *arguments, **keywords)
 
 
 _Loader.add_constructor(
@@ -213,9 +213,9 @@ _Loader.add_multi_constructor(_PYTHON, lambda loader, tag, node: _refuse(tag.rpa
 def _check(value: Any, key: str) -> None:
     """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
     if isinstance(value, str):
-        for found in re.finditer(r"(\\*)\$\{", value):
-            escaped = len(found[1]) % 2 == 1
-            if not escaped and not _REFERENCE.match(value, found.end() - 2):
+        for match in re.finditer(r"(\\*)\$\{", value):
+            escaped = len(match[1]) % 2 == 1
+            if not escaped and not _REFERENCE.match(value, match.end() - 2):
                 _refuse(f"{key}={value!r}")
     elif isinstance(value, functools.partial):
         _check([*value.args, value.keywords], key)
@@ -226,7 +226,7 @@ def _check(value: Any, key: str) -> None:
         for name, part in value.items():
             below = f"{key}.{name}" if key else str(name)
             if name == "_target_":
-                _known(part)
+                _find_function(part)
             if "proposal_file" in str(name).lower() and part:
                 _refuse(f"{below}={part!r}")
             _check(part, below)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from eva_backbone.lora import LoraSettings
 from eva_data.detection.coco import CocoDataset
 from eva_data.detection.spec import NO_FEDERATED_LOSS
-from eva_detection.building import build, naming, resolving, target_of
+from eva_detection.building import build, error_context, resolve_errors, target_of
 from eva_detection.command_line import read_own_data, require_recipe
 from eva_detection.config.files import apply_overrides, literal, load_config_file
 from eva_detection.config.recipes import box_predictors, drop_masks, set_image_size, update_each
@@ -27,14 +27,14 @@ from eva_detection.data.custom_data import load_records
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
-from eva_runs.options import accumulated
+from eva_runs.options import accumulation_steps
 from eva_runs.recipes import find_recipe, require_start
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
     "": ("test", "lora"),
     "dataloader": ("evaluator",),
-    "lora": tuple(one.name for one in fields(LoraSettings)),
+    "lora": tuple(field.name for field in fields(LoraSettings)),
     "test": ("aug", "overlap", "slice"),
     "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
     "train.amp": ("precision",),
@@ -46,24 +46,29 @@ _OUTPUT = "train.output_dir="
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     """Load the config of a command line with own data and overrides, and check it."""
     args.config_file = str(require_recipe(args))
-    with naming(f"{args.config_file} cannot be read"):  # Python, which may raise anything
+    with error_context(f"{args.config_file} cannot be read"):  # Python, which may raise anything
         cfg = load_config_file(args.config_file)
-    with resolving():
+    with resolve_errors():
         check_names(cfg, args.opts)
         reference = images_per_step(cfg) if getattr(args, "scale_lr", False) else 0
         # where own data may be written to
-        apply_overrides(cfg, [one for one in args.opts if one.lstrip("+").startswith(_OUTPUT)])
+        apply_overrides(
+            cfg, [override for override in args.opts if override.lstrip("+").startswith(_OUTPUT)]
+        )
         notes = apply_custom_data(cfg, args)
-        if side := getattr(args, "image_size", None):
+        side = getattr(args, "image_size", None)
+        if side:
             set_image_size(cfg.model, cfg.dataloader, side)
         apply_overrides(cfg, args.opts)
         set_batch(cfg, getattr(args, "batch", None), args.num_gpus * args.num_machines)
         own = read_own_data(args).parts.get("train")
-        if epochs := getattr(args, "epochs", None):
+        epochs = getattr(args, "epochs", None)
+        if epochs:
             notes.append(set_epochs(cfg, epochs, own))
         if own is not None and not args.eval_only:
             notes += find_misfits(cfg, own)
-        if val := read_own_data(args).parts.get("val"):
+        val = read_own_data(args).parts.get("val")
+        if val:
             notes += find_uncounted(cfg, val)
         check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
         continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
@@ -78,7 +83,7 @@ def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = 
     """Load a config with overrides, for a program that only builds its model."""
     overrides = list(overrides)
     cfg = load_config_file(find_recipe("detection", config_file))
-    with resolving():
+    with resolve_errors():
         check_names(cfg, overrides)
         apply_overrides(cfg, overrides)
     return cfg
@@ -86,16 +91,16 @@ def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = 
 
 def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Refuse overrides that LazyConfig would accept and nothing would read."""
-    for text in overrides:
-        key, path = text.partition("=")[0].lstrip("+"), ""
+    for override in overrides:
+        key, path = override.partition("=")[0].lstrip("+"), ""
         for name in key.split("."):
             node = OmegaConf.select(cfg, path) if path else cfg
             plain = isinstance(node, DictConfig) and "_target_" not in node
             if path in _OPEN or not (plain or path in _OPTIONAL):
                 break
-            known = [str(one) for one in [*(node or ()), *_OPTIONAL.get(path, ())]]
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
+            if name not in keys:
+                close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
                 raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
             path = f"{path}.{name}" if path else name
 
@@ -151,13 +156,15 @@ def set_epochs(cfg: DictConfig, epochs: int, own: CocoDataset | None) -> str:
         samples = len(build(node, "dataloader.train.dataset"))
     else:
         empty = not node.get("filter_empty", True)
-        samples = len(own.images if empty else {one["image_id"] for one in own.instances})
+        samples = len(
+            own.images if empty else {annotation["image_id"] for annotation in own.instances}
+        )
     scheduler = cfg.lr_multiplier.get("scheduler", {})
     before = scheduler.get("num_updates")
     cfg.train.max_iter = math.ceil(epochs * samples / images)
     if before and scheduler.num_updates != before:
         share = scheduler.num_updates / before
-        scheduler.milestones = [int(one * share) for one in scheduler.milestones]
+        scheduler.milestones = [int(milestone * share) for milestone in scheduler.milestones]
     return (
         f"--epochs {epochs}: {epochs} x {samples:,} images, {images} a step, are "
         f"{cfg.train.max_iter:,} iterations"
@@ -173,7 +180,7 @@ def images_per_step(cfg: DictConfig) -> int:
 def set_batch(cfg: DictConfig, batch: int | None, processes: int) -> None:
     """Set the images of a forward pass of each process, while a step keeps its number of them."""
     if batch:
-        cfg.train.accumulate = accumulated(images_per_step(cfg), batch * processes)
+        cfg.train.accumulate = accumulation_steps(images_per_step(cfg), batch * processes)
         cfg.dataloader.train.total_batch_size = batch * processes
 
 
@@ -208,7 +215,8 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         val = data.parts["val"]
         if "train" in data.parts and data.parts["train"].has_rle:
             cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
-        if lacking := len(val.without_masks):
+        lacking = len(val.without_masks)
+        if lacking:
             cfg.dataloader.evaluator.tasks = ["bbox"]
             objects = f"{lacking} of {len(val.instances)} objects for evaluation"
             notes.append(f"No mask AP: {objects} have no mask")
@@ -228,13 +236,17 @@ def find_uncounted(cfg: DictConfig, val: CocoDataset) -> list[str]:
     """Say how many images have more objects of a class than detections count."""
     evaluator = cfg.dataloader.evaluator
     most = evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
-    counts = Counter((one["image_id"], one["category_id"]) for one in val.instances)
+    counts = Counter(
+        (annotation["image_id"], annotation["category_id"]) for annotation in val.instances
+    )
     crowded = {image for (image, _), count in counts.items() if count > most}
     if not crowded:
         return []
-    text = f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most}"
-    text += f" objects of a class (up to {max(counts.values())}), and only {most} detections count:"
-    return [f"{text} raise dataloader.evaluator.max_dets_per_image"]
+    message = f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most}"
+    message += (
+        f" objects of a class (up to {max(counts.values())}), and only {most} detections count:"
+    )
+    return [f"{message} raise dataloader.evaluator.max_dets_per_image"]
 
 
 def _set_data(

@@ -15,9 +15,9 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 
-from eva_backbone.checkpoints.reading import listed
+from eva_backbone.checkpoints.reading import list_names
 from eva_data.detection.coco import CocoDataset, read_coco
-from eva_data.detection.tiles import Slicing, tiled
+from eva_data.detection.tiles import Slicing, tile_dataset
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
 _LOOKS = 20_000  # images; a network file system takes some milliseconds for each
@@ -42,7 +42,7 @@ def load_records(
     that a border cuts below 30 % are crowds, which detectron2 leaves out.
     """
     dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
-    dataset = tiled(dataset, Slicing(*tile)) if tile else dataset
+    dataset = tile_dataset(dataset, Slicing(*tile)) if tile else dataset
     dataset.check_categories(categories, of="the config")
     classes = {category: index for index, category in enumerate(sorted(categories))}
     records = {
@@ -56,36 +56,40 @@ def load_records(
         }
         for key, entry in sorted(dataset.images.items())
     }
-    for one in dataset.objects:
-        new = {"bbox_mode": BoxMode.XYWH_ABS, "category_id": classes[one["category_id"]]}
-        kept = {key: value for key, value in one.items() if key not in ("image_id", "area")}
-        records[one["image_id"]]["annotations"].append(kept | new)
-    found = list(records.values())
+    for annotation in dataset.objects:
+        new = {"bbox_mode": BoxMode.XYWH_ABS, "category_id": classes[annotation["category_id"]]}
+        fields = {
+            key: value for key, value in annotation.items() if key not in ("image_id", "area")
+        }
+        records[annotation["image_id"]]["annotations"].append(fields | new)
+    listed = list(records.values())
     if filter_empty:
-        found = filter_images_with_only_crowd_annotations(found)
-    print_instances_class_histogram(found, [categories[key] for key in sorted(categories)])
-    return found
+        listed = filter_images_with_only_crowd_annotations(listed)
+    print_instances_class_histogram(listed, [categories[key] for key in sorted(categories)])
+    return listed
 
 
 def records_of(dataset: Any) -> Any:
     """Return the records of a dataset that a config builds; none for other kinds."""
     if isinstance(dataset, DatasetFromList):
         return dataset
-    plain = isinstance(dataset, (list, tuple)) and all(isinstance(one, Mapping) for one in dataset)
+    plain = isinstance(dataset, (list, tuple)) and all(
+        isinstance(record, Mapping) for record in dataset
+    )
     return dataset if plain else ()
 
 
 def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
     """Describe a dataset in one line: numbers of images, objects, classes, and its file."""
     names = registered_names(node)
-    known = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
-    classes = (node.get("categories") if isinstance(node, DictConfig) else None) or known
-    objects = sum(len(one.get("annotations", ())) for one in records)
+    names_of_classes = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
+    classes = (node.get("categories") if isinstance(node, DictConfig) else None) or names_of_classes
+    objects = sum(len(record.get("annotations", ())) for record in records)
     images = "tiles" if records and "tile" in records[0] else "images"
     counts = {images: len(records), "objects": objects, "classes": len(classes)}
-    text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    place = ", ".join(annotation_files(node))
-    return f"{text} ({place})" if place else text
+    summary = ", ".join(f"{count:,} {unit}" for unit, count in counts.items() if count)
+    location = ", ".join(annotation_files(node))
+    return f"{summary} ({location})" if location else summary
 
 
 def registered_names(node: Any) -> list[str]:
@@ -107,29 +111,34 @@ def image_folder(node: Any) -> str | None:
 def _places(node: Any, stated: str, registered: str) -> list[str]:
     if isinstance(node, DictConfig) and node.get(stated):
         return [str(node[stated])]
-    found = [MetadataCatalog.get(name).get(registered) for name in registered_names(node)]
-    return [str(one) for one in found if one]
+    values = [MetadataCatalog.get(name).get(registered) for name in registered_names(node)]
+    return [str(value) for value in values if value]
 
 
 def check_files(records: Sequence[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
     """Look at image files of a dataset, evenly over all, before hours are spent on the rest."""
     seen = (records[number] for number in range(0, len(records), -(-len(records) // _LOOKS) or 1))
-    named = [(str(one["file_name"]), one.get("image_id")) for one in seen if "file_name" in one]
-    groups = [named[start : start + _AT_ONCE] for start in range(0, len(named), _AT_ONCE)]
+    files = [
+        (str(record["file_name"]), record.get("image_id"))
+        for record in seen
+        if "file_name" in record
+    ]
+    groups = [files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        texts = [text for problems in pool.map(_problems, groups) for text in problems]
-    endless = [text for text in texts if text.endswith(_ENDLESS)]
+        texts = [problem for problems in pool.map(_problems, groups) for problem in problems]
+    endless = [problem for problem in texts if problem.endswith(_ENDLESS)]
     if endless or len(texts) > allowed:
         raise ValueError(
-            f"{len(texts)} of {len(named)} images looked at for {part} cannot be read: "
-            f"{listed(endless or texts, 10)}; put them there, or take them out of the annotations"
+            f"{len(texts)} of {len(files)} images looked at for {part} cannot be read: "
+            f"{list_names(endless or texts, 10)}; put them there, or take them out of the "
+            "annotations"
         )
     return texts
 
 
-def _problems(named: Sequence[tuple[str, Any]]) -> list[str]:
-    found = ((name, image, _problem(name)) for name, image in named if "://" not in name)
-    return [f"{name} (id {image}) {problem}" for name, image, problem in found if problem]
+def _problems(files: Sequence[tuple[str, Any]]) -> list[str]:
+    problems = ((name, image, _problem(name)) for name, image in files if "://" not in name)
+    return [f"{name} (id {image}) {problem}" for name, image, problem in problems if problem]
 
 
 def _problem(name: str) -> str:
@@ -145,10 +154,11 @@ def _problem(name: str) -> str:
 def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
     """Refuse objects of a class that the detector does not have."""
     for record in records:
-        for one in record.get("annotations", ()):
-            if not 0 <= one["category_id"] < classes:
+        for annotation in record.get("annotations", ()):
+            if not 0 <= annotation["category_id"] < classes:
                 raise ValueError(
                     f"{record.get('file_name')} (id {record.get('image_id')}) has an object of "
-                    f"class {one['category_id']}, but model.roi_heads.num_classes={classes}: set "
+                    f"class {annotation['category_id']}, but "
+                    f"model.roi_heads.num_classes={classes}: set "
                     "that to the number of classes of the data"
                 )

@@ -15,7 +15,7 @@ from detectron2.data.datasets.lvis import get_lvis_instances_meta
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor, tensor
 
-from eva_data.files import home_expanded
+from eva_data.files import expand_home
 from eva_runs.commands import require_data
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -53,7 +53,7 @@ BUILTIN: dict[str, tuple[str, str]] = {
 
 def dataset_root() -> Path:
     """Return the folder that holds the data sets, as detectron2 defines it."""
-    return home_expanded(os.environ.get(ROOT_VARIABLE, "datasets"))
+    return expand_home(os.environ.get(ROOT_VARIABLE, "datasets"))
 
 
 def require_registered(names: Iterable[str]) -> None:
@@ -63,8 +63,10 @@ def require_registered(names: Iterable[str]) -> None:
         return
     forms = f"{ROOT_VARIABLE} (it is {root}), or data of your own with --data"
     for name in names:
-        for place in reversed(places.get(name, ())):
-            require_data(str(dataset_root() / place), name=f"the dataset {name}", forms=forms)
+        for place_of_call in reversed(places.get(name, ())):
+            require_data(
+                str(dataset_root() / place_of_call), name=f"the dataset {name}", forms=forms
+            )
 
 
 def register_all(root: Path) -> None:

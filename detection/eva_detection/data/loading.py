@@ -55,7 +55,7 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[Any]:
         self._batches = iter(self._loader)
         if self._bar:
-            return progress(self._batches, total=len(self), what="evaluating", unit="batch")
+            return progress(self._batches, total=len(self), title="evaluating", unit="batch")
         return self._batches
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class EvaluationLoader:
         self._batches = None
 
 
-class TestSet:
+class EvaluationSet:
     """The test set of a run with its evaluator, built once for all evaluations."""
 
     __test__ = False  # for pytest: not a class of tests
@@ -92,7 +92,9 @@ class TestSet:
     @functools.cached_property
     def files(self) -> dict[Any, Path]:
         """The file of each image id."""
-        return {one["image_id"]: Path(one["file_name"]) for one in records_of(self._dataset)}
+        return {
+            record["image_id"]: Path(record["file_name"]) for record in records_of(self._dataset)
+        }
 
     @functools.cached_property
     def labels(self) -> Any:
@@ -121,7 +123,7 @@ class TestSet:
         node = self.cfg.dataloader.test
         bar = comm.is_main_process() and bool(OmegaConf.select(self.cfg, "train.progress_bar"))
         arguments = _build_arguments(node, "dataloader.test", self._dataset)
-        loader = build(arguments, "dataloader.test", lambda given: target_of(node)(**given))
+        loader = build(arguments, "dataloader.test", lambda arguments: target_of(node)(**arguments))
         return EvaluationLoader(loader, bar=bar)
 
 
@@ -131,12 +133,12 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
     stated = configured is not None and configured >= 0
     seed = saved.get("seed", configured if stated else comm.shared_random_seed())
     if stated and configured != seed:
-        text = "train.seed=%d has no effect: the run that continues began with seed %d"
-        logger.warning(text, configured, seed)
+        message = "train.seed=%d has no effect: the run that continues began with seed %d"
+        logger.warning(message, configured, seed)
     return int(seed)
 
 
-def read_training_set(test_set: TestSet, seed: int) -> Any:
+def read_training_set(test_set: EvaluationSet, seed: int) -> Any:
     """Read the training set and check its files, once on each machine, by a call of all."""
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
 
@@ -145,17 +147,17 @@ def read_training_set(test_set: TestSet, seed: int) -> Any:
         records = records_of(dataset)
         if _looks_at_files():
             most_bad = cfg.train.get("max_bad_images", 10)
-            for text in check_files(records, part="training", allowed=most_bad):
-                logger.warning("An image that will be replaced: %s", text)
+            for problem in check_files(records, part="training", allowed=most_bad):
+                logger.warning("An image that will be replaced: %s", problem)
             classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
             if isinstance(classes, int):
                 check_labels(records, classes)
-        text = describe_data(node.dataset, records) if records else ""
+        problem = describe_data(node.dataset, records) if records else ""
         names = registered_names(node.dataset)
         metadata = {name: MetadataCatalog.get(name).as_dict() for name in names}
         if comm.get_world_size() > 1 and isinstance(dataset, list):
             dataset = DatasetFromList(dataset, copy=False)  # in arrays
-        return dataset, text, metadata
+        return dataset, problem, metadata
 
     # samplers without a seed of their own draw one when they are built
     seed_everything(seed, SAMPLER)
@@ -177,7 +179,7 @@ def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
     if dataset is None:
         return build(node, name)
     options = {key: node[key] for key in node if key != "_target_"}
-    return build(options, name, lambda given: load_records(**given, dataset=dataset))
+    return build(options, name, lambda arguments: load_records(**arguments, dataset=dataset))
 
 
 def build_training_loader(
@@ -197,12 +199,14 @@ def build_training_loader(
     loader = build(arguments, "dataloader.train", lambda options: TrainStream(**options))
     before = {name: value for name, value in saved.items() if name != "batches"}
     if {name: loader.order[name] for name in before} != before:
-        text = "The order of the data differs from the uninterrupted run: it had %s, this start %s"
-        logger.warning(text, before, loader.order)
+        message = (
+            "The order of the data differs from the uninterrupted run: it had %s, this start %s"
+        )
+        logger.warning(message, before, loader.order)
     elif before and before["processes"] != comm.get_world_size():
-        text = "continues on %d processes, began with %d: a step has %d batches of each"
+        message = "continues on %d processes, began with %d: a step has %d batches of each"
         numbers = comm.get_world_size(), before["processes"], loader.accumulate
-        logger.info(text, *numbers, extra=SHOWN)
+        logger.info(message, *numbers, extra=SHOWN)
     return loader
 
 

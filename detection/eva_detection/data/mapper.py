@@ -27,8 +27,8 @@ def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
 def keep_sides(transform: Transform) -> Transform:
     """Let a resize keep at least one pixel in each direction; more than 2^28 are an error."""
     if isinstance(transform, TransformList):
-        for one in transform.transforms:
-            keep_sides(one)
+        for step in transform.transforms:
+            keep_sides(step)
     elif isinstance(transform, T.ResizeTransform):
         transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
         if transform.new_h * transform.new_w > _MOST_PIXELS:
@@ -76,13 +76,15 @@ class ImageMapper(DatasetMapper):
         sample = copy.deepcopy(dataset_dict)
         pixels = self._read(sample["file_name"], sample.get("tile"))
         detection_utils.check_image_size(sample, pixels)
-        given = T.AugInput(pixels)
-        transforms = self.augmentations(given)
-        sample["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
+        augmentation_input = T.AugInput(pixels)
+        transforms = self.augmentations(augmentation_input)
+        sample["image"] = torch.as_tensor(
+            np.ascontiguousarray(augmentation_input.image.transpose(2, 0, 1))
+        )
         if not self.is_train:
             sample.pop("annotations", None)
         elif "annotations" in sample:
-            self._transform_annotations(sample, transforms, given.image.shape[:2])
+            self._transform_annotations(sample, transforms, augmentation_input.image.shape[:2])
         return sample
 
     def _read(self, name: str, tile: Any) -> NDArray[np.uint8]:
@@ -97,7 +99,7 @@ class ImageMapper(DatasetMapper):
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
-        if any(not one.get("iscrowd", 0) for one in dataset_dict["annotations"]):
+        if any(not annotation.get("iscrowd", 0) for annotation in dataset_dict["annotations"]):
             super()._transform_annotations(dataset_dict, transforms, image_shape)
             return
         del dataset_dict["annotations"]

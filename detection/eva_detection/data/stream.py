@@ -19,7 +19,7 @@ from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_runs import data_order
-from eva_runs.data_order import micro_batch_of, seed_everything, share_of
+from eva_runs.data_order import choose_micro_batch_size, rank_slice, seed_everything
 from eva_runs.errors import TooManyUnreadableError
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
@@ -30,7 +30,7 @@ READ_ERRORS = (*data_order.READ_ERRORS, SyntaxError, SizeMismatchError, Decompre
 Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
 
 
-class Plan(Sampler[list[Draw]]):
+class BatchPlan(Sampler[list[Draw]]):
     """Which images make which batch of this process, without loading one.
 
     The images of a step are those that `processes`, the number that a run began with, draw and
@@ -65,7 +65,7 @@ class Plan(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         each = self.batch_size * self.accumulate
-        own = share_of(each * self.processes, comm.get_rank(), comm.get_world_size())
+        own = rank_slice(each * self.processes, comm.get_rank(), comm.get_world_size())
         first = own.start // each
         streams = [self._batches(rank) for rank in range(first, -(-own.stop // each))]
         for stream in streams:
@@ -177,14 +177,14 @@ class TrainStream:
                 f"and train.{max_bad_images=} not negative"
             )
         batch_size, images = total_batch_size // processes, total_batch_size * accumulate
-        micro_batch = micro_batch_of(images, now, largest=micro_batch or batch_size)
+        micro_batch = choose_micro_batch_size(images, now, largest=micro_batch or batch_size)
         wide = None
         if aspect_ratio_grouping:
             sizes = (dataset[index] for index in range(len(dataset)))
             wide = [record["width"] > record["height"] for record in sizes]
         if isinstance(dataset, list):
             dataset = DatasetFromList(dataset, copy=False)
-        plan = Plan(
+        plan = BatchPlan(
             TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler,
             processes=processes,
             batch_size=batch_size,
@@ -195,9 +195,13 @@ class TrainStream:
             start=start,
         )
         loader: DataLoader[Any] = DataLoader(
-            _MappedDataset(dataset, mapper, seed), batch_sampler=plan, num_workers=num_workers,
-            collate_fn=list, worker_init_fn=_begin_worker, **options,
-        )  # fmt: skip
+            _MappedDataset(dataset, mapper, seed),
+            batch_sampler=plan,
+            num_workers=num_workers,
+            collate_fn=list,
+            worker_init_fn=_begin_worker,
+            **options,
+        )
         self._loader = data_order.guard_workers(loader)
         self._collate, self._spares = collate_fn, max_bad_images
         self.order = dict(
@@ -217,10 +221,10 @@ class TrainStream:
             for pairs in batches:
                 for sample, unreadable in pairs:
                     if sample is None:
-                        found = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
+                        problems = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
                         raise TooManyUnreadableError(
                             f"{len(unreadable)} images in a row cannot be read, train."
-                            f"max_bad_images={self._spares}: {found}"
+                            f"max_bad_images={self._spares}: {problems}"
                         )
                     self.unreadable |= unreadable
                 samples = [sample for sample, _ in pairs]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.files import hand_over, load_json, require_free
-from eva_runs.commands import program, say
+from eva_data.files import load_json, record_result, require_free
+from eva_runs.commands import echo, make_main
 from eva_runs.options import command_parser
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
@@ -36,13 +36,13 @@ PAPER: Mapping[str, Scores] = {  # Table 8b of arXiv 2211.07636
 
 def read_scores(coco: Path, lvis: Path) -> dict[str, tuple[float, float]]:
     """Read the AP of each task that both evaluations have."""
-    found: list[dict[str, float]] = []
+    scores: list[dict[str, float]] = []
     for results in map(load_json, (coco, lvis)):
-        found.append({})
+        scores.append({})
         for task in TASKS:
             with contextlib.suppress(KeyError, TypeError):  # None where nothing was found
-                found[-1][task] = float(results[task]["AP"])
-    first, second = found
+                scores[-1][task] = float(results[task]["AP"])
+    first, second = scores
     return {task: (first[task], second[task]) for task in first if task in second}
 
 
@@ -72,17 +72,21 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str, Any]:
     """Take the part of an LVIS set whose images a COCO set has; ids are the same in both."""
     ids = {image["id"] for image in coco["images"]}
-    images = [one for one in lvis["images"] if one["id"] in ids and "neg_category_ids" in one]
-    kept = {image["id"] for image in images}
-    annotations = [one for one in lvis["annotations"] if one["image_id"] in kept]
+    images = [
+        image for image in lvis["images"] if image["id"] in ids and "neg_category_ids" in image
+    ]
+    image_ids = {image["id"] for image in images}
+    annotations = [
+        annotation for annotation in lvis["annotations"] if annotation["image_id"] in image_ids
+    ]
     return {**lvis, "images": images, "annotations": annotations}
 
 
 def _table(args: argparse.Namespace) -> int:
     paper = PAPER if args.paper else {}
     rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
-    say(markdown(rows))
-    hand_over(rows)
+    echo(markdown(rows))
+    record_result(rows)
     return 0
 
 
@@ -93,7 +97,7 @@ def _subset(args: argparse.Namespace) -> int:
     if not subset["images"]:
         raise ValueError(f"{args.lvis} has no image of LVIS's format that is in {args.coco}, too")
     write_json(args.output, subset)
-    say(
+    echo(
         f"{args.output}: {len(subset['images'])} of {len(lvis['images'])} images, "
         f"{len(subset['annotations'])} of {len(lvis['annotations'])} objects"
     )
@@ -120,4 +124,4 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = program(parse, lambda args: args.run(args), refused=1, name="eva detection coco-lvis-gap")
+main = make_main(parse, lambda args: args.run(args), refused=1, name="eva detection coco-lvis-gap")

@@ -64,7 +64,8 @@ class CocoEvaluator(DatasetEvaluator):
         *,
         max_dets_per_image: int | None = None,
     ):
-        if unknown := set(tasks or ()) - set(TASKS):
+        unknown = set(tasks or ()) - set(TASKS)
+        if unknown:
             raise ValueError(f"unknown tasks {unknown}; there are {', '.join(TASKS)}")
         self._name = dataset_name
         self._tasks = tuple(tasks) if tasks else None
@@ -114,8 +115,8 @@ class CocoEvaluator(DatasetEvaluator):
         detections = DetectionTable.concatenate(tables)
         masks, total = detections.masks is not None, len(detections.score)
         if self._output_dir:
-            text = json.dumps(detections.results())
-            write_text(self._output_dir / self.predictions_file, text)
+            content = json.dumps(detections.results())
+            write_text(self._output_dir / self.predictions_file, content)
         logger.info("%d detections in %d images of %s", total, len(tables), self._name)
         if not self._truth.get_ann_ids():
             logger.info("%s has no annotations: nothing to score", self._name)

@@ -8,21 +8,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from eva_backbone.checkpoints.run_folders import folder_of_run, named_weights
+from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
 from eva_detection.command_line import config_of_run, setting
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
-from eva_detection.data.loading import TestSet
+from eva_detection.data.loading import EvaluationSet
 from eva_detection.inference.predictor import find_categories
 from eva_detection.training.output_folder import METRICS, RESULTS, final_weights, read_metrics
-from eva_report.content import Curve, Curves, Link, Report, Section, Step
+from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
-from eva_runs.record import Kind, facts
+from eva_runs.record import Kind, run_facts
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 
@@ -41,7 +41,7 @@ _FILES = {
 
 
 def make_report(
-    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
+    cfg: DictConfig, test_set: EvaluationSet, *, kind: Kind, processes: int, recipe: str
 ) -> Report:
     """Make the report of a run from its output folder."""
     folder, source = Path(cfg.train.output_dir), str(cfg.train.get("init_checkpoint") or "")
@@ -50,8 +50,12 @@ def make_report(
     predictions = image = None
     if test_set.is_scored:
         results = read_results(folder)
-        place = Path(getattr(test_set.evaluator, "_output_dir", None) or folder / "inference")
-        predictions = next((one for n in _PREDICTIONS if (one := place / n).is_file()), None)
+        folder_of_predictions = Path(
+            getattr(test_set.evaluator, "_output_dir", None) or folder / "inference"
+        )
+        predictions = next(
+            (file for n in _PREDICTIONS if (file := folder_of_predictions / n).is_file()), None
+        )
         image = next(iter(test_set.files.values()), None)
     sections: list[Section] = []
     data = [("training data", test_set.training)] if trains and test_set.training else []
@@ -80,9 +84,9 @@ def make_report(
         title=f"Detection: {kind} of {recipe or folder.name}",
         summary=_summary(cfg, results if predictions else {}, metrics if trains else None),
         facts=[
-            *facts(folder, kind, seed=seed, device=device, processes=processes),
+            *run_facts(folder, kind, seed=seed, device=device, processes=processes),
             *data,
-            ("began from" if trains else "weights", named_weights(source)),
+            ("began from" if trains else "weights", describe_weights(source)),
         ],
         sections=sections,
         links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],
@@ -92,7 +96,7 @@ def make_report(
 
 def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterator[Tile]:
     """Draw the first images of a batch of detectron2's with their objects."""
-    names = [one.name for one in find_categories(cfg)]
+    names = [category.name for category in find_categories(cfg)]
     for sample in batch[:SAMPLES]:
         pixels, truth = sample["image"].permute(1, 2, 0).numpy(), sample["instances"].get_fields()
         masks = getattr(truth.get("gt_masks"), "tensor", None)  # no polygons
@@ -103,7 +107,9 @@ def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterat
 
 def scored(results: Results) -> dict[str, str]:
     """Return the AP in percent of each task that has one, `-` for one that is not known."""
-    return {title_of(task): percent(one["AP"]) for task, one in results.items() if "AP" in one}
+    return {
+        title_of(task): percent(score["AP"]) for task, score in results.items() if "AP" in score
+    }
 
 
 def percent(value: float | None) -> str:
@@ -113,17 +119,19 @@ def percent(value: float | None) -> str:
 
 def _summary(cfg: DictConfig, results: Results, metrics: Sequence[dict[str, Any]] | None) -> str:
     aps = scored(results)
-    text = " and ".join(f"{task} AP {ap}" for task, ap in aps.items()) or "nothing was scored"
+    summary = " and ".join(f"{task} AP {ap}" for task, ap in aps.items()) or "nothing was scored"
     if aps and {*aps.values()} == {"-"}:
-        text = "no scores, since nothing was found or there was nothing to find"
+        summary = "no scores, since nothing was found or there was nothing to find"
     if "evaluator" not in cfg.dataloader:
-        text += ": the config has no dataloader.evaluator"
+        summary += ": the config has no dataloader.evaluator"
     if metrics is not None:
-        done = max((one["iteration"] + 1 for one in metrics if "total_loss" in one), default=0)
+        done = max(
+            (entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0
+        )
         images = images_per_step(cfg)
         step = f" of {images:,} images" if images else ""
-        text = f"after {done:,} iterations{step}: {text}"
-    return f"{text[0].upper()}{text[1:]}."
+        summary = f"after {done:,} iterations{step}: {summary}"
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def demo_command(cfg: DictConfig, weights: str) -> str | None:
@@ -141,12 +149,13 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 
 
-def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Step]:
+def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[NextStep]:
     """List what can be done with a detector; an export is traced with the image."""
     folder, steps = Path(cfg.train.output_dir), []
-    if demo := demo_command(cfg, weights):
-        text = "Draw what it finds in images, folders or videos"
-        steps.append(Step(text=text, command=demo))
+    demo = demo_command(cfg, weights)
+    if demo:
+        description = "Draw what it finds in images, folders or videos"
+        steps.append(NextStep(text=description, command=demo))
     config = ["--config-file", str(folder / "config.yaml")]
     settings = [
         setting("train.init_checkpoint", weights),
@@ -154,14 +163,14 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[St
     ]
     program = ("detection train", "detection/train_net.py", "--eval-only")
     again = _needing_data(cfg, command_to_run(*program, *config, *settings))
-    steps.append(Step(text="Evaluate it again", command=again))
+    steps.append(NextStep(text="Evaluate it again", command=again))
     if image is not None:
         words = ["--output", str(folder / "model.ts"), *config, "--weights", weights]
         words += ["--format", "torchscript", "--image", str(image)]
         views = [f"test.{name}=null" for name in ("aug", "slice") if cfg.get("test", {}).get(name)]
         words += ["--opts", *views] if views else []
         command = shlex.join(["eva", "detection", "export", *words])
-        steps.append(Step(text="Export it, to run without this toolkit", command=command))
+        steps.append(NextStep(text="Export it, to run without this toolkit", command=command))
     return steps
 
 
@@ -179,30 +188,35 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
     losses = [name for name in names if name.startswith("loss_")]
     if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
         losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
-    text = "The losses of the last stage of a cascade rise first: it gets positive boxes once the "
-    text += "stages before it have learned to find them."
+    description = (
+        "The losses of the last stage of a cascade rise first: it gets positive boxes once the "
+    )
+    description += "stages before it have learned to find them."
     shown = {name: name for name in ("total_loss", *losses)}
     made = [
-        _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=text),
+        _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=description),
         _curves(metrics, {"lr": "learning rate"}, title="Learning rate", y_label="learning rate"),
     ]
     scores = {name: title_of(name.removesuffix("/AP")) for name in names if name.endswith("/AP")}
     if sum(any(name in entry for name in scores) for entry in metrics) > 1:
         made.append(_curves(metrics, scores, title="AP over the training", y_label="AP in percent"))
-    return [one for one in made if any(curve.points for curve in one.curves)]
+    return [plot for plot in made if any(curve.points for curve in plot.curves)]
 
 
 def _curves(metrics: Sequence[dict[str, Any]], names: Mapping[str, str], **rest: Any) -> Curves:
-    found = []
+    plots = []
     for name, shown in names.items():
         points = [
             # the last evaluation has the number of iterations that are done already
-            (float(one["iteration"] + (one is not metrics[-1] or "total_loss" in one)), one[name])
-            for one in metrics
-            if isinstance(one.get(name), int | float)
+            (
+                float(entry["iteration"] + (entry is not metrics[-1] or "total_loss" in entry)),
+                entry[name],
+            )
+            for entry in metrics
+            if isinstance(entry.get(name), int | float)
         ]
-        found.append(Curve(name=shown, points=points))
-    return Curves(x_label="iteration", curves=found, **rest)
+        plots.append(Curve(name=shown, points=points))
+    return Curves(x_label="iteration", curves=plots, **rest)
 
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:

@@ -23,9 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.detection.rules import is_box, is_integer, is_number, rle_runs, shown
-from eva_data.files import load_json, make_folder, parse_json, replacing, require_regular_file
-from eva_runs.commands import check_outputs, complain, program, say
+from eva_data.detection.rules import format_value, is_box, is_integer, is_number, rle_runs
+from eva_data.files import load_json, make_folder, parse_json, replace_file, require_regular_file
+from eva_runs.commands import check_outputs, echo, make_main, print_error
 from eva_runs.options import command_parser, number
 
 Detection = dict[str, Any]
@@ -76,8 +76,10 @@ def read_image_list(file: Path) -> ImageList:
     data = load_json(file)
     images = ImageList({}, set())
     with contextlib.suppress(KeyError, TypeError):
-        images.sizes.update({one["id"]: (one["height"], one["width"]) for one in data["images"]})
-        images.categories.update(one["id"] for one in data["categories"])
+        images.sizes.update(
+            {image["id"]: (image["height"], image["width"]) for image in data["images"]}
+        )
+        images.categories.update(category["id"] for category in data["categories"])
     numbers = [*images.sizes, *itertools.chain(*images.sizes.values()), *images.categories]
     if not images.categories or not all(map(is_integer, numbers)):
         raise ValueError(f"{file} is not an image_info_*.json, with ids and sizes in integers")
@@ -87,18 +89,19 @@ def read_image_list(file: Path) -> ImageList:
 def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | None:
     """Find out what is wrong with an entry."""
     needed = ("image_id", "category_id", "score", *(FIELDS[task] for task in tasks))
-    if missing := [name for name in needed if not isinstance(entry, dict) or name not in entry]:
+    missing = [name for name in needed if not isinstance(entry, dict) or name not in entry]
+    if missing:
         return f"has no {', '.join(missing)}"
-    for name, known in (("image_id", images.sizes), ("category_id", images.categories)):
-        if not is_integer(entry[name]) or entry[name] not in known:
-            return f"{name} {shown(entry[name])} is not in the image list"
+    for name, allowed in (("image_id", images.sizes), ("category_id", images.categories)):
+        if not is_integer(entry[name]) or entry[name] not in allowed:
+            return f"{name} {format_value(entry[name])} is not in the image list"
     if not is_number(entry["score"]):
-        return f"score {shown(entry['score'])} is not a finite number"
+        return f"score {format_value(entry['score'])} is not a finite number"
     height, width = images.sizes[entry["image_id"]]
     box, mask = entry.get("bbox"), entry.get("segmentation")
     if "bbox" in tasks:
         if not is_box(box) or min(box[2:]) < 0:
-            return f"bbox {shown(box)} is not [x, y, width, height] in finite numbers"
+            return f"bbox {format_value(box)} is not [x, y, width, height] in finite numbers"
         if min(box[:2]) < -1 or box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1:
             return f"bbox {box} leaves the image of {width} x {height} px"
     if "segm" in tasks:
@@ -114,11 +117,14 @@ def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | Non
 def problems_of(entries: Any, images: ImageList, tasks: Sequence[str]) -> Iterator[str]:
     """Yield a line for each wrong entry."""
     if not isinstance(entries, list) or not entries:
-        yield f"holds {shown(entries)}, not a list of detections"
+        yield f"holds {format_value(entries)}, not a list of detections"
         return
     for index, entry in enumerate(entries):
-        if problem := problem_of(entry, images, tasks):
-            of = f" (image {shown(entry.get('image_id'))})" if isinstance(entry, dict) else ""
+        problem = problem_of(entry, images, tasks)
+        if problem:
+            of = (
+                f" (image {format_value(entry.get('image_id'))})" if isinstance(entry, dict) else ""
+            )
             yield f"entry {index}{of}: {problem}"
 
 
@@ -126,8 +132,8 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
     """Yield what is wrong with a file that is to be sent, or its JSON before packing."""
     parts = {"split": r"[\w-]+", "algorithm": r".+", "task": task}
     if not re.fullmatch(server.name.format(**parts), file.stem):
-        named = server.name.format(split=server.split, algorithm="ALGORITHM", task=task)
-        yield f"is named {file.name}, not {named}.zip"
+        file_name = server.name.format(split=server.split, algorithm="ALGORITHM", task=task)
+        yield f"is named {file.name}, not {file_name}.zip"
     try:
         entries = parse_json(_unpacked(file) if file.suffix == ".zip" else file.read_bytes(), "it")
     except (ValueError, *_DAMAGE_OF_ZIP) as error:
@@ -138,10 +144,12 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
     if problems:
         return
     other = FIELDS["segm" if task == "bbox" else "bbox"]
-    if both := sum(other in entry for entry in entries):
+    both = sum(other in entry for entry in entries)
+    if both:
         yield f"{both} entries of this {task} file have {other}: the areas would be wrong"
     counts = Counter(tuple(entry[key] for key in server.group) for entry in entries)
-    if over := [group for group, count in counts.items() if count > server.limit]:
+    over = [group for group, count in counts.items() if count > server.limit]
+    if over:
         of = f"more than {server.limit} of one {' and '.join(server.group)}"
         yield f"{len(over)} times {of}: {over[0]}, ..."
 
@@ -149,11 +157,11 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
 def _unpacked(file: Path) -> bytes:
     """Read the JSON in a zip file; a file of another content is a ValueError."""
     with zipfile.ZipFile(file) as archive:
-        sizes = {one.filename: one.file_size for one in archive.infolist()}
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
         if [*sizes] != [f"{file.stem}.json"] or max(sizes.values()) > MOST_BYTES:
             raise ValueError(
-                f"holds {shown(sizes)} (name: bytes), not {file.stem}.json alone, of at most "
-                f"{MOST_BYTES:,} bytes"
+                f"holds {format_value(sizes)} (name: bytes), not {file.stem}.json alone, of at "
+                f"most {MOST_BYTES:,} bytes"
             )
         with archive.open(f"{file.stem}.json") as stream:
             return stream.read(MOST_BYTES)
@@ -164,29 +172,30 @@ def prepare(
 ) -> tuple[list[bytes], list[str]]:
     """Choose, round and order the entries of one file; returns their lines, and notes."""
     counts: Counter[Any] = Counter()
-    chosen = []
+    selected = []
     for entry in sorted(entries, key=lambda entry: -entry["score"]):
         group = tuple(entry[key] for key in server.group)
         counts[group] += 1
         if counts[group] <= server.limit:
-            chosen.append(entry)
+            selected.append(entry)
     notes = []
-    if left := len(entries) - len(chosen):
+    left = len(entries) - len(selected)
+    if left:
         of = f"beyond {server.limit} of one {' and '.join(server.group)}, never scored"
         notes.append(f"{task}: left out {left} {of}")
     lines: list[tuple[int, bytes]] = []
     used = len("[]\n")
-    for entry in chosen:
-        kept = {name: entry[name] for name in ("image_id", "category_id", FIELDS[task])}
+    for entry in selected:
+        fields = {name: entry[name] for name in ("image_id", "category_id", FIELDS[task])}
         if task == "bbox":
-            kept["bbox"] = [round(side, 2) for side in entry["bbox"]]
-        kept["score"] = round(entry["score"], 5)
-        line = json.dumps(kept, separators=(",", ":")).encode()
+            fields["bbox"] = [round(side, 2) for side in entry["bbox"]]
+        fields["score"] = round(entry["score"], 5)
+        line = json.dumps(fields, separators=(",", ":")).encode()
         used += len(line) + len(",\n")
         if used > budget:
             notes.append(
-                f"{task}: left out {len(chosen) - len(lines)} of {len(chosen)} with scores up to "
-                f"{entry['score']:.5f}, to stay within {budget / 1e6:g} MB"
+                f"{task}: left out {len(selected) - len(lines)} of {len(selected)} with scores "
+                f"up to {entry['score']:.5f}, to stay within {budget / 1e6:g} MB"
             )
             break
         lines.append((entry["image_id"], line))
@@ -198,8 +207,10 @@ def _write(args: argparse.Namespace) -> int:
     """Run the command `write`; return the exit code."""
     server, images = SERVERS[args.server], read_image_list(args.images)
     entries = load_json(args.predictions)
-    known = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
-    masks = any("segmentation" in one for one in known)  # else a detector of boxes alone
+    dictionaries = (
+        [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )
+    masks = any("segmentation" in entry for entry in dictionaries)  # else a detector of boxes alone
     tasks = args.task or (["bbox", "segm"] if masks else ["bbox"])
     if not _report(args.predictions, problems_of(entries, images, tasks)):
         return 1
@@ -213,16 +224,17 @@ def _write(args: argparse.Namespace) -> int:
     for task, file in files.items():
         lines, notes = prepare(entries, task, server, budget=round(args.max_mb * 1e6))
         with (
-            replacing(file) as part,
+            replace_file(file) as part,
             zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
             archive.open(f"{file.stem}.json", "w", force_zip64=True) as member,
         ):
             member.write(b"[" + b",\n".join(lines) + b"]\n")
-        say("\n".join([*notes, f"{file}: {len(lines)} detections"]))
+        echo("\n".join([*notes, f"{file}: {len(lines)} detections"]))
         if not _report(file, check(file, task, server, images)):
             return 1
-    if empty := len(images.sizes) - len({entry["image_id"] for entry in entries}):
-        say(f"{empty} of {len(images.sizes)} images have no detection")
+    empty = len(images.sizes) - len({entry["image_id"] for entry in entries})
+    if empty:
+        echo(f"{empty} of {len(images.sizes)} images have no detection")
     return 0
 
 
@@ -232,7 +244,7 @@ def _check(args: argparse.Namespace) -> int:
     images = read_image_list(args.images)
     if not _report(args.file, check(args.file, args.task, SERVERS[args.server], images)):
         return 1
-    say(f"{args.file}: nothing to complain about")
+    echo(f"{args.file}: nothing to complain about")
     return 0
 
 
@@ -241,16 +253,16 @@ def _report(file: Path, problems: Iterator[str]) -> bool:
     count = 0
     for count, problem in enumerate(problems, start=1):
         if count <= _SHOWN:
-            complain(f"{file.name}: {problem}")
+            print_error(f"{file.name}: {problem}")
     if count > _SHOWN:
-        complain(f"{file.name}: and {count - _SHOWN} more problems")
+        print_error(f"{file.name}: and {count - _SHOWN} more problems")
     return not count
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"letters, digits, '-', '.' and '_', got {text!r}")
-    return text
+def _name(string: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,100}", string, re.ASCII):
+        raise argparse.ArgumentTypeError(f"letters, digits, '-', '.' and '_', got {string!r}")
+    return string
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -269,12 +281,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--algorithm", required=True, type=_name, help="name of the method")
     add("--split", type=_name, help="by default test-dev2017 (COCO), test_dev (LVIS)")
     add("--task", nargs="+", choices=FIELDS, help="by default what is there")
-    text = "size of a file's JSON; 1200 MB have been too much for COCO's (default %(default)s)"
-    add("--max-mb", type=number(0.001, 1_000_000), default=1000, help=text)
+    help_text = "size of a file's JSON; 1200 MB have been too much for COCO's (default %(default)s)"
+    add("--max-mb", type=number(0.001, 1_000_000), default=1000, help=help_text)
     add("--overwrite", action="store_true", help="replace earlier files")
     checking.add_argument("--task", required=True, choices=FIELDS)
     checking.add_argument("file", type=Path, help=".zip, or the .json before packing")
     return parser.parse_args(arguments)
 
 
-main = program(parse, lambda args: args.run(args), name="eva detection submit")
+main = make_main(parse, lambda args: args.run(args), name="eva detection submit")

@@ -21,7 +21,7 @@ from detectron2.export import TracingAdapter
 from torch import Tensor, nn
 
 from eva_backbone.recording import quiet
-from eva_data.files import writing
+from eva_data.files import open_atomic
 from eva_detection.building import build, load_initial_weights
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
@@ -42,8 +42,8 @@ _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detec
 def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     """Export as the options of `export.py` say; returns the largest differences by name."""
     if args.image is not None:
-        given = {"image": args.image, "form": args.form, "size": args.size}
-        return export_detector(named_predictor(args), args.output, **given)
+        settings = {"image": args.image, "form": args.form, "size": args.size}
+        return export_detector(named_predictor(args), args.output, **settings)
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
     return export_backbone(
         to_precision(backbone, args.precision, torch.device(args.device)),
@@ -87,10 +87,15 @@ def export_backbone(
     """
     with exported.replacing_program(output) as file:
         return exported.write_compared(
-            backbone, file, name="images", inputs=exported.normal_batches(backbone, 3, *size),
-            facts=preparation or {}, tolerance=TOLERANCES[next(backbone.parameters()).dtype],
-            batch_size=batch_size, relative=False,
-        )  # fmt: skip
+            backbone,
+            file,
+            name="images",
+            inputs=exported.normal_batches(backbone, 3, *size),
+            facts=preparation or {},
+            tolerance=TOLERANCES[next(backbone.parameters()).dtype],
+            batch_size=batch_size,
+            relative=False,
+        )
 
 
 def export_detector(
@@ -113,8 +118,8 @@ def export_detector(
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
     if not hasattr(detector, "roi_heads"):
-        text = "a detector is exported without augmented views and slices"
-        raise ValueError(f"{text}: add --opts test.aug=null test.slice=null")
+        message = "a detector is exported without augmented views and slices"
+        raise ValueError(f"{message}: add --opts test.aug=null test.slice=null")
     if form == "onnx":
         _require_plain(detector, size)
     if size is not None:
@@ -138,23 +143,23 @@ def export_detector(
     with exported.replacing_program(output) as file, quiet():
         if form == "onnx":
             axes = {name: [0] for name in expected} | {"image": [1, 2] if size is None else []}
-            place = file.parent / "traced"
-            program = exported.traced(adapter, {"image": pixels}, names, axes, place)
+            temporary = file.parent / "traced"
+            program = exported.trace_to_onnx(adapter, {"image": pixels}, names, axes, temporary)
             exported.save_onnx(program, file, facts)
             run = exported.open_program(file)
-            outputs = [run({"image": given}) for given in (pixels, turned)]
+            outputs = [run({"image": image}) for image in (pixels, turned)]
         else:
             program = torch.jit.trace(adapter, (pixels,), check_trace=False)
             more = {"preparation.json": json.dumps(facts)}
-            with writing(file) as stream:  # as `exported` does
+            with open_atomic(file) as stream:  # as `exported` does
                 torch.jit.save(program, stream, _extra_files=more)
             program = torch.jit.load(file, map_location=pixels.device)
-            outputs = [dict(zip(names, program(one), strict=True)) for one in (pixels, turned)]
-        found = _compare(expected, outputs[0])
+            outputs = [dict(zip(names, program(image), strict=True)) for image in (pixels, turned)]
+        differences = _compare(expected, outputs[0])
         again = _compare(_detect(detector, turned), outputs[1])
-        for name, value in [*found.items(), *again.items()]:
-            exported.demand_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
-    return {name: max(value, again.get(name, 0.0)) for name, value in found.items()}
+        for name, value in [*differences.items(), *again.items()]:
+            exported.require_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
+    return {name: max(value, again.get(name, 0.0)) for name, value in differences.items()}
 
 
 def _require_plain(detector: Any, size: tuple[int, int] | None) -> None:
@@ -176,18 +181,20 @@ def _detect(detector: nn.Module, image: Tensor) -> dict[str, Tensor]:
     return {name: getattr(value, "tensor", value) for name, value in fields.items()}
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, float]:
+def _compare(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> dict[str, float]:
     """Pair the detections, for equal scores have no order; return the largest differences."""
-    if len(expected["scores"]) != len(found["scores"]):
+    if len(expected["scores"]) != len(actual["scores"]):
         return {"number of detections": math.inf}
     if not len(expected["scores"]):
         return {}
     apart = [
-        torch.cat([one["pred_boxes"], one["pred_classes"][:, None] * _CLASS], dim=1).double()
-        for one in (expected, found)
+        torch.cat(
+            [outputs["pred_boxes"], outputs["pred_classes"][:, None] * _CLASS], dim=1
+        ).double()
+        for outputs in (expected, actual)
     ]
     pairs = torch.cdist(apart[0], apart[1]).argmin(dim=1)  # (n,)
     return {
-        name: (value.double() - found[name][pairs].double()).abs().max().item()
+        name: (value.double() - actual[name][pairs].double()).abs().max().item()
         for name, value in expected.items()
     }

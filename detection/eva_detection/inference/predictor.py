@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import predicted
-from eva_detection.building import build, load_initial_weights, require_device, resolving
+from eva_data.inputs import map_inputs
+from eva_detection.building import build, load_initial_weights, require_device, resolve_errors
 from eva_detection.command_line import require_config, slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
@@ -57,8 +57,8 @@ class Category(NamedTuple):
 class NamedInstances(Instances):
     """detectron2's `Instances` that know the names of their classes."""
 
-    def __init__(self, found: Instances, names: tuple[str, ...]) -> None:
-        super().__init__(found.image_size, **found.get_fields())
+    def __init__(self, instances: Instances, names: tuple[str, ...]) -> None:
+        super().__init__(instances.image_size, **instances.get_fields())
         self._names = names
 
     def __getitem__(self, item: Any) -> "NamedInstances":
@@ -69,9 +69,9 @@ class NamedInstances(Instances):
         """Make `supervision.Detections` of them, with `data["class_name"]`."""
         from supervision import Detections as Supervised
 
-        found = Supervised.from_detectron2({"instances": self})
-        found.data["class_name"] = np.array(self._names)[found.class_id]
-        return found
+        detections = Supervised.from_detectron2({"instances": self})
+        detections.data["class_name"] = np.array(self._names)[detections.class_id]
+        return detections
 
 
 class Predictor:
@@ -122,16 +122,16 @@ class Predictor:
         cfg = load_recipe(config_file, [*overrides, *slice_settings(slice, overlap)])
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
-        with resolving():
-            place, heads = device or cfg.train.device, cfg.model.roi_heads
+        with resolve_errors():
+            device_name, heads = device or cfg.train.device, cfg.model.roi_heads
             update_each(box_predictors(heads), test_score_thresh=score_threshold)
-        require_device(place)
+        require_device(device_name)
         if "override_score_thresh" in heads:
             heads.override_score_thresh = score_threshold
         model = build(cfg.model, "model")
-        model.to(place)
+        model.to(device_name)
         load_initial_weights(model, os.fspath(weights), complete=True)
-        lower_backbone(model.backbone, precision, torch.device(place))
+        lower_backbone(model.backbone, precision, torch.device(device_name))
         detector = with_slicing(cfg, with_test_time_augmentation(cfg, model))
         resize = instantiate(cfg.dataloader.test.mapper.augmentations)
         return cls(
@@ -184,12 +184,14 @@ class Predictor:
         def detect(image: ImageLike) -> NamedInstances:
             sample = self.prepare(image)
             with torch.inference_mode():
-                (found,) = self.model.inference([sample], do_postprocess=False)
-                found = detector_postprocess(found, sample["height"], sample["width"]).to("cpu")
-            return NamedInstances(found[self._chosen(found.scores)], self.class_names)
+                (instances,) = self.model.inference([sample], do_postprocess=False)
+                instances = detector_postprocess(instances, sample["height"], sample["width"]).to(
+                    "cpu"
+                )
+            return NamedInstances(instances[self._chosen(instances.scores)], self.class_names)
 
         suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
-        return predicted(detect, image, suffixes=suffixes, unreadable=unreadable)
+        return map_inputs(detect, image, suffixes=suffixes, unreadable=unreadable)
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
         """Detect as a call does, with compressed RLEs: `pred_masks_rle` in place of `pred_masks`.
@@ -199,16 +201,16 @@ class Predictor:
         sample = self.prepare(image)
         height, width = sample["height"], sample["width"]
         with torch.inference_mode():
-            found = self.model.inference([sample], do_postprocess=False)[0]
-            found = found[self._chosen(found.scores)]
-            return encode_masks(found, height, width).to("cpu")
+            instances = self.model.inference([sample], do_postprocess=False)[0]
+            instances = instances[self._chosen(instances.scores)]
+            return encode_masks(instances, height, width).to("cpu")
 
     def in_coco_format(self, image: ImageLike) -> Detections:
         """Detect objects in COCO's format, with the best score of those below the threshold."""
-        found = tabulate_instances(self.with_encoded_masks(image), 0).results()
-        for one in found:
-            del one["image_id"]
-        return Detections(found, lambda: self.best_score(image))
+        detections = tabulate_instances(self.with_encoded_masks(image), 0).results()
+        for detection in detections:
+            del detection["image_id"]
+        return Detections(detections, lambda: self.best_score(image))
 
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image in another forward pass; None if all are below 0.01."""
@@ -238,9 +240,13 @@ class Predictor:
 def named_predictor(args: argparse.Namespace) -> Predictor:
     """Build the detector that the options of a program name."""
     return Predictor.from_config(
-        args.config_file, weights=args.weights, score_threshold=args.score_threshold,
-        device=args.device, precision=args.precision, overrides=args.opts,
-    )  # fmt: skip
+        args.config_file,
+        weights=args.weights,
+        score_threshold=args.score_threshold,
+        device=args.device,
+        precision=args.precision,
+        overrides=args.opts,
+    )
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
@@ -249,16 +255,17 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     The config states them (own data), or the metadata, or the annotation file; else ids are from 1
     and names the model's numbers (from 0).
     """
-    if stated := OmegaConf.select(cfg, "dataloader.test.dataset.categories"):
+    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    if stated:
         return tuple(Category(key, stated[key]) for key in sorted(stated))
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
     dataset = names if isinstance(names, str) or not names else names[0]
-    found = _registered_categories(dataset) if dataset in DatasetCatalog else ()
+    categories = _registered_categories(dataset) if dataset in DatasetCatalog else ()
     count = cfg.model.roi_heads.num_classes
-    if len(found) == count:
-        return found
-    text = "%d classes are known of %r and the model has %d: classes have numbers for names"
-    logger.warning(text, len(found), dataset, count)
+    if len(categories) == count:
+        return categories
+    message = "%d classes are known of %r and the model has %d: classes have numbers for names"
+    logger.warning(message, len(categories), dataset, count)
     return tuple(Category(index + 1, str(index)) for index in range(count))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from eva_data.detection.scoring import DetectionTable
 from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
-from eva_detection.building import naming, target_of
+from eva_detection.building import error_context, target_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import maskness
@@ -51,8 +51,10 @@ class _Views(nn.Module):
 
         `height` and `width` are the size of the result; see `_pixels` for `file_name`.
         """
-        found = self.inference(batched_inputs, do_postprocess=False)
-        return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
+        instances = self.inference(batched_inputs, do_postprocess=False)
+        return [
+            {"instances": detector_postprocess(result, *result.image_size)} for result in instances
+        ]
 
     @torch.no_grad()
     def inference(
@@ -96,7 +98,7 @@ class SlicedRCNN(_Views):
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
         """Detect, as a detector in inference, with compressed masks `pred_masks_rle`."""
         pairs = [(self._detect(entry, _size(entry)), _size(entry)) for entry in batched_inputs]
-        return [{"instances": encode_masks(found, *size)} for found, size in pairs]
+        return [{"instances": encode_masks(instances, *size)} for instances, size in pairs]
 
     def _detect(self, entry: dict[str, Any], size: tuple[int, int]) -> Instances:
         tiles, resized = self.slicing.tiles(*size), tuple(entry["image"].shape[-2:]) != size
@@ -107,11 +109,11 @@ class SlicedRCNN(_Views):
 
         def run(some: Sequence[Tile]) -> list[Instances]:
             views, parts = [self._view(pixels, tile) for tile in some], []
-            found = self.model.inference(views, do_postprocess=False)
-            for one, (x, y, width, height) in zip(found, some, strict=True):
-                fields = _to_original(one, (height, width), flipped=False).get_fields()
+            results = self.model.inference(views, do_postprocess=False)
+            for result, (x, y, width, height) in zip(results, some, strict=True):
+                fields = _to_original(result, (height, width), flipped=False).get_fields()
                 parts.append(Instances(size, **fields))
-                parts[-1].pred_boxes.tensor += one.scores.new_tensor([x, y, x, y])
+                parts[-1].pred_boxes.tensor += result.scores.new_tensor([x, y, x, y])
             return parts
 
         fields = attrgetter("pred_boxes.tensor", "scores", "pred_classes")
@@ -189,14 +191,14 @@ class EVARCNNWithTTA(_Views):
             resize = ResizeShortestEdge(*scale).get_transform(pixels)
             resized = keep_sides(resize).apply_image(pixels)
             for flipped in (False, True) if self.flip else (False,):
-                features, found = self._detect_boxes(resized[:, ::-1] if flipped else resized)
+                features, instances = self._detect_boxes(resized[:, ::-1] if flipped else resized)
                 if self.heads.mask_on and index == self.mask_scale:
-                    for_masks.append((features, found.image_size, flipped))
-                found = _to_original(found, size, flipped=flipped)
+                    for_masks.append((features, instances.image_size, flipped))
+                instances = _to_original(instances, size, flipped=flipped)
                 if self.area_ranges is not None:
-                    (low, high), area = self.area_ranges[index], found.pred_boxes.area()
-                    found = found[(area >= low) & (area <= high)]
-                candidates.append(found)
+                    (low, high), area = self.area_ranges[index], instances.pred_boxes.area()
+                    instances = instances[(area >= low) & (area <= high)]
+                candidates.append(instances)
         merged = self.heads.suppress(Instances.cat(candidates))
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
@@ -218,10 +220,12 @@ class EVARCNNWithTTA(_Views):
         masks = []
         for features, size, flipped in passes:
             boxes = _to_view(merged.pred_boxes, merged.image_size, size, flipped=flipped)
-            given = Instances(size, pred_boxes=boxes, pred_classes=merged.pred_classes)
-            given.scores = merged.scores  # the rescoring of a single pass is not used
-            found = self.heads.forward_with_given_boxes(features, [given])[0].pred_masks
-            masks.append(found.flip(3) if flipped else found)
+            boxes_of_image = Instances(size, pred_boxes=boxes, pred_classes=merged.pred_classes)
+            boxes_of_image.scores = merged.scores  # the rescoring of a single pass is not used
+            predicted_masks = self.heads.forward_with_given_boxes(features, [boxes_of_image])[
+                0
+            ].pred_masks
+            masks.append(predicted_masks.flip(3) if flipped else predicted_masks)
         merged.pred_masks = torch.stack(masks).mean(dim=0)
         if self.heads.maskness_thresh is not None:
             merged.scores = merged.scores * maskness(merged.pred_masks, self.heads.maskness_thresh)
@@ -238,7 +242,7 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
         return model
     names = node.keys() - {"_target_", "enabled"}
     settings = {name: instantiate(node[name]) for name in names}
-    with naming("test.aug", (TypeError, ValueError)):
+    with error_context("test.aug", (TypeError, ValueError)):
         return (target_of(node) or EVARCNNWithTTA)(model, **settings)
 
 
@@ -261,23 +265,25 @@ def encode_masks(raw: Instances, height: int, width: int) -> Instances:
 
 
 def _encoded(raw: Instances, height: int, width: int) -> Instances:
-    found = detector_postprocess(raw, height, width)
-    if found.has("pred_masks"):
-        found.pred_masks_rle = [encode_mask(mask) for mask in found.pred_masks.cpu().numpy()]
-        found.remove("pred_masks")
-    return found
+    instances = detector_postprocess(raw, height, width)
+    if instances.has("pred_masks"):
+        instances.pred_masks_rle = [
+            encode_mask(mask) for mask in instances.pred_masks.cpu().numpy()
+        ]
+        instances.remove("pred_masks")
+    return instances
 
 
-def tabulate_instances(found: Instances, image_id: Any) -> DetectionTable:
+def tabulate_instances(instances: Instances, image_id: Any) -> DetectionTable:
     """Write detections of an image in columns, with the index of the class as its id."""
-    masks = found.pred_masks_rle if found.has("pred_masks_rle") else None
-    if found.has("pred_masks"):
-        masks = mask_api.encode(found.pred_masks.cpu().numpy().transpose(1, 2, 0))  # (H, W, N)
+    masks = instances.pred_masks_rle if instances.has("pred_masks_rle") else None
+    if instances.has("pred_masks"):
+        masks = mask_api.encode(instances.pred_masks.cpu().numpy().transpose(1, 2, 0))  # (H, W, N)
     return DetectionTable.of_image(
         image_id,
-        corners=found.pred_boxes.tensor.cpu().numpy(),
-        score=found.scores.cpu().numpy(),
-        category_id=found.pred_classes.cpu().numpy(),
+        corners=instances.pred_boxes.tensor.cpu().numpy(),
+        score=instances.scores.cpu().numpy(),
+        category_id=instances.pred_classes.cpu().numpy(),
         masks=masks,
     )
 
@@ -308,14 +314,14 @@ def _mask_scale(size: int | None, sizes: Sequence[int], model: EVARCNN) -> int:
     return [*sizes].index(size)
 
 
-def _to_original(found: Instances, size: tuple[int, int], *, flipped: bool) -> Instances:
+def _to_original(instances: Instances, size: tuple[int, int], *, flipped: bool) -> Instances:
     """Convert boxes of a view to coordinates of the original image."""
-    height, width = found.image_size
-    boxes = found.pred_boxes.tensor
+    height, width = instances.image_size
+    boxes = instances.pred_boxes.tensor
     if flipped:
         boxes = _mirror(boxes, width)
     factor = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
-    result = Instances(size, **found.get_fields())
+    result = Instances(size, **instances.get_fields())
     result.pred_boxes = Boxes(boxes * factor)
     return result
 

@@ -69,9 +69,11 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         freeze_blocks: int = 0,
     ) -> None:
         super().__init__(
-            in_channels=net.embed_dim, patch_size=net.patch_size,
-            out_channels=out_channels, scale_factors=scale_factors,
-        )  # fmt: skip
+            in_channels=net.embed_dim,
+            patch_size=net.patch_size,
+            out_channels=out_channels,
+            scale_factors=scale_factors,
+        )
         self.net = net
         self.top_block = top_block
         self.square_pad = square_pad
@@ -90,11 +92,11 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         """Return the arguments for a yacs config with the node of `add_eva_config`."""
         del input_shape
         _warn_of_other_settings(cfg)
-        given = {name.lower(): value for name, value in cfg.MODEL.EVA.items()}
-        variant, top_block = given.pop("variant"), given.pop("top_block")
-        net = {name: given.pop(name) for name in _OF_NET}
+        settings = {name.lower(): value for name, value in cfg.MODEL.EVA.items()}
+        variant, top_block = settings.pop("variant"), settings.pop("top_block")
+        net = {name: settings.pop(name) for name in _OF_NET}
         net["global_attn_indexes"] = tuple(net["global_attn_indexes"])
-        return given | {
+        return settings | {
             "net": build_vit(variant, extra_tokens=(), final_norm=False, **net),
             "top_block": LastLevelMaxPool() if top_block else None,
         }
@@ -125,13 +127,16 @@ def _warn_of_other_settings(cfg: CfgNode) -> None:
         f"INPUT.FORMAT {cfg.INPUT.FORMAT} (EVA: RGB)": cfg.INPUT.FORMAT != "RGB",
         f"PIXEL_MEAN {model.PIXEL_MEAN} (of BGR)": abs(model.PIXEL_MEAN[0] - 103.53) < 0.01,
         f"PIXEL_STD {model.PIXEL_STD} (EVA: [58.395, ...])": max(model.PIXEL_STD) <= 1,
-        f"IN_FEATURES {features} (EVA: p2, ...)": any(one.startswith("res") for one in features),
+        f"IN_FEATURES {features} (EVA: p2, ...)": any(
+            feature.startswith("res") for feature in features
+        ),
     }
-    if found := "; ".join(text for text, is_wrong in wrong.items() if is_wrong):
+    problems = "; ".join(problem for problem, is_wrong in wrong.items() if is_wrong)
+    if problems:
         logger.warning(
             "the config has values for another backbone: %s; begin with "
             "detection/configs/upstream/cascade_mask_rcnn_vitdet_eva_g.yaml",
-            found,
+            problems,
         )
 
 

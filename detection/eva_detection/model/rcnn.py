@@ -36,8 +36,10 @@ class EVARCNN(GeneralizedRCNN):
         constraints["square_size"] = side  # `ImageList` rounds up to the divisibility
         if not self._warned and not traced:
             self._warned = True
-            text = "an image side of %d px exceeds square_pad=%d: the canvas grows for such batches"
-            logger.warning(text, side, canvas)
+            message = (
+                "an image side of %d px exceeds square_pad=%d: the canvas grows for such batches"
+            )
+            logger.warning(message, side, canvas)
         images = [self._move_to_current_device(entry["image"]) for entry in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(

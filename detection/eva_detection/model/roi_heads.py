@@ -104,8 +104,8 @@ class EVACascadeROIHeads(CascadeROIHeads):
         threshold = self.override_score_thresh
         threshold = self.box_predictor[-1].test_score_thresh if threshold is None else threshold
         images = zip(boxes, scores, sizes, strict=True)
-        found = [_candidates(*image, score_threshold=threshold) for image in images]
-        return [self.suppress(image) for image in found] if suppress else found
+        candidates = [_candidates(*image, score_threshold=threshold) for image in images]
+        return [self.suppress(image) for image in candidates] if suppress else candidates
 
     def _predict(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -131,13 +131,13 @@ class EVACascadeROIHeads(CascadeROIHeads):
         classes, cap = candidates.pred_classes, self.max_detections
         if self.use_soft_nms:
             groups = classes if self.class_wise else None
-            kept, scores = soft_nms(boxes, scores, groups, **self.soft_nms)
+            keep, scores = soft_nms(boxes, scores, groups, **self.soft_nms)
         else:
             predictor = self.box_predictor[-1]
-            kept = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)
-            scores, most = scores[kept], predictor.test_topk_per_image
+            keep = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)
+            scores, most = scores[keep], predictor.test_topk_per_image
             cap = most if most >= 0 else None
-        result = candidates[kept[:cap]]
+        result = candidates[keep[:cap]]
         result.scores = scores[:cap]
         return result
 

@@ -75,9 +75,9 @@ def _soft_nms(
             remaining = remaining * _decay(overlap, method, iou_threshold, sigma)
     first = scores.argmax()
     final[first] = torch.maximum(final[first], scores[first].float())
-    kept = (final >= min(min_score, float(final[first].item()))).nonzero().squeeze(1)
-    order = final[kept].argsort(descending=True, stable=True)
-    return kept[order], final[kept][order].to(scores.dtype)
+    keep = (final >= min(min_score, float(final[first].item()))).nonzero().squeeze(1)
+    order = final[keep].argsort(descending=True, stable=True)
+    return keep[order], final[keep][order].to(scores.dtype)
 
 
 def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,12 +91,12 @@ def _table(groups: Tensor) -> tuple[Tensor, Tensor]:
     return order[position], valid
 
 
-def _iou(one: Tensor, many: Tensor) -> Tensor:
+def _iou(box: Tensor, many: Tensor) -> Tensor:
     """Compute the IoU (K, M) of one box (K, 4) with many (K, M, 4)."""
-    low = torch.maximum(one[:, None, :2], many[..., :2])
-    high = torch.minimum(one[:, None, 2:], many[..., 2:])
+    low = torch.maximum(box[:, None, :2], many[..., :2])
+    high = torch.minimum(box[:, None, 2:], many[..., 2:])
     inter = (high - low).clamp(min=0).prod(-1)
-    area_one = (one[:, 2:] - one[:, :2]).prod(-1)[:, None]
+    area_one = (box[:, 2:] - box[:, :2]).prod(-1)[:, None]
     area_many = (many[..., 2:] - many[..., :2]).prod(-1)
     return (inter / (area_one + area_many - inter)).nan_to_num(0.0)  # two empty boxes: 0 / 0
 

@@ -18,7 +18,7 @@ from eva_data.files import write_text
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
-from eva_runs.saving import BackgroundWriter, Snapshots, digested
+from eva_runs.saving import BackgroundWriter, Snapshots, open_with_digest
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class RunCheckpointer(DetectionCheckpointer):
         def write() -> None:
             if adapters:
                 adapters.write(data["model"], (folder / ADAPTER).parent)
-            with digested(file, self.writer) as stream:
+            with open_with_digest(file, self.writer) as stream:
                 torch.save(data, stream)
             write_text(folder / LAST, file.name)
 
@@ -86,7 +86,8 @@ class RunCheckpointer(DetectionCheckpointer):
         except ValueError as error:
             advice = self._advice(file, optimizer)
             raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
-        if (done := content["iteration"] + 1) > max_iter:
+        done = content["iteration"] + 1
+        if done > max_iter:
             raise ValueError(
                 f"{file} is after {done} iterations, and train.max_iter={max_iter}: raise it, or "
                 "choose another train.output_dir"

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventWriter
 from eva_data.progress import ProgressBar
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.log import evaluation_line, shown_every
-from eva_detection.training.output_folder import SAYS, last_checkpoint, was_logged
+from eva_detection.training.output_folder import MESSAGES, last_checkpoint, was_logged
 from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
@@ -29,7 +29,7 @@ class TrainingProgress(HookBase):
     def before_train(self) -> None:
         """Open the bar at the iteration that training starts from."""
         start, end = self.trainer.start_iter, self.trainer.max_iter
-        self._bar = ProgressBar(end, what="training", start=start) if start < end else None
+        self._bar = ProgressBar(end, title="training", start=start) if start < end else None
 
     def after_step(self) -> None:
         """Advance, with the latest total loss."""
@@ -62,8 +62,8 @@ class StopOnSignal(HookBase):
         self.checkpointer.writer.wait()
         comm.synchronize()  # the first process that ends takes the others along
         name = last_checkpoint(Path(self.checkpointer.save_dir))
-        saved = SAYS.saved(name.name if name else "", done=iteration + 1)
-        show(SAYS.stopped(self.stop.received, saved))
+        saved = MESSAGES.saved(name.name if name else "", done=iteration + 1)
+        show(MESSAGES.stopped(self.stop.received, saved))
         sys.exit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:

@@ -13,11 +13,11 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
-from eva_backbone.checkpoints.run_folders import named_weights
-from eva_data.files import replacing
+from eva_backbone.checkpoints.run_folders import describe_weights
+from eva_data.files import replace_file
 from eva_detection.config.files import load_config_file
 from eva_detection.config.settings import images_per_step
-from eva_detection.data.loading import TestSet
+from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import (
     Results,
     demo_command,
@@ -26,7 +26,7 @@ from eva_detection.evaluation.report import (
     read_results,
     scored,
 )
-from eva_detection.training.output_folder import LAST, SAYS, final_weights, last_checkpoint
+from eva_detection.training.output_folder import LAST, MESSAGES, final_weights, last_checkpoint
 from eva_report.detection import title_of
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report
@@ -38,7 +38,7 @@ from eva_report.terminal import (
     opening_lines,
     show,
 )
-from eva_runs.commands import say
+from eva_runs.commands import echo
 from eva_runs.recipes import recipe_name
 from eva_runs.record import Kind
 
@@ -76,8 +76,8 @@ def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
     logger.info("Process %d of %d. %s", rank, comm.get_world_size(), collect_env_info())
     logger.info("Command line arguments: %s", args)
-    text = Path(args.config_file).read_text(encoding="utf-8", errors="replace")
-    logger.info("Contents of %s:\n%s", args.config_file, text)
+    source = Path(args.config_file).read_text(encoding="utf-8", errors="replace")
+    logger.info("Contents of %s:\n%s", args.config_file, source)
     if comm.is_main_process() and not (args.eval_only and (folder / LAST).exists()):
         _save_config(cfg, folder / "config.yaml")
     seed = cfg.train.get("seed", -1)
@@ -88,7 +88,7 @@ def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
 
 
 def _save_config(cfg: DictConfig, file: Path) -> None:
-    with replacing(file) as part:
+    with replace_file(file) as part:
         LazyConfig.save(cfg, str(part))
         part.with_name(f"{part.name}.pkl").unlink(missing_ok=True)  # for what YAML cannot hold
         if not part.exists():
@@ -103,14 +103,14 @@ def _save_config(cfg: DictConfig, file: Path) -> None:
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     """Say what a run does from which weights, before its data is read, which says itself."""
     processes, name = args.num_gpus * args.num_machines, recipe_name("detection", args.config_file)
-    place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
+    devices = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
     folder, images = Path(cfg.train.output_dir), images_per_step(cfg)
-    task, weights = f"evaluate {name} on {place}", cfg.train.init_checkpoint
+    task, weights = f"evaluate {name} on {devices}", cfg.train.init_checkpoint
     if not args.eval_only:
         step = f" of {images} images" if images else ""
-        task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
+        task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {devices}"
         weights = str((args.resume and last_checkpoint(folder)) or weights)
-    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)[:-1]
+    return opening_lines(task=task, weights=describe_weights(weights), data=(), output=folder)[:-1]
 
 
 def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> list[str]:
@@ -119,8 +119,8 @@ def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> lis
     lines = opening_lines(task="", weights="", data=(), output=folder)[-1:]
     if resume:
         file = last_checkpoint(folder)
-        resumed = file and SAYS.resumed(done, cfg.train.max_iter, file)
-        lines.append(resumed or SAYS.nothing_to_resume(folder))
+        resumed = file and MESSAGES.resumed(done, cfg.train.max_iter, file)
+        lines.append(resumed or MESSAGES.nothing_to_resume(folder))
     return lines
 
 
@@ -132,9 +132,9 @@ def shown_every(period: int, max_iter: int) -> int:
 def evaluation_line(iteration: int, results: Results) -> str:
     """Say in one line what an evaluation during a training gave."""
     aps = scored(results)
-    text = ", ".join(f"{task} AP {ap}" for task, ap in aps.items())
+    scores = ", ".join(f"{task} AP {ap}" for task, ap in aps.items())
     nothing = {*aps.values()} == {"-"}
-    return f"iteration {iteration:,}: {'no scores, since nothing was found' if nothing else text}"
+    return f"iteration {iteration:,}: {'no scores, since nothing was found' if nothing else scores}"
 
 
 def score_lines(results: Results) -> str:
@@ -148,7 +148,7 @@ def score_lines(results: Results) -> str:
     return "\n".join(lines)
 
 
-def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
+def close(test_set: EvaluationSet, *, trains: bool, began: float | None, recipe: str) -> None:
     """Write the report and say what came out; the other processes do not wait for it."""
     if not comm.is_main_process():
         return
@@ -156,7 +156,7 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     weights = final_weights(folder)
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
-        show(SAYS.finished(folder, cfg.train.max_iter))
+        show(MESSAGES.finished(folder, cfg.train.max_iter))
     page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
         options = dict(
@@ -173,4 +173,4 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     )
     for line in lines:
         logger.info(line)
-        say(line)
+        echo(line)

@@ -6,11 +6,11 @@ from typing import Any
 
 from eva_backbone.checkpoints.run_folders import adapter_of
 from eva_data.files import require_regular_file
-from eva_runs.output_folder import RunSentences, read_log
+from eva_runs.output_folder import RunMessages, read_log
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
-SAYS = RunSentences(unit="iteration", resume="--resume", output="train.output_dir")
+MESSAGES = RunMessages(unit="iteration", resume="--resume", output="train.output_dir")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-fixed)?/")  # also rpn/num_pos_anchors has a slash
 
 
@@ -41,8 +41,8 @@ def final_weights(folder: Path) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints of a run, the newest first; other files may be weights to begin from."""
-    found = [path for path in folder.glob("model_*.pth") if path.is_file()]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    files = [path for path in folder.glob("model_*.pth") if path.is_file()]
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def saved_progress(folder: Path | None) -> str:
@@ -54,7 +54,7 @@ def saved_progress(folder: Path | None) -> str:
     except (ValueError, OSError) as error:
         return str(error)
     number = re.fullmatch(r"model_(\d+)\.pth", name)  # of an iteration, from 0
-    return SAYS.saved(name, done=int(number[1]) + 1 if number else None)
+    return MESSAGES.saved(name, done=int(number[1]) + 1 if number else None)
 
 
 def is_finished(folder: Path, max_iter: int) -> bool:
@@ -69,7 +69,7 @@ def check_unused(folder: Path) -> None:
     metrics = folder / METRICS
     own = checkpoints(folder)
     if own or (folder / LAST).exists() or (metrics.is_file() and metrics.stat().st_size):
-        raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
+        raise ValueError(MESSAGES.used(folder, checkpoint=own[0].name if own else ""))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -82,6 +82,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
     """Find out whether `metrics.json` has scores, or else losses, of an iteration."""
-    entries = {one["iteration"]: one for one in read_metrics(folder)}
+    entries = {entry["iteration"]: entry for entry in read_metrics(folder)}
     names = entries.get(iteration, {}).keys() - {"iteration"}
     return any(bool(_SCORE.match(name)) == scores for name in names)

@@ -17,10 +17,16 @@ from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.multiprocessing.spawn import start_processes as start_all
 
-from eva_runs.commands import complain, program_name
-from eva_runs.errors import ending
-from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal, held_back, take_signals
-from eva_runs.processes import OtherProcessError, gather, join
+from eva_runs.commands import print_error, program_name
+from eva_runs.errors import exit_on_error
+from eva_runs.interruption import (
+    EXIT_KEYBOARD,
+    EXIT_RUN_AGAIN,
+    StopSignal,
+    block_signals,
+    unblock_signals,
+)
+from eva_runs.processes import OtherProcessError, gather, join_group
 
 _STOPPED = "stopped by a signal"
 _PATIENCE = datetime.timedelta(days=30)
@@ -83,7 +89,7 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
     try:
         with StopSignal().listen(to_children=True):
             ensure_running()  # it would let through what is held back
-            with held_back():  # a process takes them once it has imported what it needs
+            with block_signals():  # a process takes them once it has imported what it needs
                 started = start_all(_run, (run, args), args.num_gpus, join=False)
             while not started.join():
                 pass
@@ -94,12 +100,14 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
         sys.exit(EXIT_KEYBOARD)
     except ProcessExitedException as error:
         if error.signal_name:
-            text = f"process {error.error_index} was ended by {error.signal_name}"
-            complain(f"{name}: {text}, which the system sends for want of memory, for example")
+            message = f"process {error.error_index} was ended by {error.signal_name}"
+            print_error(
+                f"{name}: {message}, which the system sends for want of memory, for example"
+            )
         sys.exit(1 if error.signal_name else error.exit_code)
     except ProcessRaisedException as error:  # before `run`, as the processes find each other
         reason = str(error).strip().splitlines()[-1]
-        complain(f"{name}: processes cannot start with --dist-url {args.dist_url}: {reason}")
+        print_error(f"{name}: processes cannot start with --dist-url {args.dist_url}: {reason}")
         sys.exit(1)
 
 
@@ -108,23 +116,23 @@ def _run(
 ) -> None:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
-    with ending(program_name("train_net.py")):
-        take_signals()
+    with exit_on_error(program_name("train_net.py")):
+        unblock_signals()
         _join(local_rank, args)
     run(args)
 
 
 def _join(local_rank: int, args: argparse.Namespace) -> None:
     """Join the process group, as detectron2's `launch` does."""
-    place: dict[str, Any] = {}
+    address: dict[str, Any] = {}
     if not args.launched:
         rank, size = args.machine_rank * args.num_gpus, args.num_gpus * args.num_machines
-        place = dict(init_method=args.dist_url, rank=rank + local_rank, world_size=size)
+        address = dict(init_method=args.dist_url, rank=rank + local_rank, world_size=size)
     count = torch.cuda.device_count() if args.on_gpu else 0
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
     backend = "nccl" if count else "gloo"
-    join(backend, timeout=DEFAULT_TIMEOUT, **place)
+    join_group(backend, timeout=DEFAULT_TIMEOUT, **address)
     if count:
         torch.cuda.set_device(local_rank)
     here = max(gather(local_rank)) + 1  # of Slurm, which sets no LOCAL_WORLD_SIZE

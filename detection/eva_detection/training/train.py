@@ -23,7 +23,7 @@ from eva_detection.building import build, load_initial_weights
 from eva_detection.command_line import read_own_data
 from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
-    TestSet,
+    EvaluationSet,
     build_training_loader,
     choose_seed,
     read_training_set,
@@ -52,12 +52,17 @@ from eva_report.page import write_results
 from eva_report.terminal import show
 from eva_runs.adapters import Adapters
 from eva_runs.commands import program_name
-from eva_runs.errors import ending, said_once
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
-from eva_runs.output_folder import claimed, cut_log
+from eva_runs.output_folder import cut_log, reserve_folder
 from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
-from eva_runs.processes import average_in_order, leave, on_main, together
-from eva_runs.saving import undamaged
+from eva_runs.processes import (
+    destroy_group,
+    deterministic_average_hook,
+    run_on_all_ranks,
+    run_on_main_rank,
+)
+from eva_runs.saving import latest_valid_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ logger = logging.getLogger(__name__)
 _TRACES = ("config.yaml", "log.txt", "log.txt.rank*", OWN_DATA)
 
 
-def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
+def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
     """Score a model, maybe wrapped for data parallelism, on the config's test set.
 
     `augment` uses test-time augmentation if the config has `test.aug`. The scores, also in
@@ -88,7 +93,7 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
     return results
 
 
-def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> None:
+def train(cfg: DictConfig, *, resume: bool, test_set: EvaluationSet | None = None) -> None:
     """Train, evaluating periodically and at the end, without test-time augmentation.
 
     The config is one of detectron2's `lazyconfig_train_net.py`; besides, `train.amp.precision`
@@ -103,7 +108,7 @@ def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> 
         OtherProcessError: If another process has failed.
     """
     stop, writers = StopSignal(), list[EventWriter]()
-    test_set = test_set or TestSet(cfg)
+    test_set = test_set or EvaluationSet(cfg)
     try:
         with stop.listen():
             trainer = build_trainer(
@@ -122,26 +127,28 @@ def build_trainer(
     resume: bool,
     stop: StopSignal,
     writers: list[EventWriter],
-    test_set: TestSet,
+    test_set: EvaluationSet,
 ) -> DetectionTrainer:
     """Build everything that a run needs; the same call on all processes."""
     folder, options = Path(cfg.train.output_dir), cfg.train
-    last = on_main(lambda: _find_checkpoint(folder) if resume else None)
-    model, adapters = together(lambda: _build_model(cfg, load=last is None))
-    optimizer, multiplier = together(lambda: _build_optimizer(cfg, model))
-    model = _distributed(cfg, model)
+    last = run_on_main_rank(lambda: _find_checkpoint(folder) if resume else None)
+    model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
+    optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
+    model = _wrap_distributed(cfg, model)
     checkpointer = RunCheckpointer(model, str(folder))
     checkpointer.adapters = adapters
     saved: dict[str, Any] = {}
-    place: dict[str, int] = {}
+    stream_position: dict[str, int] = {}
     steps = 0
     if last is not None:
-        saved = together(lambda: checkpointer.read(optimizer, options.max_iter, last))
-        place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
-    seed = choose_seed(cfg, place)
+        saved = run_on_all_ranks(lambda: checkpointer.read(optimizer, options.max_iter, last))
+        stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
+    seed = choose_seed(cfg, stream_position)
     dataset = read_training_set(test_set, seed)
-    loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, steps=steps))
-    together(test_set.check)
+    loader = run_on_all_ranks(
+        lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
+    )
+    run_on_all_ranks(test_set.check)
     show(*output_place(cfg, resume=resume, done=steps))
     warn_of_slow_bf16(precision_of(options), torch.device(options.device))
     trainer = DetectionTrainer(
@@ -155,11 +162,13 @@ def build_trainer(
         seed=seed,
     )
     # what will be logged again; the losses of the last iteration are written with the scores
-    kept = steps - (steps == options.max_iter)
-    on_main(lambda: cut_log(folder / METRICS, lambda one: one["iteration"] < kept, "iteration"))
+    logged = steps - (steps == options.max_iter)
+    run_on_main_rank(
+        lambda: cut_log(folder / METRICS, lambda entry: entry["iteration"] < logged, "iteration")
+    )
     if comm.is_main_process():  # last: what is refused leaves no files of them
         writers += default_writers(str(folder), options.max_iter)
-    saving = _saving(cfg, checkpointer, steps)
+    saving = _build_saving_hook(cfg, checkpointer, steps)
     trainer.register_hooks(
         _build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers, saving)
     )
@@ -167,14 +176,14 @@ def build_trainer(
         watch_first_batch(model, folder, partial(first_samples, cfg))
     checkpointer.add_checkpointable("trainer", trainer)
     if saved:
-        together(lambda: checkpointer.restore(saved))
+        run_on_all_ranks(lambda: checkpointer.restore(saved))
     return trainer
 
 
 def _find_checkpoint(folder: Path) -> Path | None:
     """Find the last checkpoint of a run that is what was written."""
     last = last_checkpoint(folder)
-    return last and undamaged(last, checkpoints(folder))
+    return last and latest_valid_checkpoint(last, checkpoints(folder))
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
@@ -196,24 +205,24 @@ def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Opt
     return build(cfg.optimizer, "optimizer"), multiplier
 
 
-def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
+def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap the model if there are several processes."""
     ddp: dict[str, Any] = {"gradient_as_bucket_view": True} | dict(cfg.train.ddp)
     ddp |= {"device_ids": None} if cfg.train.device == "cpu" else {}
     wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
     if wrapped is not model and cfg.train.device == "cpu":
-        wrapped.register_comm_hook(None, lambda _, bucket: average_in_order(bucket))
+        wrapped.register_comm_hook(None, lambda _, bucket: deterministic_average_hook(bucket))
     return wrapped
 
 
-def _saving(
+def _build_saving_hook(
     cfg: DictConfig, checkpointer: RunCheckpointer, steps: int
 ) -> hooks.PeriodicCheckpointer:
     """Build the hook that saves, which knows what was saved up to the step that was restored."""
     saving = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     checkpointer.keeps_one = saving.max_to_keep == 1
-    found = Path(cfg.train.output_dir).glob(f"model_{'[0-9]' * 7}.pth")
-    earlier = [file for file in sorted(found) if int(file.stem[6:]) < steps]
+    files = Path(cfg.train.output_dir).glob(f"model_{'[0-9]' * 7}.pth")
+    earlier = [file for file in sorted(files) if int(file.stem[6:]) < steps]
     saving.recent_checkpoints = [*map(str, earlier)]
     return saving
 
@@ -221,7 +230,7 @@ def _saving(
 def _build_hooks(
     cfg: DictConfig,
     trainer: DetectionTrainer,
-    test_set: TestSet,
+    test_set: EvaluationSet,
     checkpointer: RunCheckpointer,
     multiplier: Any,
     writers: list[EventWriter],
@@ -235,7 +244,7 @@ def _build_hooks(
 
     score = Evaluations(evaluated)
     folder = Path(cfg.train.output_dir)
-    files = [one for one in writers if not isinstance(one, CommonMetricPrinter)]
+    files = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=multiplier),
@@ -253,7 +262,7 @@ def run(args: argparse.Namespace) -> None:
     began, trains = time.monotonic(), not args.eval_only
     log: Path | None = None
     try:
-        with ending(
+        with exit_on_error(
             program_name("train_net.py"),
             log=lambda: log if log and log.exists() else None,  # a run that is refused leaves none
             saved=(lambda: saved_progress(log and log.parent)) if trains else None,
@@ -266,7 +275,7 @@ def run(args: argparse.Namespace) -> None:
                     check_unused(folder)
                 return args.resume and last_checkpoint(folder) is not None
 
-            with claimed(
+            with reserve_folder(
                 folder,
                 "training" if trains else "evaluation",
                 traces=_TRACES,
@@ -276,19 +285,21 @@ def run(args: argparse.Namespace) -> None:
             ):
                 goes_on = trains and args.resume
                 own, args.resolved = read_own_data(args), None
-                on_main(lambda: own.write(continues=goes_on and bool(last_checkpoint(folder))))
+                run_on_main_rank(
+                    lambda: own.write(continues=goes_on and bool(last_checkpoint(folder)))
+                )
                 log = start_log(cfg, args)
-                _train_or_evaluate(TestSet(cfg, own), args, notes=notes, began=began)
+                _train_or_evaluate(EvaluationSet(cfg, own), args, notes=notes, began=began)
     finally:
-        leave()
+        destroy_group()
 
 
 def _train_or_evaluate(
-    test_set: TestSet, args: argparse.Namespace, *, notes: list[str], began: float | None
+    test_set: EvaluationSet, args: argparse.Namespace, *, notes: list[str], began: float | None
 ) -> None:
     cfg, trains = test_set.cfg, not args.eval_only
     folder, steps = Path(cfg.train.output_dir), cfg.train.max_iter
-    if trains and args.resume and on_main(lambda: is_finished(folder, steps)):
+    if trains and args.resume and run_on_main_rank(lambda: is_finished(folder, steps)):
         began = None
     else:
         show(*opening(cfg, args), *notes)
@@ -296,12 +307,12 @@ def _train_or_evaluate(
             train(cfg, resume=args.resume, test_set=test_set)
         else:
             with no_init_weights():
-                model = together(lambda: build(cfg.model, "model"))
+                model = run_on_all_ranks(lambda: build(cfg.model, "model"))
             with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
-            together(test_set.check)
+            run_on_all_ranks(test_set.check)
             show(*output_place(cfg))
             source = cfg.train.init_checkpoint
-            together(lambda: load_initial_weights(model, source, complete=True))
+            run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
             device = torch.device(cfg.train.device)
             cfg.train.precision = resolve(args.precision or "fp32", device)  # for the report
             lower_backbone(model.to(device).backbone, cfg.train.precision, device)
@@ -312,7 +323,7 @@ def _train_or_evaluate(
 def start(args: argparse.Namespace) -> None:
     """Start the processes of this machine, after a look at the config."""
     if args.num_gpus * args.num_machines > 1:
-        with said_once(), ending(program_name("train_net.py")):
+        with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
             cfg, _ = load_config(args)
         args.on_gpu = cfg.train.device != "cpu"
         args.resolved = None  # each process reads the data

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.data.stream import STEP, TrainStream
-from eva_detection.training.output_folder import SAYS
+from eva_detection.training.output_folder import MESSAGES
 from eva_runs.data_order import BadSamples, seed_everything
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 from eva_runs.precision import DTYPES
-from eva_runs.processes import raise_together
+from eva_runs.processes import raise_on_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
 
 
-class Trouble(NamedTuple):
+class BatchFailure(NamedTuple):
     """Trouble of a process with a batch: an error, or (None) losses that are not finite."""
 
     error: Exception | None
@@ -93,7 +93,7 @@ class DetectionTrainer(SimpleTrainer):
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         data_time = 0.0
         images: list[str] = []
-        trouble: Trouble | None = None
+        trouble: BatchFailure | None = None
         for index in range(self.accumulate):
             last = index == self.accumulate - 1
             # gradients are averaged over the processes with the last batch of a step alone
@@ -110,9 +110,9 @@ class DetectionTrainer(SimpleTrainer):
                         totals[name] = totals[name] + value / self.accumulate
                     if not values.isfinite().all():
                         suspects = trouble.images if trouble else []
-                        trouble = Trouble(None, suspects + _image_names(batch))
+                        trouble = BatchFailure(None, suspects + _image_names(batch))
                 except Exception as error:  # the others learn of it before it is raised
-                    trouble = Trouble(error, _image_names(batch))
+                    trouble = BatchFailure(error, _image_names(batch))
                 if last or (trouble and trouble.error):
                     self._agree(totals, trouble)
                 if trouble:
@@ -141,7 +141,7 @@ class DetectionTrainer(SimpleTrainer):
         with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 
-    def _agree(self, losses: dict[str, Tensor], trouble: Trouble | None) -> None:
+    def _agree(self, losses: dict[str, Tensor], trouble: BatchFailure | None) -> None:
         """Let all processes raise what one of them has met, after one small reduction.
 
         It stands before the backward pass of the last batch, in which all would wait for each
@@ -159,13 +159,15 @@ class DetectionTrainer(SimpleTrainer):
         if bad_images:
             self.bad_images.add(dict(ChainMap(*comm.all_gather(dict(replaced)))))
             replaced.clear()
-        if names := self.bad_images.names:
+        names = self.bad_images.names
+        if names:
             self.storage.put_scalar("bad_images", len(names), smoothing_hint=False)
         if any_failed:
             unreadable = str(error) if isinstance(error, TooManyUnreadableError) else ""
-            if texts := list(filter(None, comm.all_gather(unreadable))):
+            texts = list(filter(None, comm.all_gather(unreadable)))
+            if texts:
                 raise TooManyUnreadableError(texts[0])
-            raise_together(error)
+            raise_on_all_ranks(error)
         if any_not_finite:
             values = {name: value.item() for name, value in losses.items()}
             met = str(error or values).rstrip(".")
@@ -177,20 +179,22 @@ class DetectionTrainer(SimpleTrainer):
 
         They are averaged over all processes, hence all come to the same conclusion.
         """
-        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        gradients = [
+            parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
+        ]
         if self.precision == "fp16" or not gradients:
             return
         # largest absolute values: the sum of squares could overflow where the values do not
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
         if not bool(largest.isfinite().all()):
-            what = "A gradient, while the losses are finite,"
-            self._refuse(what, f"images: {', '.join(images)}")
+            quantity = "A gradient, while the losses are finite,"
+            self._refuse(quantity, f"images: {', '.join(images)}")
 
-    def _refuse(self, what: str, report: str | None) -> NoReturn:
+    def _refuse(self, quantity: str, report: str | None) -> NoReturn:
         """End the run on all processes because of a number, with what each of them reports."""
         reports = enumerate(comm.all_gather(report))
-        found = "; ".join(f"process {rank}: {report}" for rank, report in reports if report)
-        raise NonFiniteError(SAYS.not_finite(what, self.iter + 1, found))
+        culprits = "; ".join(f"process {rank}: {report}" for rank, report in reports if report)
+        raise NonFiniteError(MESSAGES.not_finite(quantity, self.iter + 1, culprits))
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
@@ -205,8 +209,10 @@ class DetectionTrainer(SimpleTrainer):
         self.grad_scaler.update()
         self.loss_scale = self.grad_scaler.get_scale()
         if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
-            what = f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
-            self._refuse(what, report)
+            quantity = (
+                f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
+            )
+            self._refuse(quantity, report)
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""

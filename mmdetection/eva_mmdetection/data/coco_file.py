@@ -11,7 +11,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
 from eva_data.detection.coco import read_coco
-from eva_data.detection.tiles import Slicing, tiled
+from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_mmdetection.evaluation.metrics import or_nan
 
 _SCORES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -48,7 +48,7 @@ class CocoFileDataset(BaseDetDataset):
         """Read the file: a record for each image, in order of the image ids."""
         file = read_coco(self.ann_file, boxes_only=self._boxes_only)
         file.check_categories(categories(self.metainfo), of="the config")
-        file = tiled(file, Slicing(*self._tile)) if self._tile else file
+        file = tile_dataset(file, Slicing(*self._tile)) if self._tile else file
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
         folder = self.data_prefix["img"]
         records = {
@@ -62,21 +62,23 @@ class CocoFileDataset(BaseDetDataset):
             }
             for key, entry in sorted(file.images.items())
         }
-        for one in file.objects if self._tile else file.instances:
-            x, y, width, height = one["bbox"]
-            box, label = [x, y, x + width, y + height], labels[one["category_id"]]
-            instance = {"bbox": box, "bbox_label": label, "ignore_flag": one["iscrowd"]}
-            if "segmentation" in one or one["iscrowd"]:
-                instance["mask"] = one.get("segmentation", [])
-            records[one["image_id"]]["instances"].append(instance)
+        for annotation in file.objects if self._tile else file.instances:
+            x, y, width, height = annotation["bbox"]
+            box, label = [x, y, x + width, y + height], labels[annotation["category_id"]]
+            instance = {"bbox": box, "bbox_label": label, "ignore_flag": annotation["iscrowd"]}
+            if "segmentation" in annotation or annotation["iscrowd"]:
+                instance["mask"] = annotation.get("segmentation", [])
+            records[annotation["image_id"]]["instances"].append(instance)
         return list(records.values())
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out images without objects, where `filter_cfg` says so."""
         filters = not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False)
-        ignored = [all(box["ignore_flag"] for box in one["instances"]) for one in self.data_list]
+        ignored = [
+            all(box["ignore_flag"] for box in image["instances"]) for image in self.data_list
+        ]
         pairs = zip(self.data_list, ignored, strict=True)
-        return [one for one, nothing in pairs if not (filters and nothing)]
+        return [image for image, nothing in pairs if not (filters and nothing)]
 
 
 @METRICS.register_module()

@@ -84,14 +84,14 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     notes += _set_classes(config, len(categories))
     misfits: list[str] = []
     if "train" in parts:
-        kept = ((config.model.get("test_cfg") or {}).get("rcnn") or {}).get("max_per_img", 0)
-        misfits = parts["train"].misfits(side=image_side(config), most=kept)
+        limit = ((config.model.get("test_cfg") or {}).get("rcnn") or {}).get("max_per_img", 0)
+        misfits = parts["train"].misfits(side=image_side(config), most=limit)
     notes += misfits
     notes += _set_metric(config, parts["val"], masks=masks, boxes_only=arguments.boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
-        chosen = note in [*data.notes, *misfits] or note.startswith(_NO_MASKS)
-        logger.info("%s", note, extra=SHOWN if chosen else None)
+        is_shown = note in [*data.notes, *misfits] or note.startswith(_NO_MASKS)
+        logger.info("%s", note, extra=SHOWN if is_shown else None)
     return config
 
 

@@ -55,13 +55,13 @@ class EVALVISMetric(CocoMetric):
         ids, scores = np.array(self.cat_ids), dict[str, float]()
         tables = [
             DetectionTable.of_image(
-                one["img_id"],
-                corners=one["bboxes"].astype(np.float64),
-                category_id=ids[one["labels"]],
-                score=one["scores"],
-                masks=one.get("masks"),
+                prediction["img_id"],
+                corners=prediction["bboxes"].astype(np.float64),
+                category_id=ids[prediction["labels"]],
+                score=prediction["scores"],
+                masks=prediction.get("masks"),
             )
-            for one in predictions
+            for prediction in predictions
         ]
         detections = DetectionTable.concatenate(tables)
         for kind in self.metrics:

@@ -40,10 +40,10 @@ def make_report(run: RunReport) -> Report:
         write_results(run.folder, scores)
     sections[1:1] = _curves(run)
     values = {TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
-    named = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
+    lines = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
     return run.report(
         "Detection in mmdetection",
-        scored=", ".join(named) or "nothing was scored",
+        scored=", ".join(lines) or "nothing was scored",
         data=data,
         sections=sections,
     )
@@ -65,8 +65,10 @@ def _truth(metric: CocoMetric) -> dict[str, Any]:
     labels, ids = metric._coco_api.dataset, {*metric.cat_ids}
     return {
         **labels,
-        "categories": [one for one in labels["categories"] if one["id"] in ids],
-        "annotations": [one for one in labels["annotations"] if one["category_id"] in ids],
+        "categories": [category for category in labels["categories"] if category["id"] in ids],
+        "annotations": [
+            annotation for annotation in labels["annotations"] if annotation["category_id"] in ids
+        ],
     }
 
 
@@ -84,11 +86,11 @@ def _data(run: RunReport) -> list[tuple[str, str]]:
     dataset = run.training_set
     if dataset is None:
         return []
-    text = f"{len(dataset):,} images"
+    description = f"{len(dataset):,} images"
     if len(dataset) <= _COUNTED:
         objects = sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset)))
-        text += f", {objects:,} objects"
-    return [("training data", f"{text} of {len(dataset.metainfo['classes']):,} classes")]
+        description += f", {objects:,} objects"
+    return [("training data", f"{description} of {len(dataset.metainfo['classes']):,} classes")]
 
 
 def _curves(run: RunReport) -> list[Section]:

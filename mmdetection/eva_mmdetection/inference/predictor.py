@@ -41,9 +41,9 @@ class NamedInstances(InstanceData):
         """Make `supervision.Detections` of them, with `data["class_name"]`."""
         from supervision import Detections as Supervised
 
-        found = Supervised.from_mmdetection(types.SimpleNamespace(pred_instances=self))
-        found.data["class_name"] = np.array(self.classes)[found.class_id]
-        return found
+        detections = Supervised.from_mmdetection(types.SimpleNamespace(pred_instances=self))
+        detections.data["class_name"] = np.array(self.classes)[detections.class_id]
+        return detections
 
 
 class Predictor(ImagePredictor[NamedInstances]):
@@ -113,35 +113,37 @@ class Predictor(ImagePredictor[NamedInstances]):
             `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
             highest score first. `to_supervision()` makes `supervision.Detections` of them.
         """
-        found, shape = self._all_objects(image)
-        found = found[found.scores >= self.score_threshold]
-        if isinstance(found.get("masks"), list):  # of slices
-            masks = np.array([mask_api.decode(code) for code in found.masks], bool)
-            found.masks = torch.from_numpy(masks.reshape(-1, *shape))
-        return NamedInstances(metainfo={"classes": self.names}, **dict(found.items()))
+        instances, shape = self._all_objects(image)
+        instances = instances[instances.scores >= self.score_threshold]
+        if isinstance(instances.get("masks"), list):  # of slices
+            masks = np.array([mask_api.decode(code) for code in instances.masks], bool)
+            instances.masks = torch.from_numpy(masks.reshape(-1, *shape))
+        return NamedInstances(metainfo={"classes": self.names}, **dict(instances.items()))
 
     def in_coco_format(self, image: ImageLike) -> Detections:
         """Detect objects in COCO's format, with the best score of those below the threshold."""
-        found, _ = self._all_objects(image)
-        best = float(found.scores[0]) if len(found) else None
-        return Detections(as_coco(found[found.scores >= self.score_threshold]), lambda: best)
+        instances, _ = self._all_objects(image)
+        best = float(instances.scores[0]) if len(instances) else None
+        return Detections(
+            as_coco(instances[instances.scores >= self.score_threshold]), lambda: best
+        )
 
     def _all_objects(self, image: ImageLike) -> tuple[InstanceData, tuple[int, int]]:
         """Detect objects, whatever their score, the highest first; and the size of the image."""
         sample = self.sample(image)
-        found = sample.pred_instances.cpu()
-        return found[found.scores.argsort(descending=True, stable=True)], sample.ori_shape
+        instances = sample.pred_instances.cpu()
+        return instances[instances.scores.argsort(descending=True, stable=True)], sample.ori_shape
 
 
-def as_coco(found: InstanceData) -> list[dict[str, Any]]:
+def as_coco(instances: InstanceData) -> list[dict[str, Any]]:
     """Write detections as COCO's format has them, with the index of the class as `category_id`."""
     detections: list[dict[str, Any]] = []
-    boxes, scores, labels = (found[name].tolist() for name in ("bboxes", "scores", "labels"))
+    boxes, scores, labels = (instances[name].tolist() for name in ("bboxes", "scores", "labels"))
     for (x0, y0, x1, y1), score, label in zip(boxes, scores, labels, strict=True):
         box = [x0, y0, x1 - x0, y1 - y0]
         detections.append({"category_id": label, "bbox": box, "score": score})
-    for one, mask in zip(detections, found.get("masks", ()), strict="masks" in found):
-        one["segmentation"] = mask if isinstance(mask, dict) else encode_mask(mask.numpy())
+    for detection, mask in zip(detections, instances.get("masks", ()), strict="masks" in instances):
+        detection["segmentation"] = mask if isinstance(mask, dict) else encode_mask(mask.numpy())
     return detections
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from eva_backbone.checkpoints.reading import listed
+from eva_backbone.checkpoints.reading import list_names
 
 # detectron2 -> mmdetection, {s} a stage and {n} a layer; where mmdetection counts layers from 0
 # and detectron2 from 1, mmdetection's is {m}
@@ -44,7 +44,8 @@ _PLACE = re.compile(r"\\\{([snm])\\\}")  # a number in an escaped pattern
 def _renamed(name: str, names: Iterable[tuple[str, str]]) -> str:
     module, _, leaf = name.rpartition(".")
     for old, new in names if leaf in _LEAVES else ():
-        if match := re.fullmatch(_PLACE.sub(r"(?P<\1>\\d+)", re.escape(old)), module):
+        match = re.fullmatch(_PLACE.sub(r"(?P<\1>\\d+)", re.escape(old)), module)
+        if match:
             numbers = {key: int(value) for key, value in match.groupdict().items()}
             first = numbers.get("n", numbers.get("m", 0) + 1)
             return f"{new.format(**numbers | {'n': first, 'm': first - 1})}.{leaf}"
@@ -109,7 +110,7 @@ def _converted(
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"{to}'s detector has no place for {listed(unknown)}; convert a detector under the "
+            f"{to}'s detector has no place for {list_names(unknown)}; convert a detector under the "
             f"names of {other}"
         )
     if not any(name.startswith(_HEADS[to]) for name in result):
@@ -120,5 +121,5 @@ def _converted(
     count = len(result.keys() - weights.keys())
     lines = [f"renamed {count} tensors from {other}'s names to {to}'s"] if count else []
     if ignored:
-        lines.append(f"left out (made from the settings): {listed(ignored, 3)}")
+        lines.append(f"left out (made from the settings): {list_names(ignored, 3)}")
     return result, lines

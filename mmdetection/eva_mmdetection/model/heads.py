@@ -119,10 +119,10 @@ class EVACascadeRoIHead(CascadeRoIHead):
     ) -> list[InstanceData]:
         """Move a stage's regions by its deltas; empty boxes are left out."""
         priors = [result.priors for result in sampled]
-        parts = deltas.split([len(one) for one in priors])
+        parts = deltas.split([len(boxes) for boxes in priors])
         return [
-            _without_empty(InstanceData(priors=self._decode(stage, *one)), "priors")
-            for one in zip(priors, parts, metas, strict=True)
+            _without_empty(InstanceData(priors=self._decode(stage, *boxes)), "priors")
+            for boxes in zip(priors, parts, metas, strict=True)
         ]
 
     def predict_bbox(
@@ -144,8 +144,8 @@ class EVACascadeRoIHead(CascadeRoIHead):
                 results.append(InstanceData(bboxes=box, scores=score))
                 continue
             cfg = rcnn_test_cfg
-            found, labels = multiclass_nms(box, score, cfg.score_thr, cfg.nms, cfg.max_per_img)
-            result = InstanceData(bboxes=found[:, :4], scores=found[:, 4], labels=labels)
+            detected, labels = multiclass_nms(box, score, cfg.score_thr, cfg.nms, cfg.max_per_img)
+            result = InstanceData(bboxes=detected[:, :4], scores=detected[:, 4], labels=labels)
             results.append(_without_empty(result, "bboxes"))
         return results
 
@@ -165,7 +165,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
             logits, deltas = outputs["cls_score"], outputs["bbox_pred"].split(counts)
             custom = head.custom_activation
             sums = sums + (head.loss_cls.get_activation(logits) if custom else logits.softmax(-1))
-            rois = [self._decode(stage, *one) for one in zip(rois, deltas, metas, strict=True)]
+            rois = [self._decode(stage, *boxes) for boxes in zip(rois, deltas, metas, strict=True)]
         return rois, list((sums / self.num_stages).split(counts))
 
     def _decode(self, stage: int, boxes: Tensor, deltas: Tensor, meta: dict[str, Any]) -> Tensor:
@@ -214,7 +214,9 @@ class EVACascadeRoIHead(CascadeRoIHead):
     ) -> tuple[Any, ...]:
         """Run the heads without NMS, which mmdetection's counter of FLOPs does."""
         metas = [sample.metainfo for sample in batch_data_samples]
-        boxes, scores = self._cascade(x, [one.bboxes for one in rpn_results_list], metas)
+        boxes, scores = self._cascade(
+            x, [proposals.bboxes for proposals in rpn_results_list], metas
+        )
         if not self.with_mask:
             return scores, boxes
         return scores, boxes, self._mask_forward(x, bbox2roi(boxes))["mask_preds"]

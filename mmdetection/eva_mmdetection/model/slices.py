@@ -44,14 +44,14 @@ class _Slices:
 
         def run(some: Sequence[Tile]) -> list[InstanceData]:
             views = [pixels[y : y + high, x : x + wide, ::-1] for x, y, wide, high in some]
-            arrays = [dict(img=np.ascontiguousarray(one), img_id=0, img_path="") for one in views]
-            samples = step(pseudo_collate([self.prepare(one) for one in arrays]))
-            found = [one.pred_instances.cpu() for one in samples]
-            for one, tile in zip(found, some, strict=True):
-                one.bboxes += one.bboxes.new_tensor(tile[:2] * 2)
-                if "masks" in one:  # as codes, which take little memory
-                    one.masks = [(tile, encode_mask(mask)) for mask in one.masks.numpy()]
-            return found
+            arrays = [dict(img=np.ascontiguousarray(view), img_id=0, img_path="") for view in views]
+            samples = step(pseudo_collate([self.prepare(view) for view in arrays]))
+            results = [sample.pred_instances.cpu() for sample in samples]
+            for result, tile in zip(results, some, strict=True):
+                result.bboxes += result.bboxes.new_tensor(tile[:2] * 2)
+                if "masks" in result:  # as codes, which take little memory
+                    result.masks = [(tile, encode_mask(mask)) for mask in result.masks.numpy()]
+            return results
 
         fields = attrgetter("bboxes", "scores", "labels")
         device, join = next(self.parameters()).device, InstanceData.cat  # type: ignore[attr-defined]

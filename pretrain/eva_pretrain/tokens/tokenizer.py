@@ -91,8 +91,8 @@ class Codebook(nn.Module):
         counts = torch.zeros(len(self.codes), device=index.device)
         with torch.autocast(vectors.device.type, enabled=False):
             # a matrix product: adding rows by index sums in another order each time on a GPU
-            for some, chosen in zip(vectors.split(_CHUNK), index.split(_CHUNK), strict=True):
-                one_hot = (chosen == every[:, None]).float()  # (K, n)
+            for some, indices in zip(vectors.split(_CHUNK), index.split(_CHUNK), strict=True):
+                one_hot = (indices == every[:, None]).float()  # (K, n)
                 sums += one_hot @ some
                 counts += one_hot.sum(1)
         return sums, counts
@@ -118,10 +118,10 @@ class Codebook(nn.Module):
     def _candidates(self, vectors: Tensor) -> Tensor:
         """Draw K vectors of the first process's batch at random; repeated where it is short."""
         order = torch.randperm(len(vectors)).repeat(-(-len(self.codes) // len(vectors)))
-        chosen = vectors[order[: len(self.codes)].to(vectors.device)].float().contiguous()
+        candidates = vectors[order[: len(self.codes)].to(vectors.device)].float().contiguous()
         if dist.is_initialized():
-            dist.broadcast(chosen, src=0)
-        return chosen
+            dist.broadcast(candidates, src=0)
+        return candidates
 
 
 def _summed(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -154,9 +154,13 @@ class FeatureTokenizer(nn.Module):
         self.decoder_embed = nn.Linear(code_dim, width)
         attention = Attention(width, num_heads=num_heads, qkv_bias="qkv")
         self.decoder_block = Block(
-            width, attention=attention, mlp_dim=4 * width, window_size=0, layer_scale=None,
+            width,
+            attention=attention,
+            mlp_dim=4 * width,
+            window_size=0,
+            layer_scale=None,
             drop_path_rate=0.0,
-        )  # fmt: skip
+        )
         self.decoder_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.decoder_head = _two_layers(width, width, feature_dim)
         for module in self.modules():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
-from eva_data.files import home_expanded
+from eva_data.files import expand_home
 from eva_data.image_sources import open_images
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.data.loading import open_shared
@@ -24,7 +24,7 @@ from eva_pretrain.report import first_samples, use_of_codes
 from eva_pretrain.teachers import build_teacher
 from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
-from eva_report.content import Step
+from eva_report.content import NextStep
 from eva_runs.commands import command_to_run
 from eva_runs.data_order import seed_everything
 
@@ -45,7 +45,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     find = partial(open_images, config.data.train, transform)
     samples = open_shared(lambda folder: find(indexes=folder), config.run.output)
-    named = config.teacher
+    teacher_config = config.teacher
     TrainingRun(
         model=tokenizer,
         groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
@@ -55,7 +55,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
         device=device,
         presentation=Presentation(
             task="Tokenizer",
-            what=f"{config.num_codes:,} codes for {named.model} {named.weights}",
+            what=f"{config.num_codes:,} codes for {teacher_config.model} {teacher_config.weights}",
             data=[("train", f"{len(samples):,} images ({config.data.train})")],
             first_batch=partial(first_samples, mean=teacher.mean, std=teacher.std),
             sections=lambda: use_of_codes(tokenizer.codebook),
@@ -64,12 +64,17 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     ).start()
 
 
-def _next_steps(folder: Path) -> list[Step]:
+def _next_steps(folder: Path) -> list[NextStep]:
     command = command_to_run(
-        "pretrain train", "pretrain/train.py", "eva_b_patch16_224_tokens_300ep",
-        "--tokenizer", folder, "--run.output", f"{folder}_pretraining",
-    )  # fmt: skip
-    return [Step(text="Pre-train a ViT to predict these tokens.", command=command)]
+        "pretrain train",
+        "pretrain/train.py",
+        "eva_b_patch16_224_tokens_300ep",
+        "--tokenizer",
+        folder,
+        "--run.output",
+        f"{folder}_pretraining",
+    )
+    return [NextStep(text="Pre-train a ViT to predict these tokens.", command=command)]
 
 
 def load_tokenizer(source: str, teacher: TeacherConfig | None = None) -> FeatureTokenizer:
@@ -82,7 +87,7 @@ def load_tokenizer(source: str, teacher: TeacherConfig | None = None) -> Feature
     Raises:
         ValueError: If the folder is anything else.
     """
-    folder = home_expanded(source)
+    folder = expand_home(source)
     complete = complete_checkpoints(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if complete else {}
     if "num_codes" not in config:
@@ -90,8 +95,8 @@ def load_tokenizer(source: str, teacher: TeacherConfig | None = None) -> Feature
     for name in ("library", "model", "weights") if teacher else ():
         before, now = config["teacher"][name], getattr(teacher, name)
         if Path(before).name != Path(now).name:
-            text = "%s was trained with teacher.%s=%s, not %s: its codes may mean nothing"
-            logger.warning(text, source, name, before, now)
+            message = "%s was trained with teacher.%s=%s, not %s: its codes may mean nothing"
+            logger.warning(message, source, name, before, now)
     state = load_file(complete[-1] / WEIGHTS)
     tokenizer = _build(config, feature_dim=state["encoder.0.weight"].shape[1])
     tokenizer.load_state_dict(state)

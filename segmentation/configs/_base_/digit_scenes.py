@@ -5,7 +5,7 @@ Scenes of 128 px are enlarged to 256 px.
 
 _base_ = "loaders.py"
 
-from eva_segmentation.parts import annotated, multi_scale, testing, training  # noqa: E402
+from eva_segmentation.parts import multi_scale, testing, training, with_annotations  # noqa: E402
 
 _data = dict(
     type="ConfiguredSegDataset",
@@ -18,11 +18,13 @@ _data = dict(
 )
 _pipeline = training(256, aspect=1, ratios=(1.0, 1.5), cat_max_ratio=0.95)
 train_dataloader = dict(
-    batch_size=6, num_workers=1, dataset=annotated("training", pipeline=_pipeline, **_data)
+    batch_size=6, num_workers=1, dataset=with_annotations("training", pipeline=_pipeline, **_data)
 )
 test_pipeline = testing(256)
 val_dataloader = dict(
-    batch_size=10, num_workers=0, dataset=annotated("validation", pipeline=test_pipeline, **_data)
+    batch_size=10,
+    num_workers=0,
+    dataset=with_annotations("validation", pipeline=test_pipeline, **_data),
 )
 test_dataloader = val_dataloader
 tta_pipeline = multi_scale((256, 320, 384), window=256)  # the sizes of training

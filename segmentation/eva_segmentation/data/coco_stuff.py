@@ -20,10 +20,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from eva_data.files import make_folder, replacing
+from eva_data.files import make_folder, replace_file
 from eva_data.label_maps import IGNORED, LabelTable, read_label_map
 from eva_data.pools import ordered_map
-from eva_runs.commands import complain, program, say
+from eva_runs.commands import echo, make_main, print_error
 from eva_runs.options import command_parser, integer
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
@@ -39,7 +39,7 @@ def convert(source: Path, *, output: Path) -> str:
         indices = LabelTable(LABELS, (IGNORED,))(read_label_map(source), source)
     except ValueError as error:
         return str(error)
-    with replacing(target) as part:
+    with replace_file(target) as part:
         Image.fromarray(indices).save(part, format="PNG")
     return ""
 
@@ -55,10 +55,10 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
     if not sources:
         raise ValueError(f"{maps} holds no .png of the published label maps")
     make_folder(output)
-    there = {path.name for path in output.glob(f"*{_ENDING}")}
-    todo = [path for path in sources if f"{path.stem}{_ENDING}" not in there]
+    existing = {path.name for path in output.glob(f"*{_ENDING}")}
+    todo = [path for path in sources if f"{path.stem}{_ENDING}" not in existing]
     work = functools.partial(convert, output=output)
-    results = ordered_map(work, todo, workers=workers, what="maps")
+    results = ordered_map(work, todo, workers=workers, title="maps")
     problems = [problem for problem in results if problem]
     return len(sources) - len(todo), len(todo) - len(problems), problems
 
@@ -78,13 +78,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
     before, written, problems = convert_all(args.maps, args.output, workers=args.workers)
     for problem in problems[:20]:
-        complain(problem)
+        print_error(problem)
     already = f", {before:,} were there" if before else ""
     failed = f", {len(problems):,} could not be converted" if problems else ""
-    say(f"{args.output}: wrote {written:,} label maps{already}{failed}")
+    echo(f"{args.output}: wrote {written:,} label maps{already}{failed}")
     return 1 if problems else 0
 
 
-main = program(
+main = make_main(
     parse, _run, name="eva data prepare-segmentation", interrupted="the same command continues"
 )

@@ -28,13 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     )
     parts = {"train": "training", "val": "evaluation"} if training else {"val": "evaluation"}
     add = group.add_argument
-    for part, what in parts.items():
-        add(f"--{part}-images", type=Path, metavar="DIR", help=f"images for {what}")
-        add(f"--{part}-maps", type=Path, metavar="DIR", help=f"label maps for {what}")
+    for part, purpose in parts.items():
+        add(f"--{part}-images", type=Path, metavar="DIR", help=f"images for {purpose}")
+        add(f"--{part}-maps", type=Path, metavar="DIR", help=f"label maps for {purpose}")
     if training:
-        text = "share of the training images to evaluate on, such as 0.1, in place of the folders "
-        text += "for evaluation; chosen by their names, always the same"
-        add("--val-share", type=float, metavar="SHARE", help=text)
+        help_text = (
+            "share of the training images to evaluate on, such as 0.1, in place of the folders "
+        )
+        help_text += "for evaluation; chosen by their names, always the same"
+        add("--val-share", type=float, metavar="SHARE", help=help_text)
     add("--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes")
 
 
@@ -45,34 +47,38 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
         Flag -> file or folder; empty if there are no flags. An error names what is missing.
     """
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
-    flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
-    given: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
+    flags = [f"{part}_{kind}" for part in parts for kind in ("images", "maps")] + ["classes"]
+    paths: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
     share = getattr(arguments, "val_share", None)
     if share is not None:
         check_share(share)
-        if {"val_images", "val_maps"} & given.keys():
+        if {"val_images", "val_maps"} & paths.keys():
             raise ValueError(f"--val-share {share:g} takes the place of --val-images, --val-maps")
         flags = ["train_images", "train_maps", "classes"]
-    elif not given:
+    elif not paths:
         return {}
-    if missing := [f"--{f.replace('_', '-')}" for f in flags if f not in given]:
+    missing = [f"--{f.replace('_', '-')}" for f in flags if f not in paths]
+    if missing:
         raise ValueError(f"own data needs {', '.join(missing)}, too; {EXAMPLE}")
-    for path in given.values():
+    for path in paths.values():
         path.stat()  # which names a missing one
-    return given
+    return paths
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     """Put the data of the command line into a copy of a config; without any, return it itself."""
-    given = check(arguments)
-    if not given:
+    paths = check(arguments)
+    if not paths:
         return config
     share = getattr(arguments, "val_share", None)
-    classes = read_class_file(given["classes"])
+    classes = read_class_file(paths["classes"])
     config = copy.deepcopy(config)
-    for part in ("train", "val") if "train_images" in given else ("val",):
-        named = part if share is None else "train"
-        images, maps = given[f"{named}_images"].absolute(), given[f"{named}_maps"].absolute()
+    for part in ("train", "val") if "train_images" in paths else ("val",):
+        source_part = part if share is None else "train"
+        images, maps = (
+            paths[f"{source_part}_images"].absolute(),
+            paths[f"{source_part}_maps"].absolute(),
+        )
         held: dict[str, Any] = {}
         pairs = check_pairs(images, maps, classes)
         if share is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_data.images import save_image
-from eva_data.label_maps import described
+from eva_data.label_maps import describe_classes
 from eva_report.drawing import label_image
 
 
@@ -57,9 +57,9 @@ class IoUAndConfusion(IoUMetric):
         self.images = []
         for (intersection, union, _, label), path, (cells, pixels) in results:
             total[cells] += pixels
-            there = label > 0
-            if path and there.any():
-                iou = (intersection[there] / union[there]).mean()
+            is_present = label > 0
+            if path and is_present.any():
+                iou = (intersection[is_present] / union[is_present]).mean()
                 self.images.append(ImageScore(path, float(iou)))
         self.confusion = total.reshape(count, count)
         return scores
@@ -69,10 +69,10 @@ def _cells(
     sample: dict[str, Any], count: int, ignored: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count the pixels of each pair of label and prediction: an image has few of K * K pairs."""
-    found: Tensor = sample["pred_sem_seg"]["data"].squeeze()
-    label: Tensor = sample["gt_sem_seg"]["data"].squeeze().to(found)
+    predicted: Tensor = sample["pred_sem_seg"]["data"].squeeze()
+    label: Tensor = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
     counted = (label != ignored) & (label < count)
-    numbers = label[counted].long() * count + found[counted].long()
+    numbers = label[counted].long() * count + predicted[counted].long()
     pairs = torch.bincount(numbers, minlength=count * count)
     (cells,) = pairs.nonzero(as_tuple=True)
     return cells.cpu().numpy(), pairs[cells].cpu().numpy()
@@ -94,7 +94,7 @@ class IoUAndLabelMaps(IoUAndConfusion):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Score a batch, and save its maps."""
         super().process(data_batch, data_samples)
-        _, colors, labels = described(self.dataset_meta or {})
+        _, colors, labels = describe_classes(self.dataset_meta or {})
         for sample in data_samples:
             classes = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy().astype("uint8")
             path = Path(sample["img_path"]).absolute()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.images import read_rgb
-from eva_data.label_maps import IGNORED, described
+from eva_data.label_maps import IGNORED, describe_classes
 from eva_openmmlab.report import RunReport
 from eva_report.content import (
     Confusion,
@@ -26,7 +26,7 @@ from eva_report.content import (
     TitledImage,
 )
 from eva_report.drawing import Color, overlay
-from eva_report.page import known, write_csv, write_results
+from eva_report.page import finite_or_none, write_csv, write_results
 from eva_segmentation.evaluation.metric import ImageScore, IoUAndConfusion
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
@@ -46,12 +46,12 @@ _MEANINGS = {
 def make_report(run: RunReport) -> Report:
     """Write `results.json` and tables, and say what the page shows."""
     metric, dataset = run.metric(IoUAndConfusion), run.dataset
-    names, colors, _ = described(dataset.metainfo) if dataset is not None else ([], [], [])
+    names, colors, _ = describe_classes(dataset.metainfo) if dataset is not None else ([], [], [])
     names = [name.strip() for name in names]
     counts = None if metric is None else metric.confusion
     classes = [] if counts is None else class_scores(names, counts)
     if run.scores:
-        each = {f"{name}-{one['class']}": one[name] for name in ("IoU", "Acc") for one in classes}
+        each = {f"{name}-{row['class']}": row[name] for name in ("IoU", "Acc") for row in classes}
         write_results(run.folder, {"sem_seg": {**run.scores, **each}})
     sections: list[Section] = [_scores(run, classes)] if run.scores else []
     if classes:
@@ -67,7 +67,7 @@ def make_report(run: RunReport) -> Report:
     if dataset is not None:
         pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
         data.append(("evaluation data", f"{len(dataset):,} images{pixels}, {len(names)} classes"))
-    score = known(run.scores.get("mIoU"))
+    score = finite_or_none(run.scores.get("mIoU"))
     scored = "nothing was scored" if score is None else f"mIoU {score:.1f}"
     return run.report("Segmentation", scored=scored, data=data, sections=sections)
 
@@ -83,8 +83,8 @@ def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[s
         `class`, `IoU`, `Acc`, `share` (in percent) and `pixels` of each class; None where it has
         no pixel.
     """
-    right, given, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)
-    union, total = given + labelled - right, max(1, int(labelled.sum()))
+    right, predicted, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)
+    union, total = predicted + labelled - right, max(1, int(labelled.sum()))
 
     def percent(some: NDArray[np.int64], of: NDArray[np.int64]) -> list[float | None]:
         return [100 * a / b if b else None for a, b in zip(some.tolist(), of.tolist(), strict=True)]
@@ -99,23 +99,26 @@ def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[s
 def _scores(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> ScoreTable:
     order = dict.fromkeys([*_MEANINGS, *run.scores])
     rows = [
-        ScoreRow(name=name, values=[known(run.scores[name])], meaning=_MEANINGS.get(name, ""))
+        ScoreRow(
+            name=name, values=[finite_or_none(run.scores[name])], meaning=_MEANINGS.get(name, "")
+        )
         for name in order
         if name in run.scores
     ]
-    text = "Percent of pixels with a label."
-    if absent := [one["class"] for one in classes if one["IoU"] is None]:
+    description = "Percent of pixels with a label."
+    absent = [row["class"] for row in classes if row["IoU"] is None]
+    if absent:
         shown = ", ".join(absent[:5]) + (", ..." if absent[5:] else "")
-        text += (
+        description += (
             f" {len(absent)} of {len(classes)} classes ({shown}) have no pixel in the labels or "
             "the predictions: they have no score, and no part in the means."
         )
-    return ScoreTable(title="Scores", columns=["%"], rows=rows, text=text)
+    return ScoreTable(title="Scores", columns=["%"], rows=rows, text=description)
 
 
 def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
     heads = ["class", "IoU", "Acc", "share", "pixels"]
-    rows = [[one[head] for head in heads] for one in classes]
+    rows = [[row[head] for head in heads] for row in classes]
     write_csv(folder / PER_CLASS, heads, rows)
     return Table(
         title="Classes",
@@ -148,19 +151,23 @@ def galleries(
     colors: Sequence[Color],
 ) -> list[Gallery]:
     """Choose the worst and the best images that were scored, segment them again, and draw them."""
-    ordered = sorted(scored, key=lambda one: one.iou)
+    ordered = sorted(scored, key=lambda image: image.iou)
     count = min(SHOWN, len(ordered) - len(ordered) // 2)
-    chosen = {"Worst images": ordered[:count], "Best images": ordered[count:][-SHOWN:][::-1]}
-    found = _segmented(model, dataset, {one.path for some in chosen.values() for one in some})
+    selections = {"Worst images": ordered[:count], "Best images": ordered[count:][-SHOWN:][::-1]}
+    maps_of_images = _segmented(
+        model, dataset, {image.path for some in selections.values() for image in some}
+    )
     return [
         Gallery(
             title=title,
-            examples=[_example(one, found[one.path], names, colors) for one in some],
+            examples=[_example(image, maps_of_images[image.path], names, colors) for image in some],
             text="By the mean IoU over the classes of an image. Pixels without a label are not "
             "painted.",
-            legend=_legend([maps for one in some for maps in found[one.path]], names, colors),
+            legend=_legend(
+                [maps for image in some for maps in maps_of_images[image.path]], names, colors
+            ),
         )
-        for title, some in chosen.items()
+        for title, some in selections.items()
     ]
 
 
@@ -168,7 +175,9 @@ def _legend(
     maps: Sequence[Labels], names: Sequence[str], colors: Sequence[Color]
 ) -> list[tuple[str, Color]]:
     """List the classes of some label maps, the largest first."""
-    pixels = sum((np.bincount(one.ravel(), minlength=256) for one in maps), np.zeros(256, int))
+    pixels = sum(
+        (np.bincount(label_map.ravel(), minlength=256) for label_map in maps), np.zeros(256, int)
+    )
     order = np.argsort(-pixels[: len(names)])
     return [(names[index], colors[index]) for index in order if pixels[index]]
 
@@ -177,7 +186,7 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
     """Predict for some images of a dataset: path -> truth and prediction."""
     model = model.module if is_model_wrapper(model) else model
     model.eval()
-    found = {}
+    segmented = {}
     for index in range(len(dataset)):
         path = str(dataset.get_data_info(index).get("img_path"))
         if path not in paths:
@@ -188,8 +197,8 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
             sample.get(name).data.squeeze().to("cpu", torch.uint8).numpy()
             for name in ("gt_sem_seg", "pred_sem_seg")
         )
-        found[path] = truth, prediction
-    return found
+        segmented[path] = truth, prediction
+    return segmented
 
 
 def _example(

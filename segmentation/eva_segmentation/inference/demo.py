@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from eva_data.files import replacing
+from eva_data.files import replace_file
 from eva_data.images import read_rgb, save_image
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_data.writing import regions_of, writing_dataset
 from eva_openmmlab import demo
-from eva_report.demos import FoundShares, add_format, do_jobs, draw_video
+from eva_report.demos import ShareSummary, add_format, draw_video, run_jobs
 from eva_report.drawing import Pixels, label_image, overlay, with_legend
-from eva_runs.commands import say
+from eva_runs.commands import echo
 from eva_runs.options import probability
 
 if TYPE_CHECKING:
@@ -68,12 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_format(parser)
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
     demo.main(
-        parser, arguments, plan=_plan, load=_load, work=_segment,
+        parser,
+        arguments,
+        plan=_plan,
+        load=_load,
+        work=_segment,
         result=lambda args: args.ade20k_submission,
-    )  # fmt: skip
+    )
 
 
-def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
+def _plan(args: argparse.Namespace, inputs: list[Path]) -> JobPlan:
     overlays, labels = args.output / "overlays", args.output / "labels"
     made = [overlays, labels, args.output / (args.form or "labels")]
 
@@ -101,13 +105,13 @@ def _load(args: argparse.Namespace) -> "Predictor":
     return predictor
 
 
-def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) -> list[str]:
+def _segment(args: argparse.Namespace, predictor: "Predictor", planned: JobPlan) -> list[str]:
     """Do the jobs, and say what was found; return an error for each that could not be done."""
-    found, names = FoundShares(predictor.names), predictor.names
+    summary, names = ShareSummary(predictor.names), predictor.names
 
     def paint(rgb: Pixels, job: Job) -> tuple[Pixels, Pixels]:
         classes = predictor.predict(rgb)
-        found.add(job.name, classes)
+        summary.add(job.name, classes)
         return classes, overlay(rgb, classes, predictor.colors, opacity=args.opacity)
 
     def do(job: Job) -> str | None:
@@ -124,21 +128,21 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
         return None
 
     with writing_dataset(args.output, args.form, dict(enumerate(names))) as add_labels:
-        problems = do_jobs(planned.jobs, do, title="segmenting")
+        problems = run_jobs(planned.jobs, do, title="segmenting")
     archive = args.ade20k_submission
     if archive and not (problems or planned.problems):
         _write_submission(archive, [job for job in planned.jobs if len(job.targets) > 1])
     elif archive:
         logger.error("%s was not written, because images are missing", archive)
     also = f", {args.form}/" if args.form else ""
-    for line in (*found.lines(), f"output   {args.output} (overlays{also} and labels)"):
-        say(line)
+    for line in (*summary.lines(), f"output   {args.output} (overlays{also} and labels)"):
+        echo(line)
     return problems
 
 
 def _write_submission(archive: Path, jobs: Sequence[Job]) -> None:
     """Write the ZIP file for the ADE20K test server from the label maps of images."""
-    with replacing(archive) as part, zipfile.ZipFile(part, "w") as file:  # PNG is compressed
+    with replace_file(archive) as part, zipfile.ZipFile(part, "w") as file:  # PNG is compressed
         for job in jobs:
             stream = io.BytesIO()
             with Image.open(job.targets[1]) as labels:

@@ -47,10 +47,10 @@ def export_segmentor(
         exported.save_onnx(program, file, facts)
         run = exported.open_program(file)
         turned = (image[::-1, ::-1],) if size else (np.rot90(image), image[:, :height])
-        for one in (image, *turned):  # the square has fewer windows
-            expected = predictor.sample(one).seg_logits.data
-            found = run({"image": _pixels(one)})["scores"]
-            exported.demand_close(difference := (expected - found).abs().max().item(), TOLERANCE)
+        for view in (image, *turned):  # the square has fewer windows
+            expected = predictor.sample(view).seg_logits.data
+            scores = run({"image": _pixels(view)})["scores"]
+            exported.require_close(difference := (expected - scores).abs().max().item(), TOLERANCE)
             worst = max(worst, difference)
     return worst
 
@@ -64,11 +64,11 @@ def _program(around: "_Around", image: Tensor, varying: list[int], folder: Path)
     windows = torch.zeros(len(around(image, None)), model.num_classes, *shape)
     axes = {"image": varying, "windows": [0], "labels": [0, 1], "scores": [1, 2], "crops": [0]}
     inputs, outputs = {"image": image, "windows": windows}, ["labels", "scores", "crops"]
-    program = exported.traced(around, inputs, outputs, axes, folder / "around")
-    window = exported.Called(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
+    program = exported.trace_to_onnx(around, inputs, outputs, axes, folder / "around")
+    window = exported.CallableModule(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
     with _Pools():
         inputs = {"crop": torch.zeros(3, *shape)}
-        body = exported.traced(window, inputs, ["found"], {}, folder / "window").model.graph
+        body = exported.trace_to_onnx(window, inputs, ["found"], {}, folder / "window").model.graph
     made = (value for node in body for value in node.outputs)
     for value in (*body.inputs, *body.initializers.values(), *made):
         value.name = f"window/{value.name}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
-from eva_data.label_maps import Color, described
+from eva_data.label_maps import Color, describe_classes
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_runs.options import Precision
 from eva_segmentation.commands import change_views
@@ -78,7 +78,7 @@ class Predictor(ImagePredictor[Classes]):
         model, pipeline, metainfo = load_model(
             config, weights, device, task="segmentation", precision=precision, change=change
         )
-        names, colors, labels = described(metainfo)
+        names, colors, labels = describe_classes(metainfo)
         return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
 
     def predict(self, image: ImageLike) -> Classes:

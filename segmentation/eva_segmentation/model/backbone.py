@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
 from eva_backbone.layer_decay import freeze_vit
-from eva_openmmlab.backbone import check_sides, chosen, named_weights
+from eva_openmmlab.backbone import check_sides, describe_start_weights, select_indices
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
 from eva_segmentation.model.vit_adapter import (
     Extractor,
@@ -132,10 +132,10 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         for module in (self.spm, self.interactions, self.up):
             init_adapter(module)
         nn.init.normal_(self.level_embed)
-        self.pretrained = named_weights(pretrained, init_cfg)
+        self.pretrained = describe_start_weights(pretrained, init_cfg)
         self.is_init = self.pretrained is None  # mmengine has nothing left to do
         freeze_vit(self, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
-        self.out_indices = chosen(out_indices, STAGES, "maps")
+        self.out_indices = select_indices(out_indices, STAGES, "maps")
         self._freeze_unread()
         self.register_load_state_dict_pre_hook(_drop_index)
 

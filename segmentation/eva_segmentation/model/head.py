@@ -68,7 +68,8 @@ class EVAMask2FormerHead(Mask2FormerHead):
         checkpoint_ffn: bool = False,
         **head: Any,
     ) -> None:
-        if unknown := sorted(head.keys() - _KNOWN):
+        unknown = sorted(head.keys() - _KNOWN)
+        if unknown:
             raise TypeError(f"EVAMask2FormerHead has no argument {', '.join(unknown)}")
         loss_cls = {"class_weight": [1.0] * num_classes + [_NO_OBJECT_WEIGHT], **loss_cls}
         # mmdetection reads these by attribute
@@ -120,7 +121,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         self, cls_score: Tensor, mask_pred: Tensor, *args: Any
     ) -> tuple[Tensor, ...]:
         # of a run that diverged: its losses say so, where the matcher's error would end one process
-        scores, masks = (one.nan_to_num(0.0, 1e4, -1e4) for one in (cls_score, mask_pred))
+        scores, masks = (tensor.nan_to_num(0.0, 1e4, -1e4) for tensor in (cls_score, mask_pred))
         targets: tuple[Tensor, ...] = super()._get_targets_single(scores, masks, *args)
         return targets
 
@@ -207,7 +208,8 @@ class _CheckpointedFFN(FFN):
 
 def _translate_names(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for name in list(state_dict):
-        if (modern := modern_name(name, prefix)) != name:
+        modern = modern_name(name, prefix)
+        if modern != name:
             state_dict[modern] = state_dict.pop(name)
 
 

@@ -74,11 +74,11 @@ class NamedClasses:
         count = model.num_classes
         classes, palette = ((meta or {}).get(key) or () for key in ("classes", "palette"))
         if len(classes) != count:
-            named = [name for name in dataset_aliases if len(get_classes(name)) == count]
-            text = "%d class names do not fit %d classes: %s"
-            logger.info(text, len(classes), count, named[0] if named else "numbers")
-            classes = get_classes(named[0]) if named else [f"class {i}" for i in range(count)]
-            palette = get_palette(named[0]) if named else ()
+            matches = [name for name in dataset_aliases if len(get_classes(name)) == count]
+            message = "%d class names do not fit %d classes: %s"
+            logger.info(message, len(classes), count, matches[0] if matches else "numbers")
+            classes = get_classes(matches[0]) if matches else [f"class {i}" for i in range(count)]
+            palette = get_palette(matches[0]) if matches else ()
         if len(palette) != count:
             palette = [list(distinct_color(index)) for index in range(count)]
         self._meta = {"classes": list(classes), "palette": list(palette)}
@@ -133,8 +133,9 @@ class StreamingTTA(NamedClasses, SegTTAModel):
     """
 
     def __init__(self, module: Any, data_preprocessor: Any = None, **unset: None) -> None:
-        if given := {name: value for name, value in unset.items() if value is not None}:
-            raise TypeError(f"StreamingTTA does not take {given}: they belong to its module")
+        settings = {name: value for name, value in unset.items() if value is not None}
+        if settings:
+            raise TypeError(f"StreamingTTA does not take {settings}: they belong to its module")
         super().__init__(module, data_preprocessor)
         # the samples of one channel have the probability of the second of two classes already;
         # `SegTTAModel` takes the sigmoid of it once more

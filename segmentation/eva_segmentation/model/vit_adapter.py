@@ -156,8 +156,8 @@ class Extractor(nn.Module):
         """Update spatial tokens (B, M, C) from patches (B, N, C)."""
         read = self.attn(self.query_norm(spatial), self.feat_norm(patches), where.extract)
 
-        def ffn_branch(kept: Tensor) -> Tensor:
-            return self.ffn(self.ffn_norm(kept), where.levels)
+        def ffn_branch(selected: Tensor) -> Tensor:
+            return self.ffn(self.ffn_norm(selected), where.levels)
 
         return self.drop_path(spatial + read, ffn_branch)
 

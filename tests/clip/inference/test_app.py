@@ -16,7 +16,7 @@ pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
 from eva_app.command import Source
 from eva_app.models import Models
-from eva_app.server import running
+from eva_app.server import serve
 
 CUT_OFF = """[...document.querySelectorAll('.caption-label')].filter(
     one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"""
@@ -74,7 +74,7 @@ def test_names_of_hits_fit_a_phone(weights, media):
     if (program := shutil.which("chromium")) is None:
         pytest.skip("Chromium is not installed: apt install chromium")
     models = Models([Source("clip", str(weights))], folder=media, device="cpu")
-    with running(models) as address, playwright.sync_playwright() as started:
+    with serve(models) as address, playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 400, "height": 800})
         page.goto(address)

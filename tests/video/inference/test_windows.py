@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eva_data.video.source import VideoSource
-from eva_video.inference.predictor import Judged, Segment, moments, segments, windows_of
+from eva_video.inference.predictor import JudgedWindow, Segment, moments, segments, windows_of
 
 
 class Clock(VideoSource):
@@ -81,7 +81,7 @@ def test_every_frame_of_any_video_is_in_a_window():
 
 
 def judged(*windows):
-    return [Judged(a, b, np.array(p, np.float32)) for a, b, p in windows]
+    return [JudgedWindow(a, b, np.array(p, np.float32)) for a, b, p in windows]
 
 
 def test_moments_equal_an_average_over_all_windows():

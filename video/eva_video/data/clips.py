@@ -51,8 +51,8 @@ class Sampling:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        known = self.kind in get_args(Kind) and self.frames > 0 and self.interval > 0
-        if not known or (self.interval != 1 and self.kind != "dense"):
+        is_valid = self.kind in get_args(Kind) and self.frames > 0 and self.interval > 0
+        if not is_valid or (self.interval != 1 and self.kind != "dense"):
             raise ValueError(f"there is no such sampling, or an interval that is not dense: {self}")
 
     @property

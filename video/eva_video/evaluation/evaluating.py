@@ -32,7 +32,7 @@ from eva_engine.evaluation.own_data import (
 )
 from eva_engine.report import announce, report_evaluation
 from eva_runs.precision import resolve, to_precision
-from eva_runs.processes import on_main
+from eva_runs.processes import run_on_main_rank
 from eva_video.commands import VIDEOS
 from eva_video.data.clips import Sampling, Views
 from eva_video.data.transforms import CentreTransform, CropsTransform, Normalise
@@ -41,9 +41,7 @@ from eva_video.model.classifier import load_video_classifier, subset_of
 LINES = "videos.jsonl"
 _DIGITS = 7  # of a probability
 # Official weights, which note nothing, were trained so.
-PUBLISHED = {
-    "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "sampling": "tsn", "frame_interval": 1
-}  # fmt: skip
+PUBLISHED = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "sampling": "tsn", "frame_interval": 1}
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -81,11 +79,14 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     judge = to_precision(judge, options.precision, device).eval()
     lines = VideoLines(samples, samples.classes, clips=options.clips)
     counted = evaluate_own_data(
-        judge, samples, options, unit="videos",
+        judge,
+        samples,
+        options,
+        unit="videos",
         receive=None if options.output is None else lines.add,
         num_classes=model.num_classes if columns is None else len(columns),
         skip_unreadable=options.skip_unreadable,
-    )  # fmt: skip
+    )
     if options.output is not None:
         lines.write(options.output / LINES)
     if distributed.rank():
@@ -96,14 +97,21 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         extra["mean_per_class"] = counted.mean_per_class
     views = {"frames": model.frames, "image_size": model.img_size}
     report_evaluation(
-        options, counted.scores, began=began, task=VIDEOS.task, unit="videos", data=data,
+        options,
+        counted.scores,
+        began=began,
+        task=VIDEOS.task,
+        unit="videos",
+        data=data,
         settings=settings_of(options, **views, views=options.clips * options.crops),
-        extra={"data": extra}, left_out=counted.left_out, device=device.type,
+        extra={"data": extra},
+        left_out=counted.left_out,
+        device=device.type,
         sections=partial(
             class_sections, samples, counted, unit="videos", complete_in="per_class.csv"
         ),
         next_steps=VIDEOS.steps_after_evaluation(options, flags),
-    )  # fmt: skip
+    )
 
 
 def _open_views(
@@ -122,9 +130,13 @@ def _open_views(
         transform = CropsTransform(image_size, crops=options.crops, normalise=normalise)
     sampling = Sampling(frames=frames, kind=options.sampling, interval=options.frame_interval)
     return Views(
-        videos, sampling=sampling, transform=transform, clips=options.clips, draws=options.draws,
+        videos,
+        sampling=sampling,
+        transform=transform,
+        clips=options.clips,
+        draws=options.draws,
         seed=options.seed,
-    )  # fmt: skip
+    )
 
 
 class VideoLines:
@@ -143,8 +155,8 @@ class VideoLines:
             assert batch.views is not None
             mean, each = batch.logits.exp().cpu(), batch.views.exp().cpu()  # (B, K), (B, V, K)
             labels = batch.labels.tolist()
-            for place, index in enumerate(batch.indexes.tolist()):
-                entries[index] = self._entry(labels[place], mean[place], each[place])
+            for position, index in enumerate(batch.indexes.tolist()):
+                entries[index] = self._entry(labels[position], mean[position], each[position])
         for index, entry in entries.items():
             video = {"video": self._samples.sample_id(index)}
             self._lines[index] = json.dumps(video | entry)
@@ -153,8 +165,8 @@ class VideoLines:
         """Write the lines of all processes in the order of the videos; called on all of them."""
         parts = distributed.gather(self._lines)
         lines = {index: line for part in parts for index, line in part.items()}
-        text = "".join(f"{lines[index]}\n" for index in sorted(lines))
-        on_main(lambda: write_text(file, text))
+        content = "".join(f"{lines[index]}\n" for index in sorted(lines))
+        run_on_main_rank(lambda: write_text(file, content))
 
     def _entry(self, label: int, mean: Tensor, each: Tensor) -> dict[str, Any]:
         values, classes = mean.topk(min(5, len(mean)))

@@ -73,10 +73,10 @@ class AttentiveProbe(nn.Module):
         context = (self.norm1(tokens) + self.frame_positions).flatten(1, 2)  # (N, T * P, C)
         query = self.query.expand(len(tokens), -1, -1)  # (N, 1, C)
         key, value = self.to_key_value(context).chunk(2, dim=2)
-        found = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self._split(self.to_query(query)), self._split(key), self._split(value)
         )
-        query = query + self.proj(found.transpose(1, 2).flatten(2))  # (N, 1, C)
+        query = query + self.proj(attended.transpose(1, 2).flatten(2))  # (N, 1, C)
         query = query + self.mlp(self.norm2(query))
         logits: Tensor = self.head(query[:, 0])
         return logits
@@ -210,12 +210,12 @@ def choose_probe(
     """Choose the probe's input, "tokens" (N, T, P, C), "frames" (N, T, 1, C) or "none", by size."""
     means = videos * frames * channels * _KEPT.itemsize / 1e9
     needed = {"tokens": means * tokens, "frames": means, "none": 0.0}
-    wanted = ["tokens", "frames"] if options.probe == "auto" else [options.probe]
-    for name in wanted:
+    inputs = ["tokens", "frames"] if options.probe == "auto" else [options.probe]
+    for name in inputs:
         if needed[name] <= options.probe_gb:
             return str(name)
     raise ValueError(
-        f"the {wanted[-1]} of {videos} videos take {needed[wanted[-1]]:.2g} GB, and --probe-gb is "
+        f"the {inputs[-1]} of {videos} videos take {needed[inputs[-1]]:.2g} GB, and --probe-gb is "
         f"{options.probe_gb:g}: give more, fewer --train-videos, --probe frames or --probe none"
     )
 
@@ -232,39 +232,54 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     extractor = ClipFeatureExtractor.from_weights(
         options.weights, device=str(device), **{name: getattr(options, name) for name in names}
     )
-    known = open_videos(
+    train_videos = open_videos(
         options.train, classes=options.classes, root=options.root, backend=options.backend
     )
     queries = open_videos(
-        options.val, classes=known.classes, root=options.val_root or options.root,
+        options.val,
+        classes=train_videos.classes,
+        root=options.val_root or options.root,
         backend=options.backend,
-    )  # fmt: skip
+    )
     frames, channels = extractor.vit.frames, extractor.vit.embed_dim
     patches = (extractor.image_size // extractor.vit.patch_size) ** 2
     kind = choose_probe(
-        options, videos=check_frozen(options, len(known)) + len(queries), frames=frames,
-        tokens=patches, channels=channels,
-    )  # fmt: skip
+        options,
+        videos=check_frozen(options, len(train_videos)) + len(queries),
+        frames=frames,
+        tokens=patches,
+        channels=channels,
+    )
 
     def probe(tokens: Tensor, labels: Tensor, asked: Tensor) -> tuple[Tensor, dict[str, Any]]:
         fitted = fit_probe(
-            tokens, labels, num_classes=len(known.classes), learning_rates=options.probe_lr,
-            epochs=options.probe_epochs, device=device, seed=options.seed,
-        )  # fmt: skip
-        chosen = {"probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
-        return fitted(asked), chosen
+            tokens,
+            labels,
+            num_classes=len(train_videos.classes),
+            learning_rates=options.probe_lr,
+            epochs=options.probe_epochs,
+            device=device,
+            seed=options.seed,
+        )
+        settings = {"probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
+        return fitted(asked), settings
 
     shape = [frames, patches if kind == "tokens" else 1, channels]
     seen = {"tokens": f" (the probe: {patches} tokens of each)", "frames": " (the probe: means)"}
     evaluate_frozen(
-        VIDEOS, options, device, extractor, known=seen_clips(extractor, known),
-        queries=seen_clips(extractor, queries), began=began,
+        VIDEOS,
+        options,
+        device,
+        extractor,
+        train_samples=seen_clips(extractor, train_videos),
+        queries=seen_clips(extractor, queries),
+        began=began,
         seen=f"{frames} frames of {extractor.image_size} px{seen.get(kind, '')}",
         settings={"frames": frames, "seed": options.seed, "probe": kind},
         compute=partial(compute, extractor, kind),
         more=[] if kind == "none" else [Kept(shape, _KEPT, torch.device("cpu"))],
         probe=None if kind == "none" else probe,
-    )  # fmt: skip
+    )
 
 
 def seen_clips(extractor: ClipFeatureExtractor, videos: LabelledVideos) -> Views:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import hand_over, make_folder, write_text
+from eva_data.files import make_folder, record_result, write_text
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
 from eva_data.video.frames import ArrayVideo
 from eva_data.video.source import UnreadableVideoError, VideoSource, open_video
 from eva_data.video.streams import CameraReader, Frame, VideoReader, VideoWriter
-from eva_report.demos import Found, Prediction, do_jobs, scored
+from eva_report.demos import DetectionSummary, Prediction, format_predictions, run_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.sheets import CLASSES_SHOWN, annotate
-from eva_runs.commands import say
+from eva_runs.commands import echo
 from eva_video.config import PREDICTIONS
 from eva_video.inference.predictor import (
-    Judged,
+    JudgedWindow,
     Segment,
     VideoPredictor,
     duration_of,
@@ -47,19 +47,23 @@ def recognise(
     """
     make_folder(options.output)
     work = _Work(predictor, options)
-    problems = do_jobs(jobs, work, title="recognising")
+    problems = run_jobs(jobs, work, title="recognising")
     settings = {
-        "weights": options.weights, "frames": predictor.sampling.frames,
-        "image_size": predictor.model.img_size, "clips": options.clips, "crops": options.crops,
-        "window": options.window, "stride": options.stride,
-    }  # fmt: skip
+        "weights": options.weights,
+        "frames": predictor.sampling.frames,
+        "image_size": predictor.model.img_size,
+        "clips": options.clips,
+        "crops": options.crops,
+        "window": options.window,
+        "stride": options.stride,
+    }
     content = {"settings": settings, "videos": work.entries}
     write_text(options.output / PREDICTIONS, json.dumps(content, indent=1) + "\n")
-    hand_over(options.output / PREDICTIONS)
+    record_result(options.output / PREDICTIONS)
     for line in work.found.lines():
-        say(line)
+        echo(line)
     kinds = PREDICTIONS if options.no_video else f"annotated videos and {PREDICTIONS}"
-    say(f"output   {options.output} ({kinds})")
+    echo(f"output   {options.output} ({kinds})")
     return problems
 
 
@@ -75,12 +79,12 @@ class _Work:
         self._predictor, self._options = predictor, options
         self._rows = min(CLASSES_SHOWN, len(predictor.class_names))
         self.entries: list[dict[str, Any]] = []
-        self.found = Found(options.score_threshold, objects=False)
+        self.found = DetectionSummary(options.score_threshold, objects=False)
 
     def __call__(self, job: Job) -> str | None:
         """Judge and draw a video or camera; returns a sentence if it cannot be read to its end."""
         facts: dict[str, Any] = {"video": job.name}
-        windows: list[Judged] = []
+        windows: list[JudgedWindow] = []
         problem = None
         try:
             if job.is_camera:
@@ -94,18 +98,19 @@ class _Work:
         joined = list(segments(moments(windows), least=self._options.score_threshold))
         names = self._predictor.class_names
         facts["windows"] = [
-            _times(one) | {"classes": [_class(*pair) for pair in self._first(one)]}
-            for one in windows
+            _times(window) | {"classes": [_class(*pair) for pair in self._first(window)]}
+            for window in windows
         ]
         facts["segments"] = [
-            _times(one) | _class(names[one.label], one.probability) for one in joined
+            _times(segment) | _class(names[segment.label], segment.probability)
+            for segment in joined
         ]
         self.entries.append(facts if problem is None else {**facts, "error": problem})
         if windows:
             self._add_found(job.name, windows, joined, frames=facts.get("frames"))
         return problem
 
-    def _video(self, job: Job, video: VideoSource, windows: list[Judged]) -> None:
+    def _video(self, job: Job, video: VideoSource, windows: list[JudgedWindow]) -> None:
         """Judge and draw, a frame in memory at a time; windows are read as the drawing needs them.
 
         No annotated video is left where the video or its windows cannot be read to their end.
@@ -115,13 +120,13 @@ class _Work:
         )
         with contextlib.ExitStack() as stack:
             total = round(duration_of(video))
-            bar = stack.enter_context(ProgressBar(total, what=job.name, unit="s"))
+            bar = stack.enter_context(ProgressBar(total, title=job.name, unit="s"))
 
-            def noted() -> Iterator[Judged]:
-                for one in judged:
-                    windows.append(one)
-                    yield one
-                    bar.update(round(one.end) - bar.done)
+            def noted() -> Iterator[JudgedWindow]:
+                for window in judged:
+                    windows.append(window)
+                    yield window
+                    bar.update(round(window.end) - bar.done)
 
             pieces = moments(noted())
             if job.targets:
@@ -129,7 +134,7 @@ class _Work:
             for _ in pieces:  # those behind the last frame, or all
                 pass
 
-    def _draw(self, job: Job, pieces: Iterator[Judged], stack: contextlib.ExitStack) -> None:
+    def _draw(self, job: Job, pieces: Iterator[JudgedWindow], stack: contextlib.ExitStack) -> None:
         reader, writers = VideoReader(job.source), _writers(job, stack)
         piece = next(pieces)
         shown = self._shown(piece)
@@ -140,41 +145,45 @@ class _Work:
         if reader.error is not None:
             raise UnreadableVideoError(reader.error)
 
-    def _camera(self, job: Job, windows: list[Judged]) -> int:
+    def _camera(self, job: Job, windows: list[JudgedWindow]) -> int:
         """Judge windows without gaps while a camera records, until Ctrl-C; count its frames."""
         seconds = self._options.window or CAMERA_SECONDS
         reader, shown = CameraReader(job.source), list[Prediction]()
-        kept, begin, time = list[NDArray[np.uint8]](), 0.0, 0.0
+        frames, begin, time = list[NDArray[np.uint8]](), 0.0, 0.0
         with contextlib.ExitStack() as stack:
             title = f"{job.name}, Ctrl-C ends it"
-            bar = stack.enter_context(ProgressBar(None, what=title, unit="frame"))
+            bar = stack.enter_context(ProgressBar(None, title=title, unit="frame"))
             writers = _writers(job, stack)
             for time, frame in _timed(reader):
-                if kept and time >= begin + seconds:
-                    windows.append(self._judged(kept, begin, time))
-                    shown, kept, begin = self._shown(windows[-1]), [], time
-                if len(kept) <= (time - begin) / seconds * _KEPT:
-                    kept.append(frame.rgb)
+                if frames and time >= begin + seconds:
+                    windows.append(self._judged(frames, begin, time))
+                    shown, frames, begin = self._shown(windows[-1]), [], time
+                if len(frames) <= (time - begin) / seconds * _KEPT:
+                    frames.append(frame.rgb)
                 self._write(writers, time, frame, shown)
                 bar.update()
-        if kept:
-            windows.append(self._judged(kept, begin, time))
+        if frames:
+            windows.append(self._judged(frames, begin, time))
         if reader.error is not None:
             raise UnreadableVideoError(reader.error)
         return bar.done
 
-    def _judged(self, frames: list[NDArray[np.uint8]], begin: float, end: float) -> Judged:
+    def _judged(self, frames: list[NDArray[np.uint8]], begin: float, end: float) -> JudgedWindow:
         rate = Fraction(len(frames)) / Fraction(max(end - begin, 1e-3))
         video = ArrayVideo(np.stack(frames), rate=rate, name="the camera")
         (judged,) = self._predictor.windows(video)
-        return Judged(begin, end, judged.probabilities)
+        return JudgedWindow(begin, end, judged.probabilities)
 
-    def _first(self, one: Judged) -> list[Prediction]:
-        return self._predictor.top(one.probabilities, self._options.top)
+    def _first(self, window: JudgedWindow) -> list[Prediction]:
+        return self._predictor.top(window.probabilities, self._options.top)
 
-    def _shown(self, piece: Judged) -> list[Prediction]:
+    def _shown(self, piece: JudgedWindow) -> list[Prediction]:
         first = self._predictor.top(piece.probabilities, self._rows)
-        return [one for one in first if one.probability >= self._options.score_threshold]
+        return [
+            prediction
+            for prediction in first
+            if prediction.probability >= self._options.score_threshold
+        ]
 
     def _write(
         self, writers: Sequence[VideoWriter], time: float, frame: Frame, shown: list[Prediction]
@@ -184,26 +193,37 @@ class _Work:
             writer.add(image, frame)
 
     def _add_found(
-        self, name: str, windows: Sequence[Judged], joined: Sequence[Segment], frames: int | None
+        self,
+        name: str,
+        windows: Sequence[JudgedWindow],
+        joined: Sequence[Segment],
+        frames: int | None,
     ) -> None:
         """Count segments by class, with a line for each; of a single window its first classes."""
         names = self._predictor.class_names
-        best = max((self._first(one)[0] for one in windows), key=lambda one: one.probability)
-        text, details = "", list[str]()
+        best = max(
+            (self._first(window)[0] for window in windows), key=lambda window: window.probability
+        )
+        description, details = "", list[str]()
         if len(windows) == 1:
-            text = scored(self._shown(windows[0])[:CLASSES_NAMED])
+            description = format_predictions(self._shown(windows[0])[:CLASSES_NAMED])
         else:
             details = [
-                f"  {clock(one.start):>9} - {clock(one.end):<9}  {score_text(one.probability)}  "
-                f"{names[one.label]}"
-                for one in joined
+                f"  {clock(segment.start):>9} - {clock(segment.end):<9}  "
+                f"{score_text(segment.probability)}  {names[segment.label]}"
+                for segment in joined
             ]
-        if (more := len(details) - SEGMENTS_NAMED) > 0:
+        more = len(details) - SEGMENTS_NAMED
+        if more > 0:
             details[SEGMENTS_NAMED:] = [f"  and {more:,} more: {PREDICTIONS} has all"]
         self.found.add(
-            name, [names[one.label] for one in joined], best=best, text=text, frames=frames,
+            name,
+            [names[segment.label] for segment in joined],
+            best=best,
+            description=description,
+            frames=frames,
             details=details,
-        )  # fmt: skip
+        )
 
 
 def _writers(job: Job, stack: contextlib.ExitStack) -> list[VideoWriter]:
@@ -232,8 +252,8 @@ def _facts(video: VideoSource) -> dict[str, float]:
     }
 
 
-def _times(one: Judged | Segment) -> dict[str, Any]:
-    return {"start": round(one.start, 3), "end": round(one.end, 3)}
+def _times(segment: JudgedWindow | Segment) -> dict[str, Any]:
+    return {"start": round(segment.start, 3), "end": round(segment.end, 3)}
 
 
 def _class(name: str, probability: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.files import VIDEO_SUFFIXES
-from eva_data.inputs import predicted
+from eva_data.inputs import map_inputs
 from eva_data.kinetics import official_classes
 from eva_data.video.frames import ArrayVideo
 from eva_data.video.source import (
@@ -64,7 +64,7 @@ class Window(NamedTuple):
     length: int
 
 
-class Judged(NamedTuple):
+class JudgedWindow(NamedTuple):
     """A stretch of time, and probabilities (K,) of what happens in it."""
 
     start: float
@@ -111,15 +111,17 @@ def _window(video: VideoSource, start: float, end: float) -> Window:
     return Window(start, end, max(first, 0), max(after - max(first, 0), 1))
 
 
-def moments(windows: Iterable[Judged]) -> Iterator[Judged]:
+def moments(windows: Iterable[JudgedWindow]) -> Iterator[JudgedWindow]:
     """Cut time where windows, in order, begin or end, and average those that cover each piece."""
-    open_now: deque[Judged] = deque()
-    at, last = 0.0, Judged(float("inf"), float("inf"), np.empty(0, np.float32))
+    open_now: deque[JudgedWindow] = deque()
+    at, last = 0.0, JudgedWindow(float("inf"), float("inf"), np.empty(0, np.float32))
     for window in itertools.chain(windows, [last]):
         while open_now and at < window.start - _TINY:
-            end = min(window.start, min(one.end for one in open_now))
+            end = min(window.start, min(window.end for window in open_now))
             if end > at + _TINY:
-                yield Judged(at, end, np.mean([one.probabilities for one in open_now], axis=0))
+                yield JudgedWindow(
+                    at, end, np.mean([window.probabilities for window in open_now], axis=0)
+                )
             at = end
             while open_now and open_now[0].end <= at + _TINY:
                 open_now.popleft()
@@ -127,7 +129,7 @@ def moments(windows: Iterable[Judged]) -> Iterator[Judged]:
         open_now.append(window)
 
 
-def segments(pieces: Iterable[Judged], *, least: float = 0.0) -> Iterator[Segment]:
+def segments(pieces: Iterable[JudgedWindow], *, least: float = 0.0) -> Iterator[Segment]:
     """Join neighbouring pieces with the same first class, of at least a probability."""
     joined: list[Segment] = []
     for piece in pieces:
@@ -171,13 +173,18 @@ class VideoPredictor(NamedClasses):
         self.sampling = sampling or Sampling(frames=model.frames)
         self.clips, self.crops, self.batch_size, self.backend = clips, crops, batch_size, backend
         self._judge = MultiView(self.model)
-        chosen, side = self.sampling, model.img_size
+        frame_sampling, side = self.sampling, model.img_size
         self.facts = {
-            "task": "video", "name": "clips", "shape": [chosen.frames, 3, side, side],
+            "task": "video",
+            "name": "clips",
+            "shape": [frame_sampling.frames, 3, side, side],
             "input": "RGB in [0, 1], shorter side resized, centre cut, normalised",
-            "resize": side, "mean": [*mean], "std": [*std],
-            "sampling": chosen.kind, "interval": chosen.interval,
-        }  # fmt: skip
+            "resize": side,
+            "mean": [*mean],
+            "std": [*std],
+            "sampling": frame_sampling.kind,
+            "interval": frame_sampling.interval,
+        }
         normalise = Normalise(mean=mean, std=std)
         self._transform = CropsTransform(model.img_size, crops=crops, normalise=normalise)
 
@@ -222,14 +229,14 @@ class VideoPredictor(NamedClasses):
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
         require_backend(backend)
-        place = choose_device(device)
+        resolved_device = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
         noted = notes_of_training(source, class_names=classes, mean=mean, std=std)
         names = class_names(
-            model.num_classes, given=noted["class_names"], source=source, official=official_classes
+            model.num_classes, names=noted["class_names"], source=source, official=official_classes
         )
         return cls(
-            to_precision(model, precision, place),
+            to_precision(model, precision, resolved_device),
             class_names=names,
             sampling=sampling_of(source, frames=model.frames),
             mean=noted["mean"] or IMAGENET_MEAN,
@@ -243,8 +250,20 @@ class VideoPredictor(NamedClasses):
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> "VideoPredictor":
         """Build the classifier of a command line."""
-        names = ("classes", "variant", "frames", "image_size", "mean", "std", "clips", "crops",
-                 "batch_size", "device", "precision", "backend")  # fmt: skip
+        names = (
+            "classes",
+            "variant",
+            "frames",
+            "image_size",
+            "mean",
+            "std",
+            "clips",
+            "crops",
+            "batch_size",
+            "device",
+            "precision",
+            "backend",
+        )
         return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
     def __call__(self, video: Any, *, top: int = 5) -> Any:
@@ -265,15 +284,15 @@ class VideoPredictor(NamedClasses):
             ValueError: If a folder or pattern has no videos, or an array is not one.
         """
 
-        def predict(one: Video) -> list[Prediction]:
-            (judged,) = self.windows(one)
+        def predict(video: Video) -> list[Prediction]:
+            (judged,) = self.windows(video)
             return self.top(judged.probabilities, top)
 
-        return predicted(predict, video, suffixes=VIDEO_SUFFIXES, unreadable=UnreadableVideoError)
+        return map_inputs(predict, video, suffixes=VIDEO_SUFFIXES, unreadable=UnreadableVideoError)
 
     def windows(
         self, video: Video, *, seconds: float | None = None, stride: float | None = None
-    ) -> Iterator[Judged]:
+    ) -> Iterator[JudgedWindow]:
         """Judge windows of a video, one batch of them in memory at a time.
 
         Args:
@@ -301,7 +320,7 @@ class VideoPredictor(NamedClasses):
                 probabilities = self._probabilities(views)
                 require_finite(probabilities, video.name)
                 for window, row in zip(batch, probabilities, strict=True):
-                    yield Judged(window.start, window.end, row)
+                    yield JudgedWindow(window.start, window.end, row)
 
     def _views(self, video: VideoSource, window: Window) -> Tensor:
         """Read the views (V, T, 3, S, S) of a window, crop by crop."""
@@ -313,5 +332,5 @@ class VideoPredictor(NamedClasses):
         weight = self.model.head.weight
         with torch.inference_mode():
             mean, _ = self._judge(views.to(weight.device, weight.dtype))
-        found: NDArray[np.float32] = mean.exp().cpu().numpy()
-        return found
+        probabilities: NDArray[np.float32] = mean.exp().cpu().numpy()
+        return probabilities

@@ -101,11 +101,12 @@ def initialise(
     if head_rows is not None:
         rows = torch.as_tensor(head_rows, dtype=torch.int64)
         tensors = weights.tensors
-        there = len(tensors["head.weight"]) if tensors.keys() >= {*_HEAD} else 0
-        if len(rows) != model.num_classes or rows.min() < 0 or rows.max() >= there:
+        num_classes = len(tensors["head.weight"]) if tensors.keys() >= {*_HEAD} else 0
+        if len(rows) != model.num_classes or rows.min() < 0 or rows.max() >= num_classes:
             raise ValueError(
                 f"{len(rows)} rows, {int(rows.min())} to {int(rows.max())}, are to be picked for "
-                f"{model.num_classes} classes from the head of {weights.name}, which has {there}"
+                f"{model.num_classes} classes from the head of {weights.name}, which has "
+                f"{num_classes}"
             )
         picked = {name: tensors[name][rows] for name in _HEAD}
         weights = replace(weights, tensors={**tensors, **picked})
