@@ -95,12 +95,13 @@ def _read_names(file: Path, recorded: set[str], shape: Sequence[int]) -> list[tu
     """Read the names of views, and checksums of their features."""
     try:
         with safe_open(file, framework="pt") as content:
-            names, checksums = (json.loads(content.metadata()[key]) for key in ("names", "crc32"))
+            views = [(name, checksum) for name, checksum in json.loads(content.metadata()["views"])]
             rows = content.get_slice("features")
-        form, expected = (rows.get_dtype(), rows.get_shape()), ("F16", [len(names), *shape])
-        if form != expected or {*names} - recorded:
-            raise ValueError(f"it holds {form} of {len({*names} & recorded)} views, not {expected}")
-        return [*zip(names, checksums, strict=True)]
+        names = {name for name, _ in views}
+        form, expected = (rows.get_dtype(), rows.get_shape()), ("F16", [len(views), *shape])
+        if form != expected or names - recorded:
+            raise ValueError(f"it holds {form} of {len(names & recorded)} views, not {expected}")
+        return views
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{file} cannot be read ({error}): {_AGAIN}") from error
 
@@ -196,7 +197,7 @@ def _compute(
             features = torch.cat([part.half() for part in batches_of_features])
             if not features.isfinite().all():
                 raise FloatingPointError(f"features of {file} are not finite in fp16")
-            notes = {"names": names, "crc32": [*map(zlib.crc32, features.numpy())]}
-            texts = {key: json.dumps(value) for key, value in notes.items()}
-            write_tensors({"features": features}, file, texts)
+            # one entry: of several, safetensors writes the order at random
+            views = [*zip(names, map(zlib.crc32, features.numpy()), strict=True)]
+            write_tensors({"features": features}, file, {"views": json.dumps(views)})
     return left_out

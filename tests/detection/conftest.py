@@ -191,8 +191,8 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
 @pytest.fixture
 def start(programs, demo_data, tmp_path):
     """Function: start a Python program on the demo data."""
-    environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": "fork"}
-    return lambda *words: programs.start(*words, folder=tmp_path, environment=environment)
+    changes = {"DETECTRON2_DATASETS": str(demo_data), "RANKS": "fork"}
+    return lambda *words: programs.start(*words, folder=tmp_path, environment=os.environ | changes)
 
 
 @pytest.fixture

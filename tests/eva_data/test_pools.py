@@ -48,7 +48,7 @@ def work(tmp_path, monkeypatch):
 
 
 def test_results_come_in_order_from_processes_that_have_begun(work):
-    settings = {"workers": 2, "what": "numbers", "chunk": 1, "shared": ("a",)}
+    settings = {"workers": 2, "title": "numbers", "chunk": 1, "shared": ("a",)}
     results = list(ordered_map(work.square, range(6), **settings))
     assert [square for square, _, _ in results] == [0, 1, 4, 9, 16, 25]
     assert os.getpid() not in {process for _, process, _ in results}
@@ -72,7 +72,7 @@ def test_who_stops_early_waits_for_what_has_begun_alone():
 
 def test_work_that_kills_its_process_is_known(work):
     """The first, two in a row, the last: each is named, and no other is lost or done for it."""
-    settings = {"workers": 2, "what": "numbers", "shared": ("a",), "died": lambda number: -number}
+    settings = {"workers": 2, "title": "numbers", "shared": ("a",), "died": lambda number: -number}
     results = list(ordered_map(work.square_or_die, range(20), **settings))
     assert [r if isinstance(r, int) else r[0] for r in results] == [
         -number if number in (0, 5, 6, 19) else number * number for number in range(20)

@@ -41,7 +41,7 @@ def work(number):
     time.sleep(0.05)
 
 if __name__ == "__main__":
-    list(ordered_map(work, range(10000), workers=2, what="numbers", chunk=1))
+    list(ordered_map(work, range(10000), workers=2, title="numbers", chunk=1))
 """
 RANK = """
 import os, time

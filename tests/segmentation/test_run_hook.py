@@ -29,13 +29,14 @@ def test_a_gradient_stops_a_run_before_the_step_and_names_the_images(
             losses = {name: value * factor for name, value in losses.items()}
         return losses
 
-    digested = hooks.digested
+    open_with_digest = hooks.open_with_digest
 
     def slowly(*arguments):
         time.sleep(0.5)
-        return digested(*arguments)
+        return open_with_digest(*arguments)
 
-    monkeypatch.setattr(hooks, "digested", slowly)  # the second save is not over at the third step
+    # the second save is not over at the third step
+    monkeypatch.setattr(hooks, "open_with_digest", slowly)
     monkeypatch.setattr(EVASegmentor, "loss", spoilt)
     line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path)
     assert all(name in line for name in ("gradient", "iteration 3", *seen[2]))
