@@ -20,7 +20,7 @@ _CAPTIONS = "output/datasets/digit_captions/captions"
 SHORTER = {  # program -> what is added to its arguments
     "tools/make_demo_data.py": "--train 16 --val 8 --workers 1",
     "pretrain/train.py": "--run.epochs 1 --run.batch-size 8",
-    "core/eva_command/__main__.py": "",
+    "tools/eva_command/__main__.py": "",
     "detection/train_net.py": "train.max_iter=1 dataloader.train.total_batch_size=2",
     "mmdetection/train.py": "train_cfg.max_iters=1 train_dataloader.batch_size=2",
     "segmentation/train.py": "train_cfg.max_iters=1 train_dataloader.batch_size=2",
@@ -61,7 +61,7 @@ def commands():
             environment |= dict([words[1].split("=", 1)])
         elif words:
             if words[0] == "eva":
-                words[:1] = ["python", "core/eva_command/__main__.py"]
+                words[:1] = ["python", "tools/eva_command/__main__.py"]
             assert words[0] == "python"
             yield environment, words[1], [*words[2:], *shlex.split(SHORTER[words[1]])]
 

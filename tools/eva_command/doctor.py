@@ -31,7 +31,7 @@ IMPORTED = (
 _FIXES = {"cv2": "apt-get install libgl1 libglib2.0-0"}  # what slim images lack
 _MMCV_OPERATORS = "mmcv-operators"
 _UPSTREAM_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"
-_PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
+_PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or tools/ of a checkout
 _SECONDS, _AT_ONCE = 300, 4  # imports
 _GPUS = """
 import torch
