@@ -22,7 +22,6 @@ from eva_data.files import (
 )
 from eva_data.inputs import Job, JobPlan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
-from eva_data.video.source import BACKENDS
 from eva_engine.commands import training
 from eva_engine.commands.options import (
     add_arguments,
@@ -164,7 +163,6 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
         group = own if name == "videos" else parser
         group.add_argument(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=help_text)
     add("--ucf101-split", type=int, choices=UCF101_SPLITS, default=1, help="default: 1")
-    add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
     add("--image-column", help="of --pairs, a table's with the images (default: found)")
     add("--caption-column", help="of --pairs, with the captions (default: found)")
     add(
@@ -258,12 +256,6 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
             type=integer(1, MOST_VIDEO_FRAMES),
             default=VIDEO_FRAMES,
             help="of a video (default: %(default)s)",
-        )
-        add(
-            "--backend",
-            choices=BACKENDS,
-            default=BACKENDS[0],
-            help="decoder (default: %(default)s)",
         )
         add("--overwrite", action="store_true", help="replace earlier results")
     add = rank.add_argument

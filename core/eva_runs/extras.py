@@ -16,7 +16,6 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "engine": ("deepspeed", "timm", "tensorboard", "torchvision", "tyro", "rich"),
     "clip": ("open_clip",),
     "video": ("av",),
-    "torchcodec": ("torchcodec",),
     "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
@@ -30,7 +29,6 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
 }
 _ALONE = (
     "",
-    "torchcodec",
     "export",
     "hub",
     "lora",

@@ -55,7 +55,7 @@ def find_hits(
 def _search(models: Models, sentence: str, like: Any, name: str) -> list[tuple[Any, str]]:
     shown, _ = [], read_images(like)  # of which not too many
     for hit in find_hits(models, name, sentence, like):
-        image, heading, _ = tile(hit, "pyav")
+        image, heading, _ = tile(hit)
         image = image or PIL.Image.new("RGB", (_SIDE, _SIDE))
         image.thumbnail((_SIDE, _SIDE))
         shown.append((image, f"{heading}  {Path(hit.file).name}"))

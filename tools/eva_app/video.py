@@ -40,7 +40,7 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
         for piece in pieces
         for time in (piece.start, piece.end)
     ]
-    with open_video(file, backend=predictor.backend) as video:
+    with open_video(file) as video:
         places = [*windows_of(video, seconds=seconds)]
         picks = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
         frames = video.frames([places[at].first + places[at].length // 2 for at in picks])

@@ -222,7 +222,7 @@ def _run_video(args: argparse.Namespace) -> int:
     no_list = location.suffix == INDEX_SUFFIX or is_shard_pattern(location)
     listed_in = location if location.is_file() and not no_list else None
     state = None if listed_in is None else state_of(listed_in)  # before it is read
-    videos = open_videos(location, classes=args.classes, root=args.root, backend=args.backend)
+    videos = open_videos(location, classes=args.classes, root=args.root)
     if args.write and not isinstance(videos.files, FolderFiles):
         raise ValueError("shards have no paths for --write: give --index, which lists members")
     findings, keep = Findings(KINDS), np.ones(len(videos), bool)

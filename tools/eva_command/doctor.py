@@ -26,7 +26,7 @@ from eva_runs.options import command_parser
 UPSTREAM, REPACKED = "detectron2", "sal-detectron2"
 IMPORTED = (
     *("torch", "torchvision", "cv2", "detectron2", "mmengine", "mmcv", "mmseg", "mmdet"),
-    *("deepspeed", "timm", "open_clip", "av", "onnxruntime", "torchcodec"),
+    *("deepspeed", "timm", "open_clip", "av", "onnxruntime"),
 )
 _FIXES = {"cv2": "apt-get install libgl1 libglib2.0-0"}  # what slim images lack
 _MMCV_OPERATORS = "mmcv-operators"
@@ -170,11 +170,6 @@ def _try_import(name: str) -> Finding | None:
         none = gpus.endswith(":")
         finding = Finding("note" if none else "ok", "GPU", f"{gpus} none" if none else gpus)
         return finding if name == "torch" else None
-    if name == "torchcodec":
-        message = (
-            "cannot be imported; videos are decoded by PyAV; it needs FFmpeg's shared libraries"
-        )
-        return Finding("note", name, message)
     error = done.stderr.strip().rpartition("\n")[2][:200]
     crash = f"it ended with {done.returncode}" if done.returncode < 0 else error
     return Finding("broken", name, f"cannot be imported: {crash}", _FIXES.get(name, ""))

@@ -198,13 +198,10 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
     decoded. Those that fail, further copies of one content, and those that --against holds too are
     left out of what is written.
     """
-    from eva_data.video.source import BACKENDS
-
     add = parser.add_argument
     add("location", metavar="LOCATION", help="folder, list, shards or index of labelled videos")
     add("--root", type=Path, metavar="DIR", help="folder of relative paths, or of the ids' files")
     add("--classes", type=Path, metavar="FILE", help="names of the classes, one in each line")
-    add("--backend", choices=BACKENDS, default="pyav", help="decoder (default %(default)s)")
     add(
         "--against",
         action="append",

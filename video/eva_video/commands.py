@@ -12,7 +12,6 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.kinetics import SOURCES
-from eva_data.video.source import BACKENDS
 from eva_engine.commands.classifiers import (
     ClassifierProject,
     add_demo,
@@ -56,7 +55,6 @@ train, export = VIDEOS.train, VIDEOS.export
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:
     add = parser.add_argument
     add("--frames", type=integer(1), help=f"of a clip (default: {default})")
-    add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
 
 
 _EVALUATE = """

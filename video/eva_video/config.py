@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.video.source import Backend
 from eva_engine.config import (
     ClassifierConfig,
     MixingConfig,
@@ -73,7 +72,6 @@ class DataConfig(SplitConfig):
         val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         classes: Text file with a class in each line, in the order of the labels; empty takes the
             classes from `train`.
-        backend: Decoder.
         sampling: `tsn` takes a frame of each of `frames` equal segments of a video, `dense` frames
             at a fixed distance.
         frame_interval: Distance of the frames of `dense`.
@@ -84,7 +82,6 @@ class DataConfig(SplitConfig):
     root: str = ""
     val_root: str = ""
     classes: str = ""
-    backend: Backend = "pyav"
     sampling: Kind = "tsn"
     frame_interval: int = 1
     mean: tuple[float, float, float] = IMAGENET_MEAN

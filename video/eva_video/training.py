@@ -175,9 +175,7 @@ def step(config: VideoConfig) -> MeasuredStep:
 
 def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]:
     """Open what is trained on, and what is validated on."""
-    videos = open_videos(
-        data.train, classes=data.classes or None, root=data.root or None, backend=data.backend
-    )
+    videos = open_videos(data.train, classes=data.classes or None, root=data.root or None)
     if data.val_share:
         names = (videos.name(index) for index in range(len(videos)))
         held = holdout_mask(
@@ -188,4 +186,4 @@ def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]
     if not data.val:
         return videos, None
     root = data.val_root or (not Path(data.val).is_dir() and data.root) or None
-    return videos, open_videos(data.val, classes=videos.classes, root=root, backend=data.backend)
+    return videos, open_videos(data.val, classes=videos.classes, root=root)

@@ -65,7 +65,6 @@ def open_benchmarks(
             names,
             split=options.ucf101_split,
             root=None if root is None else Path(root),
-            backend=options.backend,
         )
         frames = MiddleFrames(videos, transform)
         benchmarks.append(Benchmark("UCF-101", frames, names, named_templates("ucf101")))
@@ -141,7 +140,7 @@ def _frames(
 ) -> MiddleFrames:
     """Open the middle frames of a list or folder of videos."""
     location, root = _split(getattr(options, name))
-    videos = open_videos(location, classes=names, root=root, backend=options.backend)
+    videos = open_videos(location, classes=names, root=root)
     return MiddleFrames(videos, transform)
 
 

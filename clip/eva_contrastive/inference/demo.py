@@ -35,7 +35,7 @@ from eva_data.files import make_folder, printable, record_result, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
-from eva_data.video.source import Backend, open_video
+from eva_data.video.source import open_video
 from eva_report.demos import FILES_NAMED, run_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
@@ -79,7 +79,7 @@ def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor)
 
 def load(options: argparse.Namespace) -> ClipFeatures:
     """Load the model of the options."""
-    names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision", "backend")
+    names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision")
     settings = {name: getattr(options, name) for name in names}
     return ClipFeatures.from_weights(options.weights, **settings)
 
@@ -240,7 +240,7 @@ def _show_found(
     write_csv(output / "results.csv", heads, rows)
     each = max(1, MOST_TILES // len(results))
     sections = [
-        SheetSection(query.title, [tile(hit, options.backend) for hit in hits[:each]])
+        SheetSection(query.title, [tile(hit) for hit in hits[:each]])
         for query, hits in results[:_MOST_SECTIONS]
     ]
     more = len(results) - len(sections)
@@ -262,14 +262,14 @@ def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) 
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
 
-def tile(hit: Hit, backend: Backend) -> Tile:
+def tile(hit: Hit) -> Tile:
     """Show a hit, of a video its best frame."""
     heading, image = score_text(hit.score) + _at(hit.time), None
     try:
         if hit.frame is None:
             image = read_image(hit.file, upright=True)
         else:
-            with open_video(hit.file, backend=backend) as video:
+            with open_video(hit.file) as video:
                 image = Image.fromarray(video.frames([hit.frame])[0])
     except (OSError, IndexError):  # it changed since it was indexed
         heading += "  (cannot be read)"

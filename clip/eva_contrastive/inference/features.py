@@ -39,7 +39,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.images import read_image, read_rgb
 from eva_data.inputs import files_at, is_several, is_video
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_data.video.source import Backend, open_video, require_backend, require_usual_shape
+from eva_data.video.source import open_video, require_usual_shape
 from eva_engine.distributed import choose_device
 from eva_runs.options import Precision
 from eva_runs.precision import choose_dtype, to_precision
@@ -68,10 +68,8 @@ def spread(length: int, count: int) -> list[int]:
 class MediaReader:
     """Reads images and videos as input; it can be sent to the processes of a loader."""
 
-    def __init__(
-        self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
-    ) -> None:
-        self.transform, self.frames, self.backend = transform, frames, backend
+    def __init__(self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES) -> None:
+        self.transform, self.frames = transform, frames
 
     def image(self, source: ImageSource) -> Tensor:
         """Read an image (3, S, S), upright by its EXIF data.
@@ -91,7 +89,7 @@ class MediaReader:
         """
         if not is_video(source):
             return Frames(self.image(source)[None], (0,), (0.0,))
-        with open_video(source, backend=self.backend) as video:
+        with open_video(source) as video:
             require_usual_shape(video, video.name)
             indexes = spread(len(video), self.frames)
             pixels = [
@@ -111,7 +109,6 @@ class ClipFeatures:
         std: Standard deviation of the pixels.
         frames: Frames of a video.
         batch_size: Images, frames or texts of a forward pass.
-        backend: Decoder of the videos.
 
     Attributes:
         image_size: S.
@@ -130,7 +127,6 @@ class ClipFeatures:
         std: Sequence[float] = CLIP_STD,
         frames: int = VIDEO_FRAMES,
         batch_size: int = 32,
-        backend: Backend = "pyav",
     ) -> None:
         model = model.eval().requires_grad_(False)
         self.visual = model.visual if isinstance(model, EvaClip) else model
@@ -141,7 +137,7 @@ class ClipFeatures:
         self.dtype = self.visual.patch_embed.proj.weight.dtype
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
-        self.read = MediaReader(self.transform, frames=frames, backend=backend)
+        self.read = MediaReader(self.transform, frames=frames)
         self._cut = 0  # texts that were too long
 
     @classmethod
@@ -157,7 +153,6 @@ class ClipFeatures:
         batch_size: int = 32,
         device: str = "auto",
         precision: Precision = "auto",
-        backend: Backend = "pyav",
         **vision_arguments: Any,
     ) -> "ClipFeatures":
         """Build the model of a file with the preprocessing that belongs to it.
@@ -173,7 +168,6 @@ class ClipFeatures:
             batch_size: Images, frames or texts that go through a tower at once.
             device: "cuda", "cpu" or "auto".
             precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
-            backend: Decoder of the videos.
             **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
                 unusual size.
 
@@ -181,14 +175,13 @@ class ClipFeatures:
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
-        require_backend(backend)
         resolved_device = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
         side, mean, std = find_preparation(source, image_size=image_size, mean=mean, std=std)
         dtype = choose_dtype(precision, resolved_device)
         model = load(source, image_size=side, dtype=dtype, **vision_arguments)
         model = to_precision(model, precision, resolved_device)
-        return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size, backend=backend)
+        return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size)
 
     def images(
         self, images: Tensor | ImageSource | Iterable[ImageSource], *, normalize: bool = True

@@ -45,7 +45,6 @@ from eva_data.tar import (
     is_shard_pattern,
     table_of_members,
 )
-from eva_data.video.source import Backend, require_backend
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,6 @@ def open_videos(
     *,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
-    backend: Backend = "pyav",
     may_lack: bool = False,
 ) -> LabelledVideos:
     """Open labelled videos in any form in which they lie on disks, in a list's order or sorted.
@@ -77,10 +75,8 @@ def open_videos(
             its validation set. None takes them from the data.
         root: Folder of a list's relative paths or ids, by default the list's own; or where the
             videos of an index have been moved to.
-        backend: Decoder, see `open_video`.
         may_lack: Whether all videos of a list may be missing.
     """
-    require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     path = expand_home(location)
@@ -88,15 +84,12 @@ def open_videos(
         logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
     below = path.parent if root is None else expand_home(root)
     if path.is_dir():
-        videos = _open_class_folders(path, classes)
-    elif is_shard_pattern(path):
-        videos = open_video_shards(expand_shards(str(path)), classes=classes)
-    elif path.suffix == INDEX_SUFFIX:
-        videos = _open_index(path, classes, None if root is None else below, may_lack=may_lack)
-    else:
-        videos = _open_list(path, classes, below, may_lack=may_lack)
-    videos.backend = backend
-    return videos
+        return _open_class_folders(path, classes)
+    if is_shard_pattern(path):
+        return open_video_shards(expand_shards(str(path)), classes=classes)
+    if path.suffix == INDEX_SUFFIX:
+        return _open_index(path, classes, None if root is None else below, may_lack=may_lack)
+    return _open_list(path, classes, below, may_lack=may_lack)
 
 
 def _open_list(
@@ -138,7 +131,6 @@ def open_ucf101(
     *,
     split: int = 1,
     root: Path | None = None,
-    backend: Backend = "pyav",
 ) -> LabelledVideos:
     """Open a test list of UCF-101: `ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi` in each line.
 
@@ -146,7 +138,6 @@ def open_ucf101(
     beside the folder that is named; or a list is named, and `root` if the class folders are not
     beside it.
     """
-    require_backend(backend)
     file, above = location, location.parent
     if location.is_dir():
         name = f"testlist{split:02}.txt"
@@ -162,9 +153,7 @@ def open_ucf101(
         entries.append(Entry(number, path, labels.require(folder_label, f"{file}, line {number}")))
     root = root or (location if location.is_dir() else above)
     root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
-    videos = place_entries(entries, labels, DirectoryListing(root), file=file, root=root)
-    videos.backend = backend
-    return videos
+    return place_entries(entries, labels, DirectoryListing(root), file=file, root=root)
 
 
 def _letters(name: str) -> str:

@@ -16,7 +16,6 @@ from eva_data.images import require_size
 from eva_data.index import FolderFiles, Names, StoredFiles
 from eva_data.video.frames import RawFrames
 from eva_data.video.source import (
-    Backend,
     UnreadableVideoError,
     VideoSource,
     open_video,
@@ -33,7 +32,7 @@ class LabelledVideos:
     `labels` (number of videos,) count `classes`. `images` are the numbers of images of each, where
     some are folders of images: 0 if it is not known, and -1 for files of videos. `missing` are
     paths or ids that were listed and are not there, `unlisted` videos that were not listed, or have
-    no label, where that is known. `backend` is the decoder, see `open_video`.
+    no label, where that is known.
     """
 
     def __init__(
@@ -45,10 +44,9 @@ class LabelledVideos:
         images: NDArray[np.int32] | None = None,
         missing: Iterable[str] = (),
         unlisted: Iterable[str] = (),
-        backend: Backend = "pyav",
     ) -> None:
         self.files, self.labels, self.classes = files, labels, tuple(classes)
-        self.images, self.backend = images, backend
+        self.images = images
         self.missing, self.unlisted = Names.collect(missing), Names.collect(unlisted)
         self._places: NDArray[np.int64] = np.arange(len(labels))
 
@@ -87,7 +85,7 @@ class LabelledVideos:
         if self.images is not None and self.images[index] >= 0:
             return RawFrames(name, count=int(self.images[index]) or None)
         content = name if isinstance(self.files, FolderFiles) else self._read(index)
-        return open_video(content, name=name, backend=self.backend)
+        return open_video(content, name=name)
 
     def _read(self, index: int) -> bytes:
         position = int(self._places[index])

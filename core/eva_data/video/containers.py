@@ -166,7 +166,7 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         format="rgb24",
         width=width,
         height=height,
-        interpolation=Interpolation.BICUBIC,  # as in FFmpeg's own program and torchcodec
+        interpolation=Interpolation.BICUBIC,  # as in FFmpeg's own program
         threads=1,
     )
     return np.ascontiguousarray(np.rot90(cast("NDArray[np.uint8]", rgb), turns_of(frame)))
@@ -178,7 +178,7 @@ def turns_of(frame: VideoFrame) -> int:
 
 
 def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
-    """Leave out where between the pixels their colours were measured, as torchcodec does.
+    """Leave out where between the pixels their colours were measured.
 
     FFmpeg ignores it for 8 bits, and for more it would shift the colours by half a pixel.
     """

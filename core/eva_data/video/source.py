@@ -4,13 +4,11 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Backend = Literal["pyav", "torchcodec"]
-BACKENDS = get_args(Backend)
 LONGEST = 50  # longer side by shorter; a strip that is longer would fill the memory
 
 
@@ -76,29 +74,11 @@ def require_usual_shape(video: VideoSource, name: str) -> None:
         )
 
 
-def require_backend(backend: Backend) -> None:
-    """Refuse a backend that is not known or not installed, before there is a video to open."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend == "torchcodec":
-        from eva_data.video.torchcodec_source import load_decoder
-
-        load_decoder()
-
-
-def open_video(
-    content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
-) -> VideoSource:
+def open_video(content: str | os.PathLike[str] | bytes, *, name: str | None = None) -> VideoSource:
     """Open a video, a path or its content, in the process that reads it, which may be a worker.
 
-    It has one decoding thread; close it, best by `with`. The backend is `pyav`, or `torchcodec`
-    where it is installed (else a ValueError); `name` is for messages.
+    It has one decoding thread; close it, best by `with`. `name` is for messages.
     """
-    require_backend(backend)
-    if backend == "torchcodec":
-        from eva_data.video.torchcodec_source import TorchcodecSource
-
-        return TorchcodecSource(content, name=name)
     from eva_data.video.pyav_source import PyavSource
 
     return PyavSource(content, name=name)

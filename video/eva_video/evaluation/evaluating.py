@@ -20,7 +20,6 @@ from eva_data.files import write_text
 from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.video.source import require_backend
 from eva_engine import distributed
 from eva_engine.evaluation.classification_report import class_sections
 from eva_engine.evaluation.counting import BatchResults, MultiView
@@ -51,7 +50,6 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         ValueError: If weights and data do not fit together.
     """
     began = time.monotonic()
-    require_backend(options.backend)
     model = load_video_classifier(
         options.weights,
         variant=options.variant,
@@ -65,7 +63,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         names, columns = subset_of(model.num_classes, options.subset)
     elif options.class_names is not None:
         names = names_of_head(options.class_names, model.num_classes, source=options.weights)
-    videos = open_videos(options.data, classes=names, root=options.root, backend=options.backend)
+    videos = open_videos(options.data, classes=names, root=options.root)
     samples = _open_views(videos, options, frames=model.frames, image_size=model.img_size)
     data = [("data", f"{VIDEOS.counted(samples)} ({options.data})")]
     announce(

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.video.source import require_backend
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation.frozen import Kept, evaluate_frozen
 from eva_video.commands import VIDEOS
@@ -227,19 +226,15 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         ValueError: If weights and data do not fit together.
     """
     began = time.monotonic()
-    require_backend(options.backend)
-    names = ("frames", "image_size", "pooling", "mean", "std", "precision", "backend")
+    names = ("frames", "image_size", "pooling", "mean", "std", "precision")
     extractor = ClipFeatureExtractor.from_weights(
         options.weights, device=str(device), **{name: getattr(options, name) for name in names}
     )
-    train_videos = open_videos(
-        options.train, classes=options.classes, root=options.root, backend=options.backend
-    )
+    train_videos = open_videos(options.train, classes=options.classes, root=options.root)
     queries = open_videos(
         options.val,
         classes=train_videos.classes,
         root=options.val_root or options.root,
-        backend=options.backend,
     )
     frames, channels = extractor.vit.frames, extractor.vit.embed_dim
     patches = (extractor.image_size // extractor.vit.patch_size) ** 2

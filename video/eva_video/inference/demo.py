@@ -90,7 +90,7 @@ class _Work:
             if job.is_camera:
                 facts["frames"] = self._camera(job, windows)
             else:
-                with open_video(job.source, backend=self._predictor.backend) as video:
+                with open_video(job.source) as video:
                     facts |= _facts(video)
                     self._video(job, video, windows)
         except (UnreadableVideoError, FloatingPointError) as error:

@@ -29,11 +29,9 @@ from eva_data.inputs import map_inputs
 from eva_data.kinetics import official_classes
 from eva_data.video.frames import ArrayVideo
 from eva_data.video.source import (
-    Backend,
     UnreadableVideoError,
     VideoSource,
     open_video,
-    require_backend,
     require_usual_shape,
 )
 from eva_engine.distributed import choose_device
@@ -166,12 +164,11 @@ class VideoPredictor(NamedClasses):
         clips: int = 1,
         crops: int = 1,
         batch_size: int = 4,
-        backend: Backend = "pyav",
     ) -> None:
         super().__init__(class_names, num_classes=model.num_classes)
         self.model = model.eval()
         self.sampling = sampling or Sampling(frames=model.frames)
-        self.clips, self.crops, self.batch_size, self.backend = clips, crops, batch_size, backend
+        self.clips, self.crops, self.batch_size = clips, crops, batch_size
         self._judge = MultiView(self.model)
         frame_sampling, side = self.sampling, model.img_size
         self.facts = {
@@ -204,7 +201,6 @@ class VideoPredictor(NamedClasses):
         batch_size: int = 4,
         device: str = "auto",
         precision: Precision = "auto",
-        backend: Backend = "pyav",
     ) -> "VideoPredictor":
         """Build the classifier that a file holds, with the preprocessing of its training.
 
@@ -222,13 +218,11 @@ class VideoPredictor(NamedClasses):
             batch_size: Windows that go through the model at once.
             device: "cuda", "cpu" or "auto".
             precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
-            backend: Decoder.
 
         Raises:
-            ValueError: If the file or an argument does not fit, or the backend is not installed.
+            ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
-        require_backend(backend)
         resolved_device = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
         noted = notes_of_training(source, class_names=classes, mean=mean, std=std)
@@ -244,7 +238,6 @@ class VideoPredictor(NamedClasses):
             clips=clips,
             crops=crops,
             batch_size=batch_size,
-            backend=backend,
         )
 
     @classmethod
@@ -262,7 +255,6 @@ class VideoPredictor(NamedClasses):
             "batch_size",
             "device",
             "precision",
-            "backend",
         )
         return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
@@ -312,7 +304,7 @@ class VideoPredictor(NamedClasses):
             if isinstance(video, np.ndarray):
                 video = ArrayVideo(video)
             if not isinstance(video, VideoSource):
-                video = stack.enter_context(open_video(video, backend=self.backend))
+                video = stack.enter_context(open_video(video))
             require_usual_shape(video, video.name)
             windows = windows_of(video, seconds=seconds, stride=stride)
             while batch := list(itertools.islice(windows, self.batch_size)):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.pooled import PooledVit
 from eva_backbone.vit import VideoTransformer
-from eva_data.video.source import Backend, open_video, require_usual_shape
+from eva_data.video.source import open_video, require_usual_shape
 from eva_engine.features import Extractor
 from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
@@ -32,7 +32,6 @@ class ClipFeatureExtractor(Extractor):
 
     Attributes:
         sampling: Rule that chooses the frames; by default the centres of T equal segments.
-        backend: Decoder of the videos.
     """
 
     clips = True
@@ -41,14 +40,11 @@ class ClipFeatureExtractor(Extractor):
     def __init__(self, pooled: PooledVit, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(pooled, mean=mean, std=std)
         self.sampling = Sampling(frames=self.vit.frames)
-        self.backend: Backend = "pyav"
         normalise = Normalise(mean=self.mean, std=self.std)
         self.transform = CropsTransform(self.image_size, crops=1, normalise=normalise)
 
     @classmethod
-    def from_weights(
-        cls, source: Video, *, backend: Backend = "pyav", **settings: Any
-    ) -> "ClipFeatureExtractor":
+    def from_weights(cls, source: Video, **settings: Any) -> "ClipFeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
         Weights of images see each frame with the positions of an image. Runs of this toolkit note
@@ -57,12 +53,10 @@ class ClipFeatureExtractor(Extractor):
         Args:
             source: Name of an official or bundled file, or a path; weights of any task but
                 detection.
-            backend: Decoder of the videos.
             **settings: `frames`, T: by default that of a video model, 8 for others; and those of
                 `Extractor.from_weights`.
         """
         extractor = super().from_weights(source, **settings)
-        extractor.backend = backend
         extractor.sampling = sampling_of(source, frames=extractor.vit.frames)
         return extractor
 
@@ -89,7 +83,7 @@ class ClipFeatureExtractor(Extractor):
         Raises:
             UnreadableVideoError: An OSError, if it cannot be read.
         """
-        with open_video(sample, backend=self.backend) as opened:
+        with open_video(sample) as opened:
             require_usual_shape(opened, opened.name)
             frames = opened.frames(self.sampling.fixed(len(opened))[0].tolist())
         clip: Tensor = self.transform(frames)[0]
