@@ -214,8 +214,8 @@ def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
 @pytest.mark.parametrize(
     ("settings", "published"),
     [
-        ({"model": {"a": "bilinear", "b": "x/y", "c": "a b", "d": "x.json", "e": 1, "f": True}},
-         {"model": {"a": "bilinear", "b": None, "c": None, "d": None, "e": 1, "f": True}}),
+        ({"model": {"mode": "linear", "type": "x/y", "norm": "a b", "d": "me", "e": 1, "f": True}},
+         {"model": {"mode": "linear", "type": None, "norm": None, "d": None, "e": 1, "f": True}}),
         ({"model": {"checkpoint": "smith", "text": "clip_l", "k": f"hf_{'aB3' * 11}"}},
          {"model": {"checkpoint": None, "text": "clip_l", "k": None}}),
         ({"data": {"train": "customers/smith-and-sons/photos", "val": "https://b.c/photos.tar?X=5a"}},

@@ -1,7 +1,7 @@
-"""Settings of a run: read without running anything in them, and cleaned for everyone's eyes.
+"""Settings of a run: read without running anything in them, and reduced to an allow-list.
 
-Published are numbers, names of classes, parts and modes, official weights and known datasets.
-Paths, addresses and free text become None.
+Published are numbers, booleans, names of classes, official weights, known datasets, and single
+words under the keys in `_PUBLIC_KEYS`. Every other text becomes None.
 """
 
 import ast
@@ -16,27 +16,21 @@ from typing import Any
 import yaml
 
 from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
-from eva_runs.record import without_secrets
 
 Settings = dict[str, Any]
 
-# Single words are published only below these keys, as names of parts and modes:
-_SECTIONS = re.compile(
-    r"model|student|teacher|text|tta_model|optimizer|lr_multiplier|optim_wrapper|param_scheduler|"
-    r"augment|mask|mapper|transforms|sampler|(train|val|test)_cfg|default_hooks|env_cfg|"
-    r"custom_imports|(\w+_)?(pipeline|evaluator)"
+# Keys under which the trainers name parts and modes, and nothing of a user's.
+_PUBLIC_KEYS = re.compile(
+    r"_scope_|_target_|act|activation|auto_augment|backend|box_in_features|collate_fn|"
+    r"color_type|constructor|conv_norm|crop|crop_type|default_scope|device|direction|"
+    r"dtype|image_format|imdecode_backend|imports|in_features|input_format|"
+    r"instance_mask_format|interpolation|iou_metrics|jitter_each|library|log_level|"
+    r"loss_scale|mask_in_features|matmul_precision|meta_keys|method|metric|mode|model|"
+    r"mp_start_method|norm|padding_mode|pairing|pooler_type|pooling|precision|qkv_bias|"
+    r"reduction|rel_pos|rule|runner_type|sampling|save_best|text|trunk_precision|type|"
+    r"variant"
 )
-# or as the value of these, wherever they stand:
-_MODES = re.compile(
-    r"type|_target_|_scope_|default_scope|runner_type|log_level|sampling|device|precision"
-)
-# but no names of files, and nothing under keys that name places:
-_FILE = re.compile(r"\.(pth?|pkl|safetensors|json|ya?ml|csv|tsv|txt|tar|zip|py|jpe?g|png)$")
-_PLACE = re.compile(
-    r"checkpoint|pretrained|weights|path|file|folder|root|dir(_|$)|prefix|mapping|url|token$|secret|"
-    r"key$|name$|project|output|_from$"
-)
-_CLASSES = ("classes", "class_names", "categories", "thing_classes")
+_CLASS_LISTS = ("classes", "class_names", "categories", "thing_classes")
 _KEY = re.compile(r"(?!data_prefix$)[\w.+-]*")  # mmengine takes no prefix of None
 _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
@@ -55,11 +49,11 @@ def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
 
     Args:
         value: Settings, or a part of them.
-        keys: Keys that lead to the part; "" for the place in a list.
+        keys: Keys that lead to the part; "" for an item of a list.
 
     Returns:
-        The same with None for each text that is not a name that everyone may know, and without
-        entries under odd keys.
+        The same with None for each text that is not on the allow-list, and without entries under
+        odd keys.
     """
     if isinstance(value, Mapping):
         return {
@@ -75,21 +69,13 @@ def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
 
 
 def _is_public(value: str, keys: Sequence[str]) -> bool:
-    """Whether a text of settings is a name that everyone may know.
-
-    Official weights, registered datasets and references to other settings are; names of classes
-    in a list or table of classes; single words in settings of models, optimizers and pipelines.
-    """
+    """Return whether a text of settings is on the allow-list."""
     if value in _OFFICIAL or _DATASET.fullmatch(value) or _REFERENCE.fullmatch(value):
         return True
-    if without_secrets(value) != value:
-        return False
-    if len(keys) > 1 and keys[-2] in _CLASSES:
+    if len(keys) > 1 and keys[-2] in _CLASS_LISTS:
         return not re.match(r"[~/\\.]|\w+:", value) and len(value) <= 100
-    own = next((key for key in reversed(keys) if key), "")
-    if not _WORD.fullmatch(value) or _FILE.search(value) or _PLACE.search(own):
-        return False
-    return bool(_MODES.fullmatch(own)) or any(map(_SECTIONS.fullmatch, keys))
+    key = next((key for key in reversed(keys) if key), "")
+    return bool(_PUBLIC_KEYS.fullmatch(key) and _WORD.fullmatch(value))
 
 
 def data_name(location: str) -> str:
@@ -192,17 +178,15 @@ def read_yaml(file: Path) -> tuple[Settings, Settings, str]:
 
 def _clean_node(node: yaml.Node, keys: tuple[str, ...]) -> None:
     """Do in YAML's tree what `clean` does with values."""
-    of_python = node.tag.startswith(f"{_YAML}python/")
-    if isinstance(node, yaml.ScalarNode):
-        is_public = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
-        if not (is_public or node.tag in _NUMBERS or (of_python and not node.value)):
-            node.tag, node.value, node.style = f"{_YAML}null", "null", None
-    elif not of_python and node.tag not in (f"{_YAML}map", f"{_YAML}seq"):
-        raise ValueError(f"it has a value of the unknown kind {node.tag}")
+    if isinstance(node, yaml.MappingNode):
+        node.value = [pair for pair in node.value if _KEY.fullmatch(str(pair[0].value))]
+        for key, value in node.value:
+            _clean_node(value, (*keys, key.value))
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _clean_node(value, (*keys, ""))
     else:
-        node.value = [pair for pair in node.value if _KEY.fullmatch(str(pair[0].value))]
-        for key, value in node.value:
-            _clean_node(value, (*keys, key.value))
+        is_reference = node.tag.startswith(f"{_YAML}python/name:") and not node.value
+        is_public = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
+        if not (is_public or is_reference or node.tag in _NUMBERS):
+            node.tag, node.value, node.style = f"{_YAML}null", "null", None
