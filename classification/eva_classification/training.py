@@ -79,7 +79,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
     return model
 
 
-def train(config: ClassificationConfig, device: torch.device) -> None:
+def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "") -> None:
     """Fine-tune or probe on a device, from `eva_engine.distributed.start`.
 
     Raises:
@@ -92,6 +92,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         IMAGES,
         config,
         device,
+        recipe=recipe,
         build=build,
         samples=samples,
         others=others,

@@ -1,7 +1,7 @@
 """Settings of contrastive training: what a recipe defines and the command line overrides."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from eva_backbone.lora import LoraSettings
 from eva_engine.config import (
@@ -13,7 +13,6 @@ from eva_engine.config import (
     check_literals,
     check_probabilities,
     require,
-    require_evaluated,
     require_increasing,
 )
 
@@ -115,6 +114,8 @@ class DataConfig(SplitConfig):
         crop_scale: Smallest and largest share of an image that a training crop has.
     """
 
+    evaluated_by: ClassVar = ("val", "val_share", "zero_shot")
+
     root: str = ""
     image_column: str = ""
     caption_column: str = ""
@@ -163,7 +164,6 @@ class ContrastiveConfig:
         check_literals(self)
         at_least(self, max_logit_scale=1)
         check_probabilities(self, "interpolation")
-        require_evaluated(self.run.best_metric, self.data, "val", "val_share", "zero_shot")
 
         vision, text_tower, model = self.vision, self.text, self.model
         zero = "optimizer.lr=0, of which the towers' rates are multiples: give a small one, as 1e-9"

@@ -199,7 +199,7 @@ def step(config: ContrastiveConfig) -> memory.MeasuredStep:
     return planning.build_step(config, model, compute, pairs, side)
 
 
-def train(config: ContrastiveConfig, device: torch.device) -> None:
+def train(config: ContrastiveConfig, device: torch.device, *, recipe: str = "") -> None:
     """Train on a device, from `eva_engine.distributed.start`.
 
     Raises:
@@ -227,14 +227,14 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         results=validation.results if validation else (),
         flops_per_sample=None if adapters else count_flops(config),
         limits={"text.logit_scale": (0.0, math.log(config.max_logit_scale))},
-        presentation=_presentation(config, len(captions), validation),
+        presentation=_presentation(config, recipe, len(captions), validation),
     ).start()
     if distributed.rank() == 0:
         write_interpolated(config, lambda: build_model(config)[0].state_dict())
 
 
 def _presentation(
-    config: ContrastiveConfig, images: int, validation: ContrastiveValidation | None
+    config: ContrastiveConfig, recipe: str, images: int, validation: ContrastiveValidation | None
 ) -> Presentation:
     """Describe a training from so many captioned images on the terminal and in its report."""
     model, data = config.model, config.data
@@ -251,6 +251,7 @@ def _presentation(
     names = sorted(results, key=lambda name: (name != metric, name == "loss"))
     return Presentation(
         task="CLIP",
+        recipe=recipe,
         what=f"{model.variant} at {model.image_size} px, text tower {model.text}",
         weights=model.init_checkpoint,
         data=described,

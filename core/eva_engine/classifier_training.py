@@ -43,6 +43,7 @@ def train_classifier(
     config: ClassifierConfig,
     device: torch.device,
     *,
+    recipe: str,
     build: Callable[[Any], nn.Module],
     samples: LabelledSamples,
     others: ShownSamples | None,
@@ -52,9 +53,9 @@ def train_classifier(
 ) -> None:
     """Train a classifier with the settings of its recipe, on samples, validated on others.
 
-    `build` makes the model of `config.model` with its first weights, `groups` groups the parameters
-    by recipe and model; `title` names it in words, `flops` are the model FLOPs of one sample, see
-    `training_flops`.
+    `recipe` is the recipe's name. `build` makes the model of `config.model` with its first weights,
+    `groups` groups the parameters by recipe and model; `title` names it in words, `flops` are the
+    model FLOPs of one sample, see `training_flops`.
     """
     data, validation = config.data, None
     described = [("train", f"{project.counted(samples)} ({data.train})")]
@@ -79,6 +80,7 @@ def train_classifier(
     targets = MixedTargets(config.augment, num_classes=len(classes))
     presentation = Presentation(
         task=project.task,
+        recipe=recipe,
         what=title,
         weights=base,
         data=described,

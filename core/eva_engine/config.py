@@ -3,14 +3,13 @@
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from eva_backbone.lora import LoraSettings
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
 from eva_data.files import expand_home
 from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunMessages
-from eva_runs.recipes import skips_final_checks
 
 MESSAGES = RunMessages(unit="step", resume="--run.resume", output="--run.output")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
@@ -208,6 +207,8 @@ class SplitConfig(PixelConfig):
             classes, chosen by the samples' names and always the same; 0 for none.
     """
 
+    evaluated_by: ClassVar[tuple[str, ...]] = ("val", "val_share")  # what names data for scores
+
     train: str
     val: str = ""
     val_share: float = 0.0
@@ -285,7 +286,6 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         self.augment.check_batch_size(self.run.batch_size)
-        require_evaluated(self.run.best_metric, self.data, "val", "val_share")
 
 
 class Recipe(Protocol):
@@ -326,11 +326,11 @@ def check_probabilities(config: Any, *names: str) -> None:
         require(0 <= value <= 1, f"{name} must be in [0, 1], got {value}")
 
 
-def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
-    """Refuse `run.best_metric` if none of these settings of the data names what to evaluate on."""
-    names = " or ".join(f"data.{name}" for name in settings)
+def require_evaluated(best_metric: str, data: SplitConfig) -> None:
+    """Refuse `run.best_metric` if no setting of the data names what to evaluate on."""
+    names = " or ".join(f"data.{name}" for name in data.evaluated_by)
     require(
-        not best_metric or skips_final_checks() or any(getattr(data, name) for name in settings),
+        not best_metric or any(getattr(data, name) for name in data.evaluated_by),
         f"run.best_metric needs {names}; set it to nothing (--run.best-metric '')",
     )
 

@@ -22,7 +22,7 @@ from eva_engine.checkpoints.files import (
     read_run,
 )
 from eva_engine.config import MESSAGES, Recipe, RunConfig, as_plain, describe_saved, require
-from eva_engine.data.loading import EvaluationInterruptedError, interrupt_evaluation, running_loader
+from eva_engine.data.loading import EvaluationInterruptedError, running_loader
 from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog, Size
 from eva_engine.steps.engine import (
@@ -64,7 +64,7 @@ from eva_runs.precision import warn_of_slow_bf16
 logger = logging.getLogger(__name__)
 
 _NOTABLE = 0.05  # share of the samples that the terminal mentions if an epoch lacks it
-EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
+EvaluateFn = Callable[[nn.Module, StopSignal], Mapping[str, float]]
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,8 @@ class TrainingRun:
     as DeepSpeed's engine. The loss is a mean over the samples; the names of the metrics are always
     the same. One that needs all micro-batches of a step at once is a `StepWithBeginning`, see
     `eva_engine.steps.micro_batches`. `evaluate` is called on all processes, with the model in
-    evaluation mode, and again with the moving average, where there is one. A step that takes
+    evaluation mode and the signal that ends it early, and again with the moving average, where
+    there is one. A step that takes
     weights beyond their `limits` sets them to these; of a frozen parameter there is no step.
     """
 
@@ -356,7 +357,7 @@ class TrainingRun:
         model.eval()
         self._engine.share_buffers()
         try:
-            with self._paused(), interrupt_evaluation(self._signal):
+            with self._paused():
                 results = self._results(WEIGHTS, step)
                 if self._average:
                     with self._average.applied():
@@ -378,7 +379,7 @@ class TrainingRun:
         assert self.evaluate is not None
         # training's numbers do not depend on it, and its own not on where the run was resumed
         seed_everything(self._run.seed, step, distributed.rank(), purpose="evaluation")
-        results = dict(self.evaluate(self._engine.engine))
+        results = dict(self.evaluate(self._engine.engine, self._signal))
         if self._best:
             self._best.consider(self._engine, name, step=step, results=results)
         return results

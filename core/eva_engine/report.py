@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,15 +210,12 @@ def report_evaluation(
     warn_of_left_out(left_out or (), unit=unit)
 
 
-# name of the recipe of the runs in this context; its folder names a run without one
-RECIPE: ContextVar[str] = ContextVar("recipe", default="")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Presentation:
     """What a project says of its run; without one, a run says what the engine knows."""
 
     task: str  # "Classification"
+    recipe: str = ""  # its name; a run without one is called by its folder
     what: str = ""  # that is trained: "eva_debug at 48 px"
     weights: str = ""  # that it begins from, as they were named; empty for random ones
     data: Sequence[tuple[str, str]] = ()  # ("train", "1,425 images, 10 classes (output/train)")
@@ -242,7 +238,7 @@ class Presenter:
         self._says, self._run, self._config, self._size = presentation, run, config, size
         self._length = f"{counted(size.steps, 'step')} of {size.batch} samples"
         self._metric = run.best_metric or next(iter(presentation.meanings), "loss")
-        self._recipe = RECIPE.get() or run.output.name
+        self._recipe = presentation.recipe or run.output.name
         self._began = time.monotonic()
 
     def open(self, start_step: int, checkpoint: Path | None) -> None:

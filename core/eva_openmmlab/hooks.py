@@ -7,7 +7,6 @@ mmdetection's own tools keep them too.
 import contextlib
 import re
 from collections.abc import Iterator
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,7 +53,6 @@ RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
-_WRITER: ContextVar[BackgroundWriter] = ContextVar("writer")
 _HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
@@ -319,9 +317,14 @@ class EVADataParallel(MMDistributedDataParallel):
             )
 
 
-@register_backend("complete_files")
 class CompleteFiles(LocalBackend):
-    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go."""
+    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go.
+
+    Attributes:
+        writer: What writes them in the background; None writes at once.
+    """
+
+    writer: BackgroundWriter | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -329,13 +332,12 @@ class CompleteFiles(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file completely or not at all."""
-        writer = _WRITER.get(None)
 
         def write() -> None:
-            with open_with_digest(Path(filepath), writer) as stream:
+            with open_with_digest(Path(filepath), self.writer) as stream:
                 stream.write(obj)
 
-        writer.submit(write) if writer else write()
+        self.writer.submit(write) if self.writer else write()
 
     def remove(self, filepath: str | Path) -> None:
         """Note a file for removal."""
@@ -345,6 +347,13 @@ class CompleteFiles(LocalBackend):
         """Remove what was noted."""
         while self.outdated:
             Path(self.outdated.pop()).unlink(missing_ok=True)
+
+    @classmethod
+    def register(cls, writer: BackgroundWriter) -> str:
+        """Return the name of a backend of a writer: mmengine makes backends by registered name."""
+        name = f"complete_files_{id(writer)}"
+        register_backend(name, type(cls.__name__, (cls,), {"writer": writer}), force=True)
+        return name
 
 
 @HOOKS.register_module()
@@ -357,7 +366,8 @@ class EVACheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.writer = BackgroundWriter()
-        super().__init__(*args, backend_args={"backend": "complete_files"}, **kwargs)
+        backend_args = {"backend": CompleteFiles.register(self.writer)}
+        super().__init__(*args, backend_args=backend_args, **kwargs)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Save where it is due, and raise the error of a save that has failed."""
@@ -384,11 +394,7 @@ class EVACheckpointHook(CheckpointHook):
     def _behind(self) -> Iterator[None]:
         """Write the block's files in the background, and remove others behind them."""
         self.writer.wait()
-        before = _WRITER.set(self.writer)
-        try:
-            yield
-        finally:
-            _WRITER.reset(before)
+        yield
         self.writer.submit(self.file_backend.remove_outdated)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:

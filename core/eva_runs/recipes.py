@@ -8,18 +8,13 @@ import ast
 import difflib
 import os
 import re
-from collections.abc import Callable
-from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from eva_backbone.checkpoints.hub import HubError
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.files import expand_home, is_there
-
-T = TypeVar("T")
 
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
@@ -27,7 +22,6 @@ _FILES = (*SUFFIXES, ".yml", ".json")  # of a user, which the frameworks read, t
 _LONGEST = 200  # letters of a name in a message
 WEIGHTS = (".pt", ".pth", ".safetensors")
 TASKS = ("detection", "mmdetection", "segmentation", "classification", "pretrain", "video", "clip")
-_unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
 _PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
 _SHOWN = 8  # names in a message
 _PARTS = (  # folders of a dataset's parts, which do not name it
@@ -146,18 +140,6 @@ def recipe_name(task: str, file: str | os.PathLike[str]) -> str:
     path, folder = Path(file).resolve(), recipe_folder(task).resolve()
     inside = path.is_relative_to(folder)
     return path.relative_to(folder).with_suffix("").as_posix() if inside else str(file)
-
-
-def without_final_checks(read: Callable[[], T]) -> T:
-    """Read a recipe whose values are not final: the command line may still give one it needs."""
-    context = copy_context()
-    context.run(_unfinished.set, True)
-    return context.run(read)
-
-
-def skips_final_checks() -> bool:
-    """Return whether a config is made whose values are not final, see `unfinished`."""
-    return _unfinished.get()
 
 
 def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:

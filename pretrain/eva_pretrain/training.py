@@ -43,6 +43,7 @@ from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
 from eva_runs.data_order import BadSamples, seed_everything, to_device
+from eva_runs.interruption import StopSignal
 from eva_runs.memory import MeasuredStep
 
 
@@ -104,12 +105,16 @@ class Validation:
         self._left_out = BadSamples(config.run.max_bad_samples, done=LEFT_OUT)
         self._gallery: Callable[[], Gallery] | None = None
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
         """Compute the mean loss and metrics over all images; called on all processes."""
         names, run = ("loss", *self._step.objective.metric_names), self._config.run
         sums, left_out = dict.fromkeys(("images", *names), 0.0), dict[str, str]()
         with evaluation_loader(
-            self._own, batch_size=run.batch_size, workers=run.workers, collate=_collate_readable
+            self._own,
+            batch_size=run.batch_size,
+            workers=run.workers,
+            collate=_collate_readable,
+            stop=stop,
         ) as batches:
             for batch, unreadable in batches:
                 left_out |= unreadable
@@ -165,7 +170,7 @@ def alternating_mask(grid: tuple[int, int]) -> NDArray[np.bool_]:
     return (np.arange(height * width) % 2 == 0).reshape(height, width)
 
 
-def train(config: PretrainConfig, device: torch.device) -> None:
+def train(config: PretrainConfig, device: torch.device, *, recipe: str = "") -> None:
     """Pre-train on a device, from `eva_engine.distributed.start`.
 
     Raises:
@@ -211,7 +216,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         evaluate=validation,
         results=("loss", *objective.metric_names),
         flops_per_sample=training_flops(build, student),
-        presentation=_presentation(config, len(samples), objective, validation),
+        presentation=_presentation(config, recipe, len(samples), objective, validation),
     ).start()
 
 
@@ -244,7 +249,11 @@ def step(config: PretrainConfig) -> MeasuredStep:
 
 
 def _presentation(
-    config: PretrainConfig, images: int, objective: Objective, validation: Validation | None
+    config: PretrainConfig,
+    recipe: str,
+    images: int,
+    objective: Objective,
+    validation: Validation | None,
 ) -> Presentation:
     student, teacher, data = config.student, config.teacher, config.data
     described = [("train", f"{images:,} images ({data.train})")]
@@ -255,6 +264,7 @@ def _presentation(
     learned = f"{config.objective.replace('_', ' ')} of {source}"
     return Presentation(
         task="Pre-training",
+        recipe=recipe,
         what=f"{learned} by {student.variant} at {student.image_size} px",
         weights=student.init_checkpoint,
         data=described,

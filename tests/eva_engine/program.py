@@ -14,6 +14,7 @@ from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
+from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
 
@@ -110,7 +111,7 @@ def make_step(config):
     return step_fn
 
 
-def evaluate(model):
+def evaluate(model, stop):
     """Mean square error on other points, and a random number for the tests of its seed."""
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(9))
     dtype = next(model.parameters()).dtype
@@ -122,12 +123,13 @@ def make_evaluate(config):
     """The evaluation, with the accidents of the config."""
     calls = 0
 
-    def evaluate_loaded(model):
+    def evaluate_loaded(model, stop):
         nonlocal calls
         calls += 1
         own = Subset(Samples(), distributed.rank_indices(64))
         error = 0.0
-        with evaluation_loader(own, workers=config.evaluation_workers, batch_size=4) as batches:
+        workers = config.evaluation_workers
+        with evaluation_loader(own, workers=workers, batch_size=4, stop=stop) as batches:
             for number, batch in enumerate(batches):
                 if calls == config.term_in_evaluation and number == 1:
                     os.killpg(os.getpgrp(), signal.SIGTERM)
@@ -159,7 +161,7 @@ def make_run(config, device, **changes):
     return TrainingRun(**arguments | changes)
 
 
-def train(config, device):
+def train(config, device, recipe):
     if config.kill_in_save >= 0:
         save_weights = run_checkpoint.save_weights
 
@@ -169,7 +171,7 @@ def train(config, device):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         run_checkpoint.save_weights = killing
-    make_run(config, device).start()
+    make_run(config, device, presentation=Presentation(task="Training", recipe=recipe)).start()
 
 
 def main(arguments=None):

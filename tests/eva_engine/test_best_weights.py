@@ -19,7 +19,7 @@ class Results:
     def __init__(self, **results):
         self.rows = [dict(zip(results, row, strict=True)) for row in zip(*results.values())]  # noqa: B905
 
-    def __call__(self, model):
+    def __call__(self, model, stop):
         return self.rows.pop(0)
 
 

@@ -78,7 +78,7 @@ def test_epochs_and_the_size_of_images_have_one_name_everywhere(parsed, recipe):
     ValueError("value and fix"), FloatingPointError("value and fix"), KeyError("value and fix"),
 ])  # fmt: skip
 def test_an_error_is_one_line_and_a_traceback_in_the_log(ends, recipe, tmp_path, error):
-    def train(config, device):
+    def train(config, device, recipe):
         (tmp_path / "run/metrics.jsonl").touch()  # the run has begun
         raise error
 

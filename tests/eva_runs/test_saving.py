@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.fileio import get_file_backend
 
 from eva_data.files import write_text
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
@@ -36,7 +37,8 @@ def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp
 
 def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
     hook, released = EVACheckpointHook(interval=2, by_epoch=False), threading.Event()
-    hook.file_backend, hook.out_dir = CompleteFiles(), str(tmp_path)
+    hook.file_backend = get_file_backend(backend_args=hook.backend_args)
+    hook.out_dir = str(tmp_path)
 
     def save(folder, name, *args, **options):
         hook.writer.submit(released.wait)

@@ -98,7 +98,7 @@ def make_run(
 ):  # fmt: skip
     """A `TrainingRun` of `STEPS` steps, or of what is left of them."""
 
-    def evaluate(model):
+    def evaluate(model, stop):
         x = torch.randn(32, 6, generator=torch.Generator().manual_seed(9)).to(device)
         return {"error": _error(model, x, x[:, :1] * 2 - x[:, 1:2]).item()}
 

@@ -130,7 +130,7 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     return [*others, ParameterGroup(name="positions", params=[positions])]
 
 
-def train(config: VideoConfig, device: torch.device) -> None:
+def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> None:
     """Fine-tune on a device, from `eva_engine.distributed.start`.
 
     Raises:
@@ -149,6 +149,7 @@ def train(config: VideoConfig, device: torch.device) -> None:
         VIDEOS,
         config,
         device,
+        recipe=recipe,
         build=build,
         samples=TrainingClips(videos, sampling=sampling, transform=augment),
         others=None if others is None else Clips(others, sampling=sampling, transform=centre),

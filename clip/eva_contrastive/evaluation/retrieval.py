@@ -17,6 +17,7 @@ from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
+from eva_runs.interruption import StopSignal
 
 RANKS = (1, 5, 10)
 WAYS = ("image_to_text", "text_to_image")
@@ -94,6 +95,7 @@ def encode_pairs(
     workers: int,
     progress: str | None = None,
     skip_unreadable: bool = False,
+    stop: StopSignal | None = None,
 ) -> EncodedPairs:
     """Compute the features of images and captions; called on all processes, which get them all.
 
@@ -116,6 +118,7 @@ def encode_pairs(
         Mapped(partial(_tokens, model.context_length), captions),
         batch_size=batch_size,
         progress=progress and f"{progress}, captions",
+        stop=stop,
     )
     images, unreadable = encode_all(
         model,
@@ -125,6 +128,7 @@ def encode_pairs(
         workers=workers,
         progress=progress and f"{progress}, images",
         skip_unreadable=skip_unreadable,
+        stop=stop,
     )
     reasons |= unreadable
     if len(reasons) == len(images):

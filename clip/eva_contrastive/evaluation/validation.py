@@ -28,6 +28,7 @@ from eva_engine.evaluation.classification_report import (
 from eva_engine.evaluation.counting import FIRST, LEFT_OUT, OneLabel, ShownSamples, count
 from eva_report.content import Section
 from eva_runs.data_order import BadSamples
+from eva_runs.interruption import StopSignal
 
 
 class ContrastiveValidation:
@@ -69,11 +70,12 @@ class ContrastiveValidation:
         metric = run.best_metric or next(name for name in self.results if name != "loss")
         self.best = BestEvaluation[list[Callable[[], list[Section]]]](metric)
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
         """Compute `results`, accuracies and shares in percent; called on all processes.
 
         Args:
             model: `EvaClip` in evaluation mode, or DeepSpeed's engine around it.
+            stop: Signal of the run, which ends the evaluation.
 
         Raises:
             TooManyUnreadableError: If more images than allowed cannot be read.
@@ -81,9 +83,14 @@ class ContrastiveValidation:
         clip: Any = getattr(model, "module", model)
         results: dict[str, float] = {}
         sections: list[Callable[[], list[Section]]] = []
-        sizes: dict[str, Any] = {"batch_size": self._run.batch_size, "workers": self._run.workers}
+        options: dict[str, Any] = {
+            "batch_size": self._run.batch_size,
+            "workers": self._run.workers,
+            "skip_unreadable": True,
+            "stop": stop,
+        }
         if self.pairs is not None:
-            encoded = encode_pairs(clip, self.pairs, self._transform, skip_unreadable=True, **sizes)
+            encoded = encode_pairs(clip, self.pairs, self._transform, **options)
             self._left_out.add(dict.fromkeys(encoded.left_out, ""))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
             shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
@@ -96,10 +103,9 @@ class ContrastiveValidation:
                 self.classes,
                 {"val": OneLabel()},
                 device=weights.device,
-                skip_unreadable=True,
                 examples=True,
                 confusion=len(self._names) <= MOST_CONFUSION,
-                **sizes,
+                **options,
             )
             self._left_out.add(dict.fromkeys(counted.left_out, ""))
             score, names = counted.scores["val"], OF_CLASSES

@@ -20,6 +20,7 @@ from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import IndexedSamples, collate_readable
+from eva_runs.interruption import StopSignal
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
 TEXTS = 512  # of a forward pass
@@ -60,11 +61,12 @@ def encode_all(
     workers: int = 0,
     progress: str | None = None,
     skip_unreadable: bool = False,
+    stop: StopSignal | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
     """Compute the features of all samples; called on all processes, which all get all of them.
 
     The batches, of which `compute` makes features (B, D), are the same whatever the number of
-    processes, and so are the features.
+    processes, and so are the features. `stop` is the signal of a run, which ends the evaluation.
 
     Returns:
         (N, D), float32 on the model's device; and index -> reason for those that cannot be read,
@@ -86,6 +88,7 @@ def encode_all(
         collate=collate_readable,
         pin_memory=device.type == "cuda",
         progress=progress,
+        stop=stop,
     ) as loaded:
         for inputs, _, indexes, unreadable in loaded:
             reasons |= unreadable

@@ -8,7 +8,6 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import copy_context
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -23,6 +22,7 @@ from eva_engine.config import (
     SplitConfig,
     as_plain,
     describe_saved,
+    require_evaluated,
 )
 from eva_report.terminal import show
 from eva_runs.commands import echo, program_name
@@ -35,10 +35,10 @@ from eva_runs.options import (
     resolve_auto_batch,
 )
 from eva_runs.output_folder import reserve_folder, watch
-from eva_runs.recipes import TASKS, find_recipe, without_final_checks
+from eva_runs.recipes import TASKS, find_recipe
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
-    import torch
+    pass
 
 
 C = TypeVar("C")
@@ -118,7 +118,7 @@ def parse(
         sys.exit(0 if {"-h", "--help"} & {*words} else 2)
     try:
         file = _file_of(task, recipe)
-        default = without_final_checks(lambda: load_recipe(file, kind))
+        default = load_recipe(file, kind)
         words = [*_shortcuts(parsed, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
@@ -130,6 +130,8 @@ def parse(
             count = accumulation_steps(samples, parsed.batch)
             run = replace(config.run, batch_size=parsed.batch, accumulate=count)
             config = replace(config, run=run)
+        if isinstance(getattr(config, "data", None), SplitConfig):
+            require_evaluated(config.run.best_metric, config.data)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{program}: error: {error}\n")
     return Parsed(config, parsed.print_config, file.stem, left_out)
@@ -239,7 +241,7 @@ def _without_other_validation(flags: list[str], default: Any) -> list[str]:
 
 def main(
     kind: type[R],
-    train: Callable[[R, "torch.device"], None],
+    train: Callable[..., None],
     *,
     program: str,
     arguments: Sequence[str] | None = None,
@@ -249,8 +251,9 @@ def main(
 ) -> None:
     """Run a project's training from the command line.
 
-    `check` refuses paths that are not there, before torch is imported; `program` and `adapt` are
-    those of `parse`; the module `planning` measures steps for `--batch auto`.
+    `train` takes the config, the device, and the recipe's name as `recipe`. `check` refuses paths
+    that are not there, before torch is imported; `program` and `adapt` are those of `parse`; the
+    module `planning` measures steps for `--batch auto`.
 
     Raises:
         SystemExit: As `eva_runs.errors.exit_on_error`, and 75 after a signal and a checkpoint.
@@ -282,7 +285,7 @@ def main(
 
     file: Path | None = None
     with exit_on_error(program_name(program), log=log_of_begun, saved=saved):
-        from eva_engine import distributed, report, run_log
+        from eva_engine import distributed, run_log
 
         with (
             distributed.process_group(run.device) as device,
@@ -299,14 +302,12 @@ def main(
         ):
             for line in filter(None, (left_out, batch)):
                 show(line)
-            context = copy_context()
-            context.run(report.RECIPE.set, recipe)
             work: Callable[..., None] = train
             if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report names the error
                 from torch.distributed.elastic.multiprocessing.errors import record
 
                 work = record(train)
-            context.run(work, config, device)
+            work(config, device, recipe=recipe)
 
 
 def _check_output(run: RunConfig) -> bool:

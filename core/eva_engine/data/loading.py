@@ -4,7 +4,6 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +17,6 @@ from eva_runs.interruption import StopSignal, block_signals
 from eva_runs.sharing import share
 
 T = TypeVar("T")
-
-_stop: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
 
 
 class EvaluationInterruptedError(Exception):
@@ -64,16 +61,17 @@ def evaluation_loader(
     collate: Callable[[list[Any]], Any] | None = None,
     pin_memory: bool = False,
     progress: str | None = None,
+    stop: StopSignal | None = None,
 ) -> Iterator[Iterable[Any]]:
     """Load the batches of an evaluation, each sample of this process's share once and in order.
 
-    Its processes ignore the signals that stop a run, and end with the context. If a run is asked
-    to stop on any process, the batches end, and so does the evaluation: on all processes, which
-    enter this context alike during a run. `batches` are the indexes of each, instead of
-    `batch_size`; `progress` is the title of a bar in the first process.
+    Its processes ignore the signals that stop a run, and end with the context. `batches` are the
+    indexes of each, instead of `batch_size`; `progress` is the title of a bar in the first process.
+    If `stop`, of a run, is requested on any process, the batches end, and so does the evaluation:
+    on all processes, which enter this context alike.
 
     Raises:
-        EvaluationInterruptedError: At the end, inside `interruptible`.
+        EvaluationInterruptedError: At the end, on a request to stop.
     """
     loader: DataLoader[Any] = DataLoader(
         samples,
@@ -83,7 +81,6 @@ def evaluation_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
     )
-    stop = _stop.get()
     with running_loader(guard_workers(loader)) as stream:
         taken = takewhile(lambda _: stop is None or not stop.requested, stream)
         if progress is None or distributed.rank() > 0:
@@ -92,13 +89,3 @@ def evaluation_loader(
             yield shown(taken, total=len(loader), title=progress, unit="batch")
     if stop is not None and any(distributed.gather(stop.requested)):
         raise EvaluationInterruptedError
-
-
-@contextlib.contextmanager
-def interrupt_evaluation(stop: StopSignal) -> Iterator[None]:
-    """Let a signal end the batches of `evaluation_loader` while the block runs."""
-    token = _stop.set(stop)
-    try:
-        yield
-    finally:
-        _stop.reset(token)

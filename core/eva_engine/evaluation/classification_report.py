@@ -40,6 +40,7 @@ from eva_report.page import write_csv
 from eva_report.terminal import closing_lines
 from eva_runs.commands import echo, print_error
 from eva_runs.data_order import BadSamples
+from eva_runs.interruption import StopSignal
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
 
@@ -352,7 +353,7 @@ class Validation:
         self.best = BestEvaluation[Counted](run.best_metric or "top1")
         self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
         """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
         counted = count(
             model,
@@ -364,6 +365,7 @@ class Validation:
             workers=self._run.workers,
             confusion=len(self._samples.classes) <= MOST_CONFUSION,
             examples=True,
+            stop=stop,
         )
         self._left_out.add(dict.fromkeys(counted.left_out, ""))
         score = counted.scores["val"]

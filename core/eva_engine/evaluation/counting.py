@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
+from eva_runs.interruption import StopSignal
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 FIRST = 5  # classes among which top5 looks for the label
@@ -250,6 +251,7 @@ def count(
     progress: str | None = None,
     skip_unreadable: bool = False,
     receive: Callable[[BatchResults], None] | None = None,
+    stop: StopSignal | None = None,
 ) -> Counted:
     """Count correct predictions; called on all processes, each of which takes its share.
 
@@ -266,6 +268,7 @@ def count(
         progress: Title of a progress bar in the first process; None shows none.
         skip_unreadable: Leave samples out that cannot be read; they count nowhere.
         receive: Function that is given the results of each batch of this process, in order.
+        stop: Signal of a run, which ends the evaluation.
 
     Raises:
         FloatingPointError: If the logits are not finite.
@@ -283,6 +286,7 @@ def count(
         pin_memory=device.type == "cuda",
         progress=progress,
         collate=collate_readable,
+        stop=stop,
     ) as batches:
         for inputs, labels, indexes, unreadable in batches:
             labels = labels.to(device, non_blocking=True)

@@ -31,7 +31,7 @@ from eva_runs.data_order import seed_everything
 logger = logging.getLogger(__name__)
 
 
-def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
+def train_tokenizer(config: TokenizerConfig, device: torch.device, *, recipe: str = "") -> None:
     """Train the tokenizer of the teacher's features (Table 2a) on a device."""
     teacher = build_teacher(config.teacher, device)
     seed_everything(config.run.seed, purpose="")
@@ -55,6 +55,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
         device=device,
         presentation=Presentation(
             task="Tokenizer",
+            recipe=recipe,
             what=f"{config.num_codes:,} codes for {teacher_config.model} {teacher_config.weights}",
             data=[("train", f"{len(samples):,} images ({config.data.train})")],
             first_batch=partial(first_samples, mean=teacher.mean, std=teacher.std),
