@@ -33,7 +33,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, run_demo
-from eva_runs.commands import check_outputs, lazy_import, make_main, require_data
+from eva_runs.commands import Command, check_outputs, lazy_import, require_data
 from eva_runs.options import (
     DATA,
     EXPORT_SUFFIXES,
@@ -369,7 +369,7 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-export = make_main(_parse_export, _export, name="eva clip export")
+export = Command("eva clip export", _parse_export, _export)
 
 
 _INTERPOLATE = """
@@ -407,4 +407,4 @@ def _interpolate(options: argparse.Namespace) -> int:
     return 0
 
 
-interpolate = make_main(_parse_interpolate, _interpolate, refused=1, name="eva clip interpolate")
+interpolate = Command("eva clip interpolate", _parse_interpolate, _interpolate, error_code=1)

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
@@ -69,9 +70,71 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command of one step; called with arguments, or None for those of the process.
+
+    It returns the exit code. An error that the user can fix is one sentence; Ctrl-C gives 130.
+
+    Attributes:
+        name: What its messages begin with, unless it is called by the words of `eva`.
+        parse: Function that parses the arguments, and ends the process for wrong ones.
+        run: Function of the parsed arguments, which returns the exit code.
+        error_code: Exit code for an error that the user can fix.
+        interrupted: What Ctrl-C leaves behind, for its message.
+    """
+
+    name: str
+    parse: Callable[[Sequence[str] | None], argparse.Namespace]
+    run: Callable[[argparse.Namespace], int]
+    _: KW_ONLY
+    error_code: int = 2
+    interrupted: str = "nothing was written"
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Parse the arguments, do the work, and return the exit code."""
+        try:
+            return self.run(self.parse(arguments))
+        except (OSError, ValueError, ImportError) as error:
+            print_error(f"{program_name(self.name)}: {_describe_error(error)}")
+            return self.error_code
+        except KeyboardInterrupt:
+            print_error(f"interrupted; {self.interrupted}")
+            return EXIT_KEYBOARD
+
+
+def _describe_error(error: Exception) -> str:
+    """Write an error that a user can fix as a sentence; raise an error of a module's code again."""
+    if not isinstance(error, ImportError):
+        return str(error)
+    sentence = describe_missing_package(error)
+    if sentence is None:
+        raise error
+    return sentence
+
+
 def run_and_exit(function: str) -> NoReturn:
-    """Be the program of a command line, see `called`, and exit with its code."""
+    """Be the program of a command line, see `run_function`, and exit with its code."""
     sys.exit(run_function(function))
+
+
+def run_function(function: str, *arguments: Any) -> int:
+    """Import and call the function of a command line, "module:name"; return its exit code.
+
+    What is not installed, or a Ctrl-C while modules are imported, is one line.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # sizes that change leave fewer gaps
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    title = program_name(Path(sys.argv[0]).name)
+    try:
+        return int(lazy_import(function)(*arguments) or 0)
+    except ImportError as error:
+        print_error(f"{title}: {_describe_error(error)}")
+        return 1
+    except KeyboardInterrupt:
+        if processes.is_reporting_rank():
+            print_error(f"{title}: stopped by Ctrl-C")
+        return EXIT_KEYBOARD
 
 
 def lazy_import(name: str) -> Callable[..., Any]:
@@ -86,62 +149,6 @@ def lazy_import(name: str) -> Callable[..., Any]:
         return attrgetter(function)(importlib.import_module(module))(*arguments, **options)
 
     return call
-
-
-def run_function(function: str, *arguments: Any) -> int:
-    """Import and call the function of a command line, "module:name"; return its exit code.
-
-    What is not installed, or a Ctrl-C while modules are imported, is one line.
-    """
-    module, _, name = function.partition(":")
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # sizes that change leave fewer gaps
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    title = program_name(Path(sys.argv[0]).name)
-    try:
-        return int(getattr(importlib.import_module(module), name)(*arguments) or 0)
-    except ImportError as error:
-        sentence = describe_missing_package(error)
-        if sentence is None:
-            raise
-        print_error(f"{title}: {sentence}")
-        return 1
-    except KeyboardInterrupt:
-        if processes.is_reporting_rank():
-            print_error(f"{title}: stopped by Ctrl-C")
-        return EXIT_KEYBOARD
-
-
-def make_main(
-    parse: Callable[[Sequence[str] | None], argparse.Namespace],
-    work: Callable[[argparse.Namespace], int],
-    *,
-    refused: int = 2,
-    name: str = "error",
-    interrupted: str = "nothing was written",
-) -> Callable[..., int]:
-    """Make the `main` of a program of one step: from arguments, or those of the process, to a code.
-
-    `parse` ends the process for wrong arguments, `work` returns the exit code. An error that the
-    user can fix gives the code `refused` and one sentence, which begins with `name`; Ctrl-C gives
-    130, and `interrupted` says what it leaves behind.
-    """
-
-    def main(arguments: Sequence[str] | None = None) -> int:
-        try:
-            return work(parse(arguments))
-        except (OSError, ValueError, ImportError) as error:
-            reason = (
-                describe_missing_package(error) if isinstance(error, ImportError) else str(error)
-            )
-            if reason is None:
-                raise
-            print_error(f"{program_name(name)}: {reason}")
-            return refused
-        except KeyboardInterrupt:
-            print_error(f"interrupted; {interrupted}")
-            return EXIT_KEYBOARD
-
-    return main
 
 
 def check_outputs(

@@ -9,7 +9,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
 from eva_openmmlab.own_data import dicts, image_folder, image_side
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import EXPORT_SUFFIXES, SOURCES, add_export, require_export
 from eva_segmentation.data import custom_data
 
@@ -78,7 +78,7 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-export = make_main(_parse_export, _export, refused=1, name="eva segmentation export")
+export = Command("eva segmentation export", _parse_export, _export, error_code=1)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:

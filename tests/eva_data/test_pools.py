@@ -101,13 +101,13 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, time\n"
-        "from eva_runs.commands import make_main\n"
+        "from eva_runs.commands import Command\n"
         "from eva_data.pools import ordered_map\n"
         "def run(_):\n"
         "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, title='sleeps', chunk=1):\n"
         "        print('one', flush=True)\n"
         "if __name__ == '__main__':\n"
-        "    sys.exit(make_main(list, run)([]))\n"
+        "    sys.exit(Command('error', list, run)([]))\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(program)],

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, make_main, run_function
+from eva_runs.commands import Command, check_outputs, run_function
 
 
 def _raise(error):
@@ -24,7 +24,7 @@ def _raise(error):
     ],
 )
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
-    assert make_main(lambda _: None, lambda _: _raise(error))([]) == code
+    assert Command("error", lambda _: None, lambda _: _raise(error))([]) == code
     assert capsys.readouterr() == ("", message)
 
 

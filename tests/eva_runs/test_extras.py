@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from eva_runs.commands import make_main, run_function
+from eva_runs.commands import Command, run_function
 from eva_runs.extras import TASK_OF, install_command
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def _main(arguments=None):
 def test_a_program_ends_with_the_sentence(capsys):
     assert run_function(f"{__name__}:_main") == 1
     assert "lvis is not installed; this installs it: pip install" in capsys.readouterr().err
-    one_step = make_main(lambda arguments: arguments, _main)
+    one_step = Command("error", lambda arguments: arguments, _main)
     assert one_step([]) == 2
     assert "lvis is not installed" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from eva_command.label import TASKS, find_model, find_task
 from eva_data.files import expand_home
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import SOURCES, add_download_option, command_parser, integer
 
 PASSWORD = "EVA_APP_PASSWORD"
@@ -83,4 +83,4 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(_parse, _run, name="eva app")
+main = Command("eva app", _parse, _run)

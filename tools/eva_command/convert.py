@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.files import require_free, require_replaceable
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import add_download_option, command_parser, integer
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -79,4 +79,4 @@ def _work(args: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(parse, _work, refused=1, name="eva convert")
+main = Command("eva convert", parse, _work, error_code=1)

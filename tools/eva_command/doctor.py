@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
 from eva_data.files import record_result
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.extras import DETECTRON2, TOOLKIT, install_command
 from eva_runs.options import command_parser
 
@@ -293,4 +293,4 @@ def _work(options: argparse.Namespace) -> int:
     return int(any(finding.state == "broken" for finding in findings))
 
 
-main = make_main(_parse, _work)
+main = Command("eva doctor", _parse, _work)

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from eva_data.files import expand_home, record_result, require_replaceable
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser, integer
 
 _FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
@@ -48,4 +48,4 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(_parse, _run, refused=1, name="eva index")
+main = Command("eva index", _parse, _run, error_code=1)

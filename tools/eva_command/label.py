@@ -31,7 +31,7 @@ from eva_data.inputs import JobPlan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
 from eva_openmmlab.run_folder import config_of_run
 from eva_report.demos import require_format
-from eva_runs.commands import make_main, program_name
+from eva_runs.commands import Command, program_name
 from eva_runs.errors import exit_on_error
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
@@ -158,4 +158,4 @@ def _run(options: argparse.Namespace) -> int:
         return label(options, plan)
 
 
-main = make_main(_parse, _run, name="eva label", interrupted=_CONTINUES)
+main = Command("eva label", _parse, _run, interrupted=_CONTINUES)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from eva_command.table import COMMANDS, GROUPS, Command, Group
+from eva_command.table import COMMANDS, GROUPS, Entry, Group
 from eva_data.files import collect_results
 from eva_runs.commands import echo, exit_on_broken_pipe, lazy_import, print_error, run_function
 from eva_runs.extras import TOOLKIT
@@ -79,7 +79,7 @@ def _mention_task(task: str, verb: str, arguments: Sequence[str]) -> None:
                 )
 
 
-def _call(command: Command, name: str, words: Sequence[str]) -> int:
+def _call(command: Entry, name: str, words: Sequence[str]) -> int:
     """Import and call a command, whose usage and messages begin with the words of `eva`."""
     as_json, words = _JSON in words, [word for word in words if word != _JSON]
     arguments = [*command.arguments, *words]

@@ -7,7 +7,7 @@ from typing import Any
 
 from eva_command.recipes import find_task
 from eva_data.files import record_result
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
 
@@ -81,4 +81,4 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(_parse, _plan, name="eva plan", interrupted="nothing was planned")
+main = Command("eva plan", _parse, _plan, interrupted="nothing was planned")

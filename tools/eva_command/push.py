@@ -18,7 +18,7 @@ from pathlib import Path
 
 from eva_backbone.checkpoints.hub import DEFAULT_FILE, SCHEME
 from eva_data.files import replace_folder, require_replaceable
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 
 FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml", "config.py")
@@ -75,4 +75,4 @@ def _push(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(parse, _push, name="eva push", interrupted="nothing was published")
+main = Command("eva push", parse, _push, interrupted="nothing was published")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from eva_command.table import GROUPS
-from eva_runs.commands import DEMO_DATA, echo, make_main
+from eva_runs.commands import DEMO_DATA, Command, echo
 from eva_runs.interruption import run_step
 from eva_runs.options import command_parser
 
@@ -91,4 +91,4 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(_parse, _run, name="eva quickstart")
+main = Command("eva quickstart", _parse, _run)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eva_data.files import record_result, write_text
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import (
     TASKS,
@@ -45,7 +45,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-recipes = make_main(_parse_recipes, _list)
+recipes = Command("eva recipes", _parse_recipes, _list)
 
 
 def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -72,7 +72,7 @@ def _show_or_copy(options: argparse.Namespace) -> int:
     return 0
 
 
-config = make_main(_parse_config, _show_or_copy)
+config = Command("eva config", _parse_config, _show_or_copy)
 
 
 def find_task(name: str, task: str | None) -> tuple[str, Path]:

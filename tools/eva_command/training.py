@@ -17,7 +17,7 @@ from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 from eva_data.labelled_videos.lists import COLUMNS
 from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import find_recipe, list_recipes, name_on_own_data
 
@@ -79,7 +79,7 @@ def _call(words: Words) -> int:
     return eva.main(words)
 
 
-main = make_main(_parse, _run, name="eva train")
+main = Command("eva train", _parse, _run)
 
 
 def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,7 +110,7 @@ def _export(options: argparse.Namespace) -> int:
     return _call([task, "export", *words])
 
 
-export = make_main(_parse_export, _export, name="eva export")
+export = Command("eva export", _parse_export, _export)
 
 
 def find_tasks(data: Path) -> dict[str, Words]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
-from eva_runs.commands import make_main, print_error
+from eva_runs.commands import Command, print_error
 from eva_runs.options import add_check_options, command_parser
 
 _ABOUT = """\
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 # 0 without problems, 1 with some
-main = make_main(_parse, _run, interrupted="only complete files were written")
+main = Command("eva data verify", _parse, _run, interrupted="only complete files were written")
 
 
 def guess(arguments: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from eva_backbone.checkpoints.registry import (
     weights_directories,
 )
 from eva_data.files import record_result
-from eva_runs.commands import echo, make_main, print_error
+from eva_runs.commands import Command, echo, print_error
 from eva_runs.options import add_download_option, command_parser
 
 
@@ -41,7 +41,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-list_command = make_main(_parse_list, _list)
+list_command = Command("eva weights list", _parse_list, _list)
 
 
 def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -60,7 +60,7 @@ def _get(options: argparse.Namespace) -> int:
     return 0
 
 
-get_command = make_main(_parse_get, _get, refused=1)
+get_command = Command("eva weights get", _parse_get, _get, error_code=1)
 
 
 def _parse_verify(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -89,7 +89,7 @@ def _verify(options: argparse.Namespace) -> int:
     return wrong
 
 
-verify_command = make_main(_parse_verify, _verify, refused=1)
+verify_command = Command("eva weights verify", _parse_verify, _verify, error_code=1)
 
 
 def _place(name: str) -> Path | None:

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser, integer
 
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
@@ -50,4 +50,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(parse, _run, refused=1)
+main = Command("error", parse, _run, error_code=1)

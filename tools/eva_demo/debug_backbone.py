@@ -48,7 +48,7 @@ from eva_backbone import VARIANTS, VisionTransformer, eva_debug
 from eva_data.files import make_folder, open_atomic, write_tensors
 from eva_demo.scenes import Scene, SceneGenerator
 from eva_demo.sources import SPLITS, box_of_mask
-from eva_runs.commands import make_main
+from eva_runs.commands import Command
 from eva_runs.options import command_parser
 
 logger = logging.getLogger("train_debug_backbone")
@@ -313,4 +313,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(_parse, _run, refused=1)
+main = Command("error", _parse, _run, error_code=1)

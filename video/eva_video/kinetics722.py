@@ -30,7 +30,7 @@ from eva_data.index import FolderFiles
 from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_runs.commands import check_outputs, echo, make_main
+from eva_runs.commands import Command, check_outputs, echo
 from eva_runs.options import command_parser
 from eva_runs.output_folder import lock_folder
 
@@ -281,4 +281,4 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = make_main(parse, _run)
+main = Command("eva data make-kinetics722", parse, _run)

@@ -20,7 +20,7 @@ from eva_engine.commands.options import (
     take_weights,
 )
 from eva_report.content import NextStep
-from eva_runs.commands import command_to_run, echo, lazy_import, make_main, require_data
+from eva_runs.commands import Command, command_to_run, echo, lazy_import, require_data
 from eva_runs.options import add_export, integer, probability, require_export
 from eva_runs.recipes import require_start
 
@@ -77,7 +77,7 @@ class ClassifierProject:
         parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
         add_export(parser)
         parse = partial(parse_with_weights, parser)
-        return make_main(parse, self._export, refused=1, name=name)(arguments)
+        return Command(name, parse, self._export, error_code=1)(arguments)
 
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)

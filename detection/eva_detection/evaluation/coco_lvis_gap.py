@@ -19,7 +19,7 @@ from typing import Any
 
 from eva_data.checks.findings import write_json
 from eva_data.files import load_json, record_result, require_free
-from eva_runs.commands import echo, make_main
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
@@ -124,4 +124,4 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = make_main(parse, lambda args: args.run(args), refused=1, name="eva detection coco-lvis-gap")
+main = Command("eva detection coco-lvis-gap", parse, lambda args: args.run(args), error_code=1)

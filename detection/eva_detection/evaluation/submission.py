@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from eva_data.detection.rules import format_value, is_box, is_integer, is_number, rle_runs
 from eva_data.files import load_json, make_folder, parse_json, replace_file, require_regular_file
-from eva_runs.commands import check_outputs, echo, make_main, print_error
+from eva_runs.commands import Command, check_outputs, echo, print_error
 from eva_runs.options import command_parser, number
 
 Detection = dict[str, Any]
@@ -289,4 +289,4 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = make_main(parse, lambda args: args.run(args), name="eva detection submit")
+main = Command("eva detection submit", parse, lambda args: args.run(args))

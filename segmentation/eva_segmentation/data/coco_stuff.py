@@ -23,7 +23,7 @@ from PIL import Image
 from eva_data.files import make_folder, replace_file
 from eva_data.label_maps import IGNORED, LabelTable, read_label_map
 from eva_data.pools import ordered_map
-from eva_runs.commands import echo, make_main, print_error
+from eva_runs.commands import Command, echo, print_error
 from eva_runs.options import command_parser, integer
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
@@ -85,6 +85,6 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-main = make_main(
-    parse, _run, name="eva data prepare-segmentation", interrupted="the same command continues"
+main = Command(
+    "eva data prepare-segmentation", parse, _run, interrupted="the same command continues"
 )
