@@ -13,14 +13,13 @@ they are stored, as torchvision's `ImageFolder` for the published results. TIFF 
 import contextlib
 import io
 import os
-import re
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,6 @@ _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
-_SCAN, _MOST_SCANS = b"\xff\xda", 100  # of a progressive JPEG; encoders write 10, each costs a pass
-_END, _MARKER = b"\xff\xd9", re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # of the image, of a segment
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -136,12 +133,10 @@ class ImageFacts(NamedTuple):
         return (height, width) if self.orientation in _SIDEWAYS else (width, height)
 
 
-def inspect_image(
-    source: File, *, decode: bool, name: str | None = None, count_scans: bool = True
-) -> ImageFacts:
+def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
     """Look at an image without converting it; with `decode`, read all pixels."""
     title = _name(source, name)
-    with open_image(source, title, decode=decode, count_scans=count_scans) as image:
+    with open_image(source, title, decode=decode) as image:
         return ImageFacts(
             *image.size,
             orientation=_orientation(image, decode=decode),
@@ -171,18 +166,15 @@ def save_image(image: Image.Image, file: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_image(
-    source: File, name: str, *, decode: bool = False, count_scans: bool = True
-) -> Iterator[Image.Image]:
+def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Image.Image]:
     """Open an image of any mode by Pillow, if its size is allowed; with `decode`, decode it.
 
-    To count the scans of a progressive JPEG, which are bounded as well, all of it is read.
     Who decodes it inside the context must expect what Pillow raises besides OSError.
     """
     with _explained(name):
         image = _open(source, name)
     with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
-        _check_size(image, name, count_scans=count_scans)
+        _check_size(image, name)
         if decode:
             with _explained(name):
                 image.load()
@@ -209,33 +201,13 @@ def _name(source: File, name: str | None) -> str:
     return name or ("image" if isinstance(source, bytes) else os.fspath(source))
 
 
-def _check_size(image: Image.Image, name: str, *, count_scans: bool = False) -> None:
+def _check_size(image: Image.Image, name: str) -> None:
     (width, height), limit = image.size, max_pixels()
-    scans = _count_scans(image) if count_scans else 0
-    problem = f"{scans:,} scans, more than {_MOST_SCANS}" if scans > _MOST_SCANS else ""
     if width * height > limit:
-        problem = (
-            f"{width} x {height} pixels, more than {limit:,}; if it is meant, set "
+        raise UnreadableImageError(
+            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
             f"{LIMIT}={width * height}"
         )
-    if problem:
-        raise UnreadableImageError(f"{name} has {problem}")
-
-
-def _count_scans(image: Image.Image) -> int:
-    """Count the passes over a progressive JPEG that is not decoded yet; 0 for other images."""
-    if not image.info.get("progressive"):
-        return 0
-    stream: Any = image.fp  # type: ignore[attr-defined]
-    position = stream.tell()
-    stream.seek(0)
-    content: bytes = stream.read()
-    stream.seek(position)
-    scans, at = 0, 2
-    while (marker := _MARKER.search(content, at)) and marker[0] != _END:
-        scans += marker[0] == _SCAN
-        at = marker.end() + max(2, int.from_bytes(content[marker.end() : marker.end() + 2]))
-    return scans
 
 
 @contextlib.contextmanager

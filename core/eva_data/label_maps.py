@@ -246,7 +246,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
     """Read the class indices, (H, W), of a label map; its size and labels must be right."""
     values = read_label_map(pair.label_map)
-    size = inspect_image(pair.image, decode=False, count_scans=False).seen_size[::-1]
+    size = inspect_image(pair.image, decode=False).seen_size[::-1]
     if size != values.shape:
         raise LabelMapError(
             f"{pair.image} is {size} (height, width) and its map {pair.label_map} "

@@ -113,7 +113,7 @@ class ClassFolders(LabelledImages):
         for name in map(self.sample_id, range(len(self) if looks else 0)):
             if not name.lower().endswith(_OPAQUE):
                 with contextlib.suppress(UnreadableImageError):
-                    facts = inspect_image(name, decode=False, count_scans=False)
+                    facts = inspect_image(name, decode=False)
                     count += facts.transparent
         return count
 

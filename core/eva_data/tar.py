@@ -1,6 +1,5 @@
 """Random access into tar shards by an index of where every member lies."""
 
-import contextlib
 import itertools
 import logging
 import math
@@ -10,7 +9,7 @@ import tarfile
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +21,6 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 2**20  # bytes behind the last member
 PLACES = ("shard", "offset", "size")  # arrays of an index
 MOST_SHARDS = 1_000_000
-# headers that describe the next one: tarfile reads them whole, and calls itself for what follows
-_DESCRIBING = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
-_MOST_DESCRIBING, _MOST_IN_A_ROW = 64 * 2**10, 8  # bytes of one; webdataset's have some hundred
 
 
 class Member(NamedTuple):
@@ -144,27 +137,6 @@ def table_of_members(
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards], kind=kind)
 
 
-class _BoundedHeader(tarfile.TarInfo):
-    """A header of a tar file, of which a few bytes may cost hours or gigabytes."""
-
-    @classmethod
-    def fromtarfile(cls, archive: Any) -> "_BoundedHeader":
-        """Read the next header, looking at its kind and size first."""
-        header_start = archive.fileobj.tell()
-        with contextlib.suppress(tarfile.HeaderError):  # which is raised again below
-            block = archive.fileobj.read(tarfile.BLOCKSIZE)
-            header = tarfile.TarInfo.frombuf(block, archive.encoding, archive.errors)
-            describes = header.type in _DESCRIBING
-            archive.in_a_row = getattr(archive, "in_a_row", 0) + 1 if describes else 0
-            too_long = describes and not 0 <= header.size <= _MOST_DESCRIBING
-            if too_long or archive.in_a_row > _MOST_IN_A_ROW:
-                raise tarfile.ReadError(
-                    f"a description of {header.size:,} bytes, number {archive.in_a_row} of a member"
-                )
-        archive.fileobj.seek(header_start)
-        return super().fromtarfile(archive)
-
-
 def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Member]:
     """Yield the files of some kinds in a tar file, in its order.
 
@@ -177,7 +149,7 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
         require_regular_file(shard)
         length = shard.stat().st_size
         # "r:" refuses compressed files, in which no place can be read directly
-        with tarfile.open(shard, "r:", errors="surrogateescape", tarinfo=_BoundedHeader) as tar:
+        with tarfile.open(shard, "r:", errors="surrogateescape") as tar:
             for entry in tar:
                 member = Member(entry.name, entry.offset_data, entry.size)
                 is_selected = suffixes is None or member.suffix in suffixes
@@ -196,7 +168,10 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                 rest = stream.read(_AT_ONCE)
             if is_cut or rest:
                 raise tarfile.ReadError(f"neither a header nor the end at byte {tar.offset}")
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+    except (
+        *(tarfile.TarError, OSError, EOFError, ValueError, OverflowError),
+        RecursionError,  # tarfile calls itself for long names
+    ) as error:
         raise ValueError(
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"

@@ -359,7 +359,7 @@ def read_labels(
 
 def _facts(folder: str, name: str) -> ImageFacts | str:
     try:
-        return inspect_image(f"{folder}/{name}", decode=False, count_scans=False)
+        return inspect_image(f"{folder}/{name}", decode=False)
     except UnreadableImageError as error:
         return str(error)
 

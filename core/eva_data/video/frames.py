@@ -59,7 +59,7 @@ class RawFrames(VideoSource):
         self._files = self._list(count)
         with self._explained():
             first = self._folder / self._files[0]
-            width, height, *_ = inspect_image(first, decode=False, count_scans=False)
+            width, height, *_ = inspect_image(first, decode=False)
             self.size = height, width
 
     def _list(self, count: int | None) -> list[str]:
