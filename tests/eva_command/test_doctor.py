@@ -1,11 +1,9 @@
 """`eva doctor`: versions, extras, pairs, imports, and how something missing is installed."""
 
-from importlib.machinery import EXTENSION_SUFFIXES
-
 import pytest
 
 from eva_command import doctor
-from eva_command.doctor import Finding, check_imports, check_mmcv_operators, requirements_of
+from eva_command.doctor import Finding, check_imports, requirements_of
 
 
 @pytest.fixture
@@ -32,19 +30,6 @@ def test_a_part_is_complete_or_missing_or_broken(findings):
     expected = "pip install 'eva-toolkit[demo]'"
     assert found["demo"] == Finding("missing", "demo", "lacks scikit-learn", expected)
     assert findings()["eva-toolkit"].state == "note"
-
-
-def test_operators_of_mmcv_are_missing_installed_or_compiled(tmp_path):
-    assert check_mmcv_operators([tmp_path]) == [], "mmcv is not installed"
-    (tmp_path / "__init__.py").write_text("")
-    (missing,) = check_mmcv_operators([tmp_path])
-    assert (missing.state, missing.fix) == ("missing", "eva doctor --install mmcv-operators")
-    (tmp_path / "_ext.py").write_text("")
-    (installed,) = check_mmcv_operators([tmp_path])
-    assert (installed.state, "eva-mmcv-operators" in installed.text) == ("ok", True)
-    (tmp_path / f"_ext{EXTENSION_SUFFIXES[0]}").write_text("")
-    (compiled,) = check_mmcv_operators([tmp_path])
-    assert (compiled.state, compiled.text) == ("ok", "compiled")
 
 
 def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):
