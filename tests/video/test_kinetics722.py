@@ -131,3 +131,13 @@ def test_deepminds_lists_beside_flat_folders(data, caplog):
     assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
     assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
     assert "removed0000" in caplog.text
+
+
+def test_a_list_in_the_output_is_not_replaced(data):
+    assert run(names=["k400"]) == 0
+    before = (data / "out" / "k400_train.txt").read_bytes()
+    lists = ["--k400", "out/k400_train.txt", "out/k400_val.txt"]
+    assert main([*lists, "--output", "out", "--overwrite"]) != 0
+    assert (data / "out" / "k400_train.txt").read_bytes() == before
+    (data / "out" / "notes.txt").touch()
+    assert run("--overwrite", names=["k400"]) != 0

@@ -12,7 +12,6 @@ Then remove damaged files from each list: `eva data verify video --help`.
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -20,22 +19,20 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import replace_file, require_free
+from eva_data.files import replace_folder, require_replaceable
 from eva_data.index import FolderFiles
 from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_runs.commands import Command, check_outputs, echo
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
-from eva_runs.output_folder import lock_folder
 
 SPLITS = ("train", "val")
-STATISTICS, TABLE_COPY = "statistics.json", "classes.csv"
 # Videos that the authors of EVA could still find on YouTube, without damaged files: the training
 # lists of paper Table 14, and the validation lists of their logs.
 PUBLISHED: Mapping[str, int] = {
@@ -65,28 +62,21 @@ def concatenated(parts: Iterable[Videos]) -> Videos:
 
 
 class Merged(NamedTuple):
-    """A list that will be written, and what is known of it."""
+    """A list that will be written."""
 
     videos: Videos  # what was read
     kept: NDArray[np.int64]  # positions of those that stay, increasing
     repeated: int  # those that go because an earlier one has their id
-    leaked: Mapping[str, int]  # validation list -> further ones that go because they are in it
-    relabelled: int  # those that stay, of which a later clip has another label
+    leaked: int  # further ones that go because they are in a validation list
 
 
-def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
-    """Leave out repeated videos, then those that leak from one validation list after another."""
-    _, first, group = np.unique(videos.ids, return_index=True, return_inverse=True)
-    contradicted = np.zeros(len(videos.ids), dtype=bool)  # by a later clip of the same id
-    contradicted[first[group[videos.labels != videos.labels[first[group]]]]] = True
-    indices: NDArray[np.int64] = np.sort(first).astype(np.int64)
-    leaked = {}
-    for name, held_out in validation.items():
-        stays = ~np.isin(videos.ids[indices], held_out.ids)
-        leaked[name] = int((~stays).sum())
-        indices = indices[stays]
-    repeated = len(videos.ids) - len(first)
-    return Merged(videos, indices, repeated, leaked, int(contradicted[indices].sum()))
+def keep(videos: Videos, *, validation: Iterable[Videos] = ()) -> Merged:
+    """Leave out repeated videos, then those that leak from validation lists."""
+    first = np.unique(videos.ids, return_index=True)[1]
+    indices = np.sort(first).astype(np.int64)
+    for held_out in validation:
+        indices = indices[~np.isin(videos.ids[indices], held_out.ids)]
+    return Merged(videos, indices, len(videos.ids) - len(first), len(first) - len(indices))
 
 
 def merge(
@@ -102,11 +92,11 @@ def merge(
     """
     lists = {}
     for name in train:
-        held_out = {} if name == "k400" and keep_k400_leaks else {name: val[name]}
+        held_out = [] if name == "k400" and keep_k400_leaks else [val[name]]
         lists[f"{name}_train"] = keep(train[name], validation=held_out)
-        lists[f"{name}_val"] = keep(val[name], validation={})
-    lists["k722_train"] = keep(concatenated(train.values()), validation=val)
-    lists["k722_val"] = keep(concatenated(val[name] for name in train), validation={})
+        lists[f"{name}_val"] = keep(val[name])
+    lists["k722_train"] = keep(concatenated(train.values()), validation=val.values())
+    lists["k722_val"] = keep(concatenated(val[name] for name in train))
     return lists
 
 
@@ -142,43 +132,20 @@ def read_list(location: str, name: str, *, root: str | None) -> Videos:
     )
 
 
-def file_names(lists: Sequence[str]) -> list[str]:
-    """Name the files that are written, in the folder of the output."""
-    return [
-        *(f"{name}_{split}.txt" for name in (*lists, "k722") for split in SPLITS),
-        *(f"{name}_classes.txt" for name in (*lists, "k722")),
-        *(f"k722_to_{name}_mapping.npy" for name in SOURCES),
-        TABLE_COPY,
-        STATISTICS,
-    ]
-
-
-def write_lists(
-    output: Path, lists: Mapping[str, Merged], statistics: Any, *, root: Path | None
-) -> None:
-    """Write all files, of which none takes its place before all are complete.
-
-    The statistics come last, and earlier ones go first: where they are, the rest belongs to them.
-    Paths begin in `root`; they are complete without one.
+def write_lists(folder: Path, lists: Mapping[str, Merged], *, root: Path | None) -> None:
+    """Write the lists, their classes and the rows of a head for each dataset.
 
     Raises:
-        FolderInUseError: A ValueError, if another process writes there.
         ValueError: If a path is not below the root, or cannot stand in a line.
     """
-    names = file_names([name for name in SOURCES if f"{name}_val" in lists])
-    with lock_folder(output), contextlib.ExitStack() as stack:
-        # the first to be opened is the last to take its place
-        files = {name: stack.enter_context(replace_file(output / name)) for name in names[::-1]}
-        files[STATISTICS].write_text(f"{json.dumps(statistics, indent=1)}\n")
-        shutil.copyfile(TABLE, files[TABLE_COPY])
-        for name in SOURCES:
-            np.save(files[f"k722_to_{name}_mapping.npy"], mapping("k722", name))
-        for name, merged in lists.items():
-            dataset = name.partition("_")[0]
-            classes = "".join(f"{name}\n" for name in kinetics_classes(dataset))
-            files[f"{dataset}_classes.txt"].write_text(classes)
-            _write_list(files[f"{name}.txt"], merged, dataset, root)
-        (output / STATISTICS).unlink(missing_ok=True)
+    shutil.copyfile(TABLE, folder / "classes.csv")
+    for name in SOURCES:
+        np.save(folder / f"k722_to_{name}_mapping.npy", mapping("k722", name))
+    for name, merged in lists.items():
+        dataset = name.partition("_")[0]
+        classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))
+        (folder / f"{dataset}_classes.txt").write_text(classes)
+        _write_list(folder / f"{name}.txt", merged, dataset, root)
 
 
 def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> None:
@@ -187,37 +154,14 @@ def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> 
     if dataset != "k722":
         own = mapping("k722", dataset)
         labels[own] = np.arange(len(own))
-    above = "" if root is None else os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
     with file.open("wb") as stream:
         for index in merged.kept.tolist():
             path = merged.videos.paths[index]
-            written = path.removeprefix(above)
-            beside = above and written == path
-            if beside or written != written.strip() or len(written.splitlines()) != 1:
-                raise ValueError(
-                    f"{written!r} cannot stand in a list: "
-                    + (f"it is not in the folder {root} of --root" if beside else "rename it")
-                )
-            stream.write(os.fsencode(f"{written} {labels[merged.videos.labels[index]]}\n"))
-
-
-def describe(name: str, merged: Merged) -> dict[str, Any]:
-    """Describe a list for the file of statistics, beside the published count."""
-    source = name.partition("_")[0]
-    own = mapping("k722", source).tolist() if source in SOURCES else [*range(722)]
-    labels = set(merged.videos.labels[merged.kept].tolist())
-    return {
-        "read": len(merged.videos.ids),
-        "repeated": merged.repeated,
-        "leaked": dict(merged.leaked),
-        "kept": len(merged.kept),
-        "relabelled": merged.relabelled,
-        "published": PUBLISHED[name],
-        "classes": len(labels),
-        "classes_without_videos": [
-            kinetics_classes("k722")[label] for label in own if label not in labels
-        ],
-    }
+            if root is not None:
+                path = str(Path(path).relative_to(os.path.abspath(root)))  # noqa: PTH100
+            if path != path.strip() or len(path.splitlines()) != 1:
+                raise ValueError(f"{path!r} cannot stand in a list: rename it")
+            stream.write(os.fsencode(f"{path} {labels[merged.videos.labels[index]]}\n"))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -245,39 +189,39 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    files = [f"{name}_{kind}.txt" for name in (*SOURCES, "k722") for kind in (*SPLITS, "classes")]
+    files += [f"k722_to_{name}_mapping.npy" for name in SOURCES]
+    files += ["classes.csv", "statistics.json"]
+    require_replaceable(options.output, files, overwrite=options.overwrite)
     sources = [name for name in SOURCES if getattr(options, name)]
-    files = [options.output / name for name in file_names(sources)]
-    require_free(files, overwrite=options.overwrite)
-    if options.output.is_dir():
-        for name in file_names(SOURCES):
-            stale = options.output / name
-            if stale not in files and stale.exists():
-                raise ValueError(f"{stale} belongs to other lists than those asked for: remove it")
-        inputs = {f"list {at}": Path(at) for name in sources for at in getattr(options, name)}
-        check_outputs(files, overwrite=options.overwrite, inputs=inputs)
-    read: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
+    videos: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
     for name in sources:
         folders = getattr(options, f"{name}_videos")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+            if Path(location).resolve().is_relative_to(options.output.resolve()):
+                raise ValueError(f"{location} is in --output {options.output}, which is replaced")
             root = None if folder == "-" else folder
-            read[split][name] = read_list(location, name, root=root)
-    lists = merge(read["train"], read["val"], keep_k400_leaks=options.keep_k400_leaks)
-    statistics: dict[str, Any] = {
-        "data_sets": sources,
-        "keep_k400_leaks": options.keep_k400_leaks,
-        "lists": {name: describe(name, merged) for name, merged in lists.items()},
+            videos[split][name] = read_list(location, name, root=root)
+    lists = merge(videos["train"], videos["val"], keep_k400_leaks=options.keep_k400_leaks)
+    counts = {
+        name: {
+            "read": len(merged.videos.ids),
+            "repeated": merged.repeated,
+            "leaked": merged.leaked,
+            "kept": len(merged.kept),
+            "published": PUBLISHED[name],
+        }
+        for name, merged in lists.items()
     }
-    write_lists(options.output, lists, statistics, root=options.root)
-    columns = ("read", "repeated", "kept", "published", "relabelled", "classes")
-    echo("".join(f"{column:>12}" for column in ("list", *columns)))
-    for name, entry in statistics["lists"].items():
-        echo(
-            "".join(f"{cell:>12}" for cell in (name, *(f"{entry[column]:,}" for column in columns)))
-        )
+    with replace_folder(options.output) as folder:
+        write_lists(folder, lists, root=options.root)
+        (folder / "statistics.json").write_text(f"{json.dumps(counts, indent=1)}\n")
+    for name, row in counts.items():
+        echo(f"{name:<12}" + "".join(f"  {key} {count:>9,}" for key, count in row.items()))
     lacking = [TITLES[name] for name in SOURCES if name not in sources]
     if lacking:
         echo(f"note: this is not Kinetics-722: it lacks the videos of {' and '.join(lacking)}")
-    echo(f"wrote {len(files)} files to {options.output}")
+    echo(f"wrote the lists to {options.output}")
     return 0
 
 
