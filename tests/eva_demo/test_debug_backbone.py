@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from safetensors import safe_open
 
@@ -11,8 +10,7 @@ from eva_backbone.checkpoints.registry import bundled_path
 from eva_demo import debug_backbone
 
 
-def test_a_short_training_makes_weights_that_load(tmp_path, monkeypatch):
-    monkeypatch.setattr(debug_backbone, "read_out", lambda backbone, **_: {"linear": 0.5})
+def test_a_short_training_makes_weights_that_load(tmp_path):
     command = ["--output", str(tmp_path), "--steps=2", "--batch=1"]
     assert debug_backbone.main(command) == 0
     record = json.loads((tmp_path / "eva_debug.json").read_text())
@@ -29,12 +27,3 @@ def test_shipped_weights_are_small_and_load_by_name():
     assert not report.skipped
     record = json.loads(path.with_suffix(".json").read_text())
     assert max(record["result"]["linear"], record["result"]["nearest_neighbours"]) >= 0.92
-
-
-@pytest.mark.slow
-def test_shipped_weights_know_digits_they_have_not_seen():
-    """A smaller read-out than the record's: fitted on 150 scenes."""
-    trained = eva_debug()
-    load_pretrained(trained, "eva_debug")
-    result = debug_backbone.read_out(trained, seed=0, train_scenes=150)
-    assert max(result["linear"], result["nearest_neighbours"]) >= 0.88

@@ -7,8 +7,7 @@ photographs only. The model is the plain ViT with global attention and a class t
 relative positions, as in the paper's pre-training (section 2.2).
 
 Each patch predicts the digit under it (or none), the digit's box and its ink; the class token
-predicts which digits the scene holds. Afterwards the backbone is frozen and the digits of held-out
-scenes are read out by a linear classifier and by nearest neighbours.
+predicts which digits the scene holds.
 
     python tools/train_debug_backbone.py --output output/debug_backbone
     python tools/train_debug_backbone.py --output output/debug_backbone --install
@@ -34,10 +33,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -45,9 +40,9 @@ from tqdm import tqdm
 
 import eva_backbone
 from eva_backbone import VARIANTS, VisionTransformer, eva_debug
-from eva_data.files import make_folder, open_atomic, write_tensors
+from eva_data.files import make_folder, write_tensors, write_text
 from eva_demo.scenes import Scene, SceneGenerator
-from eva_demo.sources import SPLITS, box_of_mask
+from eva_demo.sources import box_of_mask
 from eva_runs.commands import Command
 from eva_runs.options import command_parser
 
@@ -218,63 +213,12 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     return averaged
 
 
-@torch.no_grad()
-def read_out(backbone: VisionTransformer, *, seed: int, train_scenes: int) -> dict[str, float]:
-    """Measure frozen features on the digits of the demo data's held-out scenes.
-
-    A digit's feature is the mean of the patches whose centre lies in its box.
-
-    Args:
-        backbone: The trained backbone.
-        seed: Seed of the scenes, as in the demo data.
-        train_scenes: Number of training scenes that the read-outs are fitted on.
-
-    Returns:
-        Shares of correct digits under a linear read-out and under 10 nearest neighbours.
-    """
-    data = {
-        split: _digit_features(backbone, SceneGenerator(split, size=SIZE, seed=seed), count)
-        for split, count in zip(SPLITS, (train_scenes, 300), strict=True)
-    }
-    classifiers = {
-        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1)),
-        "nearest_neighbours": KNeighborsClassifier(10, metric="cosine", algorithm="brute"),
-    }
-    result = {
-        name: round(float(classifier.fit(*data["train"]).score(*data["val"])), 4)
-        for name, classifier in classifiers.items()
-    }
-    return result | {"held_out_digits": len(data["val"][1])}
-
-
-def _digit_features(
-    backbone: VisionTransformer, scenes: SceneGenerator, count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    backbone.eval()
-    centre = (torch.arange(GRID) + 0.5) * PATCH
-    features, labels = [], []
-    for index in tqdm(range(count), desc="features", leave=False):
-        scene = scenes.make(index)
-        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
-        tokens = backbone(_normalise(image))[0, 1:].unflatten(0, (GRID, GRID))  # (G, G, C)
-        for instance in scene.instances:
-            x0, y0, x1, y1 = instance.box
-            inside = ((centre > y0) & (centre < y1))[:, None] & ((centre > x0) & (centre < x1))
-            features.append(tokens[inside].mean(0))
-            labels.append(instance.category)
-    return torch.stack(features).numpy(), np.array(labels)
-
-
 def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder: Path) -> None:
-    """Write the fp16 weights and their record into a folder, both or none."""
+    """Write the fp16 weights and their record into a folder."""
     weights = {name: value.half() for name, value in backbone.state_dict().items()}
-    make_folder(folder)
     file = folder / "eva_debug.safetensors"
-    metadata = {"variant": "eva_debug", "made_by": record["command"]}
-    with open_atomic(file.with_suffix(".json")) as stream:
-        stream.write((json.dumps(record, indent=2) + "\n").encode())
-        stream.flush()  # before the weights take the place of the earlier ones
-        write_tensors(weights, file, metadata)
+    write_tensors(weights, file, {"variant": "eva_debug", "made_by": record["command"]})
+    write_text(file.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     logger.info("wrote %s (%.2f MB)", file, file.stat().st_size / 1e6)
 
 
@@ -295,14 +239,11 @@ def _run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     backbone = train(args)
     minutes = (time.monotonic() - began) / 60
-    result = read_out(backbone, seed=0, train_scenes=2000)
-    logger.info("held-out digits, share correct: %s", result)
     settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
     options = " ".join(f"--{name} {value}" for name, value in settings.items())
     record = {
         "command": f"python tools/train_debug_backbone.py --output RUN {options} --install",
         "settings": settings,
-        "result": result,
         "training_minutes": round(minutes, 1),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
