@@ -122,7 +122,7 @@ class _RememberingFile(io.FileIO):
 
 
 def write_text(file: Path, content: str, *, once: bool = False) -> None:
-    """Write a text file in UTF-8 completely or not at all; `once` as of `replacing`."""
+    """Write a text file in UTF-8 completely or not at all; `once` as of `replace_file`."""
     with open_atomic(file, once=once) as stream:
         stream.write(content.encode())
 

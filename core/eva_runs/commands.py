@@ -32,7 +32,7 @@ _DATASET_PREFIXES = ("torchvision:", "hf:")  # what names a dataset, and not a p
 def echo(message: str) -> None:
     """Write a line to the standard output; what its encoding does not have is escaped.
 
-    A reader that has seen enough, as in `... | head`, ends the program with `EXIT_UNREAD`.
+    A reader that has seen enough, as in `... | head`, ends the program with `EXIT_BROKEN_PIPE`.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:

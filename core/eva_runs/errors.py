@@ -96,7 +96,8 @@ def exit_on_error(
 
 @contextlib.contextmanager
 def stderr_from_main_process() -> Iterator[None]:
-    """Let one process say what is wrong in a block that ends all of them alike, see `speaks`."""
+    """Let one process say what is wrong in a block that ends all of them alike, see
+    `is_reporting_rank`."""
     with contextlib.ExitStack() as stack:
         if not processes.is_reporting_rank():
             nothing = stack.enter_context(open(os.devnull, "w"))

@@ -214,7 +214,7 @@ def clean_if_refused(
     error of another kind caused. Of any other, which is of the code, the user's too, the log with
     its traceback stays.
     """
-    # Path's raises where a folder above may not be read, which `locked` says in a sentence
+    # Path's raises where a folder above may not be read, which `lock_folder` says in a sentence
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
     before: set[Path] | None = set()
     traces = [LOCK, *traces]

@@ -177,7 +177,7 @@ def raise_on_all_ranks(error: Exception | None) -> None:
 
 
 def run_on_all_ranks(work: Callable[[], Result]) -> Result:
-    """Do something on all processes; if it fails on one, all raise, see `raise_together`.
+    """Do something on all processes; if it fails on one, all raise, see `raise_on_all_ranks`.
 
     It must not wait for other processes, unless it fails on all alike.
     """

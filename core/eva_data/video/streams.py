@@ -149,7 +149,7 @@ class VideoWriter:
         try:
             self._container.mux(self._stream.encode(frame))
         except av.FFmpegError as error:
-            if isinstance(error, OSError):  # of the disk, which `replacing` explains
+            if isinstance(error, OSError):  # of the disk, which `replace_file` explains
                 raise
             raise UnwritableError(
                 f"{self._file} cannot be written as H.264 with frames of {width} x {height} "
