@@ -96,8 +96,7 @@ def exit_on_error(
 
 @contextlib.contextmanager
 def stderr_from_main_process() -> Iterator[None]:
-    """Let one process say what is wrong in a block that ends all of them alike, see
-    `is_reporting_rank`."""
+    """Let the process of `is_reporting_rank` alone say what is wrong, where all end alike."""
     with contextlib.ExitStack() as stack:
         if not processes.is_reporting_rank():
             nothing = stack.enter_context(open(os.devnull, "w"))

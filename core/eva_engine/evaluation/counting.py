@@ -152,8 +152,7 @@ class IndexedSamples(Dataset[tuple[Any, int, int, str]]):
 def collate_readable(
     loaded: list[tuple[Any, int, int, str]],
 ) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
-    """Make a batch of the samples of `IndexedSamples` that could be read, and reasons for the
-    others.
+    """Make a batch of those `IndexedSamples` that could be read, and reasons for the others.
 
     Returns:
         Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
