@@ -107,6 +107,7 @@ def table_attention(
     def attend(rows: slice) -> Tensor:
         index = table_bias_index(grid, rows, table.device)  # (c, N)
         bias = table[index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, c, N)
+        bias = bias.contiguous()  # keys beside each other, else no fused kernel of a GPU takes it
         return F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias)
 
     parts = []

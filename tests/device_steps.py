@@ -238,6 +238,19 @@ def clip_tokens(length=32):
     return tokenize(texts, length)
 
 
+def feature_extractor():
+    """Features of the tiny classifier, on the CPU."""
+    from eva_backbone.checkpoints.pooled import PooledVit
+    from eva_classification.features import FeatureExtractor
+    from eva_classification.models import build_classifier
+
+    torch.manual_seed(0)
+    model = build_classifier("eva_debug", num_classes=3, **SMALL)
+    half = (0.5, 0.5, 0.5)
+    pooled = PooledVit(model, pooling="mean", image_size=64)
+    return FeatureExtractor(pooled, mean=half, std=half)
+
+
 def picture(height=72, width=96):
     """Coarse noise, (height, width, 3) uint8."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
