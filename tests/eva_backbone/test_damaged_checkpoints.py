@@ -7,8 +7,10 @@ from eva_backbone import VisionTransformer, load_pretrained, load_vit
 from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.checkpoints.reading import read_weights
 
-SIZES = {"img_size": 56, "patch_size": 14, "embed_dim": 16, "depth": 2, "num_heads": 2}
-SIZES |= {"mlp_dim": 24, "extra_tokens": ("cls", "mask")}
+SIZES = dict(
+    img_size=56, patch_size=14, embed_dim=16, depth=2, num_heads=2, mlp_dim=24,
+    extra_tokens=("cls", "mask"),
+)  # fmt: skip
 WRONG = {
     "pos_embed": (1, 0, 16),
     "patch_embed.proj.weight": (16, 3, 1, 14, 14),

@@ -11,7 +11,7 @@ ENGINE = {  # setting -> its values on the two processes
     "augment.mixup": (0.25, 0.75),
     "optimizer.lr": (0.125, 0.25),
 }
-FRAMEWORKS = {
+FRAMEWORKS: dict[str, dict[str, tuple[float, float]]] = {
     "detection": {
         "dataloader.train.total_batch_size": (2, 4),
         "train.seed": (3, 4),
