@@ -56,7 +56,7 @@ test-slow: ready ## the slow tests
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
-	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
+	$(PY) -m pytest -m gpu tests/gpu $(GPU_TEST_ARGS)
 
 first-gpu: ready ## the first ten minutes on a GPU: 25 checks, those that tell most first; output/first_gpu.json
 	@$(PY) tests/gpu/first_gpu.py $(FIRST_GPU_ARGS)

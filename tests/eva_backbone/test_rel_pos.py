@@ -111,6 +111,21 @@ def test_the_table_equals_the_dense_map(monkeypatch, dtype, tolerance, elements)
         assert (a.to(wide) - e).norm() / e.norm() < tolerance
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gpu_gets_the_table_as_its_fused_kernels_ask(monkeypatch, dtype):
+    """Away from CPUs they want a mask whose last dimension is contiguous."""
+    masks, plain = [], rel_pos.F.scaled_dot_product_attention
+
+    def attention(q, k, v, attn_mask):
+        masks.append(attn_mask)
+        return plain(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(rel_pos.F, "scaled_dot_product_attention", attention)
+    q, k, v = (torch.empty(2, 4, 13, 8, device="meta", dtype=dtype) for _ in range(3))
+    table_attention(q, k, v, torch.empty(5 * 7 + 3, 4, device="meta"), (3, 4))
+    assert [mask.stride(-1) for mask in masks] == [1]
+
+
 @pytest.fixture
 def rules_of_cuda(monkeypatch):
     """PyTorch's rules for an H100, as its `sdp_utils.cpp` has them; the widths of each call."""
