@@ -32,6 +32,7 @@ CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in 
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
 SMALLEST_CHUNK = 32  # queries
 KEPT_INDEX = 10_000_000  # pairs of tokens whose rows of a bias table are kept: 80 MB, 896 px
+_PARTS = 32  # of a sum over pairs of tokens, which threads share
 _Chunk = tuple[slice, int, slice]  # images, a head, queries
 # Types that attend in the cache of a CPU -> types of a chunk's products and of its scores. Products
 # in float16 are slow there; sums and softmax in bfloat16 would double the error.
@@ -132,6 +133,8 @@ def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, T
 class _AxisTerms:
     """Bias (b, c, N) of a chunk from decomposed positions, (B, h, N, H) and (B, h, N, W)."""
 
+    shared = False  # by the images
+
     def write_bias(self, scores: Tensor, here: _Chunk, bias_h: Tensor, bias_w: Tensor) -> None:
         pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
         torch.add(bias_h[here][..., None], bias_w[here][..., None, :], out=pair)
@@ -146,17 +149,22 @@ class _TableTerms(NamedTuple):
     """Bias (b, c, N) of a chunk from BEiT's table, whose columns are (h, L) for a grid."""
 
     grid: tuple[int, int]
+    shared: bool = True
 
     def write_bias(self, scores: Tensor, here: _Chunk, columns: Tensor) -> None:
         _, head, rows = here
-        index = table_bias_index(self.grid, rows, columns.device).flatten()  # (c * N,)
-        torch.index_select(columns[head], 0, index, out=scores[0].view(-1))
+        index = table_bias_index(self.grid, rows, columns.device)  # (c, N)
+        torch.gather(columns[head].expand(len(index), -1), 1, index, out=scores[0])
         scores[1:] = scores[0]
 
     def add_gradients(self, grad: Tensor, here: _Chunk, grad_columns: Tensor) -> None:
         _, head, rows = here
         index = table_bias_index(self.grid, rows, grad_columns.device).flatten()
-        grad_columns[head].scatter_add_(0, index, grad.sum(0).flatten())
+        sums = grad[0] if len(grad) == 1 else grad.sum(0)
+        even = len(index) // _PARTS * _PARTS
+        parts = (part[:even].view(_PARTS, -1) for part in (index, sums.flatten()))
+        column = grad_columns[head].scatter_add_(0, index[even:], sums.flatten()[even:])
+        column += column.new_zeros(_PARTS, len(column)).scatter_add_(1, *parts).sum(0)
 
 
 class _CachedChunks(torch.autograd.Function):
@@ -178,8 +186,8 @@ class _CachedChunks(torch.autograd.Function):
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             for here in chunks:
-                _, probabilities = _probabilities(q[here], key, memory, terms, here, tables)
-                out[here] = probabilities @ value
+                views = _chunk_views(memory, q[here], key)
+                out[here] = _probabilities(q[here], key, views, terms, here, tables) @ value
         ctx.save_for_backward(q, k, v, out, *tables)
         ctx.terms = terms
         return out
@@ -193,22 +201,22 @@ class _CachedChunks(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         gradients = [torch.zeros_like(table) for table in tables]
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
-        memory, grad_memory = _chunk_memory(q, wide), _chunk_memory(q, wide)
+        memory = _chunk_memory(q, wide)
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             # (b, D, N), as products whose large factor need not be transposed
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
             for here in chunks:
-                exact, probabilities = _probabilities(q[here], key, memory, terms, here, tables)
+                exact, scores, narrow = views = _chunk_views(memory, q[here], key)
+                probabilities = _probabilities(q[here], key, views, terms, here, tables)
                 sum_v += grad[here].mT @ probabilities
-                scores, narrow = _chunk_views(grad_memory, grad[here], value)
                 torch.bmm(grad[here], value.mT, out=narrow)  # first of the probabilities
                 _copy(narrow, scores).sub_(mean[here]).mul_(exact)
                 terms.add_gradients(scores, here, *gradients)
-                _copy(scores, narrow)
-                grad_q[here] = narrow @ key
-                sum_k += q[here].mT @ narrow
+                products = _copy(scores, narrow)
+                grad_q[here] = products @ key
+                sum_k += q[here].mT @ products
             grad_k[group], grad_v[group] = sum_k.mT, sum_v.mT
         return None, grad_q, grad_k, grad_v, *gradients
 
@@ -232,25 +240,25 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[_Chunk]]
 def _chunk_sizes(q: Tensor) -> tuple[int, int]:
     batch, _, tokens, _ = q.shape
     elements = CACHE_ELEMENTS * torch.get_num_threads()
-    images = max(1, min(batch, elements // tokens**2))
+    images = max(1, min(batch, round(elements / tokens**2)))
     return images, min(tokens, max(SMALLEST_CHUNK, elements // tokens))
 
 
-def _chunk_memory(q: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Allocate the scores of one chunk, in the types of scores and of products, once for all.
+def _chunk_memory(q: Tensor, wide: torch.dtype) -> list[Tensor]:
+    """Allocate scores of a chunk, twice, and products, if of another type, once for all chunks.
 
     The page faults of fresh memory can take longer than the products.
     """
     images, rows = _chunk_sizes(q)
-    scores = q.new_empty(images * rows * q.shape[2], dtype=wide)
-    return scores, scores if q.dtype == wide else torch.empty_like(scores, dtype=q.dtype)
+    types = (wide, wide) if q.dtype == wide else (wide, wide, q.dtype)
+    return [q.new_empty(images * rows * q.shape[2], dtype=dtype) for dtype in types]
 
 
-def _chunk_views(memory: tuple[Tensor, Tensor], q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """View memory as scores (b, c, N); twice the same ones if there is only one type."""
+def _chunk_views(memory: Sequence[Tensor], q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """View memory as two scores and products (b, c, N), which may be the second of the scores."""
     shape = (*q.shape[:2], k.shape[1])
-    wide, narrow = (flat[: math.prod(shape)].view(shape) for flat in memory)
-    return wide, wide if narrow.dtype == wide.dtype else narrow
+    views = [flat[: math.prod(shape)].view(shape) for flat in memory]
+    return views[0], views[1], views[-1]
 
 
 def _copy(source: Tensor, target: Tensor) -> Tensor:
@@ -260,23 +268,24 @@ def _copy(source: Tensor, target: Tensor) -> Tensor:
 def _probabilities(
     q: Tensor,
     k: Tensor,
-    memory: tuple[Tensor, Tensor],
+    views: tuple[Tensor, Tensor, Tensor],
     terms: _AxisTerms | _TableTerms,
     here: _Chunk,
     tables: Sequence[Tensor],
-) -> tuple[Tensor, Tensor]:
-    """(b, c, N) in both types, from one head's scaled queries (b, c, D) and keys (b, N, D).
+) -> Tensor:
+    """(b, c, N) from one head's scaled queries (b, c, D) and keys (b, N, D), also in `views[0]`.
 
     In bfloat16 only the products are, not the sums and the softmax.
     """
-    scores, narrow = _chunk_views(memory, q, k)
-    terms.write_bias(scores, here, *tables)
-    if narrow is scores:
+    scores, other, narrow = views
+    if narrow is other:
+        terms.write_bias(scores, here, *tables)
         torch.baddbmm(scores, q, k.mT, out=scores)
-    else:
-        scores.add_(torch.bmm(q, k.mT, out=narrow))
-    torch.softmax(scores, -1, out=scores)
-    return scores, _copy(scores, narrow)
+        return torch.softmax(scores, -1, out=scores)
+    bias = other[:1] if terms.shared else other
+    terms.write_bias(bias, here, *tables)
+    scores.copy_(torch.bmm(q, k.mT, out=narrow)).add_(bias)  # no sum of two types: it allocates
+    return narrow.copy_(torch.softmax(scores, -1, out=scores))
 
 
 def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
