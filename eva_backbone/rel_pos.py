@@ -77,9 +77,8 @@ def decomposed_attention(
     bias_h, bias_w = _position_scores(q.to(wide), rel_h.to(wide), rel_w.to(wide))
     if not chunked:
         return _appended_channels(q, k, v, bias_h, bias_w)
-    scaled = q.to(narrow) * q.shape[-1] ** -0.5
-    out = _CachedChunks.apply(_AxisTerms(), scaled, k.to(narrow), v.to(narrow), bias_h, bias_w)
-    return out.to(q.dtype)
+    inputs = (x.to(narrow) for x in (q, k, v))
+    return _CachedChunks.apply(_AxisTerms(), *inputs, bias_h, bias_w).to(q.dtype)
 
 
 def table_attention(
@@ -97,12 +96,11 @@ def table_attention(
         table: (L, h) for the grid.
         grid: (H, W) patches.
     """
-    batch, heads, tokens, dim = q.shape
+    batch, heads, tokens, _ = q.shape
     if q.device.type == "cpu" and not is_recorded():
         narrow, wide = _CACHED[q.dtype]
-        scaled, columns = q.to(narrow) * dim**-0.5, table.to(wide).t().contiguous()
-        out = _CachedChunks.apply(_TableTerms(grid), scaled, k.to(narrow), v.to(narrow), columns)
-        return out.to(q.dtype)
+        inputs, columns = (x.to(narrow) for x in (q, k, v)), table.to(wide).t().contiguous()
+        return _CachedChunks.apply(_TableTerms(grid), *inputs, columns).to(q.dtype)
     step = max(SMALLEST_CHUNK, CHUNK_ELEMENTS // max(1, batch * heads * tokens))
 
     def attend(rows: slice) -> Tensor:
@@ -179,12 +177,12 @@ class _CachedChunks(torch.autograd.Function):
     def forward(
         ctx: Any, terms: _AxisTerms | _TableTerms, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor
     ) -> Tensor:
-        """Attend with scaled queries and the tensors that `terms` makes a bias of."""
+        """Attend with the tensors that `terms` makes a bias of."""
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])  # (B, N, h, D)
         out = out.transpose(1, 2)  # as the projection after it wants it
         memory = _chunk_memory(q, tables[0].dtype)
         for group, chunks in _cached_chunks(q):
-            key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
+            key, value = k[group] * q.shape[-1] ** -0.5, v[group].contiguous()  # (b, N, D)
             for here in chunks:
                 views = _chunk_views(memory, q[here], key)
                 out[here] = _probabilities(q[here], key, views, terms, here, tables) @ value
@@ -203,7 +201,7 @@ class _CachedChunks(torch.autograd.Function):
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
         memory = _chunk_memory(q, wide)
         for group, chunks in _cached_chunks(q):
-            key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
+            key, value = k[group] * q.shape[-1] ** -0.5, v[group].contiguous()  # (b, N, D)
             # (b, D, N), as products whose large factor need not be transposed
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
@@ -217,7 +215,7 @@ class _CachedChunks(torch.autograd.Function):
                 products = _copy(scores, narrow)
                 grad_q[here] = products @ key
                 sum_k += q[here].mT @ products
-            grad_k[group], grad_v[group] = sum_k.mT, sum_v.mT
+            grad_k[group], grad_v[group] = sum_k.mT * q.shape[-1] ** -0.5, sum_v.mT
         return None, grad_q, grad_k, grad_v, *gradients
 
 
@@ -273,7 +271,7 @@ def _probabilities(
     here: _Chunk,
     tables: Sequence[Tensor],
 ) -> Tensor:
-    """(b, c, N) from one head's scaled queries (b, c, D) and keys (b, N, D), also in `views[0]`.
+    """(b, c, N) from one head's queries (b, c, D) and scaled keys (b, N, D), also in `views[0]`.
 
     In bfloat16 only the products are, not the sums and the softmax.
     """
