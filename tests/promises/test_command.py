@@ -103,7 +103,7 @@ def test_weights_are_listed_found_and_never_fetched_where_that_is_off(run, fails
 
 
 def test_the_doctor_finds_nothing_broken_here(run):
-    assert run("eva", "doctor", "--quick").names("torch", "detectron2", "mmdet")
+    assert run("eva", "doctor", "--quick").names("eva-toolkit", "detectron2", "mmdetection")
     shown = run("eva", "doctor", "--install", "detectron2", "--dry-run").out
     assert "pip install" in shown
 
