@@ -168,25 +168,28 @@ def _peer_scores(
     reader: Any,
     results: Any,
     evaluator: Any,
-    *arguments_of_peer: Any,
+    attribute: str,
+    key: Any,
 ) -> list[float]:
-    scorers = []
+    detections = []
     for image, output in zip(inputs, outputs, strict=True):
         entries = instances_to_coco_json(output["instances"], image["image_id"])
         for entry, code in zip(entries, output["instances"].pred_masks_rle, strict=True):
-            scorers.append(entry | {"category_id": entry["category_id"] + 1, "segmentation": code})
+            detections.append(
+                entry | {"category_id": entry["category_id"] + 1, "segmentation": code}
+            )
     scores = []
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         truth = reader(str(file))
         for kind, unused in (("bbox", "segmentation"), ("segm", "bbox")):  # as all evaluators do
             ones = [
-                {key: detection[key] for key in detection.keys() - {unused}}
-                for detection in scorers
+                {name: detection[name] for name in detection.keys() - {unused}}
+                for detection in detections
             ]
             scorer = evaluator(truth, results(truth, ones), kind)
             for stage in (scorer.evaluate, scorer.accumulate, scorer.summarize):
                 stage()
-            scores.append(100 * float(getattr(scorer, arguments_of_peer[0])[arguments_of_peer[1]]))
+            scores.append(100 * float(getattr(scorer, attribute)[key]))
     return scores
 
 

@@ -223,12 +223,10 @@ def build_pair(size: str) -> tuple[EvaClip, Any]:
     ours: Any = build_eva_clip(**SIZES[size])
     nn.init.normal_(ours.visual.head.weight)  # else one class is the best everywhere
     config = open_clip.get_model_config(STOCK)
-    vision, text_config, dim, sizes = (
-        config["vision_cfg"],
-        config["text_cfg"],
-        config["embed_dim"],
-        {},
-    )
+    vision = config["vision_cfg"]
+    text_config = config["text_cfg"]
+    dim = config["embed_dim"]
+    sizes = {}
     if size != "complete":
         vit, words, dim = ours.visual, ours.text, ours.embed_dim
         ratio = (vit.blocks[0].mlp.fc1.out_features + 0.5) / vit.embed_dim

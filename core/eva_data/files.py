@@ -39,7 +39,7 @@ _THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
-_RESULT: ContextVar[list[object]] = ContextVar("result")  # of a command, for `results`
+_RESULT: ContextVar[list[object]] = ContextVar("result")  # of a command, for `collect_results`
 
 
 class UnwritableError(OSError):

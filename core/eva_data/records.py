@@ -212,10 +212,8 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
             caption_member = texts.get(member.key)
             if caption_member:
                 stream.seek(caption_member.offset)
-                value, is_json = (
-                    stream.read(min(caption_member.size, LONGEST + 1)),
-                    caption_member.suffix == ".json",
-                )
+                value = stream.read(min(caption_member.size, LONGEST + 1))
+                is_json = caption_member.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
                     caption = lists.parse_captions(value, name, is_json=is_json)[0]
             content = None
@@ -275,7 +273,7 @@ def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> 
     for file in shards:
         with _open_parquet(file) as opened:
             counts[file] = min(left, opened.metadata.num_rows)
-        left = left - counts[file]
+        left -= counts[file]
         if not left:
             break
     size = size or _usual(sum(counts.values()))

@@ -98,11 +98,9 @@ class _Dataset:
 
     def matched(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
         """Match the predictions of each image; of unknown images or classes there are none."""
-        labels, predicted, none = (
-            self._boxes(self.annotations),
-            self._boxes(predictions),
-            boxes_of(()),
-        )
+        labels = self._boxes(self.annotations)
+        predicted = self._boxes(predictions)
+        none = boxes_of(())
         return {
             image: match_image(
                 labels.get(image, none), predicted.get(image, none), self._judgements.get(image)

@@ -51,10 +51,8 @@ class _Tracks:
 
         boxes = np.array([detection["bbox"] for detection in objects], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        scores, places = (
-            np.array([detection["score"] for detection in objects]),
-            np.arange(len(objects)),
-        )
+        scores = np.array([detection["score"] for detection in objects])
+        places = np.arange(len(objects))
         for _ in range(2 if frame == 0 else 1):  # as in the paper, the first frame needs no second
             detections = Supervised(boxes, confidence=scores, data={"at": places})
             tracked = self._tracker.update(detections)

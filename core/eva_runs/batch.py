@@ -296,10 +296,8 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """Yield the outcomes as they come; a shard whose process died is done again, at last alone."""
     waiting, ended, deaths = deque(numbers), set[int](), 0
-    deaths_of_shards, last = (
-        Counter[int](),
-        deque[int](),
-    )  # shard -> deaths in it; those that go on alone
+    deaths_of_shards = Counter[int]()  # shard -> deaths in it
+    last = deque[int]()  # those that go on alone
     flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
     while len(ended) < len(numbers) and not stop.requested:
         if last and len(ended) + len(last) >= len(numbers):
@@ -316,19 +314,16 @@ def _outcomes(
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
                 waiting.append(number)
-                deaths = deaths + 1
+                deaths += 1
                 if deaths > _MOST_FAILED * pool.size:
                     raise ValueError("all processes die, perhaps for lack of memory")
                 continue
             outcome = future.result()
-            other = (
-                any(number == other_number for _, other_number in flying.values())
-                and outcome.failure
-            )
+            is_flying = any(number == other for _, other in flying.values())
             if number not in ended and outcome.deaths:
                 deaths_of_shards[number] = outcome.deaths
                 (last if outcome.deaths == _MOST_DEATHS - 1 else waiting).append(number)
-            elif number not in ended and not other:
+            elif number not in ended and not (is_flying and outcome.failure):
                 ended.add(number)
                 deaths = 0
                 yield outcome

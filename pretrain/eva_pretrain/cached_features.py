@@ -186,10 +186,8 @@ def _compute(
     ) as loaded:
         stream = iter(loaded)
         for file, part in files.items():
-            names, batches_of_features = (
-                list[str](),
-                [torch.empty(0, math.prod(teacher.grid), teacher.dim)],
-            )
+            names = list[str]()
+            batches_of_features = [torch.empty(0, math.prod(teacher.grid), teacher.dim)]
             for views, _, indexes, bad in islice(stream, math.ceil(len(part) / size)):
                 left_out += bad.values()
                 names += [seen.names[index] for index in indexes]

@@ -175,10 +175,8 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
             size, count = (row["height"], row["width"]), count + 1
             for detection in row["objects"]:
-                counts, pair = (
-                    detection.pop("segmentation"),
-                    (detection["category_id"], detection.pop("category")),
-                )
+                counts = detection.pop("segmentation")
+                pair = (detection["category_id"], detection.pop("category"))
                 if pair not in places:
                     raise ValueError(f"{folder / MODEL} is damaged: it has no category {pair}")
                 detection["category_id"] = places[pair]

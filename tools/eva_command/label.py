@@ -45,10 +45,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", nargs="+", type=Path, metavar="SOURCE", help="folder, pattern or image")
     add("--weights", required=True, help=f"detector or segmentor: {SOURCES}")
-    forms, help_text = (
-        [*FORMATS, "maps"],
-        "format; maps of a segmentor, whose regions are else objects",
-    )
+    forms = [*FORMATS, "maps"]
+    help_text = "format; maps of a segmentor, whose regions are else objects"
     add("--to", required=True, choices=forms, dest="form", help=help_text)
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--recipe", help="the model's recipe (default: that of the run of the weights)")

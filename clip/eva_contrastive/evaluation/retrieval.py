@@ -136,10 +136,8 @@ def encode_pairs(
     owner = torch.tensor(owners, device=images.device)
     is_readable = torch.ones(len(images), dtype=torch.bool, device=images.device)
     is_readable[list(reasons)] = False
-    of_kept, places = (
-        is_readable[owner],
-        is_readable.cumsum(0) - 1,
-    )  # of the kept images among each other
+    of_kept = is_readable[owner]
+    places = is_readable.cumsum(0) - 1  # of the kept images among each other
     return EncodedPairs(
         images=images[is_readable],
         texts=texts[of_kept],

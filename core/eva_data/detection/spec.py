@@ -431,13 +431,13 @@ def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[st
         f"--val-fraction {spec.val_fraction:g}: {int(held_out.sum())} of {len(held_out)} images "
         f"are held out for evaluation, {int((~held_out).sum())} are trained on; their names decide"
     )
-    parts = {}
+    datasets = {}
     for part, side in (("train", ~held_out), ("val", held_out)):
         images = dict(itertools.compress(dataset.images.items(), side))
         objects = [annotation for annotation in dataset.objects if annotation["image_id"] in images]
-        parts[part] = dataclasses.replace(dataset, images=images, objects=objects)
+        datasets[part] = dataclasses.replace(dataset, images=images, objects=objects)
     trained, held = (
-        {annotation["category_id"] for annotation in parts[part].instances} for part in PARTS
+        {annotation["category_id"] for annotation in datasets[part].instances} for part in PARTS
     )
     lost = [dataset.categories[key] for key in sorted(held - trained)]
     if lost:
@@ -445,7 +445,7 @@ def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[st
             f"no image that is trained on has {list_names(lost)}: name data for evaluation, or "
             "another fraction"
         )
-    return {part: parts[part] for part in spec.parts}
+    return {part: datasets[part] for part in spec.parts}
 
 
 def _merge(spec: DatasetSpec) -> DetectionData:

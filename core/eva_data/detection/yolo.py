@@ -187,14 +187,14 @@ def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
     for name in names:
         folder, label = os.path.split(_label_path(f"{above}{os.sep}{name}"))
         names_by_folder[folder].append((label, name))
-    candidates: dict[str, Path] = {}
+    label_files: dict[str, Path] = {}
     for folder, labels in names_by_folder.items():
         names_in_folder = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
         by_name = {os.path.splitext(name)[0] + name[-4:].lower(): name for name in names_in_folder}  # noqa: PTH122
-        candidates |= {
+        label_files |= {
             name: Path(folder, by_name[label]) for label, name in labels if label in by_name
         }
-    return candidates
+    return label_files
 
 
 def read_label_file(

@@ -231,7 +231,7 @@ class DirectoryListing:
         return (path, True) if name in listing else None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        names_by_stem = {}
+        is_folder = {}
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),  # a zero byte
             os.scandir(self._root / folder) as entries,
@@ -239,8 +239,8 @@ class DirectoryListing:
             for entry in entries:
                 with contextlib.suppress(OSError):  # a link to itself
                     if entry.is_dir() or entry.is_file():  # not a pipe or a link that leads nowhere
-                        names_by_stem[entry.name] = entry.is_dir()
-        return names_by_stem
+                        is_folder[entry.name] = entry.is_dir()
+        return is_folder
 
 
 class ClipFinder:

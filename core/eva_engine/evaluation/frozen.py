@@ -79,11 +79,11 @@ def labelled_features(
     results = [
         torch.zeros(
             len(selected),
-            *wanted_features.shape,
-            dtype=wanted_features.dtype,
-            device=wanted_features.device or device,
+            *kind.shape,
+            dtype=kind.dtype,
+            device=kind.device or device,
         )
-        for wanted_features in features_to_keep
+        for kind in features_to_keep
     ]
     labels = torch.zeros(len(selected), dtype=torch.int64, device=device)
     place_of = {selected[position]: position for position in own}
@@ -95,14 +95,14 @@ def labelled_features(
         progress=title,
         collate=collate_readable,
     ) as batches:
-        for inputs, outputs, indexes, unreadable in batches:
+        for inputs, batch_labels, indexes, unreadable in batches:
             left_out |= {place_of[index]: reason for index, reason in unreadable.items()}
-            if not len(outputs):
+            if not len(batch_labels):
                 continue
             places = torch.tensor([place_of[index] for index in indexes.tolist()])
             for result, features in zip(results, compute(inputs), strict=True):
                 result[places.to(result.device)] = features.to(result.device, result.dtype)
-            labels[places.to(device)] = outputs.to(device)
+            labels[places.to(device)] = batch_labels.to(device)
     if distributed.world_size() > 1:
         _exchange([*results, labels], device)
     for result in results:
@@ -216,15 +216,15 @@ def frozen_methods(
     Returns:
         Method -> logits (M, K), the linear classifier last; and the settings that were chosen.
     """
-    counts, settings = {}, {}
+    logits, settings = {}, {}
     for k in options.neighbours:
         votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
-        counts[f"{k} neighbours"] = (votes + 1e-12).log()
+        logits[f"{k} neighbours"] = (votes + 1e-12).log()
     if options.l2:
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
-        counts["linear"] = linear(queries)
+        logits["linear"] = linear(queries)
         settings["l2"] = linear.l2
-    return counts, settings
+    return logits, settings
 
 
 # of the features of `Kept` of known samples, their labels, and the features of queries

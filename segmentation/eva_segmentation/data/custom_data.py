@@ -75,10 +75,8 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     config = copy.deepcopy(config)
     for part in ("train", "val") if "train_images" in paths else ("val",):
         source_part = part if share is None else "train"
-        images, maps = (
-            paths[f"{source_part}_images"].absolute(),
-            paths[f"{source_part}_maps"].absolute(),
-        )
+        images = paths[f"{source_part}_images"].absolute()
+        maps = paths[f"{source_part}_maps"].absolute()
         held: dict[str, Any] = {}
         pairs = check_pairs(images, maps, classes)
         if share is not None:
