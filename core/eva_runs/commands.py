@@ -1,7 +1,9 @@
 """Data, outputs and exit codes of commands, and the command to run next."""
 
 import argparse
+import contextlib
 import importlib
+import json
 import os
 import shlex
 import sys
@@ -10,15 +12,22 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from eva_data.files import expand_home, make_folder, require_free
+from eva_data.files import (
+    collect_results,
+    expand_home,
+    make_folder,
+    record_result,
+    require_free,
+)
 from eva_data.progress import above_bars
 from eva_runs import processes
 from eva_runs.extras import describe_missing_package
 from eva_runs.interruption import EXIT_KEYBOARD
 
 EXIT_BROKEN_PIPE = 141  # as a shell counts SIGPIPE
+JSON = "--json"  # of every command: its result alone on the standard output
 DEMO_DATA = {  # folder below output/datasets -> arguments of the command that makes it
     "digit_scenes": (),
     "digit_scenes_semantic": ("--formats", "semantic"),
@@ -70,37 +79,66 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
+class Result(NamedTuple):
+    """What the function of a command may return: a result for `--json`, and the exit code."""
+
+    value: object  # or the path of a JSON file
+    code: int = 0
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of one step; called with arguments, or None for those of the process.
 
-    It returns the exit code. An error that the user can fix is one sentence; Ctrl-C gives 130.
+    It returns the exit code. An error that the user can fix is one sentence; Ctrl-C gives 130. With
+    `--json` the result is printed, and what the command says goes to the standard error output.
 
     Attributes:
         name: What its messages begin with, unless it is called by the words of `eva`.
         parse: Function that parses the arguments, and ends the process for wrong ones.
-        run: Function of the parsed arguments, which returns the exit code.
+        run: Function of the parsed arguments, which returns the exit code, a `Result` or None.
         error_code: Exit code for an error that the user can fix.
         interrupted: What Ctrl-C leaves behind, for its message.
     """
 
     name: str
-    parse: Callable[[Sequence[str] | None], argparse.Namespace]
-    run: Callable[[argparse.Namespace], int]
+    parse: Callable[[Sequence[str]], argparse.Namespace]
+    run: Callable[[argparse.Namespace], int | Result | None]
     _: KW_ONLY
     error_code: int = 2
     interrupted: str = "nothing was written"
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments, do the work, and return the exit code."""
+        words = [*(sys.argv[1:] if arguments is None else arguments)]
+        as_json = JSON in words
+        words = [word for word in words if word != JSON]
         try:
-            return self.run(self.parse(arguments))
+            with contextlib.ExitStack() as stack:
+                outputs = list[object]()
+                if as_json:
+                    stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+                    outputs = stack.enter_context(collect_results())
+                returned = self.run(self.parse(words))
         except (OSError, ValueError, ImportError) as error:
             print_error(f"{program_name(self.name)}: {_describe_error(error)}")
             return self.error_code
         except KeyboardInterrupt:
             print_error(f"interrupted; {self.interrupted}")
             return EXIT_KEYBOARD
+        if not isinstance(returned, Result):
+            returned = Result(outputs[-1] if outputs else None, returned or 0)
+        if as_json and returned.value is not None:
+            print_json(returned.value)
+        elif returned.value is not None:
+            record_result(returned.value)  # of `eva`, which asks for the results of all commands
+        return returned.code
+
+
+def print_json(value: object) -> None:
+    """Write a result, or the JSON file that it is in, to the standard output."""
+    content = value.read_text() if isinstance(value, Path) else json.dumps(value, default=str)
+    echo(content.rstrip())
 
 
 def _describe_error(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """How a command ends, and which files it may write."""
 
+import json
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ import types
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import Command, check_outputs, run_function
+from eva_runs.commands import Command, Result, check_outputs, echo, run_function
 
 
 def _raise(error):
@@ -26,6 +27,21 @@ def _raise(error):
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     assert Command("error", lambda _: None, lambda _: _raise(error))([]) == code
     assert capsys.readouterr() == ("", message)
+
+
+def test_the_result_alone_is_printed_where_json_is_asked_for(capsys, tmp_path):
+    (tmp_path / "results.json").write_text('{"top1": 50}\n')
+    for value in ({"top1": 50}, tmp_path / "results.json"):
+
+        def run(words, value=value):
+            echo(" ".join(words))
+            return Result(value, 3)
+
+        command = Command("program", list, run)
+        assert command(["a", "--json"]) == command(["b"]) == 3
+        out, err = capsys.readouterr()
+        assert json.loads(out.splitlines()[0]) == {"top1": 50}
+        assert (out.splitlines()[1:], err) == (["b"], "a\n")
 
 
 def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, monkeypatch, capsys):
