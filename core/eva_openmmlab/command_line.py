@@ -137,8 +137,6 @@ def read(
     loose = [*args.words, *args.cfg_options]
     words = [word for word in loose if not _SETTING.match(word)]
     args.settings = dict(word.split("=", 1) for word in loose if _SETTING.match(word))
-    if getattr(args, "lora", None):
-        args.settings.setdefault("lora.rank", str(args.lora))
     scored = "weights" in args
     if scored and args.weights is None:
         args.weights = words.pop() if words else parser.error("name the weights")

@@ -5,9 +5,7 @@ data; mmengine would run whatever Python a YAML file asks for. Configs such as `
 from the maintained forks, which mmengine knows under the names of the original projects alone.
 """
 
-import argparse
 import inspect
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +25,7 @@ from mmengine.utils import import_modules_from_strings
 from eva_openmmlab.own_data import as_list, dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import describe_missing_package
-from eva_runs.options import accumulation_steps
+from eva_runs.request import RunRequest
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # that a config in data may import
@@ -86,18 +84,24 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
     return cfg
 
 
-def changed_config(
-    path: str | os.PathLike[str], settings: Mapping[str, str], args: argparse.Namespace
-) -> Config:
-    """Read a config with settings, and with `--image-size` and `--batch` if a program has them."""
-    cfg = load_config(path, settings)
-    side = getattr(args, "image_size", None)
-    if side:
-        set_image_size(cfg, side)
-    batch = getattr(args, "batch", None)
-    if batch:
-        set_batch(cfg, batch)
-    return cfg
+def apply_request(cfg: Config, request: RunRequest) -> None:
+    """Put what a user asks of a training into a config; its epochs wait, see `set_epochs`."""
+    if request.output:
+        cfg.work_dir = str(request.output)
+    cfg.resume = bool(cfg.get("resume")) or request.resume
+    if request.seed is not None:
+        cfg.merge_from_dict({"randomness.seed": request.seed})
+    if request.lora:
+        cfg.merge_from_dict({"lora.rank": request.lora})
+    if request.image_size:
+        set_image_size(cfg, request.image_size)
+    if request.accumulate:
+        cfg.optim_wrapper.accumulative_counts = request.accumulate
+    if request.batch:
+        set_batch(cfg, request)
+    if request.precision in ("fp16", "bf16"):
+        half = {"dtype": "bfloat16"} if request.precision == "bf16" else {"loss_scale": "dynamic"}
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", **half)
 
 
 def _read(path: Path) -> Config:
@@ -153,24 +157,21 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
             metric.ann_file = moved[file]
 
 
-def set_epochs(cfg: Config, epochs: int) -> str:
+def set_epochs(cfg: Config, request: RunRequest) -> str:
     """Set the iterations of a number of epochs, and return a line; all processes have joined.
 
     Warm-ups and milestones that count iterations keep their share of the run.
     """
     if "max_iters" not in cfg.train_cfg:
-        raise ValueError(f"--epochs {epochs}: {cfg.filename} has no train_cfg.max_iters")
+        raise ValueError(f"--epochs {request.epochs}: {cfg.filename} has no train_cfg.max_iters")
     init_default_scope(cfg.get("default_scope", "mmengine"))
     samples = len(DATASETS.build(cfg.train_dataloader.dataset))
     images = cfg.train_dataloader.batch_size * get_world_size()
-    step = cfg.optim_wrapper.get("accumulative_counts", 1)
+    multiple = cfg.optim_wrapper.get("accumulative_counts", 1)
     before = cfg.train_cfg.max_iters
-    after = cfg.train_cfg.max_iters = step * math.ceil(epochs * samples / images / step)
-    _stretch_schedule(cfg, after / before)
-    return (
-        f"--epochs {epochs}: {epochs} x {samples:,} images, {images} an iteration, are "
-        f"{after:,} iterations"
-    )
+    cfg.train_cfg.max_iters, line = request.iterations(samples, images, multiple=multiple)
+    _stretch_schedule(cfg, cfg.train_cfg.max_iters / before)
+    return line
 
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:
@@ -180,15 +181,17 @@ def _stretch_schedule(cfg: Config, factor: float) -> None:
             scheduler[key] = scaled(scheduler[key], factor)
 
 
-def set_batch(cfg: Config, batch: int) -> None:
+def set_batch(cfg: Config, request: RunRequest) -> None:
     """Set the images of an iteration of each process, while a step keeps its number of them.
 
     Whatever counts iterations follows.
     """
-    wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
-    count = accumulation_steps(loader.batch_size * wrapper.get("accumulative_counts", 1), batch)
+    wrapper, loader, batch = cfg.optim_wrapper, cfg.train_dataloader, request.batch
+    assert batch
+    step_batch = loader.batch_size * wrapper.get("accumulative_counts", 1)
+    wrapper.accumulative_counts = request.accumulation_steps(step_batch)
     factor = loader.batch_size / batch
-    loader.batch_size, wrapper.accumulative_counts = batch, count
+    loader.batch_size = batch
     for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
         for key in {"max_iters", "val_interval", "val_begin", "interval"} & node.keys():
             node[key] = scaled(node[key], factor)

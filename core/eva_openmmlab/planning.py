@@ -11,10 +11,11 @@ from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
 from torch import Tensor, nn
 
 from eva_openmmlab.command_line import train_parser
-from eva_openmmlab.config import changed_config
+from eva_openmmlab.config import apply_request, load_config
 from eva_openmmlab.own_data import image_side
 from eva_runs.memory import MeasuredStep, add_configured_adapters, optimizer_bytes_per_weight
 from eva_runs.recipes import find_recipe
+from eva_runs.request import RunRequest
 
 
 def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
@@ -26,9 +27,8 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
         args = parser.parse_intermixed_args(words)
         recipe, *settings = sorted([*args.words, *args.cfg_options], key=lambda word: "=" in word)
         overrides = dict(word.split("=", 1) for word in settings)
-        if args.lora:
-            overrides.setdefault("lora.rank", str(args.lora))
-        cfg = changed_config(find_recipe(task, recipe), overrides, args)
+        cfg = load_config(find_recipe(task, recipe), overrides)
+        apply_request(cfg, RunRequest.from_options(args))
         if args.amp:
             cfg.optim_wrapper.update(type="AmpOptimWrapper")
         return cfg

@@ -18,7 +18,13 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.detection.spec import first_path
 from eva_data.files import expand_home
-from eva_openmmlab.config import changed_config, require_data, set_data_root, set_epochs
+from eva_openmmlab.config import (
+    apply_request,
+    load_config,
+    require_data,
+    set_data_root,
+    set_epochs,
+)
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, describe_saved, has_run, require_unused
@@ -30,6 +36,7 @@ from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main
 from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
+from eva_runs.request import RunRequest
 
 Apply = Callable[[Config, argparse.Namespace], Config]
 Change = Callable[[Config, argparse.Namespace], None]
@@ -69,9 +76,8 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
             if cfg.get("load_from"):
                 resolve_source(cfg.load_from)  # official ones may be downloaded now
         _join(cfg)
-        epochs = getattr(args, "epochs", None)
-        if epochs:
-            line = set_epochs(cfg, epochs)
+        if getattr(args, "epochs", None):
+            line = set_epochs(cfg, RunRequest.from_options(args))
             if processes.is_main():
                 show(line)
         watched.append(watch(folder / RECORD))
@@ -90,14 +96,16 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
-    cfg = changed_config(args.config, args.settings, args)
-    if getattr(args, "epochs", None) and "train_cfg.max_iters" in args.settings:
+    cfg, request = load_config(args.config, args.settings), RunRequest()
+    if change is None:
+        request = RunRequest.from_options(args)
+        apply_request(cfg, request)
+    if request.epochs and "train_cfg.max_iters" in args.settings:
         raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
     cfg.launcher = args.launcher
     cfg.setdefault("runner_type", "Runner")
     cfg.work_dir = str(_work_dir(cfg, args, trains=change is None))
     if change is None:
-        cfg.resume = bool(cfg.get("resume")) or args.resume
         cfg.load_from = args.load_from or cfg.get("load_from")
         if args.amp:
             cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")

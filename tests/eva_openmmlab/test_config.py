@@ -10,6 +10,7 @@ from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import config_of_run, write_record
 from eva_runs.recipes import find_recipe
+from eva_runs.request import RunRequest
 
 
 def merged(**settings):
@@ -101,6 +102,6 @@ def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
     recipe = find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb")
     cfg = load_config(recipe)
     monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
-    assert "12 x 150 images" in set_epochs(cfg, 12)
+    assert "12 x 150 images" in set_epochs(cfg, RunRequest(epochs=12))
     assert cfg.train_cfg.max_iters == 1808  # 113 steps of 16
     assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)

@@ -175,11 +175,12 @@ def test_wrong_words_are_the_librarys_errors(capsys):
 def test_iterations_of_mmengine_follow_the_micro_batch():
     from eva_openmmlab.config import load_config, set_batch
     from eva_runs.recipes import find_recipe
+    from eva_runs.request import RunRequest
 
     cfg = load_config(find_recipe("segmentation", "demo/upernet_eva_debug"))
     images = cfg.train_dataloader.batch_size
     before = cfg.train_cfg.max_iters, cfg.param_scheduler[0].warmup_iters
-    set_batch(cfg, images // 4)
+    set_batch(cfg, RunRequest(batch=images // 4))
     assert cfg.train_dataloader.batch_size * cfg.optim_wrapper.accumulative_counts == images
     assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].warmup_iters) == tuple(
         4 * one for one in before

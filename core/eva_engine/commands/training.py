@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_data.files import require_writable
@@ -28,7 +28,6 @@ from eva_report.terminal import show
 from eva_runs.commands import echo, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import (
-    accumulation_steps,
     add_download_option,
     add_lora,
     add_size_and_length,
@@ -36,10 +35,7 @@ from eva_runs.options import (
 )
 from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.recipes import TASKS, find_recipe
-
-if TYPE_CHECKING:  # a command that only helps needs no torch
-    pass
-
+from eva_runs.request import RunRequest
 
 C = TypeVar("C")
 R = TypeVar("R", bound=Recipe)
@@ -119,16 +115,16 @@ def parse(
     try:
         file = _file_of(task, recipe)
         default = load_recipe(file, kind)
-        words = [*_shortcuts(parsed, default), *words]  # a setting of its own comes last
+        request = RunRequest.from_options(parsed)
+        words = [*settings_of(request, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
 
         config: Any = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
-        if parsed.batch:
-            samples = config.run.batch_size * config.run.accumulate
-            count = accumulation_steps(samples, parsed.batch)
-            run = replace(config.run, batch_size=parsed.batch, accumulate=count)
+        if request.batch:
+            count = request.accumulation_steps(config.run.batch_size * config.run.accumulate)
+            run = replace(config.run, batch_size=request.batch, accumulate=count)
             config = replace(config, run=run)
         if isinstance(getattr(config, "data", None), SplitConfig):
             require_evaluated(config.run.best_metric, config.data)
@@ -180,14 +176,22 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     return flags
 
 
-def _shortcuts(parsed: argparse.Namespace, default: Any) -> list[str]:
-    """Write `--image-size`, `--epochs` and `--lora` as settings of a recipe.
+def settings_of(request: RunRequest, default: Any) -> list[str]:
+    """Write what a user asks of a training, but for its batch, as settings of a recipe.
 
     Sizes keep their proportion, such as a teacher's to its student's, and so does a masked share.
     """
-    words = [f"run.epochs={parsed.epochs}"] if parsed.epochs else []
-    words += [f"lora.rank={parsed.lora}"] if getattr(parsed, "lora", None) else []
-    side = parsed.image_size
+    settings = {
+        "run.output": request.output,
+        "run.resume": request.resume or None,
+        "run.epochs": request.epochs,
+        "run.accumulate": request.accumulate,
+        "run.precision": request.precision,
+        "run.seed": request.seed,
+        "lora.rank": request.lora,
+    }
+    words = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    side = request.image_size
     if side:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}

@@ -1,0 +1,72 @@
+"""What a user asks of a training, whatever framework carries it out."""
+
+import argparse
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a command line asks of a training; what it leaves out, None, is as the recipe has it.
+
+    Each framework has a function that applies it to its own config. Nothing heavy is imported.
+
+    Attributes:
+        output: Folder of the run.
+        resume: Whether to continue the run in it, if there is one.
+        epochs: Passes over the training data; the schedule follows.
+        batch: Samples of a forward pass of a process; a step keeps its number of them.
+        accumulate: Forward passes of a step.
+        image_size: Side of the images in training and evaluation.
+        precision: Number format.
+        lora: Rank of adapters.
+        seed: Seed of the run.
+        data: Own data, as the project reads them.
+    """
+
+    output: Path | None = None
+    resume: bool = False
+    epochs: int | None = None
+    batch: int | None = None
+    accumulate: int | None = None
+    image_size: int | None = None
+    precision: str | None = None
+    lora: int | None = None
+    seed: int | None = None
+    data: Any = None
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace, **changes: Any) -> "RunRequest":
+        """Take the options of these names; `changes` are what the program calls otherwise."""
+        names = {field.name for field in fields(cls)}
+        parsed = {name: value for name, value in vars(options).items() if name in names}
+        return cls(**parsed | changes)
+
+    def accumulation_steps(self, samples: int, processes: int = 1) -> int:
+        """Return how many forward passes of `batch` on all processes make the samples of a step.
+
+        Raises:
+            ValueError: If they do not divide them.
+        """
+        assert self.batch
+        together = self.batch * processes
+        if samples % together:
+            few = [size for size in range(1, samples + 1) if samples % (size * processes) == 0]
+            raise ValueError(
+                f"--batch {self.batch}: a step has {samples} samples; one of {few} fits"
+            )
+        return samples // together
+
+    def iterations(self, samples: int, images: int, *, multiple: int = 1) -> tuple[int, str]:
+        """Return the iterations of `epochs` over so many samples, and a line that says so.
+
+        An iteration has so many `images` of all processes; a step takes `multiple` iterations.
+        """
+        assert self.epochs
+        count = multiple * math.ceil(self.epochs * samples / images / multiple)
+        return count, (
+            f"--epochs {self.epochs}: {self.epochs} x {samples:,} images, {images} an iteration, "
+            f"are {count:,} iterations"
+        )
