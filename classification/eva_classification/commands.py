@@ -161,7 +161,7 @@ evaluate_frozen = command(
 
 
 # ---- demo ----------------------------------------------------------------------------------------
-def demo(arguments: Sequence[str] | None = None) -> None:
+def demo(arguments: Sequence[str] | None = None) -> int:
     """Name what images show; `arguments` in place of those of the process."""
     parser = new_parser(
         "classification/demo.py",
@@ -176,7 +176,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="write no annotated images and videos",
     )
-    run_classifier_demo(
+    return run_classifier_demo(
         parser,
         arguments,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,

@@ -286,10 +286,10 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def demo(arguments: Sequence[str] | None = None) -> None:
+def demo(arguments: Sequence[str] | None = None) -> int:
     """Rank captions, and search images and videos: `clip/demo.py`."""
     options = _parse_demo(arguments)
-    run_demo(
+    return run_demo(
         options.parser,
         options,
         prepare=lambda: _plan(options),

@@ -11,7 +11,6 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -37,9 +36,6 @@ OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
 _THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-
-
-_RESULT: ContextVar[list[object]] = ContextVar("result")  # of a command, for `collect_results`
 
 
 class UnwritableError(OSError):
@@ -446,21 +442,3 @@ def _find(
             yield prefix + entry.name
     for name in subfolders:
         yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
-
-
-@contextlib.contextmanager
-def collect_results() -> Iterator[list[object]]:
-    """Receive what the commands of a block hand over."""
-    collected = list[object]()
-    before = _RESULT.set(collected)
-    try:
-        yield collected
-    finally:
-        _RESULT.reset(before)
-
-
-def record_result(result: object) -> None:
-    """Give the result of a command, or the JSON file of it, to `eva ... --json`, if that asks."""
-    collected = _RESULT.get(None)
-    if collected is not None:
-        collected.append(result)

@@ -35,7 +35,7 @@ def run(
     *,
     own_data: ModuleType,
     change: Callable[["Config", argparse.Namespace], None] | None = None,
-) -> None:
+) -> int:
     """Train as a command line describes, or score weights; None for that of the process.
 
     `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`.
@@ -53,7 +53,7 @@ def run(
             echo(line)
     from eva_openmmlab import programs
 
-    programs.run(args, own_data.apply, change=change)
+    return programs.run(args, own_data.apply, change=change)
 
 
 def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentParser:

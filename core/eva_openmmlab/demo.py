@@ -53,7 +53,7 @@ def main(
     load: Callable[[argparse.Namespace], P],
     work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     result: Callable[[argparse.Namespace], Path | None],
-) -> None:
+) -> int:
     """Run a demo.
 
     `load` builds the predictor of `args.config` and `args.weights`, `work` returns an error for
@@ -74,7 +74,7 @@ def main(
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
     file = result(args)
     results = [file] if file else []
-    run_demo(parser, args, prepare=prepare, load=load, work=work, results=results)
+    return run_demo(parser, args, prepare=prepare, load=load, work=work, results=results)
 
 
 def load(args: argparse.Namespace, **options: Any) -> Any:

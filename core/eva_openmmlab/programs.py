@@ -29,9 +29,10 @@ from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, describe_saved, has_run, require_unused
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
+from eva_report.page import RESULTS
 from eva_report.terminal import show
 from eva_runs import processes
-from eva_runs.commands import program_name
+from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
 from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.recipes import name_on_own_data, recipe_name
@@ -43,7 +44,7 @@ Change = Callable[[Config, argparse.Namespace], None]
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
 
-def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> None:
+def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> int:
     """Train as a command line describes, or score weights; exit with a code of `eva_runs.errors`.
 
     `own_data` puts own data into a config and returns a new one, the same if there are none;
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
                 report = RunReport(runner, kind, task=args.task)
                 show(*report.closing(report.write(), duration=time.monotonic() - began))
         processes.destroy_group()
+    return Result(folder / RESULTS)
 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:

@@ -21,7 +21,7 @@ from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_data.writing import FORMATS, entries_of
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
-from eva_runs.commands import print_error
+from eva_runs.commands import Result, print_error
 from eva_runs.interruption import EXIT_KEYBOARD
 from eva_runs.options import probability
 
@@ -290,7 +290,7 @@ def run_demo(
     load: Callable[[argparse.Namespace], P],
     work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     results: Sequence[Path] = (),
-) -> None:
+) -> int:
     """Process every readable input and report the rest; the terminal gets warnings alone.
 
     An OSError or ValueError of `prepare`, which plans and checks, is a mistake in the arguments.
@@ -298,9 +298,13 @@ def run_demo(
     for each file that could not be used. Besides the targets of the jobs, files
     `results` are written, and the dataset of `--to`, of demos that have it.
 
+    Returns:
+        1, and one sentence for each input that could not be used, or 0; with the JSON file of
+        `results`, if there is one.
+
     Raises:
-        SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
-            not be used or for another error, 130 after Ctrl-C.
+        SystemExit: With code 2 for wrong arguments, 1 and a sentence for another error, 130 after
+            Ctrl-C.
     """
     try:
         try:
@@ -320,7 +324,9 @@ def run_demo(
     if not plan.jobs and len(problems) == 1:
         sys.exit(printable(f"{parser.prog}: {problems[0]}"))
     if problems:
-        sys.exit(printable("\n  ".join(["not everything could be read:", *problems])))
+        print_error(printable("\n  ".join(["not everything could be read:", *problems])))
+    table = next((file for file in results if file.suffix == ".json"), None)
+    return Result(table, int(bool(problems))) if table else int(bool(problems))
 
 
 def log_to_terminal() -> None:

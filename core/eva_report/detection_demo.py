@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from eva_data.files import record_result, write_text
+from eva_data.files import write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.writing import writing_dataset, writing_predictions
@@ -122,7 +122,6 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
         writing_predictions(output / PREDICTIONS, categories) as add,
     ):
         problems = run_jobs(planned.jobs, do, title="detecting")
-    record_result(output / PREDICTIONS)
     also = f"{form}/" if form else "videos"
     for line in [*summary.lines(), f"output   {output} (images, {also} and {PREDICTIONS})"]:
         echo(line)

@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from eva_data.files import is_there, printable, record_result, write_text
+from eva_data.files import is_there, printable, write_text
 from eva_report.confusion import confusion_view
 from eva_report.content import (
     Cell,
@@ -100,7 +100,6 @@ def write_results(folder: Path, results: Mapping[str, Mapping[str, float | None]
         for task, metrics in results.items()
     }
     write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
-    record_result(folder / RESULTS)
 
 
 def finite_or_none(value: float | None) -> float | None:

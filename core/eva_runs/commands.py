@@ -12,15 +12,9 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from eva_data.files import (
-    collect_results,
-    expand_home,
-    make_folder,
-    record_result,
-    require_free,
-)
+from eva_data.files import expand_home, make_folder, require_free
 from eva_data.progress import above_bars
 from eva_runs import processes
 from eva_runs.extras import describe_missing_package
@@ -79,11 +73,16 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
-class Result(NamedTuple):
-    """What the function of a command may return: a result for `--json`, and the exit code."""
+class Result(int):
+    """The exit code of a command, with its result, which `--json` prints alone."""
 
-    value: object  # or the path of a JSON file
-    code: int = 0
+    value: object
+
+    def __new__(cls, value: object, code: int = 0) -> "Result":
+        """Join what JSON can hold, or the path of a JSON file, with an exit code."""
+        result = super().__new__(cls, code)
+        result.value = value
+        return result
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Command:
 
     name: str
     parse: Callable[[Sequence[str]], argparse.Namespace]
-    run: Callable[[argparse.Namespace], int | Result | None]
+    run: Callable[[argparse.Namespace], int | None]
     _: KW_ONLY
     error_code: int = 2
     interrupted: str = "nothing was written"
@@ -114,31 +113,26 @@ class Command:
         as_json = JSON in words
         words = [word for word in words if word != JSON]
         try:
-            with contextlib.ExitStack() as stack:
-                outputs = list[object]()
-                if as_json:
-                    stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-                    outputs = stack.enter_context(collect_results())
-                returned = self.run(self.parse(words))
+            with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+                code = self.run(self.parse(words))
         except (OSError, ValueError, ImportError) as error:
             print_error(f"{program_name(self.name)}: {_describe_error(error)}")
             return self.error_code
         except KeyboardInterrupt:
             print_error(f"interrupted; {self.interrupted}")
             return EXIT_KEYBOARD
-        if not isinstance(returned, Result):
-            returned = Result(outputs[-1] if outputs else None, returned or 0)
-        if as_json and returned.value is not None:
-            print_json(returned.value)
-        elif returned.value is not None:
-            record_result(returned.value)  # of `eva`, which asks for the results of all commands
-        return returned.code
+        if as_json:
+            print_json(code)
+        return 0 if code is None else code
 
 
-def print_json(value: object) -> None:
-    """Write a result, or the JSON file that it is in, to the standard output."""
-    content = value.read_text() if isinstance(value, Path) else json.dumps(value, default=str)
-    echo(content.rstrip())
+def print_json(code: int | None) -> None:
+    """Write the result that comes with an exit code, if there is one, to the standard output."""
+    if isinstance(code, Result) and processes.is_reporting_rank():
+        if not isinstance(code.value, Path):
+            echo(json.dumps(code.value, default=str))
+        elif code.value.is_file():  # scores of an evaluation that has some
+            echo(code.value.read_text().rstrip())
 
 
 def _describe_error(error: Exception) -> str:
@@ -165,7 +159,8 @@ def run_function(function: str, *arguments: Any) -> int:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     title = program_name(Path(sys.argv[0]).name)
     try:
-        return int(lazy_import(function)(*arguments) or 0)
+        code = lazy_import(function)(*arguments)
+        return 0 if code is None else code
     except ImportError as error:
         print_error(f"{title}: {_describe_error(error)}")
         return 1

@@ -223,7 +223,7 @@ def require_config(
     )
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
+def train(arguments: Sequence[str] | None = None) -> int:
     """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
     with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
         arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
@@ -233,7 +233,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         check(args)
     from eva_detection.training.train import start
 
-    start(args)
+    return start(args)
 
 
 _DEMO = """\
@@ -273,7 +273,7 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=help_text)
 
 
-def demo(arguments: Sequence[str] | None = None) -> None:
+def demo(arguments: Sequence[str] | None = None) -> int:
     """Detect objects in images, folders and videos."""
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
@@ -293,7 +293,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         return lazy_import("eva_detection.inference.predictor:named_predictor")(args)
 
     results = [args.output / PREDICTIONS]
-    run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
+    return run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

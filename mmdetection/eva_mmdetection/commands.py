@@ -50,20 +50,20 @@ Examples:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
+def train(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `train.py`; None for the arguments of the process."""
     parser = command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
-    command_line.run(parser, arguments, own_data=own_data)
+    return command_line.run(parser, arguments, own_data=own_data)
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> None:
+def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `test.py`; None for the arguments of the process."""
     parser = command_line.test_parser(
         "mmdetection",
         title="a detector",
         predictions="the predictions, in COCO's format for results,",
     )
-    command_line.run(parser, arguments, own_data=own_data, change=_change)
+    return command_line.run(parser, arguments, own_data=own_data, change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
@@ -78,7 +78,7 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
 
 
-def demo(arguments: Sequence[str] | None = None) -> None:
+def demo(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `demo.py`; None for the arguments of the process."""
     parser = openmmlab_demo.demo_parser(
         "Detect objects in images, folders of them, videos and cameras.",
@@ -86,7 +86,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         task="mmdetection",
     )
     add_detector_options(parser)
-    openmmlab_demo.main(
+    return openmmlab_demo.main(
         parser,
         arguments,
         plan=plan_detection,

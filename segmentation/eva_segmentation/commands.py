@@ -37,20 +37,20 @@ The demo, on two CPU cores:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
+def train(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `train.py`; None for the arguments of the process."""
     parser = command_line.train_parser("segmentation", title="a segmentor", examples=_EXAMPLES)
-    command_line.run(parser, arguments, own_data=custom_data)
+    return command_line.run(parser, arguments, own_data=custom_data)
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> None:
+def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `test.py`; None for the arguments of the process."""
     parser = command_line.test_parser(
         "segmentation", title="a segmentor", predictions="the predicted label maps"
     )
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     add_slicing(parser)
-    command_line.run(parser, arguments, own_data=custom_data, change=_change)
+    return command_line.run(parser, arguments, own_data=custom_data, change=_change)
 
 
 def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -18,6 +18,7 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
@@ -26,14 +27,13 @@ from eva_data.files import (
     expand_home,
     is_there,
     read_lines,
-    record_result,
     remove_unfinished,
     require_free,
 )
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_report.demos import require_format
-from eva_runs.commands import echo, print_error, program_name
+from eva_runs.commands import Result, echo, print_error, program_name
 from eva_runs.errors import exit_on_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.options import add_download_option, command_parser, integer, probability
@@ -197,14 +197,15 @@ def _run(options: argparse.Namespace, numbers: set[int], action: str) -> int:
             failed = run_shards(folder, numbers_to_run, pool, stop, options.max_errors, action)
         if not options.shards:  # of processes that were killed
             remove_unfinished(folder / PARTS)
-    _show(options.output)
+    result = _show(options.output)
     if stop.requested:
         print_error(f"stopped by {stop.received}: the same command continues")
-        return EXIT_RUN_AGAIN
-    return int(failed > 0)
+        return Result(result, EXIT_RUN_AGAIN)
+    return Result(result, int(failed > 0))
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path) -> dict[str, Any]:
+    """Say what an output holds; return it for `--json`."""
     from eva_runs.batch import PARTS, summarise
 
     summary = summarise(folder, rows=True)
@@ -220,7 +221,7 @@ def _show(folder: Path) -> None:
     elif done == summary.shards:
         echo(f"next     eva batch merge {quoted_folder} --output {quoted_folder}.parquet")
     about = {"results": summary.rows, "shards": summary.shards, "done": done, "unreadable": errors}
-    record_result({**about, "failed": summary.failed})
+    return about | {"failed": summary.failed}
 
 
 def _look(verb: str, arguments: Sequence[str]) -> int:
@@ -246,8 +247,8 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         require_free([options.output], overwrite=options.overwrite)
         remove_unfinished(options.output.parent, options.output.stem)  # of a merge that was killed
     if verb == "status":
-        _show(options.folder)
-    elif verb == "retry":
+        return Result(_show(options.folder))
+    if verb == "retry":
         options.output, summary = options.folder, summarise(options.folder, rows=True)
         options.batch_size = manifest["options"]["batch_size"]
         again = {*range(summary.shards)} - summary.done | {*summary.errors} | {*summary.failed}

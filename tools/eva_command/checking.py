@@ -18,14 +18,14 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
-from eva_data.files import make_folder, open_atomic, record_result, write_text
+from eva_data.files import make_folder, open_atomic, write_text
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import read_class_file
 from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
-from eva_runs.commands import check_outputs, echo, print_error
+from eva_runs.commands import Result, check_outputs, echo, print_error
 
 _SHOWN = 30  # classes with their counts
 
@@ -33,10 +33,9 @@ _SHOWN = 30  # classes with their counts
 def _finish(args: argparse.Namespace, findings: Findings, about: Mapping[str, Any]) -> int:
     """Print and report what was found; return the exit code."""
     result = {**about, **_shown(findings)}
-    record_result(result)
     if args.report:
         write_json(args.report, result)
-    return 1 if findings.problems else 0
+    return Result(result, int(findings.problems > 0))
 
 
 def _shown(findings: Findings) -> dict[str, Any]:
@@ -79,10 +78,9 @@ def _run_coco(args: argparse.Namespace) -> int:
             images = f", its images: {part.dataset.folder}" if part.name else ""
             echo(f"{file}: {len(part.dataset.objects):,} objects are left{images}")
     dataset = reports[""] if args.data is None else reports
-    record_result(dataset)
     if args.report:
         write_json(args.report, dataset)
-    return int(failed)
+    return Result(dataset, int(failed))
 
 
 def _run_semantic(args: argparse.Namespace) -> int:

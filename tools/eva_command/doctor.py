@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
-from eva_data.files import record_result
-from eva_runs.commands import Command, echo
+from eva_runs.commands import Command, Result, echo
 from eva_runs.extras import DETECTRON2, TOOLKIT
 from eva_runs.options import command_parser
 
@@ -183,8 +182,8 @@ def _work(options: argparse.Namespace) -> int:
         echo(f"{shown:<7}  {about:<{width}}  {message}")
         if fix:
             echo(f"{'':{width + 11}}-> {fix}")
-    record_result([finding._asdict() for finding in findings])
-    return int(any(finding.state == "broken" for finding in findings))
+    broken = any(finding.state == "broken" for finding in findings)
+    return Result([finding._asdict() for finding in findings], int(broken))
 
 
 main = Command("eva doctor", _parse, _work)

@@ -11,8 +11,8 @@ exact features.
 import argparse
 from collections.abc import Sequence
 
-from eva_data.files import expand_home, record_result, require_replaceable
-from eva_runs.commands import Command, echo
+from eva_data.files import expand_home, require_replaceable
+from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser, integer
 
 _FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
@@ -44,8 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     about = index_features(options.features, options.output, approximate=approximate)
     kind = "an index of faiss" if (options.output / _FILES[-1]).exists() else "exact search"
     echo(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
-    record_result(about)
-    return 0
+    return Result(about)
 
 
 main = Command("eva index", _parse, _run, error_code=1)

@@ -27,7 +27,6 @@ from eva_data.files import (
     link_or_copy,
     load_object,
     printable,
-    record_result,
     replace_folder,
     write_text,
 )
@@ -43,7 +42,7 @@ from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
 from eva_runs import record
-from eva_runs.commands import echo, print_error
+from eva_runs.commands import Result, echo, print_error
 
 _BYTE = 256  # values of a stored probability
 Floats = NDArray[np.float64]
@@ -274,10 +273,10 @@ def label(options: argparse.Namespace, plan: JobPlan) -> int:
         raise ValueError(f"no image can be read: {problems[0]}")
     write = _write_maps if options.form == "maps" else _write_objects
     counts = write(options, labeller, records)
-    _review(options, labeller, records, counts)
+    result = _review(options, labeller, records, counts)
     for problem in problems:
         print_error(printable(problem))
-    return int(bool(problems))
+    return Result(result, int(bool(problems)))
 
 
 def _write_objects(
@@ -333,8 +332,8 @@ def _write_maps(
 
 def _review(
     options: argparse.Namespace, labeller: Labeller, records: Records, counts: NDArray[np.int64]
-) -> None:
-    """Write the page and the list of images to label next, and say what was labelled."""
+) -> dict[str, Any]:
+    """Write the page and the list of images to label next, and return what was labelled."""
     jobs, doubts = [*records], np.array([about["doubt"] for about in records.values()])
     features = np.stack([about["feature"] for about in records.values()])
     following = choose_next(features, doubts, _NEXT)
@@ -372,7 +371,7 @@ def _review(
     page = try_report(options.output, report)
     files = [f"{options.form}/", *([page.name] if page else []), "label_next.txt"]
     echo(f"{total}; {options.output} has {list_names(files)}")
-    record_result({"summary": total, "output": options.output, "files": files})
+    return {"summary": total, "output": options.output, "files": files}
 
 
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:

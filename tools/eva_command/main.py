@@ -2,16 +2,20 @@
 
 import contextlib
 import difflib
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 
 from eva_command.table import COMMANDS, GROUPS, Entry, Group
-from eva_data.files import collect_results
-from eva_runs.commands import echo, exit_on_broken_pipe, lazy_import, print_error, run_function
+from eva_runs.commands import (
+    echo,
+    exit_on_broken_pipe,
+    lazy_import,
+    print_error,
+    print_json,
+    run_function,
+)
 from eva_runs.extras import TOOLKIT
 from eva_runs.recipes import TASKS
 
@@ -94,19 +98,10 @@ def _call(command: Entry, name: str, words: Sequence[str]) -> int:
 
 def _printing_json(function: str, arguments: Sequence[str]) -> int:
     """Call a command; what it says goes to the standard error output, its result to the other."""
-    with collect_results() as outputs:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                return run_function(function, arguments)
-        finally:  # also where a part of the input could not be read
-            if outputs:
-                output = outputs[-1]
-                content = (
-                    output.read_text()
-                    if isinstance(output, Path)
-                    else json.dumps(output, default=str)
-                )
-                echo(content.rstrip())
+    with contextlib.redirect_stdout(sys.stderr):
+        code = run_function(function, arguments)
+    print_json(code)
+    return code
 
 
 def _unknown(word: str, before: str, candidates: Mapping[str, str]) -> int:

@@ -6,8 +6,7 @@ from functools import cache
 from typing import Any
 
 from eva_command.recipes import find_task
-from eva_data.files import record_result
-from eva_runs.commands import Command, echo
+from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
 
@@ -77,8 +76,7 @@ def _plan(options: argparse.Namespace) -> int:
                 break
         else:
             echo(f"{card} GB: -")
-    record_result(report)
-    return 0
+    return Result(report)
 
 
 main = Command("eva plan", _parse, _plan, interrupted="nothing was planned")

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import record_result, write_text
-from eva_runs.commands import Command, echo
+from eva_data.files import write_text
+from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import (
     TASKS,
@@ -41,8 +41,7 @@ def _list(options: argparse.Namespace) -> int:
             left = f"  {recipe.name}" + (f"\n{'':48}" if len(recipe.name) > 46 else "")
             echo(f"{left:<48}  {recipe.summary}".rstrip())
             every.append({"task": task, "name": recipe.name, "summary": recipe.summary})
-    record_result(every)
-    return 0
+    return Result(every)
 
 
 recipes = Command("eva recipes", _parse_recipes, _list)

@@ -14,8 +14,7 @@ from eva_backbone.checkpoints.registry import (
     verify_sha256,
     weights_directories,
 )
-from eva_data.files import record_result
-from eva_runs.commands import Command, echo, print_error
+from eva_runs.commands import Command, Result, echo, print_error
 from eva_runs.options import add_download_option, command_parser
 
 
@@ -37,8 +36,7 @@ def _list(options: argparse.Namespace) -> int:
         echo(f"{left}  {here:<12}  {entry.result}".rstrip())
         rows.append({**vars(entry), "file": path})
     echo(f"searched: {', '.join(map(str, weights_directories()))} ($EVA_WEIGHTS names a folder)")
-    record_result(rows)
-    return 0
+    return Result(rows)
 
 
 list_command = Command("eva weights list", _parse_list, _list)

@@ -205,7 +205,7 @@ Events in a long recording, by windows of 10 seconds:
 """
 
 
-def demo(arguments: Sequence[str] | None = None) -> None:
+def demo(arguments: Sequence[str] | None = None) -> int:
     """Name what happens in videos: `video/demo.py`."""
     parser = new_parser(
         "video/demo.py",
@@ -220,7 +220,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     add("--clips", type=integer(1), default=1, help="views in time of a window (default: 1)")
     add("--crops", type=int, choices=(1, 3), default=1, help="views in space (default: 1)")
     add("--no-video", action="store_true", help="write no annotated videos")
-    run_classifier_demo(
+    return run_classifier_demo(
         parser,
         arguments,
         suffixes=VIDEO_SUFFIXES,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
-from eva_data.files import make_folder, record_result, write_text
+from eva_data.files import make_folder, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_engine.evaluation.own_data import require_finite
@@ -107,7 +107,6 @@ class _Work:
         }
         content = {"settings": settings, "files": self._entries}
         write_text(args.output / JSON, json.dumps(content, indent=1) + "\n")
-        record_result(args.output / JSON)
         top = min(args.top, len(self._predictor.class_names))
         more = [f"{name}_{k}" for k in range(2, top + 1) for name in ("class", "probability")]
         rows = [

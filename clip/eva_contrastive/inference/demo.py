@@ -31,7 +31,7 @@ from eva_contrastive.inference.finding import (
     update,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import make_folder, printable, record_result, write_text
+from eva_data.files import make_folder, printable, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
@@ -295,4 +295,3 @@ def entry(result: Ranked | Hit) -> dict[str, Any]:
 
 def _write_json(file: Path, **content: Any) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
-    record_result(file)

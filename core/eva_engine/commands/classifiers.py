@@ -202,7 +202,7 @@ def run_classifier_demo(
     load: Callable[[argparse.Namespace], Any],
     work: Callable[[Any, Sequence[Job], argparse.Namespace], list[str]],
     check: Callable[[argparse.Namespace], None] = lambda options: None,
-) -> None:
+) -> int:
     """Parse the options of `add_demo` and others, plan the jobs, and do them by `run_demo`.
 
     Files of these suffixes, called `kinds`, are taken from folders; the option `omit` omits
@@ -230,7 +230,7 @@ def run_classifier_demo(
             resolve_source(options.weights)
         return planned
 
-    run_demo(
+    return run_demo(
         parser,
         options,
         prepare=prepare,

@@ -6,13 +6,14 @@ import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import is_weights
 from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
-from eva_runs.commands import lazy_import, program_name
+from eva_runs.commands import Result, lazy_import, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import add_download_option, add_precision, integer, number
 from eva_runs.output_folder import reserve_folder
@@ -32,7 +33,7 @@ def command(
     work: Callable[[argparse.Namespace, "torch.device"], None],
     *,
     check: Callable[[argparse.Namespace], None] | None = None,
-) -> Callable[..., None]:
+) -> Callable[..., int]:
     """Make the `main` of a command that runs a model on one or several processes.
 
     It ends as `eva_runs.errors.exit_on_error` says. `parse` gives the options of `add_arguments`,
@@ -40,7 +41,7 @@ def command(
     kept out of the folder `--output`.
     """
 
-    def main(arguments: Sequence[str] | None = None) -> None:
+    def main(arguments: Sequence[str] | None = None) -> int:
         with stderr_from_main_process(), exit_on_error(program_name(program)):
             options = parse(arguments)
             if check is not None:
@@ -48,10 +49,9 @@ def command(
         with exit_on_error(program_name(program)):
             lazy_import("eva_report.demos:log_to_terminal")()
             claim: AbstractContextManager[object] = nullcontext()
-            if getattr(options, "output", None):
-                claim = reserve_folder(
-                    options.output, "evaluation", traces=(), begun="results.json"
-                )
+            output: Path | None = getattr(options, "output", None)
+            if output:
+                claim = reserve_folder(output, "evaluation", traces=(), begun="results.json")
             with (
                 lazy_import("eva_engine.distributed:process_group")(
                     options.device, alone=False
@@ -59,6 +59,7 @@ def command(
                 claim,
             ):
                 work(options, device)
+        return Result(output / "results.json") if output else 0
 
     return main
 

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from eva_data.files import printable, record_result, replace_file, write_text
+from eva_data.files import printable, replace_file, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     FIRST,
@@ -125,7 +125,6 @@ def write_results(
     }
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    record_result(folder / "results.json")
     return folder / "results.json"
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.files import load_json, record_result, require_free
-from eva_runs.commands import Command, echo
+from eva_data.files import load_json, require_free
+from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
@@ -86,8 +86,7 @@ def _table(args: argparse.Namespace) -> int:
     paper = PAPER if args.paper else {}
     rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
     echo(markdown(rows))
-    record_result(rows)
-    return 0
+    return Result(rows)
 
 
 def _subset(args: argparse.Namespace) -> int:

@@ -70,17 +70,15 @@ class Evaluations:
         return told[0]
 
 
-def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def start_processes(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Start the processes of a run on this machine, and end when they have ended.
 
     One that a launcher has started joins the others in their place.
     """
     if args.num_gpus * args.num_machines == 1:
-        run(args)
-        return
+        return run(args)
     if args.launched:
-        _run(int(os.environ["LOCAL_RANK"]), run, args)
-        return
+        return _run(int(os.environ["LOCAL_RANK"]), run, args)
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")
@@ -109,17 +107,18 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
         reason = str(error).strip().splitlines()[-1]
         print_error(f"{name}: processes cannot start with --dist-url {args.dist_url}: {reason}")
         sys.exit(1)
+    return 0
 
 
 def _run(
-    local_rank: int, run: Callable[[argparse.Namespace], None], args: argparse.Namespace
-) -> None:
+    local_rank: int, run: Callable[[argparse.Namespace], int], args: argparse.Namespace
+) -> int:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
     with exit_on_error(program_name("train_net.py")):
         unblock_signals()
         _join(local_rank, args)
-    run(args)
+    return run(args)
 
 
 def _join(local_rank: int, args: argparse.Namespace) -> None:

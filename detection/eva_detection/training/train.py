@@ -51,7 +51,7 @@ from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
 from eva_report.terminal import show
 from eva_runs.adapters import Adapters
-from eva_runs.commands import program_name
+from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import cut_log, reserve_folder
@@ -257,8 +257,8 @@ def _build_hooks(
     ]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run one process."""
+def run(args: argparse.Namespace) -> int:
+    """Run one process; return the exit code, with the file of its scores."""
     began, trains = time.monotonic(), not args.eval_only
     log: Path | None = None
     try:
@@ -290,6 +290,7 @@ def run(args: argparse.Namespace) -> None:
                 )
                 log = start_log(cfg, args)
                 _train_or_evaluate(EvaluationSet(cfg, own), args, notes=notes, began=began)
+            return Result(folder / RESULTS)
     finally:
         destroy_group()
 
@@ -320,11 +321,11 @@ def _train_or_evaluate(
     close(test_set, trains=trains, began=began, recipe=args.config_file)
 
 
-def start(args: argparse.Namespace) -> None:
+def start(args: argparse.Namespace) -> int:
     """Start the processes of this machine, after a look at the config."""
     if args.num_gpus * args.num_machines > 1:
         with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
             cfg, _ = load_config(args)
         args.on_gpu = cfg.train.device != "cpu"
         args.resolved = None  # each process reads the data
-    start_processes(run, args)
+    return start_processes(run, args)

@@ -52,7 +52,7 @@ What the ADE20K test server takes, a ZIP of PNG files with the values 1 to 150:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line of `demo.py`; None for the arguments of the process."""
     parser = demo.demo_parser(
         "Segment images, folders of them, videos and cameras.", _EPILOG, task="segmentation"
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_format(parser)
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
-    demo.main(
+    return demo.main(
         parser,
         arguments,
         plan=_plan,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import make_folder, record_result, write_text
+from eva_data.files import make_folder, write_text
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
 from eva_data.video.frames import ArrayVideo
@@ -59,7 +59,6 @@ def recognise(
     }
     content = {"settings": settings, "videos": work.entries}
     write_text(options.output / PREDICTIONS, json.dumps(content, indent=1) + "\n")
-    record_result(options.output / PREDICTIONS)
     for line in work.found.lines():
         echo(line)
     kinds = PREDICTIONS if options.no_video else f"annotated videos and {PREDICTIONS}"
