@@ -23,7 +23,7 @@ from PIL import Image
 
 from eva_data.records import plan_records, read_shard
 from eva_runs.batch import (
-    Result,
+    Outcome,
     merge_parts,
     read_manifest,
     run_shards,
@@ -172,7 +172,7 @@ class Pool:
             self.flying.discard(number)
             self.deaths += (dies := bool(number == 0 and self.flying))
             failure = "died 3 times" * (self.deaths == 3)
-            future.set_result(Result(failure=failure * dies, deaths=self.deaths * dies))
+            future.set_result(Outcome(deaths=self.deaths * dies, failure=failure * dies))
 
         future = Future()
         self.flying.add(number)
