@@ -18,7 +18,12 @@ from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation import frozen
-from eva_engine.evaluation.classification_report import average_and_gap, class_sections, table
+from eva_engine.evaluation.classification_report import (
+    announce,
+    average_and_gap,
+    class_sections,
+    report_evaluation,
+)
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
@@ -26,7 +31,6 @@ from eva_engine.evaluation.own_data import (
     given_flags,
     settings_of,
 )
-from eva_engine.report import announce, report_evaluation
 from eva_report.content import Section
 from eva_runs.precision import resolve, to_precision
 
@@ -73,7 +77,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         data=data,
         sections=sections,
         settings=settings_of(options, image_size=model.img_size),
-        description=table_with_average(scores),
+        description="{table}" + describe_average(scores),
         more=average_entries(scores),
         left_out=left_out,
         device=device.type,
@@ -154,24 +158,20 @@ def _announce(
     announce(f"{task} on {device}", weights=options.weights, data=data)
 
 
-def table_with_average(scores: Mapping[str, Score]) -> str:
-    """Write scores (set -> score) as a table, with average and gap where all six sets are there."""
-    lines = [table(scores)]
+def describe_average(scores: Mapping[str, Score]) -> str:
+    """Write average and gap of the paper's six sets in a line, or which of the sets are missing."""
     both = average_entries(scores)
     if both["average"] is not None:
-        lines.append(f"{'average of six':16} {'':8} {both['average']:8.3f}")
-        lines.append(f"{'gap to 1K':16} {'':8} {both['gap']:8.3f}")
-    elif PAPER_SETS[0] in scores and len(scores) > 1:
-        missing = [name for name in PAPER_SETS if name not in scores]
-        lines.append(f"no average and gap of the paper's six sets without {', '.join(missing)}")
-    return "\n".join(lines)
+        return f"\naverage of six {both['average']:.3f}, gap to 1K {both['gap']:.3f}"
+    missing = [name for name in PAPER_SETS if name not in scores]
+    started = PAPER_SETS[0] in scores and len(scores) > 1
+    return f"\nno average of the paper's six sets without {', '.join(missing)}" if started else ""
 
 
 def average_entries(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Make `average` and `gap` of `results.json`; None where one of the six sets is missing."""
     both = average_and_gap({name: score.top1 for name, score in scores.items()}, PAPER_SETS)
-    average, gap = both if both is not None else (None, None)
-    return {"average": average, "gap": gap}
+    return dict(zip(("average", "gap"), both or (None, None), strict=True))
 
 
 def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:

@@ -17,7 +17,6 @@ from eva_engine.evaluation.counting import LabelledSamples, ShownSamples
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
-from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
@@ -60,12 +59,9 @@ def train_classifier(
     data, validation = config.data, None
     described = [("train", f"{project.counted(samples)} ({data.train})")]
     if others is not None:
-        validation = Validation(others, config.run, device)
+        validation = Validation(others, config.run, device, unit=project.unit)
         counted = project.counted(others)
         described.append(validation_fact(counted, share=data.val_share, val=data.val))
-
-    def sections() -> Sequence[Section]:
-        return () if validation is None else validation.sections(project.unit)
 
     def first_samples(batch: tuple[Tensor, Tensor]) -> Iterator[Tile]:
         inputs, labels = targets.mix(batch[0].clone(), batch[1])
@@ -86,7 +82,7 @@ def train_classifier(
         data=described,
         first_batch=first_samples,
         meanings=describe_scores(project.unit),
-        sections=sections,
+        sections=validation.sections if validation else tuple,
         next_steps=partial(project.steps_after_training, data.val, data.train),
     )
     TrainingRun(

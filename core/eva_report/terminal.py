@@ -45,6 +45,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Write a table, its names on the left and its numbers on the right."""
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        " ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in rows
+    )
+
+
 class TerminalHandler(logging.Handler):
     """Writes what a user wants to see to standard error, above a progress bar.
 

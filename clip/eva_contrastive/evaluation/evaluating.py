@@ -34,14 +34,15 @@ from eva_data.files import write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.evaluation.classification_report import (
+    announce,
     class_sections,
     echo_result,
+    evaluation_page,
     warn_of_left_out,
     write_results,
 )
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.report import announce, evaluation_page
 from eva_report.content import NextStep, Report, ScoreRow, ScoreTable, Section
 from eva_report.page import report_name, try_report
 from eva_runs.precision import choose_dtype, resolve, to_precision

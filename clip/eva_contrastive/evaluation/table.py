@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from eva_contrastive.evaluation.retrieval import RANKS, Retrieval
 from eva_engine.evaluation.classification_report import average_and_gap
 from eva_engine.evaluation.counting import Score
+from eva_report.terminal import align_columns
 
 PAPER = "EVA-CLIP-g"
 HEADS = ("set", "samples", "top-1", "top-5", "(1+5)/2", "class mean", PAPER)
@@ -96,7 +97,7 @@ def accuracy_rows(results: Results) -> list[Row]:
     for name, score in results.scores.items():
         mean = score.mean_top1_top5 if name.startswith("Kinetics") else None
         more = (mean, results.class_means.get(name), published_score(name, score))
-        rows.append((name, score.samples, score.top1, None if score.few else score.top5, *more))
+        rows.append((name, score.samples, score.top1, score.top5, *more))
     mean_scores = summary(results.scores)
     for title, value in (
         ("average of 12", mean_scores["average"]),
@@ -130,12 +131,7 @@ def _text(cell: str | float | None) -> str:
 
 def aligned(results: Results) -> str:
     """Format the tables for the terminal."""
-    lines = []
-    for rows in text_tables(results):
-        first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for name, *cells in rows:
-            lines.append(" ".join([name.ljust(first), *map(str.rjust, cells, widths)]))
-    return "\n".join(lines)
+    return "\n".join(map(align_columns, text_tables(results)))
 
 
 def markdown(results: Results) -> str:
@@ -150,9 +146,8 @@ def markdown(results: Results) -> str:
 
 def further_entries(results: Results) -> dict[str, dict[str, float]]:
     """Make further entries of the sets of classes for `results.json`."""
-    entries: dict[str, dict[str, float]] = {
-        name: {} if score.few else {"mean_top1_top5": score.mean_top1_top5}
-        for name, score in results.scores.items()
+    entries = {
+        name: {"mean_top1_top5": score.mean_top1_top5} for name, score in results.scores.items()
     }
     for name, value in results.class_means.items():
         entries[name]["mean_per_class"] = value

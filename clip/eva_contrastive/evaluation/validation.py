@@ -22,10 +22,10 @@ from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import (
     MOST_CONFUSION,
-    BestEvaluation,
+    BestSections,
     class_sections,
 )
-from eva_engine.evaluation.counting import FIRST, LEFT_OUT, OneLabel, ShownSamples, count
+from eva_engine.evaluation.counting import LEFT_OUT, OneLabel, ShownSamples, count
 from eva_report.content import Section
 from eva_runs.data_order import BadSamples
 from eva_runs.interruption import StopSignal
@@ -46,8 +46,8 @@ class ContrastiveValidation:
 
     Attributes:
         results: Names of the results.
-        best: Functions that make the sections on the best evaluation by `run.best_metric`, or else
-            by the first result that is not the loss.
+        sections: Makes the sections of a report on the best evaluation by `run.best_metric`, or
+            else by the first result that is not the loss.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ContrastiveValidation:
         self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
-            *(OF_CLASSES[: 1 if len(self._names) <= FIRST else 2] if classes is not None else ()),
+            *(OF_CLASSES if classes is not None else ()),
         )
         metric = run.best_metric or next(name for name in self.results if name != "loss")
-        self.best = BestEvaluation[list[Callable[[], list[Section]]]](metric)
+        self.sections = BestSections(metric)
 
     def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
         """Compute `results`, accuracies and shares in percent; called on all processes.
@@ -108,15 +108,10 @@ class ContrastiveValidation:
                 **options,
             )
             self._left_out.add(dict.fromkeys(counted.left_out, ""))
-            score, names = counted.scores["val"], OF_CLASSES
-            results |= {name: getattr(score, name) for name in names if name in self.results}
+            results |= {name: getattr(counted.scores["val"], name) for name in OF_CLASSES}
             sections.append(partial(class_sections, self.classes, counted, classes=self._names))
-        self.best.offer(results, sections)
+        self.sections.offer(results, lambda: [section for make in sections for section in make()])
         return results
-
-    def sections(self) -> list[Section]:
-        """Make the sections of a report on the best evaluation; none before one."""
-        return self.best.named([section for make in self.best.kept or () for section in make()])
 
 
 @torch.inference_mode()

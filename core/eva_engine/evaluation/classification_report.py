@@ -1,21 +1,24 @@
-"""Results of a classifier: terminal table, files, report sections, validation during training."""
+"""Results of an evaluation: terminal, files, page; validation of a classifier in its training."""
 
+import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.files import printable, replace_file, write_text
+from eva_engine import distributed
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
-    FIRST,
     LEFT_OUT,
     Counted,
     OneLabel,
@@ -28,7 +31,9 @@ from eva_report.content import (
     Confusion,
     Example,
     Gallery,
+    Link,
     NextStep,
+    Report,
     ScoreRow,
     ScoreTable,
     Section,
@@ -36,42 +41,65 @@ from eva_report.content import (
     TitledImage,
 )
 from eva_report.drawing import score_text
-from eva_report.page import write_csv
-from eva_report.terminal import closing_lines
+from eva_report.page import report_name, try_report, write_csv
+from eva_report.terminal import align_columns, closing_lines, show
 from eva_runs.commands import echo, print_error
 from eva_runs.data_order import BadSamples
 from eva_runs.interruption import StopSignal
+from eva_runs.record import run_facts
 
-Extra = Mapping[str, float]  # further numbers of a set by their names
+Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANINGS`
 
+MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
 NAMED = 40  # classes whose names fit beside an image
-NUMBERED = 20  # classes whose numbers fit into its cells
-TERMS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}  # of a score, in the terminal
 _LEFT_OUT = 10  # samples left out that the terminal names
+_NOT_SHOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
+MEANINGS = {
+    "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
+    "top5": "Percent of the {unit} whose label is among the five most probable classes.",
+    "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
+    "mean_top1_top5": "Mean of top1 and top5, the main score of Kinetics' challenges.",
+    "mean_per_class": "Mean over the classes of their top1: each class counts as much as others.",
+}
 
 
-def table(
-    scores: Mapping[str, Score], *, unit: str = "images", extra: Mapping[str, Extra] | None = None
-) -> str:
-    """Write scores (set -> score), and further numbers of a set by their titles, as a table."""
-    titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
-    widths, shown = [max(8, len(title)) for title in titles], _shown(scores)
-    rows = [
-        [f"{'set':16} {unit:>8}" + "".join(f" {TERMS[metric]:>8}" for metric in shown), *titles]
-    ]
-    for name, score in scores.items():
-        numbers = [getattr(score, metric) for metric in shown]
-        line = f"{name:16} {score.samples:8}" + "".join(f" {value:8.3f}" for value in numbers)
-        values = (extra or {}).get(name, {})
-        rows.append(
-            [line, *(f"{values[metric]:.3f}" if metric in values else "" for metric in titles)]
+def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
+    """Say on the main process's terminal what an evaluation is about to do, on which data."""
+    if distributed.rank() == 0:
+        lines = (
+            description if use == "data" else f"{use}: {description}" for use, description in data
         )
-    return "\n".join(" ".join(map(str.rjust, row, [0, *widths])) for row in rows)
+        show(task, f"weights  {describe_weights(weights)}", *(f"data     {line}" for line in lines))
 
 
-def _shown(scores: Mapping[str, Score]) -> list[str]:
-    few = all(score.few for score in scores.values())
-    return [name for name in TERMS if name != "top5" or not few]
+def describe_scores(unit: str = "images") -> dict[str, str]:
+    """Say what the results of a classifier mean; the main one first."""
+    return {name: MEANINGS[name].format(unit=unit) for name in ("top1", "top5", "loss")}
+
+
+def score_table(
+    scores: Mapping[str, Score], unit: str = "images", extra: Mapping[str, Extra] | None = None
+) -> ScoreTable:
+    """Make the table of scores (set, or method, -> score) and further numbers in percent."""
+    names = ["top1", "top5", "loss"]
+    values = {name: [getattr(score, name) for score in scores.values()] for name in names}
+    for name in dict.fromkeys(name for numbers in (extra or {}).values() for name in numbers):
+        values[name] = [(extra or {}).get(set_name, {}).get(name) for set_name in scores]
+    rows = [
+        ScoreRow(name=name.replace("_", " "), values=row, meaning=MEANINGS[name].format(unit=unit))
+        for name, row in values.items()
+    ]
+    rows.append(ScoreRow(name=unit, values=[s.samples for s in scores.values()], meaning=""))
+    return ScoreTable(title="Scores", columns=list(scores), rows=rows, digits=2)
+
+
+def table(scores: ScoreTable) -> str:
+    """Write scores for the terminal, a set in each line."""
+    lines = [["set", *(row.name for row in scores.rows)]]
+    for name, *values in zip(scores.columns, *(row.values for row in scores.rows), strict=True):
+        cells = (f"{value:.3f}" if isinstance(value, float) else value for value in values)
+        lines.append([name, *("" if cell is None else str(cell) for cell in cells)])
+    return align_columns(lines)
 
 
 def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[float, float] | None:
@@ -80,6 +108,86 @@ def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[f
         return None
     average = sum(values[name] for name in sets) / len(sets)
     return average, values[sets[0]] - average
+
+
+def evaluation_page(
+    folder: Path,
+    *,
+    task: str,
+    weights: str,
+    data: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    device: str,
+    summary: str,
+    sections: Sequence[Section],
+    links: Sequence[str],
+    next_steps: Sequence[NextStep] = (),
+) -> Report:
+    """Make the page of an evaluation.
+
+    The summary has the score that counts; `data` are uses and descriptions of the datasets, and
+    `links` names of files of the folder.
+    """
+    how = run_facts(
+        folder, "evaluation", seed=None, device=device, processes=distributed.world_size()
+    )
+    shown = [(k.replace("_", " "), str(v)) for k, v in settings.items() if k not in _NOT_SHOWN]
+    return Report(
+        title=f"{task}: evaluation of {Path(weights).name}",
+        summary=summary,
+        facts=[*how, ("weights", describe_weights(weights)), *data, *shown],
+        sections=sections,
+        links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
+        next_steps=next_steps,
+    )
+
+
+def report_evaluation(
+    options: argparse.Namespace,
+    scores: Mapping[str, Score],
+    *,
+    began: float,
+    settings: Mapping[str, Any],
+    unit: str = "images",
+    description: str = "{table}",
+    extra: Mapping[str, Extra] | None = None,
+    more: Mapping[str, Any] | None = None,
+    left_out: Sequence[str] = (),
+    sections: Callable[[], Sequence[Section]] = tuple,
+    next_steps: Sequence[NextStep] = (),
+    **page: Any,
+) -> None:
+    """Write and say the results of a classifier, set or method -> score; on the main process.
+
+    `options` have `weights`, and the folder of the results as `output`, or None; the evaluation
+    `began` by `time.monotonic`. The `settings` are for `results.json` and the page, `description`
+    is for the terminal, `extra` has further numbers of sets, and `more` further entries of
+    `results.json`. `left_out` says why samples could not be read. For `page` see `evaluation_page`.
+    """
+    scored = score_table(scores, unit, extra)
+
+    def make() -> Report:
+        first, score = next(iter(scores.items()))
+        return evaluation_page(
+            options.output,
+            weights=options.weights,
+            settings=settings,
+            summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
+            sections=[scored, *sections()],
+            links=("per_class.csv", "confusion.png", "videos.jsonl"),
+            next_steps=next_steps,
+            **page,
+        )
+
+    file = None
+    if options.output is not None:
+        more = {**(more or {}), "left_out": list(left_out)}
+        written = write_results(options.output, settings, scores, unit=unit, extra=extra, more=more)
+        echo(f"wrote {written}")
+        file = try_report(options.output, make, name=report_name(options.output, "evaluation"))
+    description = description.format(table=table(scored))
+    echo_result(description, began=began, report=file, next_steps=next_steps)
+    warn_of_left_out(left_out, unit=unit)
 
 
 def echo_result(
@@ -97,9 +205,7 @@ def warn_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
         return
     lines = [f"{len(left_out)} {unit} could not be read and were left out:"]
     lines += [printable(reason) for reason in left_out[:_LEFT_OUT]]
-    rest = len(left_out) - _LEFT_OUT
-    if rest > 0:
-        lines.append(f"and {rest} more")
+    lines += ["..."] if len(left_out) > _LEFT_OUT else []
     print_error("\n  ".join(lines))
 
 
@@ -132,11 +238,10 @@ def write_per_class(
     folder: Path, counted: Counted, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
     """Write `per_class.csv`: accuracies of each class, and its most frequent confusion."""
-    rows = [
-        ["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row]
-        for row in _per_class(counted, [printable(name) for name in classes])
-    ]
     heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
+    rows = _per_class(counted, [printable(name) for name in classes])
+    for row in rows:
+        row[2:4] = ["" if share is None else f"{share:.3f}" for share in row[2:4]]
     write_csv(folder / "per_class.csv", heads, rows)
     return folder / "per_class.csv"
 
@@ -146,8 +251,7 @@ def _per_class(counted: Counted, names: Sequence[str]) -> list[list[Any]]:
     assert counted.confusion is not None
     assert counted.right5 is not None
     wrong = counted.confusion.clone()
-    wrong.fill_diagonal_(0)
-    times, taken_for = wrong.max(1)
+    times, taken_for = wrong.fill_diagonal_(0).max(1)
     samples, right = counted.confusion.sum(1), counted.confusion.diagonal()
     columns = (samples, right, counted.right5, taken_for, times)
     rows = []
@@ -161,68 +265,20 @@ def draw_confusion(
     folder: Path, confusion: Tensor, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
     """Draw `confusion.png`: rows are labels, columns predictions, shades the row's shares."""
-    number = len(classes)
     shares = confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
-    side = min(14.0, 3.5 + 0.32 * number)
+    side = min(14.0, 3.5 + 0.32 * len(classes))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xlabel="prediction", ylabel="label")
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label=f"share of the class's {unit}", shrink=0.8)
-    top1 = 100 * float(confusion.trace() / confusion.sum().clamp(min=1))
-    title = f"top-1 {top1:.2f} % of {int(confusion.sum())} {unit}"
-    axes.set(xlabel="prediction", ylabel="label", title=title)
-    if number <= NAMED:
+    if len(classes) <= NAMED:
         # a name with dollars is not a formula
         names = [printable(name) for name in classes]
-        axes.set_xticks(range(number), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(number), names, parse_math=False)
-    if number <= NUMBERED:
-        for row, column in confusion.nonzero().tolist():
-            dark = shares[row, column] > 0.5
-            axes.text(
-                column,
-                row,
-                str(int(confusion[row, column])),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if dark else "black",
-            )
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     with replace_file(folder / "confusion.png") as file:
         figure.savefig(file, dpi=120, format="png")
     return folder / "confusion.png"
-
-
-MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
-
-MEANINGS = {
-    "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
-    "top5": "Percent of the {unit} whose label is among the five most probable classes.",
-    "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
-}
-TITLES = {"mean_top1_top5": "(1+5)/2", "mean_per_class": "class mean"}  # of further numbers
-EXTRA_MEANINGS = {
-    "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
-    "class mean": "Mean over the classes of their top1: each class counts as much as any other.",
-}
-
-
-def describe_scores(unit: str = "images") -> dict[str, str]:
-    """Say what the results of a classifier mean; the main one first."""
-    return {name: meaning.format(unit=unit) for name, meaning in MEANINGS.items()}
-
-
-def score_table(
-    scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
-) -> ScoreTable:
-    """Make the table of scores (set, or method, -> score) and further numbers in percent."""
-    more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    values = {name: [getattr(score, name) for score in scores.values()] for name in _shown(scores)}
-    values |= {name: [extra.get(set_name, {}).get(name) for set_name in scores] for name in more}
-    descriptions = describe_scores(unit) | EXTRA_MEANINGS
-    rows = [ScoreRow(name=k, values=v, meaning=descriptions.get(k, "")) for k, v in values.items()]
-    counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
-    return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
 
 def class_sections(
@@ -243,8 +299,17 @@ def class_sections(
     names = [printable(name) for name in classes or samples.classes]
     sections: list[Section] = []
     if counted.confusion is not None:
+        rows = _per_class(counted, names)
+        alike = describe_constant_prediction(counted, names, unit)
         sections += [
-            _classes(counted, names, unit, complete_in),
+            Table(
+                title="Classes",
+                heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for", "times"],
+                rows=sorted(rows, key=lambda row: (row[2] is None, row[2])),
+                text=f"{alike}The worst class comes first. Mean over the classes that have {unit}: "
+                f"{counted.mean_per_class:.1f} %. Could not be read: {len(counted.left_out):,}.",
+                complete_in=complete_in,
+            ),
             Confusion(
                 title="Confusion",
                 classes=names,
@@ -253,36 +318,22 @@ def class_sections(
                 text="Each row is a label, each column the class that was found most probable.",
             ),
         ]
-    worst = (
-        f"The {unit} with the most probable wrong predictions, behind them their probability. Some "
-        "of the labels may be wrong."
-    )
-    best = f"The {unit} of different classes whose label was found most probable."
     for title, outcomes, description in (
-        ("Worst: confident and wrong", counted.wrong, worst),
-        ("Best: confident and right", counted.right, best),
+        (
+            "Worst: confident and wrong",
+            counted.wrong,
+            f"The {unit} with the most probable wrong predictions; some labels may be wrong.",
+        ),
+        (
+            "Best: confident and right",
+            counted.right,
+            f"The {unit} of different classes whose label was found most probable.",
+        ),
     ):
         if examples:
             shown = [_example(outcome, names, samples) for outcome in outcomes]
             sections.append(Gallery(title=title, examples=shown, text=description))
     return [replace(section, title=section.title + of) for section in sections]
-
-
-def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
-    rows = sorted(_per_class(counted, names), key=lambda row: (row[2] is None, row[2]))
-    left, few = len(counted.left_out), len(names) <= FIRST
-    return Table(
-        title="Classes",
-        heads=["class", unit, "top1 (%)", *["top5 (%)"] * (not few), "most often taken for"],
-        rows=[
-            [*row[: 4 - few], f"{other} ({times} time{'s' * (times > 1)})" if times else None]
-            for *row, other, times in rows
-        ],
-        text=describe_constant_prediction(counted, names, unit) + "The worst class comes first. "
-        f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
-        + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
-        complete_in=complete_in,
-    )
 
 
 def describe_constant_prediction(counted: Counted, names: Sequence[str], unit: str) -> str:
@@ -304,35 +355,29 @@ def _example(outcome: Outcome, names: Sequence[str], samples: ShownSamples) -> E
     )
 
 
-T = TypeVar("T")
-
-
-class BestEvaluation(Generic[T]):
-    """Keeps what a report shows of the best evaluation by a metric, whose scores head the report.
+class BestSections:
+    """Sections of a report on the best evaluation by a metric since the last start.
 
     A run is evaluated several times, at last with the moving average, which may be the worst.
-
-    Attributes:
-        kept: What was offered with the best results since the run was started; None before.
     """
 
     def __init__(self, metric: str) -> None:
-        self.kept: T | None = None
-        self._metric, self._results = metric, dict[str, float]()
-        self._value = -math.inf
+        self._metric, self._value, self._text = metric, -math.inf, ""
+        self._make: Callable[[], list[Section]] | None = None
 
-    def offer(self, results: Mapping[str, float], evaluation: T) -> None:
-        """Keep something of an evaluation if its results are better than those before."""
+    def offer(self, results: Mapping[str, float], make: Callable[[], list[Section]]) -> None:
+        """Keep the function that makes the sections, if the results are the best so far."""
         value = results[self._metric] * (-1 if self._metric == "loss" else 1)
         better = math.isfinite(value) and not value <= self._value  # than NaN, too
-        if self.kept is None or better:
-            self._value, self._results, self.kept = value, dict(results), evaluation
+        if self._make is None or better:
+            self._value, self._make = value, make
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
+            self._text = f"Of the best evaluation by {self._metric} since the last start: {scores}."
 
-    def named(self, sections: Sequence[Section]) -> list[Section]:
-        """Say in the texts of sections on what was kept to which evaluation they belong."""
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in self._results.items())
-        of = f"Of the best evaluation by {self._metric} since the last start: {scores}."
-        return [replace(section, text=f"{of} {section.text}".strip()) for section in sections]
+    def __call__(self) -> list[Section]:
+        """Make the sections, which name their evaluation; none before the first one."""
+        sections = self._make() if self._make else []
+        return [replace(s, text=f"{self._text} {s.text}".strip()) for s in sections]
 
 
 class Validation:
@@ -342,14 +387,17 @@ class Validation:
 
     Attributes:
         results: Names of the results.
-        best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
-            confusion of at most `MOST_CONFUSION` classes, and with examples.
+        sections: Makes the sections of a report on the best evaluation by `run.best_metric`, or
+            else by `top1`; with the confusion of at most `MOST_CONFUSION` classes.
     """
 
-    def __init__(self, samples: ShownSamples, run: RunConfig, device: torch.device) -> None:
-        self.results = ("loss", "top1", "top5")[: 2 if len(samples.classes) <= FIRST else 3]
-        self._samples, self._run, self._device = samples, run, device
-        self.best = BestEvaluation[Counted](run.best_metric or "top1")
+    results = ("loss", "top1", "top5")
+
+    def __init__(
+        self, samples: ShownSamples, run: RunConfig, device: torch.device, *, unit: str = "images"
+    ) -> None:
+        self._samples, self._run, self._device, self._unit = samples, run, device, unit
+        self.sections = BestSections(run.best_metric or "top1")
         self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
 
     def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
@@ -367,13 +415,8 @@ class Validation:
             stop=stop,
         )
         self._left_out.add(dict.fromkeys(counted.left_out, ""))
-        score = counted.scores["val"]
-        results = {name: getattr(score, name) for name in self.results}
-        self.best.offer(results, counted)
+        results = {name: getattr(counted.scores["val"], name) for name in self.results}
+        self.sections.offer(
+            results, partial(class_sections, self._samples, counted, unit=self._unit)
+        )
         return results
-
-    def sections(self, unit: str) -> list[Section]:
-        """Make the sections of a report on the best evaluation; none before one."""
-        if self.best.kept is None:
-            return []
-        return self.best.named(class_sections(self._samples, self.best.kept, unit=unit))

@@ -180,7 +180,6 @@ class Score:
     right1: int  # of those, with a correct first prediction
     right5: int  # with a correct one among the first five
     loss: float  # mean cross-entropy
-    few: bool = False  # whether at most five classes compete, among which top5 says nothing
 
     @property
     def top1(self) -> float:
@@ -304,7 +303,7 @@ def count(
             sums.left_out |= unreadable
             if receive is not None:
                 receive(BatchResults(indexes, labels, logits, views, unreadable))
-    return sums.counted(few=classes <= FIRST)
+    return sums.counted()
 
 
 class _Sums:
@@ -351,7 +350,7 @@ class _Sums:
                 self._wrong.append(outcome)
         self._wrong = heapq.nlargest(MOST, self._wrong)
 
-    def counted(self, *, few: bool, alone: bool = False) -> Counted:
+    def counted(self, *, alone: bool = False) -> Counted:
         """Sum up over all processes, in the same call on all of them, or of this one `alone`."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
         own = (self.left_out, self._wrong, self._right)
@@ -370,11 +369,7 @@ class _Sums:
                 why = f": {printable(reasons[min(reasons)])}" if reasons else ""
                 raise ValueError(f"no sample counts in {name}, {len(reasons)} cannot be read{why}")
             scores[name] = Score(
-                samples=int(counts),
-                right1=int(right1),
-                right5=int(right5),
-                loss=loss / counts,
-                few=few,
+                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts
             )
         rest, classes = total[4 * len(self._rules) :].long(), self._classes
         return Counted(
@@ -395,4 +390,4 @@ def counted_of(logits: Tensor, labels: Tensor) -> Counted:
     classes = logits.shape[1] if logits.shape[1] <= MAX_CONFUSION else 0
     sums = _Sums({"": OneLabel()}, classes, logits.device, examples=True)
     sums.add(logits, labels, torch.arange(len(labels)))
-    return sums.counted(few=logits.shape[1] <= FIRST, alone=True)
+    return sums.counted(alone=True)

@@ -21,7 +21,12 @@ from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.classification_report import class_sections, table, warn_of_left_out
+from eva_engine.evaluation.classification_report import (
+    announce,
+    class_sections,
+    report_evaluation,
+    warn_of_left_out,
+)
 from eva_engine.evaluation.counting import (
     IndexedSamples,
     LabelledSamples,
@@ -30,7 +35,6 @@ from eva_engine.evaluation.counting import (
     counted_of,
     require_few,
 )
-from eva_engine.report import announce, report_evaluation
 from eva_runs.precision import resolve
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
@@ -311,7 +315,7 @@ def evaluate_frozen(
         began=began,
         unit=project.unit,
         task="Frozen features",
-        description=f"{title}\n{table(scores, unit=project.unit)}",
+        description=f"{title}\n{{table}}",
         data=list(places.items()),
         settings={"weights": str(options.weights), **places, **settings},
         sections=partial(

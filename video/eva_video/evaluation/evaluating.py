@@ -21,7 +21,7 @@ from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import class_sections
+from eva_engine.evaluation.classification_report import announce, class_sections, report_evaluation
 from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
@@ -29,7 +29,6 @@ from eva_engine.evaluation.own_data import (
     given_flags,
     settings_of,
 )
-from eva_engine.report import announce, report_evaluation
 from eva_runs.precision import resolve, to_precision
 from eva_runs.processes import run_on_main_rank
 from eva_video.commands import VIDEOS
@@ -90,7 +89,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if distributed.rank():
         return
     score = counted.scores["data"]
-    extra = {} if score.few else {"mean_top1_top5": score.mean_top1_top5}
+    extra = {"mean_top1_top5": score.mean_top1_top5}
     if counted.confusion is not None:
         extra["mean_per_class"] = counted.mean_per_class
     views = {"frames": model.frames, "image_size": model.img_size}
