@@ -74,7 +74,7 @@ IMAGES = ClassifierProject(
     check_data=_check_folders,
     predictor=_PREDICTOR,
 )
-train, export = IMAGES.train, IMAGES.export
+train, export = IMAGES.training(), IMAGES.exporting()
 
 
 def _add_crop(parser: argparse.ArgumentParser) -> None:

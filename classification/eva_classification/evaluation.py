@@ -159,10 +159,10 @@ def _announce(
 
 
 def describe_average(scores: Mapping[str, Score]) -> str:
-    """Write average and gap of the paper's six sets in a line, or which of the sets are missing."""
+    """Write average and gap of the paper's six sets, or which of the sets are missing."""
     both = average_entries(scores)
     if both["average"] is not None:
-        return f"\naverage of six {both['average']:.3f}, gap to 1K {both['gap']:.3f}"
+        return f"\naverage of six  {both['average']:.3f}\ngap to 1K  {both['gap']:.3f}"
     missing = [name for name in PAPER_SETS if name not in scores]
     started = PAPER_SETS[0] in scores and len(scores) > 1
     return f"\nno average of the paper's six sets without {', '.join(missing)}" if started else ""

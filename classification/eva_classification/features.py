@@ -7,11 +7,9 @@ patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
 Shapes: B images, h x w patches, C channels.
 """
 
-import argparse
 import os
 from collections.abc import Iterable, Sequence
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -33,25 +31,6 @@ class FeatureExtractor(Extractor):
     def __init__(self, pooled: PooledVit, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(pooled, mean=mean, std=std)
         self.transform: ImageTransform = evaluation_transform(self.image_size, mean=mean, std=std)
-
-    @classmethod
-    def from_options(cls, options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
-        """Build the extractor of a command line on a device."""
-        vit = {
-            "num_heads": options.num_heads,
-            "window_size": options.window_size,
-            "global_attn_indexes": options.global_blocks,
-        }
-        return cls.from_weights(
-            options.weights,
-            image_size=options.image_size,
-            pooling=options.pooling,
-            mean=options.mean,
-            std=options.std,
-            device=str(device),
-            precision=options.precision,
-            **{name: value for name, value in vit.items() if value is not None},
-        )
 
     def patches(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> Tensor:
         """Compute a map of features (B, C, h, w) float32 for each image, given as for a call.

@@ -22,7 +22,6 @@ from eva_data.files import (
 )
 from eva_data.inputs import Job, JobPlan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
-from eva_engine.commands import training
 from eva_engine.commands.options import (
     add_arguments,
     add_device,
@@ -31,7 +30,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_engine.commands.training import given_values
+from eva_engine.commands.training import given_values, training_command
 from eva_report.demos import log_to_terminal, run_demo
 from eva_runs.commands import Command, check_outputs, lazy_import, require_data
 from eva_runs.options import (
@@ -48,19 +47,6 @@ from eva_runs.recipes import require_start
 
 _PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
 _CLASSES = "a folder of class folders"
-
-
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Train a CLIP: `clip/train.py`."""
-    training.main(
-        ContrastiveConfig,
-        lazy_import("eva_contrastive.training:train"),
-        program="clip/train.py",
-        arguments=arguments,
-        check=_check_data,
-        adapt=without_other_classes,
-        planning="eva_contrastive.training",
-    )
 
 
 def _check_data(config: ContrastiveConfig) -> None:
@@ -106,6 +92,16 @@ def without_other_classes(
         message += f"; the best weights are chosen by {best or 'nothing'}"
     fix = "name your own folder of class folders as --data.zero-shot to evaluate it"
     return [*flags, *more], f"{message}; {fix}"
+
+
+train = training_command(
+    ContrastiveConfig,
+    lazy_import("eva_contrastive.training:train"),
+    program="clip/train.py",
+    check=_check_data,
+    adapt=without_other_classes,
+    planning="eva_contrastive.training",
+)
 
 
 _FOLDERS = {

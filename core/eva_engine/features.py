@@ -3,6 +3,7 @@
 Shapes: B samples, C channels, grid: (h, w) patches, or (T, h, w) of clips.
 """
 
+import argparse
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.from_weights import Trunk
 from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
+from eva_engine.commands.options import take_options
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_runs.options import Precision
@@ -99,6 +101,16 @@ class Extractor(PooledVit):
         )
         extractor = cls(pooled, **pixel_statistics(source, trunk, mean=mean, std=std))
         return to_precision(extractor, precision, resolved_device)
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace, device: torch.device | str) -> Self:
+        """Build the extractor of a command line on a device."""
+        names = {name: name for name in ("frames", "num_heads", "window_size")}
+        names["global_attn_indexes"] = "global_blocks"
+        settings = take_options(Extractor.from_weights, options) | {"device": str(device)}
+        vit = {name: getattr(options, option, None) for name, option in names.items()}
+        settings |= {name: value for name, value in vit.items() if value is not None}
+        return cls.from_weights(options.weights, **settings)
 
     @abstractmethod
     def read(self, sample: Any) -> Tensor:

@@ -68,7 +68,7 @@ def evaluations_of(lines: Iterable[Mapping[str, Any]]) -> list[Evaluation]:
                 name = name.removeprefix(_VAL)
                 results[name.startswith(_EMA)][name.removeprefix(_EMA)] = float(value)
         step = int(line["step"]) + 1
-        evaluations += [Evaluation(step, *item) for item in results.items() if item[1]]
+        evaluations += [Evaluation(step, *kind) for kind in results.items() if kind[1]]
     return evaluations
 
 
@@ -79,9 +79,9 @@ def curves(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
         for name, value in line.items():
             if isinstance(value, int | float) and name not in _NOT_DRAWN:
                 points[name].append((line["step"] + 1.0, float(value)))
-    losses = [name for name in ("loss", "val_loss", "val_ema_loss") if name in points]
+    losses: list[str] = [name for name in ("loss", "val_loss", "val_ema_loss") if name in points]
     results = [name for name in points if name.startswith(_VAL) and name not in losses]
-    groups = [("Loss", losses), ("Validation", results)]
+    groups: list[tuple[str, list[str]]] = [("Loss", losses), ("Validation", results)]
     alone = [name for name in points if name not in {*losses, *results}]
     groups += [(_legend(name).capitalize(), [name]) for name in alone]
     return [

@@ -49,7 +49,7 @@ def align_columns(rows: Sequence[Sequence[str]]) -> str:
     """Write a table, its names on the left and its numbers on the right."""
     first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        " ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in rows
+        "  ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in rows
     )
 
 

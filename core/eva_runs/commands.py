@@ -1,6 +1,5 @@
 """Data, outputs and exit codes of commands, and the command to run next."""
 
-import argparse
 import contextlib
 import importlib
 import json
@@ -101,8 +100,8 @@ class Command:
     """
 
     name: str
-    parse: Callable[[Sequence[str]], argparse.Namespace]
-    run: Callable[[argparse.Namespace], int | None]
+    parse: Callable[[Sequence[str]], Any]
+    run: Callable[[Any], int | None]
     _: KW_ONLY
     error_code: int = 2
     interrupted: str = "nothing was written"

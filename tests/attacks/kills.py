@@ -75,7 +75,7 @@ def _mmengine(formats: str, recipe: str, main: str) -> Kind:
 
 TRAINERS = {
     "pretrain": _engine(
-        "coco", "pretrain/configs/eva_debug_digit_scenes.py", "eva_pretrain.train_command:main", 4,
+        "coco", "pretrain/configs/eva_debug_digit_scenes.py", "eva_pretrain.commands:train", 4,
         "--data.train {data}/coco/train --data.val {data}/coco/val",
     ),
     "classification": _engine(

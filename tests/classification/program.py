@@ -1,7 +1,5 @@
 """What a test's processes do (see tests/launcher.py): one of the commands."""
 
-import sys
-
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
 from eva_classification import (  # some of them here once, not in each process
@@ -13,8 +11,5 @@ from eva_classification import (  # some of them here once, not in each process
 
 def main(arguments):
     command, *rest = arguments
-    if command == "train":
-        sys.argv[1:] = rest
-        commands.train()
-    else:
-        {"evaluate": commands.evaluate, "frozen": commands.evaluate_frozen}[command](rest)
+    known = {"train": commands.train, "evaluate": commands.evaluate}
+    (known | {"frozen": commands.evaluate_frozen})[command](rest)

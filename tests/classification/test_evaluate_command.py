@@ -63,7 +63,7 @@ def test_own_data(
     right = int((logits.argmax(1) == labels).sum())
     loss = cross_entropy(logits, labels).mean()
     *_, row, _, page, demo = capsys.readouterr().out.splitlines()
-    assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", f"{loss:.3f}"]
+    assert row.split() == ["data", f"{100 * right / 11:.3f}", "100.000", f"{loss:.3f}", "11"]
     assert page.endswith(f"{tmp_path}/out/report.html")
     shown = (tmp_path / "out/report.html").read_text()
     folder = f"--output {tmp_path}/out/demo {digits}"

@@ -42,7 +42,7 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
     random = scores(folders, tmp_path, tmp_path / "random.pt", "--pooling", "mean")
     assert trained["sets"].keys() == {"10 neighbours", "20 neighbours", "linear"}
     for name, score in trained["sets"].items():
-        assert f"{name:16} " in shown
+        assert f"\n{name} " in shown
         assert score["images"] == 36
         assert score["top1"] >= 90
         assert score["loss"] < random["sets"][name]["loss"]

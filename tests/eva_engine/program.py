@@ -174,10 +174,4 @@ def train(config, device, recipe):
     make_run(config, device, presentation=Presentation(task="Training", recipe=recipe)).start()
 
 
-def main(arguments=None):
-    command_line.main(
-        Config,
-        train,
-        program="program.py",
-        arguments=arguments,
-    )
+main = command_line.training_command(Config, train, program="program.py")

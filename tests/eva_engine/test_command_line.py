@@ -28,7 +28,7 @@ def run(program, device):
     """Function: the command line of a program whose training is a given function."""
 
     def start(*arguments, train=lambda config, device: None, **more):
-        command_line.main(program.Config, train, program="train.py", arguments=arguments, **more)
+        command_line.training_command(program.Config, train, program="train.py", **more)(arguments)
 
     return start
 

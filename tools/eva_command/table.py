@@ -95,8 +95,8 @@ GROUPS: Mapping[str, Group] = {
     "pretrain": Group(
         "masked image modelling towards CLIP's features",
         {
-            "train": Entry("eva_pretrain.train_command:main", "pre-train a ViT"),
-            "train-tokenizer": Entry("eva_pretrain.train_command:tokenizer", "its tokenizer"),
+            "train": Entry("eva_pretrain.commands:train", "pre-train a ViT"),
+            "train-tokenizer": Entry("eva_pretrain.commands:train_tokenizer", "its tokenizer"),
         },
     ),
     "video": Group(
@@ -167,7 +167,7 @@ COMMANDS: Mapping[str, Entry] = {
     "quickstart": Entry("eva_command.quickstart:main", "a task on demo data, on a CPU"),
     "train": Entry("eva_command.training:main", "own data of any form, on any machine"),
     "distill": Entry(
-        "eva_pretrain.train_command:distill", "a small ViT from a large one, on own images"
+        "eva_pretrain.commands:distill", "a small ViT from a large one, on own images"
     ),
     "recipes": Entry("eva_command.recipes:recipes", "recipes of all tasks, or one"),
     "config": Entry("eva_command.recipes:config", "show a recipe, or copy it"),

@@ -49,7 +49,7 @@ VIDEOS = ClassifierProject(
     config=VideoConfig,
     predictor=_PREDICTOR,
 )
-train, export = VIDEOS.train, VIDEOS.export
+train, export = VIDEOS.training(), VIDEOS.exporting()
 
 
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:

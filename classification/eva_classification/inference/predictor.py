@@ -7,7 +7,6 @@ for name, probability in predictor("photo.jpg"):
 Shapes: B images, S the side of a model's image, K classes.
 """
 
-import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -123,22 +122,6 @@ class Predictor(NamedClasses):
             batch_size=batch_size,
             **{name: PUBLISHED[name] if value is None else value for name, value in notes.items()},
         )
-
-    @classmethod
-    def from_options(cls, options: argparse.Namespace) -> "Predictor":
-        """Build the classifier of a command line."""
-        names = (
-            "classes",
-            "variant",
-            "image_size",
-            "crop_pct",
-            "mean",
-            "std",
-            "batch_size",
-            "device",
-            "precision",
-        )
-        return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
     def __call__(self, image: Any, *, top: int = 5) -> Any:
         """Name what an image shows, or several.

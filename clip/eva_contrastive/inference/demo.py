@@ -36,6 +36,7 @@ from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
 from eva_data.video.source import open_video
+from eva_engine.commands.options import take_options
 from eva_report.demos import FILES_NAMED, run_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
@@ -79,8 +80,7 @@ def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor)
 
 def load(options: argparse.Namespace) -> ClipFeatures:
     """Load the model of the options."""
-    names = ("image_size", "mean", "std", "frames", "batch_size", "device", "precision")
-    settings = {name: getattr(options, name) for name in names}
+    settings = take_options(ClipFeatures.from_weights, options)
     return ClipFeatures.from_weights(options.weights, **settings)
 
 

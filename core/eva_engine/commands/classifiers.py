@@ -3,14 +3,12 @@
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
-from eva_engine.commands import training
 from eva_engine.commands.options import (
     add_device,
     add_output,
@@ -19,6 +17,7 @@ from eva_engine.commands.options import (
     parse_with_weights,
     take_weights,
 )
+from eva_engine.commands.training import training_command
 from eva_report.content import NextStep
 from eva_runs.commands import Command, command_to_run, echo, lazy_import, require_data
 from eva_runs.options import add_export, integer, probability, require_export
@@ -42,14 +41,13 @@ class ClassifierProject:
     check_data: Callable[[str], None] = lambda location: None
     predictor: str  # `module:Class`
 
-    def train(self, arguments: Sequence[str] | None = None) -> None:
-        """Train a classifier; `arguments` in place of those of the process."""
+    def training(self) -> Command:
+        """Make the command that trains a classifier."""
         module = f"eva_{self.name}.training"
-        training.main(
+        return training_command(
             self.config,
             lazy_import(f"{module}:train"),
             program=f"{self.name}/train.py",
-            arguments=arguments,
             check=self._check_training,
             planning=module,
         )
@@ -68,24 +66,25 @@ class ClassifierProject:
         require_data(location, name=name, forms=self.forms)
         self.check_data(location)
 
-    def export(self, arguments: Sequence[str] | None = None) -> int:
-        """Write a classifier for programs without this toolkit."""
+    def exporting(self) -> Command:
+        """Make the command that writes a classifier for programs without this toolkit."""
         name = f"eva {self.name} export"
-        about = f"Write a classifier for programs without this toolkit: {self.unit} in, logits out."
-        parser = new_parser(name, about)
-        add_weights(parser, alone=True)
-        parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
-        add_export(parser)
-        parse = partial(parse_with_weights, parser)
-        return Command(name, parse, self._export, error_code=1)(arguments)
+
+        def parse(arguments: Sequence[str]) -> argparse.Namespace:
+            about = "Write a classifier for programs without this toolkit: "
+            parser = new_parser(name, f"{about}{self.unit} in, logits out.")
+            add_weights(parser, alone=True)
+            parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
+            add_export(parser)
+            return parse_with_weights(parser, arguments)
+
+        return Command(name, parse, self._export, error_code=1)
 
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)
         resolve_source(options.weights)
-        names = ("image_size", "mean", "std", "precision")
-        settings = {name: getattr(options, name) for name in names}
-        load = lazy_import(f"{self.predictor}.from_weights")
-        predictor = load(options.weights, device="cpu", **settings)
+        options.device = "cpu"
+        predictor = lazy_import(f"{self.predictor}.from_options")(options)
         differences = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
         echo(f"wrote {options.output}; differences as shares of the largest value: {differences}")
         return 0

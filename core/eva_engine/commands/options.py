@@ -1,19 +1,20 @@
 """Commands that run a model: shared options, beginning and end."""
 
 import argparse
+import contextlib
+import inspect
 import os
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eva_backbone.checkpoints.registry import is_weights
 from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
-from eva_runs.commands import Result, lazy_import, program_name
+from eva_runs.commands import Command, Result, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import add_download_option, add_precision, integer, number
 from eva_runs.output_folder import reserve_folder
@@ -32,36 +33,37 @@ def command(
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace, "torch.device"], None],
     *,
-    check: Callable[[argparse.Namespace], None] | None = None,
-) -> Callable[..., int]:
-    """Make the `main` of a command that runs a model on one or several processes.
+    check: Callable[[argparse.Namespace], None] = lambda options: None,
+) -> Command:
+    """Make a command that runs a model on one or several processes.
 
     It ends as `eva_runs.errors.exit_on_error` says. `parse` gives the options of `add_arguments`,
     and others; `check` refuses paths that are not there, before torch is imported; other runs are
     kept out of the folder `--output`.
     """
 
-    def main(arguments: Sequence[str] | None = None) -> int:
+    def parse_and_check(arguments: Sequence[str]) -> argparse.Namespace:
         with stderr_from_main_process(), exit_on_error(program_name(program)):
             options = parse(arguments)
-            if check is not None:
-                check(options)
-        with exit_on_error(program_name(program)):
-            lazy_import("eva_report.demos:log_to_terminal")()
-            claim: AbstractContextManager[object] = nullcontext()
-            output: Path | None = getattr(options, "output", None)
+            check(options)
+        return options
+
+    def run(options: argparse.Namespace) -> int:
+        output: Path | None = getattr(options, "output", None)
+        with exit_on_error(program_name(program)), contextlib.ExitStack() as stack:
+            from eva_engine.distributed import process_group
+            from eva_report.demos import log_to_terminal  # loads PyAV
+
+            log_to_terminal()
+            device = stack.enter_context(process_group(options.device, alone=False))
             if output:
-                claim = reserve_folder(output, "evaluation", traces=(), begun="results.json")
-            with (
-                lazy_import("eva_engine.distributed:process_group")(
-                    options.device, alone=False
-                ) as device,
-                claim,
-            ):
-                work(options, device)
+                stack.enter_context(
+                    reserve_folder(output, "evaluation", traces=(), begun="results.json")
+                )
+            work(options, device)
         return Result(output / "results.json") if output else 0
 
-    return main
+    return Command(program, parse_and_check, run)
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
@@ -109,6 +111,12 @@ def parse_with_weights(
     options.weights = sources[0]
     del options.source
     return options
+
+
+def take_options(function: Callable[..., Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Pick the options of a command that a function takes, by the names of its parameters."""
+    names = inspect.signature(function).parameters.keys() & vars(options).keys()
+    return {name: getattr(options, name) for name in names}
 
 
 def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

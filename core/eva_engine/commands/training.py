@@ -25,7 +25,7 @@ from eva_engine.config import (
     require_evaluated,
 )
 from eva_report.terminal import show
-from eva_runs.commands import echo, program_name
+from eva_runs.commands import Command, echo, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import (
     add_download_option,
@@ -70,7 +70,7 @@ class Parsed(NamedTuple, Generic[C]):
     config: C  # the recipe's, with the overrides
     only_print: bool
     recipe: str  # name of its file without the suffix
-    left_out: str = ""  # line on what of the recipe the command line takes away
+    changes: str = ""  # lines on what of the recipe the command line changes
 
 
 def parse(
@@ -118,7 +118,7 @@ def parse(
         request = RunRequest.from_options(parsed)
         words = [*settings_of(request, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
-        flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
+        flags, changes = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
 
         config: Any = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
@@ -130,7 +130,7 @@ def parse(
             require_evaluated(config.run.best_metric, config.data)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{program}: error: {error}\n")
-    return Parsed(config, parsed.print_config, file.stem, left_out)
+    return Parsed(config, parsed.print_config, file.stem, changes)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -243,24 +243,21 @@ def _without_other_validation(flags: list[str], default: Any) -> list[str]:
     return flags
 
 
-def main(
+def training_command(
     kind: type[R],
     train: Callable[..., None],
     *,
     program: str,
-    arguments: Sequence[str] | None = None,
-    check: Callable[[R], None] | None = None,
+    check: Callable[[R], None] = lambda config: None,
     adapt: Adapt[R] | None = None,
     planning: str = "",
-) -> None:
-    """Run a project's training from the command line.
+) -> Command:
+    """Make the command of a project's training.
 
     `train` takes the config, the device, and the recipe's name as `recipe`. `check` refuses paths
     that are not there, before torch is imported; `program` and `adapt` are those of `parse`; the
-    module `planning` measures steps for `--batch auto`.
-
-    Raises:
-        SystemExit: As `eva_runs.errors.exit_on_error`, and 75 after a signal and a checkpoint.
+    module `planning` measures steps for `--batch auto`. It ends as `eva_runs.errors.exit_on_error`
+    says, and with 75 after a signal and a checkpoint.
     """
 
     def device_of(words: Sequence[str]) -> str:
@@ -269,16 +266,27 @@ def main(
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         return device
 
-    with stderr_from_main_process(), exit_on_error(program_name(program)):
-        arguments, batch = resolve_auto_batch(arguments, planning, device_of)
-        config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
-        if only_print:
-            echo(json.dumps(as_plain(config), indent=2))
-            return
-        _check_output(config.run)
-        if check is not None:  # last: it may download weights
-            check(config)
-    run, begun = config.run, watch(config.run.output / METRICS)
+    def parse_and_check(arguments: Sequence[str]) -> Parsed[R]:
+        with stderr_from_main_process(), exit_on_error(program_name(program)):
+            words, batch = resolve_auto_batch(arguments, planning, device_of)
+            parsed = parse(kind, words, program=program, adapt=adapt)
+            if not parsed.only_print:
+                _check_output(parsed.config.run)
+                check(parsed.config)  # last: it may download weights
+        return parsed._replace(changes=f"{parsed.changes}\n{batch}".strip())
+
+    def run(parsed: Parsed[R]) -> None:
+        if parsed.only_print:
+            echo(json.dumps(as_plain(parsed.config), indent=2))
+        else:
+            _run_training(parsed, train, program_name(program))
+
+    return Command(program, parse_and_check, run)
+
+
+def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str) -> None:
+    """Train in the run's folder, which no other run may use, with all processes."""
+    run, begun = parsed.config.run, watch(parsed.config.run.output / METRICS)
 
     def log_of_begun() -> Path | None:
         """Return the log that takes a traceback; a refused run leaves none."""
@@ -288,7 +296,7 @@ def main(
         return describe_saved(next(reversed(complete_checkpoints(run.output)), None))
 
     file: Path | None = None
-    with exit_on_error(program_name(program), log=log_of_begun, saved=saved):
+    with exit_on_error(program, log=log_of_begun, saved=saved):
         from eva_engine import distributed, run_log
 
         with (
@@ -298,20 +306,18 @@ def main(
                 "training",
                 traces=_TRACES,
                 begun=METRICS,
-                settings=as_plain(config),
+                settings=as_plain(parsed.config),
                 check=lambda: _check_output(run),
                 record=False,
             ),
             run_log.logging_to(run.output) as file,
         ):
-            for line in filter(None, (left_out, batch)):
-                show(line)
-            work: Callable[..., None] = train
+            show(*parsed.changes.splitlines())
             if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report names the error
                 from torch.distributed.elastic.multiprocessing.errors import record
 
-                work = record(train)
-            work(config, device, recipe=recipe)
+                train = record(train)
+            train(parsed.config, device, recipe=parsed.recipe)
 
 
 def _check_output(run: RunConfig) -> bool:

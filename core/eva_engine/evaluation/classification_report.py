@@ -61,6 +61,7 @@ MEANINGS = {
     "mean_top1_top5": "Mean of top1 and top5, the main score of Kinetics' challenges.",
     "mean_per_class": "Mean over the classes of their top1: each class counts as much as others.",
 }
+TITLES = {"mean_top1_top5": "(1+5)/2", "mean_per_class": "class mean"}
 
 
 def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
@@ -86,7 +87,7 @@ def score_table(
     for name in dict.fromkeys(name for numbers in (extra or {}).values() for name in numbers):
         values[name] = [(extra or {}).get(set_name, {}).get(name) for set_name in scores]
     rows = [
-        ScoreRow(name=name.replace("_", " "), values=row, meaning=MEANINGS[name].format(unit=unit))
+        ScoreRow(name=TITLES.get(name, name), values=row, meaning=MEANINGS[name].format(unit=unit))
         for name, row in values.items()
     ]
     rows.append(ScoreRow(name=unit, values=[s.samples for s in scores.values()], meaning=""))

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.classes import names_of_head
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
+from eva_engine.commands.options import take_options
 from eva_engine.config import PixelConfig
 from eva_engine.evaluation.classification_report import (
     describe_constant_prediction,
@@ -126,6 +127,16 @@ class NamedClasses:
 
     model: Any
     facts: Mapping[str, Any]  # on the model's input: `name`, `shape` in a batch, and others
+
+    from_weights: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Self:
+        """Build the predictor of a command line, see `from_weights`."""
+        predictor: Self = cls.from_weights(
+            options.weights, **take_options(cls.from_weights, options)
+        )
+        return predictor
 
     def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
         if len(class_names) != num_classes:

@@ -35,7 +35,7 @@ def test_three_methods(check, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert found["sets"].keys() == METHODS
     for name, score in found["sets"].items():
-        assert f"{name:16} " in shown
+        assert f"\n{name} " in shown
         assert score["videos"] == 12
         assert score["top1"] >= 75  # chance: a third
     assert "the probe: 16 tokens of each" in shown

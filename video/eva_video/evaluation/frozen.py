@@ -226,10 +226,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         ValueError: If weights and data do not fit together.
     """
     began = time.monotonic()
-    names = ("frames", "image_size", "pooling", "mean", "std", "precision")
-    extractor = ClipFeatureExtractor.from_weights(
-        options.weights, device=str(device), **{name: getattr(options, name) for name in names}
-    )
+    extractor = ClipFeatureExtractor.from_options(options, device)
     train_videos = open_videos(options.train, classes=options.classes, root=options.root)
     queries = open_videos(
         options.val,

@@ -9,7 +9,6 @@ Windows in time are a stream: of any video, only those that cover one moment are
 Shapes: V views, T frames, S the side of a clip, K classes.
 """
 
-import argparse
 import bisect
 import contextlib
 import itertools
@@ -239,24 +238,6 @@ class VideoPredictor(NamedClasses):
             crops=crops,
             batch_size=batch_size,
         )
-
-    @classmethod
-    def from_options(cls, options: argparse.Namespace) -> "VideoPredictor":
-        """Build the classifier of a command line."""
-        names = (
-            "classes",
-            "variant",
-            "frames",
-            "image_size",
-            "mean",
-            "std",
-            "clips",
-            "crops",
-            "batch_size",
-            "device",
-            "precision",
-        )
-        return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
     def __call__(self, video: Any, *, top: int = 5) -> Any:
         """Name what happens in a video, which is taken as one window, or in several.

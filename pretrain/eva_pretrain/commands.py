@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from eva_engine.commands import training
+from eva_engine.commands.training import training_command
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
 from eva_runs.commands import echo, lazy_import, require_data
 from eva_runs.options import command_parser
@@ -13,30 +13,39 @@ _STUDENTS = ("eva_ti_patch16", "eva_s_patch16", "eva_b_patch16", "eva_debug_smal
 _FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Pre-train a ViT: `pretrain/train.py`."""
-    training.main(
-        PretrainConfig,
-        lazy_import("eva_pretrain.training:train"),
-        program="pretrain/train.py",
-        arguments=arguments,
-        check=_check,
-        planning="eva_pretrain.training",
-    )
+def _check(config: PretrainConfig) -> None:
+    _check_data(config)
+    if config.student.init_checkpoint:
+        require_start("pretrain", config.student.init_checkpoint)
+    if config.tokenizer:
+        require_data(config.tokenizer, name="tokenizer", forms="the output of train_tokenizer.py")
 
 
-def tokenizer(arguments: Sequence[str] | None = None) -> None:
-    """Train a tokenizer: `pretrain/train_tokenizer.py`."""
-    training.main(
-        TokenizerConfig,
-        lazy_import("eva_pretrain.tokens.training:train_tokenizer"),
-        program="pretrain/train_tokenizer.py",
-        arguments=arguments,
-        check=_check_data,
-    )
+def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
+    for name in ("train", "val"):
+        location = getattr(config.data, name)
+        if location:
+            require_data(location, name=f"data.{name}", forms=_FORMS)
+    if config.teacher.library == "eva":  # the other libraries know their own names
+        require_start("pretrain", config.teacher.weights)
 
 
-def distill(arguments: Sequence[str] | None = None) -> None:
+train = training_command(
+    PretrainConfig,
+    lazy_import("eva_pretrain.training:train"),
+    program="pretrain/train.py",
+    check=_check,
+    planning="eva_pretrain.training",
+)
+train_tokenizer = training_command(
+    TokenizerConfig,
+    lazy_import("eva_pretrain.tokens.training:train_tokenizer"),
+    program="pretrain/train_tokenizer.py",
+    check=_check_data,
+)
+
+
+def distill(arguments: Sequence[str] | None = None) -> int:
     """Train a small ViT on the cached features of a large one: `eva distill`."""
     parser = command_parser("""Let a small ViT learn the features of a large one on images without
 labels. They are computed once, then the training begins, whose command is printed; further
@@ -59,21 +68,4 @@ arguments are its own. The same command with --run.resume continues both.""")
         options.output,
     ]
     echo(f"$ eva pretrain train {shlex.join([*words, *rest])}")
-    main([*words, *rest])
-
-
-def _check(config: PretrainConfig) -> None:
-    _check_data(config)
-    if config.student.init_checkpoint:
-        require_start("pretrain", config.student.init_checkpoint)
-    if config.tokenizer:
-        require_data(config.tokenizer, name="tokenizer", forms="the output of train_tokenizer.py")
-
-
-def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
-    for name in ("train", "val"):
-        location = getattr(config.data, name)
-        if location:
-            require_data(location, name=f"data.{name}", forms=_FORMS)
-    if config.teacher.library == "eva":  # the other libraries know their own names
-        require_start("pretrain", config.teacher.weights)
+    return train([*words, *rest])
