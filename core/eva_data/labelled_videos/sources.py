@@ -14,8 +14,8 @@ from PIL import Image
 from eva_data.files import require_regular_file
 from eva_data.images import require_size
 from eva_data.index import FolderFiles, Names, StoredFiles
-from eva_data.video.frames import RawFrames
 from eva_data.video.source import (
+    RawFrames,
     UnreadableVideoError,
     VideoSource,
     open_video,

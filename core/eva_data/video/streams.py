@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import UnwritableError, replace_file
-from eva_data.video.containers import (
-    check_size,
+from eva_data.video.decoding import (
     explain_decode_errors,
     frames_of,
     open_container,
-    rate_of,
+    require_permitted_size,
     to_rgb,
 )
 from eva_data.video.source import UnreadableVideoError
@@ -60,7 +59,7 @@ class VideoReader:
             video = open_container(self.file)
             with contextlib.closing(video.container):
                 self.count = video.stream.frames or None
-                rate = rate_of(video)
+                rate = video.rate
                 for frame in frames_of(video):
                     size = size or (frame.height, frame.width)
                     rgb = to_rgb(frame, size)
@@ -87,7 +86,7 @@ class CameraReader(VideoReader):
                 av.open(str(self.file), format=self._kind) as camera,
             ):
                 stream = camera.streams.video[0]
-                check_size(stream.width, stream.height)
+                require_permitted_size(stream.width, stream.height)
                 rate, first = Fraction(stream.average_rate or _CAMERA_RATE), None
                 for frame in camera.decode(stream):
                     first = frame.pts if first is None else first

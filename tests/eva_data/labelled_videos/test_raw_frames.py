@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.video.frames import RawFrames
-from eva_data.video.source import UnreadableVideoError
+from eva_data.video.source import RawFrames, UnreadableVideoError
 
 
 @pytest.fixture

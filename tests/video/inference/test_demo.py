@@ -26,15 +26,15 @@ def start(weights, tmp_path):
 
 def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch, capsys):
     """What was found before stays readable, and no half of an annotated video."""
-    from eva_data.video.pyav_source import PyavSource
+    from eva_data.video.decoding import VideoFile
     from eva_data.video.source import UnreadableVideoError
 
-    def frames(self, indices, decode=PyavSource.frames):
+    def frames(self, indices, decode=VideoFile.frames):
         if max(indices) > 30:
             raise UnreadableVideoError(f"{self.name} is torn at frame 31")
         return decode(self, indices)
 
-    monkeypatch.setattr(PyavSource, "frames", frames)
+    monkeypatch.setattr(VideoFile, "frames", frames)
     found = start(film, "--window", "1", "--stride", "1", "--batch-size", "1", code=1)
     assert "film.mp4 is torn at frame 31" in capsys.readouterr().err
     (video,) = found["videos"]

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from eva_data.kinetics import kinetics_classes
-from eva_data.video.pyav_source import PyavSource
+from eva_data.video.decoding import VideoFile
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.data.clips import Sampling
@@ -56,11 +56,11 @@ def test_frames_are_chosen_as_in_the_training(weights, film, tmp_path, monkeypat
     predictor = VideoPredictor.from_weights(tmp_path / "dense.safetensors", device="cpu")
     asked = []
 
-    def frames(self, indices, decode=PyavSource.frames):
+    def frames(self, indices, decode=VideoFile.frames):
         asked.extend(indices)
         return decode(self, indices)
 
-    monkeypatch.setattr(PyavSource, "frames", frames)
+    monkeypatch.setattr(VideoFile, "frames", frames)
     predictor(film)
     assert asked == [18, 21, 24, 27]  # the middle of the 36 places of 10 frames among 45
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from eva_data.files import make_folder, write_text
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
-from eva_data.video.frames import ArrayVideo
-from eva_data.video.source import UnreadableVideoError, VideoSource, open_video
+from eva_data.video.source import ArrayVideo, UnreadableVideoError, VideoSource, open_video
 from eva_data.video.streams import CameraReader, Frame, VideoReader, VideoWriter
 from eva_report.demos import DetectionSummary, Prediction, format_predictions, run_jobs
 from eva_report.drawing import clock, score_text

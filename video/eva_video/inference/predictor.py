@@ -26,8 +26,8 @@ from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import map_inputs
 from eva_data.kinetics import official_classes
-from eva_data.video.frames import ArrayVideo
 from eva_data.video.source import (
+    ArrayVideo,
     UnreadableVideoError,
     VideoSource,
     open_video,

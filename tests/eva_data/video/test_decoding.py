@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from eva_data.video import pyav_source
-from eva_data.video.containers import open_container, packets_of
+from eva_data.video import decoding
+from eva_data.video.decoding import open_container, packets_of
 from eva_data.video.source import open_video
 
 MS = 1.1e-3  # Matroska's times are whole milliseconds
@@ -26,7 +26,7 @@ def decoded(monkeypatch):
             packets.append(packet)
             yield packet
 
-    monkeypatch.setattr(pyav_source, "packets_of", noted)
+    monkeypatch.setattr(decoding, "packets_of", noted)
     return packets
 
 
@@ -116,7 +116,7 @@ def test_where_a_seek_has_ended_is_checked(videos, read_all, monkeypatch, seek):
         containers.append(_BadlyIndexed(video.container, seek))
         return video._replace(container=containers[-1])
 
-    monkeypatch.setattr(pyav_source, "open_container", open_badly)
+    monkeypatch.setattr(decoding, "open_container", open_badly)
     with open_video(videos / "h264.mp4") as video:
         for index in (20, 3, 35, 14):
             assert np.array_equal(video.frames([index])[0], expected[index])
