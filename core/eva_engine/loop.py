@@ -50,8 +50,10 @@ from eva_runs.adapters import Adapters
 from eva_runs.data_order import (
     BadSamples,
     Batch,
-    OrderedBatches,
+    ElasticSampler,
+    Permutations,
     SampleDataset,
+    SeededDataset,
     build_loader,
     check_same_data,
     choose_micro_batch_size,
@@ -124,7 +126,7 @@ class TrainingRun:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
-                self.samples,
+                SeededDataset(self.samples, seed=self._run.seed),
                 self._batches,
                 workers=run.workers,
                 timeout=run.loader_timeout,
@@ -162,16 +164,14 @@ class TrainingRun:
         self._nonfinite = NonfiniteSteps(
             run, self.samples, in_a_row=saved.get("skipped_in_a_row", 0)
         )
-        self._batches = OrderedBatches(
-            size,
-            batch_size=run.batch_size,
-            accumulate=run.accumulate,
-            rank=distributed.rank(),
-            world_size=processes,
-            seed=run.seed,
-            start_step=self._start,
+        self._batches = ElasticSampler(
+            sampler=Permutations(size, step_batch, run.seed),
+            step_batch=step_batch,
+            micro_batch=run.batch_size,
+            start=self._start,
+            interleaved=True,
         )
-        self._steps_per_epoch = self._batches.steps_per_epoch
+        self._steps_per_epoch = len(self._batches)
         self._total = run.epochs * self._steps_per_epoch
         left = size % step_batch
         if left:

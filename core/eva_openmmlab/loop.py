@@ -8,6 +8,7 @@ without loading it. No random state has to be saved, and the number of workers c
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
@@ -26,76 +27,56 @@ from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
 from eva_runs.data_order import (
+    Draw,
+    ElasticSampler,
     choose_micro_batch_size,
     end_workers,
     guard_workers,
-    rank_slice,
     seed_everything,
 )
 from eva_runs.sharing import share
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
-Draw = tuple[int, int]  # number in the stream; index of the sample
-_KEPT = (  # of a loader
-    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context", "drop_last"),
-    *("generator", "prefetch_factor", "persistent_workers", "worker_init_fn", "batch_size"),
+_OF_LOADER = (
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context"),
+    *("generator", "prefetch_factor", "persistent_workers", "worker_init_fn"),
 )
 
 
-class NumberedSampler(Sampler[Draw]):
-    """The draws of this process from an iteration on, numbered over all processes, without end.
+@dataclass
+class SamplerDraws:
+    """What a sampler of mmengine draws; a finite one is taken again for each epoch."""
 
-    The samples of an iteration are those that the processes of the run's beginning draw, whatever
-    their number is now: each process takes its cut of them.
-
-    Args:
-        sampler: Indexes of a process; a finite one is taken again for each epoch.
-        batch_size: Samples of an iteration of each process of the beginning.
-
-    Attributes:
-        processes: Their number.
-        start: Iterations to skip.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
-        self.processes, self.start = get_world_size(), 0
-
-    def __iter__(self) -> Iterator[Draw]:
-        each = self.batch_size
-        own = rank_slice(each * self.processes, get_rank(), get_world_size())
-        first = own.start // each
-        streams = [self._draws(rank) for rank in range(first, -(-own.stop // each))]
-        while True:
-            step = [draw for stream in streams for draw in islice(stream, each)]
-            yield from step[own.start - first * each : own.stop - first * each]
+    sampler: Any
+    batch_size: int  # samples of an iteration of each process that the run began with
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return -(-len(self.sampler) // self.batch_size)
 
     @property
     def is_cut(self) -> bool:
         """Whether the sampler can be told which process of how many it draws for."""
         return hasattr(self.sampler, "rank") and hasattr(self.sampler, "world_size")
 
-    def skip(self, num_samples: int) -> None:
-        """Leave `start` as it is, where mmengine skips what an equal number of processes saw."""
+    def steps(self, shard: int, shards: int, start: int) -> Iterator[list[Draw]]:
+        """Iterate over what one of so many processes draws for each iteration."""
+        numbered = zip(count(shard, shards), self._indexes(shard, shards), strict=False)
+        draws = islice(numbered, start * self.batch_size, None)
+        while True:
+            yield [
+                Draw((SAMPLE, number), index) for number, index in islice(draws, self.batch_size)
+            ]
 
-    def _draws(self, rank: int) -> Iterator[Draw]:
-        numbers = count(rank, self.processes)
-        draws = zip(numbers, self._indexes(rank), strict=False)
-        return islice(draws, self.start * self.batch_size, None)
-
-    def _indexes(self, rank: int) -> Iterator[int]:
+    def _indexes(self, shard: int, shards: int) -> Iterator[int]:
         sampler = self.sampler
-        if self.is_cut and (rank, self.processes) != (sampler.rank, sampler.world_size):
+        if self.is_cut and (shard, shards) != (sampler.rank, sampler.world_size):
             sampler = copy.copy(sampler)
-            sampler.rank, sampler.world_size = rank, self.processes
+            sampler.rank, sampler.world_size = shard, shards
             if getattr(sampler, "round_up", True):
-                sampler.num_samples = -(-len(sampler.dataset) // self.processes)
-                sampler.total_size = sampler.num_samples * self.processes
-            if hasattr(sampler, "_indices_of_rank"):  # of mmengine's InfiniteSampler
-                sampler.indices = sampler._indices_of_rank()
+                sampler.num_samples = -(-len(sampler.dataset) // shards)
+                sampler.total_size = sampler.num_samples * shards
+            if hasattr(sampler, "skip"):  # of mmengine's InfiniteSampler: it draws anew
+                sampler.skip(0)
         for epoch in count():
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
@@ -107,7 +88,7 @@ class NumberedSampler(Sampler[Draw]):
 
 
 class NumberedDataset(Dataset[Any]):
-    """Samples by draw, whose number and the run's seed seed whatever the transforms draw.
+    """Samples by draw, which seeds whatever the transforms draw.
 
     The other attributes of the dataset are found here, too.
     """
@@ -116,9 +97,8 @@ class NumberedDataset(Dataset[Any]):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, draw: Draw) -> Any:
-        number, index = draw
-        seed_everything(self.seed, SAMPLE, number, devices=False)
-        return self.dataset[index]
+        seed_everything(self.seed, *draw.key, devices=False)
+        return self.dataset[draw.place]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -130,15 +110,42 @@ class NumberedDataset(Dataset[Any]):
 
 
 def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
-    """Rebuild a loader of mmengine with a `NumberedSampler` and a `NumberedDataset`."""
-    if loader.batch_size is None:  # its place could not be found again
+    """Rebuild a loader of mmengine with an `ElasticSampler` and a `NumberedDataset`."""
+    size = loader.batch_size
+    if size is None:  # its place could not be found again
         raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
+    sampler = ElasticSampler(
+        sampler=SamplerDraws(loader.sampler, size),
+        step_batch=size * get_world_size(),
+        micro_batch=size,
+        shards=get_world_size(),
+    )
     numbered = DataLoader(
         NumberedDataset(loader.dataset, seed),
-        sampler=NumberedSampler(loader.sampler, loader.batch_size),
-        **{name: getattr(loader, name) for name in _KEPT},
+        batch_sampler=sampler,
+        **{name: getattr(loader, name) for name in _OF_LOADER},
     )
     return guard_workers(numbered)
+
+
+class LoaderIterator:
+    """Iterates over a loader from where its sampler begins when the first batch is taken."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+        self._batches: Any = None
+
+    def __next__(self) -> Any:
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        return next(self._batches)
+
+    def skip_iter(self, iterations: int) -> None:
+        """Leave it to the sampler: equal numbers of iterations may be other samples."""
+
+    def close(self) -> None:
+        """End the workers."""
+        end_workers(self._batches)
 
 
 def build_shared(*, config: Any) -> Any:
@@ -156,7 +163,7 @@ def build_shared(*, config: Any) -> Any:
 
 def run_seed(runner: Any) -> int:
     """Return the seed of a run, the same on all processes."""
-    different = runner._randomness_cfg.get("diff_rank_seed", False)
+    different = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
     return int(runner.seed) - (get_rank() if different else 0)
 
 
@@ -202,8 +209,8 @@ class EVATrainLoop(IterBasedTrainLoop):
             dataloader = {**dataloader, "dataset": shared}
         numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)
-        self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
-        self._batches = 1  # of an iteration on this process
+        self.dataloader_iterator = LoaderIterator(numbered)
+        self._sampler: Any = numbered.batch_sampler
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
         batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
@@ -212,7 +219,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             self.val_interval,
             *(hook.interval for hook in saving if not hook.by_epoch),
         ):
-            if 0 < interval < self._max_iters and interval % batches:
+            if 0 < interval < self.max_iters and interval % batches:
                 raise ValueError(
                     f"intervals of evaluations and checkpoints, {interval}, must be multiples of "
                     f"accumulative_counts={batches}: a checkpoint holds no half of a step"
@@ -223,10 +230,10 @@ class EVATrainLoop(IterBasedTrainLoop):
         done, sample = self._first
         return {
             "seed": run_seed(self.runner),
-            "samples_of_a_batch": self.samples_of_a_batch,
-            "processes": self.dataloader.sampler.processes,
+            "samples_of_a_batch": self._sampler.step_batch,
+            "processes": self._sampler.shards,
             "images": len(self.dataloader.dataset),
-            "samples": sample + (iteration - done) * self.samples_of_a_batch,
+            "samples": sample + (iteration - done) * self._sampler.step_batch,
         }
 
     def continue_at(self, iteration: int, saved: Mapping[str, int]) -> None:
@@ -235,19 +242,18 @@ class EVATrainLoop(IterBasedTrainLoop):
         Raises:
             ValueError: If the processes cannot share the samples of an iteration.
         """
-        sampler, now = self.dataloader.sampler, get_world_size()
+        sampler, now = self._sampler, get_world_size()
         begun, samples = saved.get("processes", now), saved["samples_of_a_batch"]
-        if begun != now and sampler.is_cut:
-            cut: Any = self.dataloader.batch_sampler
-            cut.batch_size = choose_micro_batch_size(samples, now, largest=cut.batch_size)
-            self._batches = samples // now // cut.batch_size
-            sampler.processes, sampler.batch_size = begun, samples // begun
-            self.samples_of_a_batch = samples
+        if begun != now and sampler.sampler.is_cut:
+            size = choose_micro_batch_size(samples, now, largest=sampler.micro_batch)
+            sampler.shards, sampler.step_batch, sampler.micro_batch = begun, samples, size
+            sampler.sampler.batch_size = samples // begun
             message = (
                 "continues on %d processes, began with %d: an iteration has %d x %d samples of each"
             )
-            self.runner.logger.info(message, now, begun, self._batches, cut.batch_size, extra=SHOWN)
-        batch = self.samples_of_a_batch
+            numbers = now, begun, sampler.accumulate, size
+            self.runner.logger.info(message, *numbers, extra=SHOWN)
+        batch = sampler.step_batch
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch
 
@@ -266,19 +272,21 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""
-        seed, sampler = run_seed(self.runner), self.dataloader.sampler.sampler
+        seed, sampler = run_seed(self.runner), self._sampler.sampler.sampler
         self.dataloader.dataset.seed = seed  # a resumed run has its own
         if hasattr(sampler, "seed"):
             sampler.seed = seed
+        batches = self._sampler.accumulate
         wrapper = self.runner.optim_wrapper
-        wrapper._accumulative_counts *= self._batches
-        counts = self._iter * self._batches, self._max_iters * self._batches
+        wrapper._accumulative_counts *= batches
+        counts = self.iter * batches, self.max_iters * batches
         wrapper.initialize_count_status(self.runner.model, *counts)
         try:
             return super().run()
         finally:
             val = getattr(getattr(self.runner, "_val_loop", None), "dataloader", None)
-            end_workers(self.dataloader_iterator._iterator, getattr(val, "_iterator", None))
+            self.dataloader_iterator.close()
+            end_workers(getattr(val, "_iterator", None))
             for hook in self.runner.hooks:
                 writer = getattr(hook, "writer", None)
                 if writer:
@@ -286,9 +294,9 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""
-        seed_everything(self.dataloader.dataset.seed, STEP, self._iter, get_rank())
-        for _ in range(self._batches - 1):
-            self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        seed_everything(self.dataloader.dataset.seed, STEP, self.iter, get_rank())
+        for _ in range(self._sampler.accumulate - 1):
+            self.runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=data_batch)
             self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
             data_batch = next(self.dataloader_iterator)
         super().run_iter(data_batch)

@@ -100,7 +100,9 @@ class TerminalHook(Hook):
         resumed, parts = run_hook(runner).resumed, ["test"]
         task = f"evaluate {self._recipe}"
         if trains(runner):
-            images, parts = runner.train_dataloader.batch_size * get_world_size(), ["train", "val"]
+            loader, parts = runner.train_dataloader, ["train", "val"]
+            images = getattr(loader.batch_sampler, "step_batch", 0)  # of `EVATrainLoop`
+            images = images or loader.batch_size * get_world_size()
             task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images"
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(

@@ -11,10 +11,10 @@ import resource
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.queues import Queue
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +28,12 @@ from eva_runs.interruption import ignore_signals_in_worker
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 20  # replacements in a row for one sample
+_SPARES = 19  # replacements in a row for one sample
 _SHOWN = 10  # names in a message
 TIMEOUT = 1800.0  # seconds to wait for a batch; collectives of PyTorch wait as long
 # What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
 # else is a bug of the dataset or its transforms, and an error.
 READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
-Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
 
 
@@ -97,12 +96,128 @@ class SampleDataset(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+class Draw(NamedTuple):
+    """A sample that a step wants.
+
+    Attributes:
+        key: What its random numbers are seeded by, besides the seed of the run.
+        place: Where it is in the dataset.
+        spares: What replaces it if it cannot be read, in this order; None for those that follow.
+    """
+
+    key: tuple[int, ...]
+    place: int
+    spares: tuple[int, ...] | None = None
+
+
+class DrawSource(Protocol):
+    """What is drawn: a permutation for each epoch, or the sampler of a framework."""
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch."""
+
+    def steps(self, shard: int, shards: int, start: int) -> Iterator[list[Draw]]:
+        """Iterate without end over what one of so many shards takes in each step, from one on."""
+
+
+@dataclass(eq=False)
+class Permutations:
+    """Consecutive parts of one permutation of `size` indexes for each epoch.
+
+    The end that fills no step is left out.
+
+    Raises:
+        ValueError: If the samples do not fill one step.
+    """
+
+    size: int
+    step_batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.size < self.step_batch:
+            raise ValueError(
+                f"{self.size} samples do not fill a step of {self.step_batch} (batch_size x "
+                "accumulate x processes)"
+            )
+
+    def __len__(self) -> int:
+        return self.size // self.step_batch
+
+    def steps(self, shard: int = 0, shards: int = 1, start: int = 0) -> Iterator[list[Draw]]:
+        """Iterate over all that each step takes: there is one shard."""
+        assert (shard, shards) == (0, 1)
+        epoch, first = divmod(start, len(self))
+        number = torch.int32 if self.size <= torch.iinfo(torch.int32).max else torch.int64
+        while True:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            order = torch.randperm(self.size, generator=generator, dtype=number)
+            for step in range(first, len(self)):
+                begin = step * self.step_batch
+                indexes = order[begin : begin + self.step_batch].tolist()
+                yield [Draw((epoch, index), index) for index in indexes]
+            epoch, first = epoch + 1, 0
+            del order  # before the next is drawn
+
+
+@dataclass(eq=False, kw_only=True)
+class ElasticSampler(Sampler[list[Draw]]):
+    """Micro-batches of this process, from a step on, without end.
+
+    What a step takes does not depend on the number of processes: it is what the `shards` draw,
+    which are the processes that the run began with, or one. Each process takes its cut.
+
+    Attributes:
+        sampler: What is drawn, under the name that PyTorch's batch samplers have for it.
+        step_batch: Samples of a step of all processes.
+        micro_batch: Largest number of samples of a forward pass of this process.
+        shards: What the source is drawn for.
+        start: Steps to skip.
+        interleaved: Whether the processes take turns with their micro-batches, or have one part of
+            the step each.
+    """
+
+    sampler: DrawSource
+    step_batch: int
+    micro_batch: int
+    shards: int = 1
+    start: int = 0
+    interleaved: bool = False
+    rank: int = field(default_factory=lambda: processes.rank())
+    world_size: int = field(default_factory=lambda: processes.world_size())
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches of a step of this process."""
+        return self.step_batch // self.world_size // self.micro_batch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        share = self.step_batch // self.shards
+        own = rank_slice(self.step_batch, self.rank, self.world_size)
+        begin, jump = own.start, self.micro_batch
+        if self.interleaved:
+            own, jump = range(self.step_batch), self.micro_batch * self.world_size
+            begin = self.rank * self.micro_batch
+        first, behind = own.start // share, -(-own.stop // share)
+        streams = [
+            self.sampler.steps(shard, self.shards, self.start) for shard in range(first, behind)
+        ]
+        places = range(begin - first * share, own.stop - first * share, jump)
+        for parts in zip(*streams, strict=True):
+            step = [draw for part in parts for draw in part]
+            for place in places:
+                yield step[place : place + self.micro_batch]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """A batch of the loader."""
 
     data: Any  # the collated samples
-    items: list[Item]  # epoch and index of each sample, as the order wanted them
+    draws: list[Draw]  # as the order wanted them
     unreadable: dict[str, str]  # name -> why, of each sample that was replaced
 
     def pin_memory(self) -> "Batch":
@@ -114,81 +229,54 @@ class SampleError(RuntimeError):
     """A bug in the code of a sample, with the name of the sample."""
 
 
-@dataclass(eq=False)
-class OrderedBatches(Sampler[list[Item]]):
-    """Micro-batches of one process, from an optimizer step on, without end.
+class SeededDataset(Dataset[Any]):
+    """Samples by draw, whose random numbers are its own, and that replace those that are bad.
 
-    All processes together take consecutive parts of one permutation of `size` indexes for each
-    epoch; the end that fills no optimizer step is left out.
-
-    Raises:
-        ValueError: If the dataset does not fill one step.
+    Args:
+        samples: The dataset. None in place of a sample is one that it refuses.
+        seed: Seed of the run.
+        purpose: As that of `seed_everything`.
+        errors: Errors of a sample that cannot be read; any other is a bug.
+        message: What begins the message if too many in a row are bad; it has their number.
     """
 
-    size: int
-    batch_size: int
-    accumulate: int
-    rank: int
-    world_size: int
-    seed: int
-    start_step: int = 0
+    def __init__(
+        self,
+        samples: SampleDataset,
+        *,
+        seed: int,
+        purpose: str | None = "sample",
+        errors: tuple[type[Exception], ...] = READ_ERRORS,
+        message: str = "{} samples in a row cannot be read",
+    ) -> None:
+        self.samples, self.seed, self.purpose = samples, seed, purpose
+        self.errors, self.message = errors, message
 
-    def __post_init__(self) -> None:
-        together = self.batch_size * self.accumulate * self.world_size
-        self.steps_per_epoch = self.size // together
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"{self.size} samples do not fill a step of {self.batch_size} x {self.accumulate} "
-                f"x {self.world_size} (batch_size x accumulate x processes)"
-            )
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        epoch, first = divmod(self.start_step, self.steps_per_epoch)
-        number = torch.int32 if self.size <= torch.iinfo(torch.int32).max else torch.int64
-        while True:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(self.size, generator=generator, dtype=number)
-            together = self.batch_size * self.world_size
-            for micro in range(first * self.accumulate, self.steps_per_epoch * self.accumulate):
-                begin = micro * together + self.rank * self.batch_size
-                yield [(epoch, index) for index in order[begin : begin + self.batch_size].tolist()]
-            epoch, first = epoch + 1, 0
-            del order  # before the next is drawn
-
-
-class SeededSamples(Dataset[Any]):
-    """A dataset whose random numbers belong to epoch and index, and that replaces bad samples.
-
-    One of `READ_ERRORS` in the dataset is a sample that cannot be read.
-    """
-
-    def __init__(self, samples: SampleDataset, *, seed: int) -> None:
-        self.samples, self.seed = samples, seed
-
-    def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
-        """Load a sample, or the next one that can be read, and the names of those that cannot.
+    def __getitem__(self, draw: Draw) -> tuple[Any, Draw, dict[str, str]]:
+        """Load a sample, or the first of its spares, and the names of those that are bad.
 
         Raises:
-            TooManyUnreadableError: If too many in a row cannot be read.
-            SampleError: For other errors than `READ_ERRORS`.
+            TooManyUnreadableError: If all are bad.
+            SampleError: For a bug.
         """
-        epoch, requested = item
+        following = ((draw.place + 1 + number) % len(self.samples) for number in range(_SPARES))
         unreadable: dict[str, str] = {}
-        for attempt in range(_ATTEMPTS):
-            index = (requested + attempt) % len(self.samples)
-            seed_everything(self.seed, epoch, requested, attempt, purpose="sample", devices=False)
+        candidates = [draw.place, *(following if draw.spares is None else draw.spares)]
+        for attempt, index in enumerate(candidates):
+            seed_everything(self.seed, *draw.key, attempt, purpose=self.purpose, devices=False)
             try:
-                return self.samples[index], item, unreadable
+                sample = self.samples[index]
             except Exception as error:
                 name, reason = sample_id(self.samples, index), f"{type(error).__name__}: {error}"
-                if not isinstance(error, READ_ERRORS):
-                    location = f"sample {name} (epoch {epoch}, index {index})"
+                if not isinstance(error, self.errors):
+                    location = f"sample {name} (index {index}, drawn as {draw.key})"
                     raise SampleError(f"{location} met a bug: {reason}") from error
                 unreadable[name] = reason
-        name, reason = next(iter(unreadable.items()))
-        raise TooManyUnreadableError(
-            f"{_ATTEMPTS} samples in a row cannot be read, from {name}: {reason}"
-        )
+            else:
+                if sample is not None:
+                    return sample, draw, unreadable
+        problems = "; ".join(f"{name}: {reason}" for name, reason in [*unreadable.items()][:_SHOWN])
+        raise TooManyUnreadableError(f"{self.message.format(len(candidates))}: {problems}")
 
 
 class BadSamples:
@@ -250,31 +338,33 @@ def check_same_data(samples: SampleDataset) -> None:
             )
 
 
-def _batch(
-    collate: Callable[[list[Any]], Any], entries: Sequence[tuple[Any, Item, dict[str, str]]]
+def _collate_batch(
+    collate: Callable[[list[Any]], Any], entries: Sequence[tuple[Any, Draw, dict[str, str]]]
 ) -> Batch:
-    samples, items, unreadable = zip(*entries, strict=True)
+    samples, draws, unreadable = zip(*entries, strict=True)
     bad = {name: why for part in unreadable for name, why in part.items()}
-    return Batch(data=collate(list(samples)), items=list(items), unreadable=bad)
+    return Batch(data=collate(list(samples)), draws=list(draws), unreadable=bad)
 
 
 def build_loader(
-    samples: SampleDataset,
-    batches: OrderedBatches,
+    samples: Dataset[Any],
+    sampler: ElasticSampler,
     *,
     workers: int,
     timeout: float = TIMEOUT,
-    pin_memory: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
+    **options: Any,
 ) -> DataLoader[Batch]:
-    """Build the loader of a run's batches, without end; `collate` makes the data of a batch."""
+    """Build the loader of a run's batches of a `SeededDataset`, without end.
+
+    `collate` makes the data of a batch; None stacks tensors.
+    """
     loader = DataLoader(
-        SeededSamples(samples, seed=batches.seed),
-        batch_sampler=batches,
+        samples,
+        batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=partial(_batch, collate or default_collate),
-        pin_memory=pin_memory,
-        persistent_workers=workers > 0,
+        collate_fn=partial(_collate_batch, collate or default_collate),
+        **options,
     )
     return guard_workers(loader, timeout=timeout)
 

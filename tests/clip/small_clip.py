@@ -71,7 +71,7 @@ def make_engine(model, output, *, accumulate=1, stage=0, precision="fp32", batch
 
 
 def micro_batches(pairs, *, accumulate, rank=0, processes=1, seeds=(3, 7)):
-    """This process's part of the pairs, as `OrderedBatches` would cut an unshuffled epoch."""
+    """This process's part of the pairs, as an `ElasticSampler` would cut an unshuffled epoch."""
     size = len(pairs) // (accumulate * processes)
     starts = [(micro * processes + rank) * size for micro in range(accumulate)]
     batches = [

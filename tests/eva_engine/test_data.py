@@ -11,8 +11,10 @@ import torch
 from eva_engine.data.loading import running_loader
 from eva_runs import processes
 from eva_runs.data_order import (
-    OrderedBatches,
-    SeededSamples,
+    Draw,
+    ElasticSampler,
+    Permutations,
+    SeededDataset,
     build_loader,
     check_same_data,
     next_batch,
@@ -38,8 +40,11 @@ class Noisy:
 
 
 def order(*, rank=0, world_size=1, batch_size=2, accumulate=1, start_step=0, seed=3):
-    return OrderedBatches(20, batch_size=batch_size, accumulate=accumulate, rank=rank,
-                          world_size=world_size, seed=seed, start_step=start_step)  # fmt: skip
+    step_batch = batch_size * accumulate * world_size
+    return ElasticSampler(
+        sampler=Permutations(20, step_batch, seed), step_batch=step_batch, micro_batch=batch_size,
+        start=start_step, interleaved=True, rank=rank, world_size=world_size,
+    )  # fmt: skip
 
 
 def take(batches, count):
@@ -47,12 +52,12 @@ def take(batches, count):
 
 
 def load(samples, count=10, *, workers=0, **settings):
-    loader = build_loader(samples, order(**settings), workers=workers)
+    loader = build_loader(SeededDataset(samples, seed=3), order(**settings), workers=workers)
     return take(loader, count)
 
 
 def test_an_epoch_is_a_permutation_and_another_one_differs():
-    items = [item for batch in take(order(), 20) for item in batch]
+    items = [draw.key for batch in take(order(), 20) for draw in batch]
     first, second = items[:20], items[20:]
     assert sorted(first) == [(0, index) for index in range(20)]
     assert sorted(second) == [(1, index) for index in range(20)]
@@ -65,28 +70,28 @@ def test_workers_change_nothing(bad):
     alone, shared = (load(Noisy(bad), 20, workers=workers) for workers in (0, 2))
     for one, other in zip(alone, shared, strict=True):
         assert one.data.equal(other.data)
-        assert (one.items, one.unreadable) == (other.items, other.unreadable)
+        assert (one.draws, one.unreadable) == (other.draws, other.unreadable)
     found = [name for batch in alone for name in batch.unreadable]
     assert set(found) == {f"sample {index}" for index in bad}
 
 
 def test_a_sample_does_not_depend_on_its_batch():
-    samples = SeededSamples(Noisy(), seed=3)
-    together = {item: row for batch in load(Noisy(), 20) for item, row in
-                zip(batch.items, batch.data, strict=True)}  # fmt: skip
-    assert samples[1, 7][0].equal(together[1, 7])
-    assert not samples[0, 7][0][1:].equal(together[1, 7][1:])
+    samples = SeededDataset(Noisy(), seed=3)
+    together = {draw: row for batch in load(Noisy(), 20) for draw, row in
+                zip(batch.draws, batch.data, strict=True)}  # fmt: skip
+    draw = Draw((1, 7), 7)
+    assert samples[draw][0].equal(together[draw])
+    assert not samples[Draw((0, 7), 7)][0][1:].equal(together[draw][1:])
 
 
 def test_the_next_readable_sample_replaces_a_bad_one():
-    sample, item, unreadable = SeededSamples(Noisy(bad=(19, 0)), seed=3)[2, 19]
+    sample, _, unreadable = SeededDataset(Noisy(bad=(19, 0)), seed=3)[Draw((2, 19), 19)]
     assert sample[0] == 1
-    assert item == (2, 19)
     assert unreadable == {"sample 19": "OSError: truncated", "sample 0": "OSError: truncated"}
 
 
 def test_death_of_a_worker_is_an_error():
-    loader = build_loader(Noisy(kill=5), order(), workers=1)
+    loader = build_loader(SeededDataset(Noisy(kill=5), seed=3), order(), workers=1)
     # PyTorch raises it once more where a signal comes late
     with pytest.raises(RuntimeError, match="DataLoader worker"), running_loader(loader) as stream:
         [next_batch(stream) for _ in range(99)]

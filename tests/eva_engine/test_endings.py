@@ -15,7 +15,7 @@ def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
     ended = launch(tmp_path / "run", bug=5, **WORKERS)
     assert ended.codes == [1], ended.texts
     log = (tmp_path / "run/log.txt").read_text()
-    assert "SampleError: sample file-5.jpg (epoch 0, index 5) met a bug: KeyError" in log
+    assert "SampleError: sample file-5.jpg (index 5, drawn as (0, 5)) met a bug: KeyError" in log
 
 
 @pytest.mark.slow

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eva_runs.data_order import OrderedBatches, build_loader, to_device
+from eva_runs.data_order import (
+    ElasticSampler,
+    Permutations,
+    SeededDataset,
+    build_loader,
+    to_device,
+)
 
 SIZE = 1024
 TF32 = [({}, "high"), ({"matmul_precision": "highest"}, "highest")]
@@ -16,8 +22,8 @@ def batches(program):
     """Function: micro-batches of a loader, the first four."""
 
     def load(**options):
-        order = OrderedBatches(64, batch_size=8, accumulate=1, rank=0, world_size=1, seed=0)
-        loader = build_loader(program.Points(), order, **options)
+        order = ElasticSampler(sampler=Permutations(64, 8, seed=0), step_batch=8, micro_batch=8)
+        loader = build_loader(SeededDataset(program.Points(), seed=0), order, **options)
         stream = iter(loader)
         taken = [next(stream) for _ in range(4)]
         del stream

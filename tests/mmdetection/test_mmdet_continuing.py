@@ -1,15 +1,12 @@
 """Runs of mmdetection that are stopped continue exactly; NaN stops them; signals are obeyed."""
 
-from itertools import islice
-
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from eva_openmmlab import loop
-from eva_openmmlab.loop import NumberedSampler, numbered_loader
-from eva_runs.data_order import end_workers
+from eva_openmmlab.loop import SamplerDraws, numbered_loader
+from eva_runs.data_order import ElasticSampler, end_workers
 
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
@@ -28,7 +25,7 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
             dataset, batch_size=1, num_workers=workers, sampler=[0, 1, 2], collate_fn=pseudo_collate
         )
         loader = numbered_loader(loader, seed)
-        loader.sampler.start = skipped
+        loader.batch_sampler.start = skipped
         batches = iter(loader)
         found = [next(batches)["inputs"][0] for _ in range(5 - skipped)]
         end_workers(batches)
@@ -51,16 +48,16 @@ def test_iterations_do_not_depend_on_the_number_of_processes(monkeypatch, kind, 
     def iterations(now, start=0):
         found = [[] for _ in range(12)]
         for rank in range(now):
-            monkeypatch.setattr(loop, "get_rank", lambda rank=rank: rank)
-            monkeypatch.setattr(loop, "get_world_size", lambda: began)
             monkeypatch.setattr(
                 "mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, began)
             )
-            sampler = NumberedSampler(kind(range(10), seed=3), 6 // began)
-            monkeypatch.setattr(loop, "get_world_size", lambda: now)
-            sampler.start = start
-            for number, draw in enumerate(islice(sampler, 12 * 6 // now)):
-                found[number * now // 6].append(draw)
+            source = SamplerDraws(kind(range(10), seed=3), 6 // began)
+            sampler = ElasticSampler(
+                sampler=source, step_batch=6, micro_batch=6 // now, shards=began, start=start,
+                rank=rank, world_size=now,
+            )  # fmt: skip
+            for step, draws in zip(found, sampler, strict=False):
+                step += [(draw.key, draw.place) for draw in draws]
         return found
 
     whole = iterations(began)

@@ -155,7 +155,7 @@ class NonfiniteSteps:
             NonFiniteError: If it may not; on all processes alike.
         """
         run, verdicts = self._run, distributed.gather(own_is_finite)
-        items = [item for batch in micro_batches.taken for item in batch.items]
+        items = [draw.key for batch in micro_batches.taken for draw in batch.draws]
         wrong = [rank for rank, is_finite in enumerate(verdicts) if not is_finite]
         ranks = (wrong or range(len(verdicts)))[:_MOST_FILES]
         files = ", ".join(map(_RECORD.format, ranks))

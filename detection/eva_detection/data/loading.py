@@ -219,23 +219,23 @@ def _place(
     processes with a sampler that cannot draw for others.
     """
     total, accumulate = arguments["total_batch_size"], cfg.train.get("accumulate", 1)
-    now = {"accumulate": accumulate, "processes": comm.get_world_size()}
+    now, count = {"accumulate": accumulate}, comm.get_world_size()
     if not saved:
         return now | {"start": steps}
     begun = saved["total_batch_size"], saved.get("accumulate", accumulate)
     seen = saved["batches"] * begun[0]  # images
     sampler = arguments.get("sampler")
     if begun[0] * begun[1] != total * accumulate or (
-        saved["processes"] != now["processes"] and not (sampler is None or is_cut(sampler))
+        saved["processes"] != count and not (sampler is None or is_cut(sampler))
     ):
         return now | {"start": -(-seen // (total * accumulate))}
     return {
         "total_batch_size": begun[0],
         "accumulate": begun[1],
-        "processes": saved["processes"],
+        "processes_at_start": saved["processes"],
         "start": saved["batches"] // begun[1],
         # with --batch another one than the run began with
-        "micro_batch": None if total == begun[0] else total // now["processes"],
+        "micro_batch": None if total == begun[0] else total // count,
     }
 
 

@@ -8,89 +8,76 @@ import copy
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from detectron2.data import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import TrainingSampler
-from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from eva_runs import data_order
-from eva_runs.data_order import choose_micro_batch_size, rank_slice, seed_everything
-from eva_runs.errors import TooManyUnreadableError
+from eva_runs import data_order, processes
+from eva_runs.data_order import (
+    Draw,
+    ElasticSampler,
+    SeededDataset,
+    build_loader,
+    choose_micro_batch_size,
+    end_workers,
+)
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
 # The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and
 # the files below it do, and both SizeMismatchError; other errors are bugs.
 READ_ERRORS = (*data_order.READ_ERRORS, SyntaxError, SizeMismatchError, DecompressionBombError)
 
-Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
 
+@dataclass(kw_only=True)
+class SamplerDraws:
+    """What a sampler of detectron2 draws, in batches of one shape.
 
-class BatchPlan(Sampler[list[Draw]]):
-    """Which images make which batch of this process, without loading one.
-
-    The images of a step are those that `processes`, the number that a run began with, draw and
-    group, whatever the number is now: each process takes its cut of them.
-
-    Args:
+    Attributes:
         sampler: Endless indexes of a process, as detectron2's samplers know their place.
-        processes: Processes of the beginning.
-        batch_size: Images of a batch of each of them.
-        accumulate: Batches of a step of each of them.
-        micro_batch: Images of a batch of this process.
+        batch_size: Images of a batch of a process.
+        accumulate: Batches of a step of a process.
         wide: Whether each image is wider than high, to make batches of one kind; None for any.
         spares: Replacements named for each image: those that come next.
-        start: Steps to skip.
     """
 
-    def __init__(
-        self,
-        sampler: Sampler[int],
-        *,
-        processes: int,
-        batch_size: int,
-        accumulate: int,
-        micro_batch: int,
-        wide: Sequence[bool] | None,
-        spares: int,
-        start: int,
-    ) -> None:
-        self.sampler, self.processes, self.accumulate = sampler, processes, accumulate
-        self.batch_size, self.micro_batch = batch_size, micro_batch
-        self.wide, self.spares, self.start = wide, spares, start
+    sampler: Sampler[int]
+    batch_size: int
+    accumulate: int
+    wide: Sequence[bool] | None
+    spares: int
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        each = self.batch_size * self.accumulate
-        own = rank_slice(each * self.processes, comm.get_rank(), comm.get_world_size())
-        first = own.start // each
-        streams = [self._batches(rank) for rank in range(first, -(-own.stop // each))]
-        for stream in streams:
-            deque(islice(stream, self.start * self.accumulate), maxlen=0)
+    def __len__(self) -> int:
+        raise TypeError("a sampler of detectron2 has no epochs")
+
+    def steps(self, shard: int, shards: int, start: int) -> Iterator[list[Draw]]:
+        """Iterate over what one of so many processes draws for each step."""
+        batches = self._batches(shard, shards)
+        deque(islice(batches, start * self.accumulate), maxlen=0)
         while True:
-            taken = [islice(stream, self.accumulate) for stream in streams]
-            step = [draw for batches in taken for batch in batches for draw in batch]
-            for at in range(own.start - first * each, own.stop - first * each, self.micro_batch):
-                yield step[at : at + self.micro_batch]
+            yield [draw for batch in islice(batches, self.accumulate) for draw in batch]
 
-    def _batches(self, rank: int) -> Iterator[list[Draw]]:
+    def _batches(self, shard: int, shards: int) -> Iterator[list[Draw]]:
         buckets: tuple[list[Draw], list[Draw]] = ([], [])
         window: deque[int] = deque()
         sampler: Any = copy.copy(self.sampler)
         if is_cut(sampler):
-            sampler._rank, sampler._world_size = rank, self.processes
-        number = rank
+            sampler._rank, sampler._world_size = shard, shards
+        number = shard
         for index in sampler:
             window.append(int(index))
             if len(window) <= self.spares:
                 continue
-            bucket = buckets[self.wide is not None and self.wide[window[0]]]
-            bucket.append((number, tuple(window)))
+            first, *spares = window
+            bucket = buckets[self.wide is not None and self.wide[first]]
+            bucket.append(Draw((SAMPLE, number), first, tuple(spares)))
             window.popleft()
-            number += self.processes
+            number += shards
             if len(bucket) == self.batch_size:
                 yield bucket[:]
                 bucket.clear()
@@ -106,27 +93,22 @@ def _begin_worker(_: int) -> None:
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
-class _MappedDataset(Dataset[Any]):
-    """Images by draw: seeded, mapped, and replaced where they cannot be read."""
+@dataclass
+class MappedRecords:
+    """Samples that a mapper makes of records; it may refuse one by None, as in detectron2."""
 
-    def __init__(self, dataset: Any, mapper: Callable[[Any], Any], seed: int) -> None:
-        self.dataset, self.mapper, self.seed = dataset, mapper, seed
+    records: Any
+    mapper: Callable[[Any], Any]
 
-    def __getitem__(self, draw: Draw) -> tuple[Any, dict[str, str]]:
-        number, candidates = draw
-        unreadable: dict[str, str] = {}
-        for attempt, index in enumerate(candidates):
-            record = self.dataset[index]
-            seed_everything(self.seed, SAMPLE, number, attempt, devices=False)
-            try:
-                sample = self.mapper(record)
-            except READ_ERRORS as error:
-                name = record.get("file_name", f"image {index} of the dataset")
-                unreadable[str(name)] = f"{type(error).__name__}: {error}"
-                continue
-            if sample is not None:  # a mapper may refuse an image, as in detectron2
-                return sample, unreadable
-        return None, unreadable  # raised in the main process, where its message stays as it is
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.mapper(self.records[index])
+
+    def sample_id(self, index: int) -> str:
+        """Return the file of a record, for messages."""
+        return str(self.records[index].get("file_name", f"image {index} of the dataset"))
 
 
 class TrainStream:
@@ -138,7 +120,7 @@ class TrainStream:
         seed: Seed of the run.
         start: Steps to skip.
         max_bad_images: Images in a row that may be replaced.
-        processes: Processes that the run began with; by default those of now.
+        processes_at_start: Processes that the run began with; by default those of now.
         accumulate: Batches of a step at the beginning.
         micro_batch: Largest batch of this process; by default that of the beginning.
         **options: As all others, of detectron2's `build_detection_train_loader`.
@@ -165,75 +147,76 @@ class TrainStream:
         collate_fn: Callable[[list[Any]], Any] | None = None,
         start: int = 0,
         max_bad_images: int = 10,
-        processes: int | None = None,
+        processes_at_start: int | None = None,
         accumulate: int = 1,
         micro_batch: int | None = None,
         **options: Any,
     ) -> None:
-        processes, now = processes or comm.get_world_size(), comm.get_world_size()
-        if total_batch_size < 1 or total_batch_size % processes or max_bad_images < 0:
+        now = processes.world_size()
+        begun = processes_at_start or now
+        if total_batch_size < 1 or total_batch_size % begun or max_bad_images < 0:
             raise ValueError(
-                f"{total_batch_size=} must be a positive multiple of the {processes} processes, "
+                f"{total_batch_size=} must be a positive multiple of the {begun} processes, "
                 f"and train.{max_bad_images=} not negative"
             )
-        batch_size, images = total_batch_size // processes, total_batch_size * accumulate
-        micro_batch = choose_micro_batch_size(images, now, largest=micro_batch or batch_size)
+        batch_size, step_batch = total_batch_size // begun, total_batch_size * accumulate
         wide = None
         if aspect_ratio_grouping:
             sizes = (dataset[index] for index in range(len(dataset)))
             wide = [record["width"] > record["height"] for record in sizes]
         if isinstance(dataset, list):
             dataset = DatasetFromList(dataset, copy=False)
-        plan = BatchPlan(
-            TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler,
-            processes=processes,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            micro_batch=micro_batch,
-            wide=wide,
-            spares=max_bad_images,
+        sampler = TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler
+        self._sampler = ElasticSampler(
+            sampler=SamplerDraws(
+                sampler=sampler,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                wide=wide,
+                spares=max_bad_images,
+            ),
+            step_batch=step_batch,
+            micro_batch=choose_micro_batch_size(step_batch, now, largest=micro_batch or batch_size),
+            shards=begun,
             start=start,
         )
-        loader: DataLoader[Any] = DataLoader(
-            _MappedDataset(dataset, mapper, seed),
-            batch_sampler=plan,
-            num_workers=num_workers,
-            collate_fn=list,
+        seeded = SeededDataset(
+            MappedRecords(dataset, mapper),
+            seed=seed,
+            purpose=None,
+            errors=READ_ERRORS,
+            message=f"{{}} images in a row cannot be read, train.max_bad_images={max_bad_images}",
+        )
+        self._loader = build_loader(
+            seeded,
+            self._sampler,
+            workers=num_workers,
+            collate=collate_fn or list,
             worker_init_fn=_begin_worker,
             **options,
         )
-        self._loader = data_order.guard_workers(loader)
-        self._collate, self._spares = collate_fn, max_bad_images
         self.order = dict(
             seed=seed,
-            processes=processes,
+            processes=begun,
             total_batch_size=total_batch_size,
             accumulate=accumulate,
             images=len(dataset),
         )
-        self.accumulate = images // now // micro_batch
-        self._steps, self._taken = start, 0
+        self.accumulate = self._sampler.accumulate
+        self._taken = 0
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self._loader)
         try:
-            for pairs in batches:
-                for sample, unreadable in pairs:
-                    if sample is None:
-                        problems = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
-                        raise TooManyUnreadableError(
-                            f"{len(unreadable)} images in a row cannot be read, train."
-                            f"max_bad_images={self._spares}: {problems}"
-                        )
-                    self.unreadable |= unreadable
-                samples = [sample for sample, _ in pairs]
+            for batch in batches:
+                self.unreadable |= batch.unreadable
                 self._taken += 1
-                yield self._collate(samples) if self._collate else samples
+                yield batch.data
         finally:  # workers ignore SIGTERM: they must not be left to the interpreter's exit
-            data_order.end_workers(batches)
+            end_workers(batches)
 
     def state_dict(self) -> dict[str, int]:
         """Return the order and the place in it."""
-        steps = self._steps + self._taken // self.accumulate
+        steps = self._sampler.start + self._taken // self.accumulate
         return self.order | {"batches": steps * self.order["accumulate"]}

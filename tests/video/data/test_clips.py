@@ -10,7 +10,7 @@ import torch
 from eva_data.index import FolderFiles, Names, Table
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_runs.data_order import SeededSamples
+from eva_runs.data_order import Draw, SeededDataset
 from eva_video.config import AugmentConfig
 from eva_video.data.clips import Clips, Sampling, TrainingClips, Views
 from eva_video.data.transforms import (
@@ -134,17 +134,17 @@ def test_short_videos(length):
 def test_a_video_that_vanishes_or_breaks_is_replaced_by_the_next(colours, tmp_path, write_sound):
     folder = shutil.copytree(colours / "val", tmp_path / "val")
     files = sorted(folder.rglob("*.mp4"))
-    samples = SeededSamples(training_clips(open_videos(folder)), seed=3)
-    whole = [samples[0, index] for index in range(len(files))]
+    samples = SeededDataset(training_clips(open_videos(folder)), seed=3)
+    whole = [samples[Draw((0, index), index)] for index in range(len(files))]
     files[0].unlink()
     files[4].write_bytes(files[4].read_bytes()[:-2000])
     write_sound(files[8])
     for index in (0, 4, 8):
-        (clip, label), _, unreadable = samples[0, index]
+        (clip, label), _, unreadable = samples[Draw((0, index), index)]
         assert list(unreadable) == [str(files[index])]
         assert unreadable[str(files[index])].startswith("UnreadableVideoError: ")
-        again, _, _ = samples[0, index]
+        again, _, _ = samples[Draw((0, index), index)]
         assert clip.equal(again[0])
         assert label == index // 4
     for index in (1, 5, 9):
-        assert samples[0, index][0][0].equal(whole[index][0][0])
+        assert samples[Draw((0, index), index)][0][0].equal(whole[index][0][0])
