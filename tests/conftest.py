@@ -200,6 +200,14 @@ def _started():
         process.wait(timeout=60)
 
 
+def pytest_generate_tests(metafunc):
+    """Give a test the training steps of `device_steps.py`, made when it runs."""
+    tables = {"make_step": "STEPS", "make_framework_step": "FRAMEWORK_STEPS"}
+    for name in tables.keys() & {*metafunc.fixturenames}:
+        table = getattr(_load_module(HERE / "device_steps.py"), tables[name])
+        metafunc.parametrize(name, table.values(), ids=table)
+
+
 def pytest_collection_finish():
     """Leave the frameworks' objects out of garbage collection, a tenth of the time."""
     gc.freeze()
@@ -208,6 +216,14 @@ def pytest_collection_finish():
 def pytest_terminal_summary(terminalreporter):
     for name, error in ERRORS.items():
         terminalreporter.write_line(f"{error:.1e}  {name}")
+
+
+def _load_module(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _randomise(module, std=0.3):
@@ -247,15 +263,7 @@ def official(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def load_module():
     """Function: a file beside tests, which are not a package, as a module."""
-
-    def load(file):
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[file.stem] = module
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return _load_module
 
 
 @pytest.fixture(scope="session")

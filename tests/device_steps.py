@@ -1,11 +1,13 @@
 """Small models and one training step of each project, for tests of devices.
 
-Not a test itself: the tests of a second device on a CPU and those on a GPU share it.
+Not a test itself: the tests of a second device on a CPU and those on a GPU share it. Parts are
+imported where they are needed, for the frameworks are slow.
 """
 
 import copy
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +16,14 @@ import torch
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_runs.data_order import to_device
+from eva_runs.data_order import Batch, to_device
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48, "drop_path_rate": 0.4}
+SMALL = SIZES | {"img_size": 64, "patch_size": 16}
 WINDOWS = {"extra_tokens": (), "window_size": 3, "global_attn_indexes": (1,), "final_norm": False}
+DIM, CODES = 8, 12  # of the teacher's features, of the tokenizer
+SIDE = 64  # of a segmentor's images
 
 
 class Step(NamedTuple):
@@ -26,30 +31,26 @@ class Step(NamedTuple):
 
     Attributes:
         model: The model, on the CPU, in training mode.
-        make_batch: Function that gives the same batch each time, as the project's loader does.
+        batch: Batch as the project's loader gives it.
         loss: Function that computes the loss of model and batch.
         loop_copies: Whether the loop copies the batch to the device; else the model does.
     """
 
     model: nn.Module
-    make_batch: Callable[[], Any]
+    batch: Any
     loss: Callable[[nn.Module, Any], torch.Tensor]
-    loop_copies: bool
+    loop_copies: bool = True
 
     def run(self, model, device):
         """Seed, forward pass; the loss of a model that lies on a device."""
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 (timm's mixup draws from it)
-        batch = copy.deepcopy(self.make_batch())  # timm's mixup changes it in place
+        batch = copy.deepcopy(self.batch)  # timm's mixup changes it in place
         return self.loss(model, to_device(batch, device) if self.loop_copies else batch)
 
 
-def _generator():
-    return torch.Generator().manual_seed(0)
-
-
-def _images(count=6, side=64):
-    return torch.randn(count, 3, side, side, generator=_generator())
+def _randn(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(0))
 
 
 # ---- the backbone ----------------------------------------------------------------------------
@@ -70,24 +71,18 @@ def vit(kind):
     """A ViT at another size than that of its position embedding and tables."""
     sizes = SIZES | {"img_size": 80, "pretrain_img_size": 96, "patch_size": 16} | VITS[kind]
     model = VisionTransformer(**sizes).train()
-    batch = _images(side=96)[..., :80]
-    return Step(model, lambda: batch, lambda model, x: model(x).square().mean(), True)
+    return Step(model, _randn(6, 3, 96, 80), lambda model, x: model(x).square().mean())
 
 
 def pyramid():
     """The simple feature pyramid behind a map of patches."""
     model = SimpleFeaturePyramid(in_channels=16, out_channels=8).train()
-    batch = torch.randn(2, 16, 6, 4, generator=_generator())
-
-    def loss(model, feature_map):
-        return sum(level.square().mean() for level in model(feature_map))
-
-    return Step(model, lambda: batch, loss, True)
+    return Step(
+        model, _randn(2, 16, 6, 4), lambda model, x: sum(y.square().mean() for y in model(x))
+    )
 
 
 # ---- pre-training and classification -----------------------------------------------------------
-SMALL = SIZES | {"img_size": 64, "patch_size": 16}
-DIM, CODES = 8, 12  # of the teacher's features, of the tokenizer
 
 
 class Teacher(nn.Module):
@@ -99,13 +94,6 @@ class Teacher(nn.Module):
 
     def forward(self, images):
         return self.proj(images).flatten(2).transpose(1, 2)
-
-
-def _tokenizer():
-    from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
-
-    codebook = Codebook(num_codes=CODES, code_dim=4)
-    return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)
 
 
 class _Objective(nn.Module):
@@ -121,101 +109,80 @@ class _Objective(nn.Module):
         return PretrainStep(self.teacher, self.objective)(self.student, batch)[0]
 
 
+def _tokenizer():
+    from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
+
+    codebook = Codebook(num_codes=CODES, code_dim=4)
+    return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)
+
+
+def tokenizer():
+    """The tokenizer of features, with the moving average of its codes."""
+    return Step(_tokenizer().train(), _randn(4, 16, DIM), lambda model, x: model(x)[0])
+
+
 def pretraining(kind):
     """An objective on a batch as a run has it."""
     from eva_pretrain import masked_image_modeling as mim
     from eva_pretrain.tokens.tokenizer import MaskedTokens
     from eva_pretrain.training import alternating_mask
 
-    masked, samples = kind != "distillation", [{"images": image} for image in _images()]
+    masked, samples = kind != "distillation", [{"images": x} for x in _randn(6, 3, 64, 64)]
     if masked:
         samples = [s | {"mask": torch.as_tensor(alternating_mask((4, 4)))} for s in samples]
         samples[1]["mask"][0] = True  # images with different numbers of masked patches
-    batch = mim.collate(samples)
+    batch, objective = mim.collate(samples), mim.MaskedFeatures()
     if kind == "tokens":
-        tokenizer = _tokenizer()
-        tokenizer(Teacher()(batch["images"]))  # its first codes
-        objective = MaskedTokens(tokenizer.eval())
-    else:
-        objective = mim.MaskedFeatures()
+        codes = _tokenizer()
+        codes(Teacher()(batch["images"]))  # its first codes
+        objective = MaskedTokens(codes.eval())
     student = mim.masked_image_modeling(
         "eva_debug",
         target_dim=CODES if kind == "tokens" else DIM,
         extra_tokens=("cls", "mask") if masked else ("cls",),
         **SMALL,
     )
-    model = _Objective(student, objective).train()
-    return Step(model, lambda: batch, lambda model, batch: model(batch), True)
+    return Step(_Objective(student, objective).train(), batch, lambda model, batch: model(batch))
 
 
-def tokenizer():
-    """The tokenizer of features, with the moving average of its codes."""
-    features = torch.randn(4, 16, DIM, generator=_generator())
-    return Step(_tokenizer().train(), lambda: features, lambda model, x: model(x)[0], True)
+def _classify(model, augment, images):
+    """A step of fine-tuning, in which a head of random weights has gradients beyond rounding."""
+    from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+
+    for part in model.head.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.1)
+    step = ClassificationStep(MixedTargets(augment, num_classes=5))
+    batch = [images, torch.tensor([0, 1, 2, 3, 4, 0])]
+    return Step(model.train(), batch, lambda model, batch: step(model, batch)[0])
 
 
 def classification(kind):
     """Fine-tuning with and without mixup, and the linear probe."""
     from eva_classification.config import AugmentConfig
     from eva_classification.models import build_classifier, build_linear_probe
-    from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 
-    mix = {"mixup": 0.8, "cutmix": 1.0} if kind == "mixed" else {}
     if kind == "linear probe":
-        sizes = {name: value for name, value in SMALL.items() if name != "drop_path_rate"}
-        model = build_linear_probe("eva_debug", num_classes=5, **sizes).train()
+        model = build_linear_probe("eva_debug", num_classes=5, **SMALL | {"drop_path_rate": 0.0})
     else:
         pooling = "cls" if kind == "class token" else "mean"
-        model = build_classifier("eva_debug", num_classes=5, pooling=pooling, **SMALL).train()
-        nn.init.normal_(model.head.weight, std=0.1)  # with 0.001 the gradients would be rounding
-    step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
-    batch = [_images(), torch.tensor([0, 1, 2, 3, 4, 0])]
-    return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
+        model = build_classifier("eva_debug", num_classes=5, pooling=pooling, **SMALL)
+    mix = {"mixup": 0.8, "cutmix": 1.0} if kind == "mixed" else {}
+    return _classify(model, AugmentConfig(**mix), _randn(6, 3, 64, 64))
 
 
 def video(kind):
     """Fine-tuning on clips at another length than that of the positions."""
-    from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
     from eva_video.config import AugmentConfig
     from eva_video.model.classifier import build_video_classifier
 
-    mix = {"mixup": 0.8, "cutmix": 1.0, "pairing": "permute"} if kind == "mixed" else {}
-    torch.manual_seed(0)
     checkpoints = {"activation_checkpointing": kind == "checkpoints"}
     model = build_video_classifier("eva_debug", num_classes=5, frames=4, **SMALL, **checkpoints)
-    nn.init.normal_(model.head.weight, std=0.1)
-    model.train()
-    step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
-    clips = _images(count=18).unflatten(0, (6, 3))
-    batch = [clips, torch.tensor([0, 1, 2, 3, 4, 0])]
-    return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
+    mix = {"mixup": 0.8, "cutmix": 1.0, "pairing": "permute"} if kind == "mixed" else {}
+    return _classify(model, AugmentConfig(**mix), _randn(6, 3, 3, 64, 64))
 
 
-def contrastive(kind):
-    """Contrastive training of two towers."""
-    from eva_contrastive.step import ContrastiveStep, build_loss
-    from eva_engine.steps.micro_batches import MicroBatches
-    from eva_runs.data_order import Batch
-
-    loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
-    checkpoints = kind == "checkpoints"
-    options = {"patch_dropout": 0.5} if kind == "patch dropout" else {}
-    model = clip(sigmoid=kind == "sigmoid", activation_checkpointing=checkpoints, **options).train()
-    if checkpoints:
-        model.text.set_grad_checkpointing(True)
-    if kind == "half frozen":
-        model.visual.requires_grad_(False)
-    images, texts = _images(), clip_tokens()
-
-    def loss(model, pairs):
-        step = ContrastiveStep(loss_fn)
-        batches = iter([Batch(data=pairs, items=[], unreadable={})])
-        micro_batches = MicroBatches(batches, count=1, device=pairs[0].device, seeds=(0, 0))
-        step.begin(model, micro_batches)
-        (batch,) = micro_batches
-        return step(model, batch)[0]
-
-    return Step(model, lambda: (images, texts), loss, True)
+# ---- CLIP ------------------------------------------------------------------------------------
 
 
 def clip(**options):
@@ -230,81 +197,69 @@ def clip(**options):
     return model
 
 
-def clip_tokens(length=32):
-    """Tokens of six texts."""
+def clip_pairs():
+    """Six images and the tokens of their texts."""
     from eva_contrastive.model.eva_clip import tokenize
 
     texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
-    return tokenize(texts, length)
+    return _randn(6, 3, 64, 64), tokenize(texts, 32)
 
 
-def feature_extractor():
-    """Features of the tiny classifier, on the CPU."""
-    from eva_backbone.checkpoints.pooled import PooledVit
-    from eva_classification.features import FeatureExtractor
-    from eva_classification.models import build_classifier
+def contrastive(kind):
+    """Contrastive training of two towers."""
+    from eva_contrastive.step import ContrastiveStep, build_loss
+    from eva_engine.steps.micro_batches import MicroBatches
 
-    torch.manual_seed(0)
-    model = build_classifier("eva_debug", num_classes=3, **SMALL)
-    half = (0.5, 0.5, 0.5)
-    pooled = PooledVit(model, pooling="mean", image_size=64)
-    return FeatureExtractor(pooled, mean=half, std=half)
+    loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
+    options = {"patch_dropout": 0.5} if kind == "patch dropout" else {}
+    model = clip(sigmoid=kind == "sigmoid", activation_checkpointing=kind == "checkpoints",
+                 **options).train()  # fmt: skip
+    model.text.set_grad_checkpointing(kind == "checkpoints")
+    model.visual.requires_grad_(kind != "half frozen")
 
+    def loss(model, pairs):
+        step = ContrastiveStep(loss_fn)
+        batches = iter([Batch(data=pairs, items=[], unreadable={})])
+        micro_batches = MicroBatches(batches, count=1, device=pairs[0].device, seeds=(0, 0))
+        step.begin(model, micro_batches)
+        (batch,) = micro_batches
+        return step(model, batch)[0]
 
-def picture(height=72, width=96):
-    """Coarse noise, (height, width, 3) uint8."""
-    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    return coarse.repeat(8, 0).repeat(8, 1)
+    return Step(model, clip_pairs(), loss)
 
 
 # ---- detection -------------------------------------------------------------------------------
 DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-NET = "model.backbone.net."
-TINY_DETECTOR = (
-    *(f"{NET}{name}" for name in ("depth=2", "embed_dim=32", "num_heads=2", "mlp_dim=64")),
-    f"{NET}global_attn_indexes=[1]",
-)
+NET = ("depth=2", "embed_dim=32", "num_heads=2", "mlp_dim=64", "global_attn_indexes=[1]")
 
 
-def detector(*overrides, seed=0):
+def detector(*overrides):
     """The debug detector with a tiny ViT and random weights."""
     from detectron2.config import LazyConfig, instantiate
 
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(str(DETECTOR)), [*TINY_DETECTOR, *overrides])
-    torch.manual_seed(seed)
+    settings = [*(f"model.backbone.net.{setting}" for setting in NET), *overrides]
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(str(DETECTOR)), settings)
+    torch.manual_seed(0)
     model = instantiate(cfg.model)
     for predictor in model.roi_heads.box_predictor:  # else all scores are alike
         nn.init.normal_(predictor.cls_score.weight, std=0.1)
     return model
 
 
-def detection_predictor(device, *overrides, augmented=False):
-    """A predictor of the debug detector, on a device."""
-    from eva_detection.inference.predictor import Predictor
-    from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
-
-    model = detector(*overrides).to(device)
-    if augmented:
-        model = EVARCNNWithTTA(model, min_sizes=[96, 128], flip=True)
-    return Predictor(model, augmentations=(), categories=(), score_threshold=0.05)
-
-
-def _scene(height, width):
+def detection_batch():
+    """Two images with two objects each, as detectron2's mapper gives them."""
     from detectron2.structures import BitMasks, Boxes, Instances
 
-    boxes = torch.tensor([[10.0, 10, 50, 50], [60, 30, 90, 80]])
-    masks = torch.zeros(2, height, width, dtype=torch.bool)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[top:bottom, left:right] = True
-    found = Instances((height, width), gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
-    found.gt_classes = torch.tensor([1, 3])
-    image = torch.rand(3, height, width, generator=_generator()) * 255
-    return {"image": image, "instances": found, "height": height, "width": width}
-
-
-def detection_batch():
-    """Two pictures with two objects each, as detectron2's mapper gives them."""
-    return [_scene(128, 128), _scene(100, 128)]
+    batch = []
+    for height in (128, 100):
+        boxes = torch.tensor([[10.0, 10, 50, 50], [60, 30, 90, 80]])
+        masks = torch.zeros(2, height, 128, dtype=torch.bool)
+        masks[0, 10:50, 10:50] = masks[1, 30:80, 60:90] = True
+        truth = Instances((height, 128), gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
+        truth.gt_classes = torch.tensor([1, 3])
+        image = torch.rand(3, height, 128, generator=torch.Generator().manual_seed(0)) * 255
+        batch.append({"image": image, "instances": truth, "height": height, "width": 128})
+    return batch
 
 
 def detection(*overrides):
@@ -315,11 +270,10 @@ def detection(*overrides):
         with EventStorage():
             return sum(model(batch).values())
 
-    return Step(detector(*overrides).train(), detection_batch, loss, False)
+    return Step(detector(*overrides).train(), detection_batch(), loss, loop_copies=False)
 
 
 # ---- segmentation ----------------------------------------------------------------------------
-SIDE = 64
 SEGMENTORS = {
     "mask2former": ("mask2former_eva_debug", {}),
     "mask2former, table, checkpoints": (
@@ -351,25 +305,7 @@ def segmentor_config(kind):
     cfg.model.data_preprocessor.size = (SIDE, SIDE)
     cfg.model.test_cfg.update(crop_size=(SIDE, SIDE), stride=(SIDE // 2, SIDE // 2))
     cfg.test_dataloader.dataset.pipeline[1].scale = (4 * SIDE, SIDE)
-    if cfg.tta_pipeline:
-        views = cfg.tta_pipeline[1].transforms
-        views[0] = [dict(type="Resize", scale=(4 * SIDE, SIDE), keep_ratio=True)]
-        views[3] = [dict(type="PadShortSide", size=SIDE)]
     return cfg
-
-
-def segmentation_predictor(device, *, multi_scale=False):
-    """A predictor of the light segmentor, on a device, with one scale and its mirror."""
-    cfg = segmentor_config("mask2former")
-    from eva_segmentation.inference.predictor import Predictor
-    from eva_segmentation.model.segmentor import StreamingTTA
-
-    pipeline = cfg.tta_pipeline if multi_scale else cfg.test_dataloader.dataset.pipeline
-    model = segmentor("upernet")
-    nn.init.normal_(model.decode_head.conv_seg.weight)  # else one class is the best everywhere
-    model = StreamingTTA(model) if multi_scale else model
-    classes = {"names": ["class"] * 5, "colors": [(0, 0, 0)] * 5, "labels": range(5)}
-    return Predictor(model.to(device), pipeline=pipeline, **classes)
 
 
 def segmentor(kind):
@@ -385,17 +321,17 @@ def segmentor(kind):
 
 
 def segmentation_batch(height=SIDE, width=SIDE):
-    """Two pictures with label maps, as mmsegmentation's loader gives them."""
+    """Two images with label maps, as mmsegmentation's loader gives them."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    generator, samples = _generator(), []
-    for _ in range(2):
-        labels = torch.randint(0, 5, (1, height // 8, width // 8), generator=generator)
-        labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-        shape = dict.fromkeys(("img_shape", "ori_shape", "pad_shape"), (height, width))
-        samples.append(SegDataSample(metainfo=shape, gt_sem_seg=PixelData(data=labels)))
-    inputs = torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randint, generator=generator)
+    labels = draw(0, 5, (2, 1, height // 8, width // 8))
+    labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    shape = dict.fromkeys(("img_shape", "ori_shape", "pad_shape"), (height, width))
+    samples = [SegDataSample(metainfo=shape, gt_sem_seg=PixelData(data=one)) for one in labels]
+    inputs = draw(0, 256, (2, 3, height, width), dtype=torch.uint8)
     return {"inputs": list(inputs), "data_samples": samples}
 
 
@@ -406,4 +342,24 @@ def segmentation(kind):
         data = model.data_preprocessor(batch, True)
         return model.parse_losses(model(**data, mode="loss"))[0]
 
-    return Step(segmentor(kind).train(), segmentation_batch, loss, False)
+    return Step(segmentor(kind).train(), segmentation_batch(), loss, loop_copies=False)
+
+
+def _kinds(title, make, kinds):
+    return {f"{title}: {kind}": partial(make, kind) for kind in kinds}
+
+
+STEPS = {  # of our own loop
+    **_kinds("vit", vit, VITS),
+    "pyramid": pyramid,
+    **_kinds("pre-training", pretraining, ("masked_features", "distillation", "tokens")),
+    **_kinds("classification", classification, ("plain", "mixed", "class token", "linear probe")),
+    **_kinds("video", video, ("plain", "mixed", "checkpoints")),
+    **_kinds("clip", contrastive,
+             ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen")),
+}  # fmt: skip
+FRAMEWORK_STEPS = {
+    **_kinds("detector", detection,
+             ("model.backbone.net.rel_pos=vitdet", "model.backbone.net.rel_pos=beit")),
+    **_kinds("segmentor", segmentation, ("mask2former, table, checkpoints", "upernet, windows")),
+}  # fmt: skip

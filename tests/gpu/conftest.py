@@ -8,6 +8,7 @@ replaces: what does not depend on a kernel can then be tried out on a CPU. Modul
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,9 +88,41 @@ def only_cuda(gpu):
         pytest.skip("has no meaning on a CPU")
 
 
+@pytest.fixture(scope="session")
+def picture():
+    """Function: coarse noise, (height, width, 3) uint8."""
+
+    def draw(height=72, width=96):
+        generator = np.random.default_rng(0)
+        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        return coarse.repeat(8, 0).repeat(8, 1)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def assert_same_gradients():
+    """Function: the gradients of two models are equal, within a share of the largest of all."""
+
+    def check(model, reference, *, tolerance=1e-3):
+        other, expected = (
+            {name: p.grad.cpu() for name, p in one.named_parameters() if p.grad is not None}
+            for one in (model, reference)
+        )
+        atol = tolerance * max(gradient.abs().max() for gradient in expected.values()).item()
+        assert atol > 0
+        assert other.keys() == expected.keys()
+        for name, gradient in other.items():
+            torch.testing.assert_close(gradient, expected[name], atol=atol, rtol=1e-2, msg=name)
+
+    return check
+
+
 @pytest.fixture(autouse=True)
-def _free_memory():
-    """Peaks of one test do not count for the next."""
+def _clean(request, monkeypatch):
+    """Peaks of one test do not count for the next, nor does the engine's group of processes."""
+    if "process_group" not in request.fixturenames:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
     yield
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -185,7 +185,7 @@ def _train_a_little(prepared, model, function, device, precision, folder):
     for number in range(12):
         torch.manual_seed(number)
         engine.engine.set_gradient_accumulation_boundary(True)
-        loss, _ = function(engine.engine, to_device(prepared.make_batch(), device))
+        loss, _ = function(engine.engine, to_device(prepared.batch, device))
         losses.append(loss.item())
         engine.backward(loss, last=True)
         applied.append(engine.step()[1])

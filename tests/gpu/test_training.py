@@ -23,12 +23,6 @@ DETECTOR = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch):
-    """The engine's tests keep a process group of one, which frameworks would ask."""
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
-
-
 @pytest.fixture(params=["fp32", "bf16", "fp16"])
 def precision(request, gpu):
     if request.param == "fp16" and gpu.type == "cpu":
