@@ -5,20 +5,18 @@ program is a process that goes on from one with the frameworks (`tests/starter.p
 """
 
 import importlib
-import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -110,109 +108,67 @@ def measure(load_module):
     return run_alone
 
 
-# ---- trainers of the three frameworks ------------------------------------------------------------
-
-DETECTOR = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-SMALL_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64}
-SMALL_DETECTION = (
-    "train.init_checkpoint=", "train.progress_bar=False", "train.log_period=1", "train.device=cpu",
-    "train.seed=3", "dataloader.train.num_workers=0", "dataloader.train.total_batch_size=2",
-    "model.backbone.net.global_attn_indexes=[1]", "train.eval_period=0",
-    "model.roi_heads.override_score_thresh=0.0",
-    *(f"model.backbone.net.{key}={value}" for key, value in SMALL_VIT.items()),
-)  # fmt: skip
-SMALL_MMENGINE = """
-_base_ = {base!r}
-load_from = None
-randomness = dict(seed=3)
-model = dict(backbone=dict({vit}{more}){heads})
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = dict(num_workers=0, persistent_workers=False)
-default_hooks = dict(logger=dict(interval=1))
-"""
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """A small training of a framework: a command line, and what it leaves in its folder."""
-
-    name: str
-    train: tuple  # words
-    output: str  # the option of the output folder
-    steps: str  # settings of steps and checkpoints
-    variables: dict
-    final: str  # the last checkpoint
-    typo: str
-
-    def command(self, output, *more, steps=6, period=3, processes=1):
-        """Words of the command line."""
-        settings = self.steps.format(steps=steps, period=period).split()
-        words = [*self.train, *settings, *f"{self.output}{output}".split(" "), *more]
-        if processes == 1:
-            return words
-        if self.name == "detection":
-            return [*words, "--num-gpus", processes, "--dist-url", "auto"]
-        return ["torchrun", "--nproc-per-node", processes, "-m", "eva_command", *words[1:]]
-
-    def weights(self, output, steps=6):
-        """Name to tensor of the last checkpoint."""
-        file = output / self.final.format(steps=steps)
-        content = torch.load(file, weights_only=self.name == "detection")  # written by these tests
-        return content["model" if self.name == "detection" else "state_dict"]
-
-    def checkpoint(self, step):
-        """Name of the file that is saved at a step."""
-        return f"model_{step - 1:07d}.pth" if self.name == "detection" else f"iter_{step}.pth"
+# ---- trainings -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
-def trainers(root, demo, tmp_path_factory):
-    """Function: the small training of a framework, by its name."""
+def trainers(load_module, demo, tmp_path_factory):
+    """Function: the small training of a name, see `tests/trainers.py`."""
+    return load_module(ROOT / "tests" / "trainers.py").Trainers(demo, tmp_path_factory.mktemp)
 
-    def detection():
-        steps = "train.max_iter={steps} train.checkpointer.period={period}"
-        return Trainer(
-            "detection", ("eva", "detection", "train", DETECTOR, *SMALL_DETECTION),
-            "train.output_dir=", steps, {"DETECTRON2_DATASETS": demo("coco").parent},
-            "model_final.pth", "train.max_itre",
-        )  # fmt: skip
 
-    def on_mmengine(name, recipe, data, **more):
-        base = str(root / name / "configs" / "demo" / recipe)
-        file = tmp_path_factory.mktemp(name) / "small.py"
-        vit = ", ".join(f"{key}={value}" for key, value in SMALL_VIT.items())
-        file.write_text(SMALL_MMENGINE.format(base=base, vit=vit, **more))
-        steps = "train_cfg.max_iters={steps} train_cfg.val_interval={steps} "
-        steps += "default_hooks.checkpoint.interval={period}"
-        words = ("eva", name, "train", file, "--data-root", data)
-        final = "iter_{steps}.pth"
-        return Trainer(name, words, "--work-dir ", steps, {}, final, "train_cfg.max_itres")
-
-    makers = {
-        "detection": detection,
-        "mmdetection": lambda: on_mmengine(
-            "mmdetection", "cascade_mask_rcnn_eva_debug.py", demo("coco") / "coco",
-            more=", global_attn_indexes=[1]", heads=", test_cfg=dict(rcnn=dict(score_thr=0.0))",
-        ),
-        "segmentation": lambda: on_mmengine(
-            "segmentation", "upernet_eva_debug.py", demo("semantic") / "semantic", more="", heads=""
-        ),
-    }  # fmt: skip
-    return cache(lambda name: makers[name]())
+@pytest.fixture(scope="session")
+def training(trainers):
+    """Function: the command that trains a name to an output folder."""
+    return lambda name, output, *more: trainers(name).command(output, *more)
 
 
 @pytest.fixture(scope="session")
 def finished(trainers, run, once):
-    """Function: output folder of six steps of the small training of a framework, scored."""
+    """Function: output folder of the training of a name, which nobody disturbed, scored.
+
+    What it printed is in `printed.txt` beside it.
+    """
 
     def train(name):
-        trainer = trainers(name)
-        return once(
-            f"finished_{name}", lambda folder: run(*trainer.command(folder), **trainer.variables)
-        )
+        def make(folder):
+            folder.mkdir()
+            end = run(*trainers(name).command(folder / "run"), **trainers(name).variables)
+            (folder / "printed.txt").write_text(end.text)
+
+        return once(f"finished_{name}", make) / "run"
 
     return train
+
+
+@pytest.fixture(scope="session")
+def engine_data(demo):
+    """Folder with digits in class folders, clips of eight motions, and pairs; of each few."""
+    return demo("folder", "video", "captions", train=32, val=8)
+
+
+@pytest.fixture(scope="session")
+def metrics_of(load_module):
+    """Function: lines of a run's `metrics.jsonl`, without times."""
+    read = load_module(ROOT / "tests" / "trainers.py").read_log
+    return lambda output: read(Path(output) / "metrics.jsonl")
+
+
+@pytest.fixture(scope="session")
+def start_ranks(start):
+    """Function: start a command for each process of a run, as torchrun does on several machines."""
+
+    def begin(*commands, **more):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        shared = {"WORLD_SIZE": len(commands), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [
+            start(*words, RANK=rank, LOCAL_RANK=rank, **shared, **more)
+            for rank, words in enumerate(commands)
+        ]
+
+    return begin
 
 
 @pytest.fixture(scope="session")
@@ -304,70 +260,6 @@ def wait_for():
     return wait
 
 
-# ---- runs of the engine: pretrain, classification, video, clip -----------------------------------
-
-TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}
-RECIPES = {
-    "pretrain": "eva_debug_digit_scenes",
-    "classification": "eva_debug_digits",
-    "video": "eva_debug_motion",
-    "clip": "eva_debug_captions",
-}
-BATCHES = {"pretrain": 4, "classification": 24, "video": 8, "clip": 24}  # 4 steps in an epoch
-
-
-@pytest.fixture(scope="session")
-def engine_data(demo):
-    """Folder with digits in class folders, clips of eight motions, and pairs; of each few."""
-    return demo("folder", "video", "captions", train=32, val=8)
-
-
-@pytest.fixture(scope="session")
-def training(engine_data):
-    """Function: the command that trains a task to an output folder, in 8 steps of 2 epochs."""
-    pairs = engine_data / "captions"
-    data = {
-        "pretrain": (pairs / "zero_shot", pairs / "zero_shot"),
-        "classification": (engine_data / "folder/train", engine_data / "folder/val"),
-        "video": (engine_data / "video/train", engine_data / "video/val"),
-        "clip": (pairs / "train/00000.tar", pairs / "val/00000.tar"),
-    }
-    more = {
-        "classification": ("--model.image-size", 32),
-        "clip": ("--model.image-size", 32, "--data.zero-shot", pairs / "zero_shot",
-                 "--data.templates", pairs / "templates.txt"),
-    }  # fmt: skip
-
-    def words(task, output, *rest):
-        train, val = data[task]
-        return (
-            "eva", task, "train", RECIPES[task], "--data.train", train, "--data.val", val,
-            *more.get(task, ()), "--run.output", output, "--run.epochs", 2,
-            "--run.batch-size", BATCHES[task], "--run.workers", 0, "--run.device", "cpu",
-            "--run.evaluate-every", 1, "--run.checkpoint-every", 2, "--run.keep-checkpoints", 9,
-            "--run.no-tensorboard", "--run.resume", *rest,
-        )  # fmt: skip
-
-    return words
-
-
-@pytest.fixture(scope="session")
-def trained(run, training, once, load_module):
-    """Function: the output folder of a task's training, which nobody disturbed, and its end."""
-    ended = load_module(ROOT / "tests" / "programs.py").Ended
-
-    def train(task):
-        def make(folder):
-            folder.mkdir()
-            end = run(*training(task, folder / "run"))
-            (folder / "end.json").write_text(json.dumps([end.code, end.out, end.err]))
-
-        folder = once(f"trained_{task}", make)
-        return folder / "run", ended(*json.loads((folder / "end.json").read_text()))
-
-    return train
-
-
 @pytest.fixture(scope="session")
 def documented():
     """Function: what READMEs and pages of `docs/` import by this name from a package."""
@@ -382,36 +274,3 @@ def documented():
         return getattr(importlib.import_module(module), name)
 
     return find
-
-
-@pytest.fixture(scope="session")
-def metrics_of():
-    """Function: lines of a run's `metrics.jsonl`, without times."""
-
-    def read(output):
-        file = Path(output) / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def ends_alike(metrics_of):
-    """Function: two runs logged the same numbers and have the same last weights, bit for bit."""
-    from safetensors.torch import load_file
-
-    def check(one, other):
-        assert metrics_of(one) == metrics_of(other)
-        ends = [sorted(Path(output, "checkpoints").glob("step_*"))[-1] for output in (one, other)]
-        files = [
-            sorted(file.relative_to(end) for file in end.rglob("*.safetensors")) for end in ends
-        ]
-        assert ends[0].name == ends[1].name
-        assert files[0] == files[1] != []
-        for name in files[0]:
-            first, second = (load_file(end / name) for end in ends)
-            assert first.keys() == second.keys()
-            assert all(first[key].equal(second[key]) for key in first)
-
-    return check

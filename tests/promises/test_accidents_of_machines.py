@@ -11,15 +11,12 @@ METRICS = {ENGINE: "metrics.jsonl", "detection": "metrics.json", "segmentation":
 
 
 @pytest.fixture
-def train(run, training, trainers):
+def train(run, trainers):
     """Function: run the training of a task in an output folder."""
 
-    def begin(task, output, *more, accident=None, **variables):
-        variables |= {"code": None, "timeout": 90, "accident": accident}
-        if task == ENGINE:
-            return run(*training(task, output, *more), **variables)
-        trainer = trainers(task)
-        return run(*trainer.command(output, *more), **variables, **trainer.variables)
+    def begin(task, output, *more, timeout=90, **keywords):
+        words, variables = trainers(task).command(output, *more), trainers(task).variables
+        return run(*words, code=None, timeout=timeout, **keywords, **variables)
 
     return begin
 
@@ -46,10 +43,9 @@ def test_a_full_gpu_names_what_takes_less(train, fails, tmp_path, task):
 
 @pytest.mark.parametrize("size", ["4k", "128k"], ids=["semaphores", "tensors"])
 @pytest.mark.parametrize("task", TRAINERS)
-def test_full_shared_memory_is_named_alone(train, fails, tmp_path, task, size):
-    workers = {ENGINE: "run.workers", "detection": "dataloader.train.num_workers"}
-    setting = workers.get(task, "train_dataloader.num_workers")
-    ended = train(task, tmp_path / "run", f"{setting}=1", accident=f"shm:{size}")
+def test_full_shared_memory_is_named_alone(train, trainers, fails, tmp_path, task, size):
+    workers = f"{trainers(task).workers}1"
+    ended = train(task, tmp_path / "run", workers, accident=f"shm:{size}")
     if "Operation not permitted" in ended.text:
         pytest.skip("no namespaces for users")
     fails(ended, "/dev/shm", code=1)
@@ -69,18 +65,12 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
 @pytest.mark.parametrize(
     "task", ["pretrain", "segmentation", pytest.param("detection", marks=pytest.mark.slow)]
 )
-def test_a_refused_resume_leaves_the_logs_of_no_process(
-    run, fails, training, trained, trainers, finished, tmp_path, task
-):
+def test_a_refused_resume_leaves_the_logs_of_no_process(run, trainers, finished, task):
     """Three processes cannot share the steps of one."""
-    if task == "pretrain":
-        output, variables = trained(task)[0], {}
-        words = training(task, output, "--run.epochs", 3)
-    else:
-        output, trainer = finished(task), trainers(task)
-        words, variables = trainer.command(output, "--resume", steps=8), trainer.variables
+    output, trainer = finished(task), trainers(task)
+    more = ("--run.epochs", 3) if task == "pretrain" else ("--resume",)
     before = {path.name for path in output.iterdir()}
-    torchrun = ("torchrun", "--nproc-per-node", 3, "-m", "eva_command")
-    end = run(*torchrun, *words[1:], code=1, **variables)
+    words = trainer.command(output, *more, steps=8, processes=3)
+    end = run(*words, code=1, **trainer.variables)
     assert end.names("3 processes"), end.text
     assert {path.name for path in output.iterdir()} == before

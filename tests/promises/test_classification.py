@@ -17,9 +17,9 @@ CPU = ("--workers", 0, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def mine(trained):
+def mine(finished):
     """Output folder of a training."""
-    return trained("classification")[0]
+    return finished("classification")
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ CPU = ("--workers", 0, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def mine(trained):
+def mine(finished):
     """Output folder of a training."""
-    return trained("clip")[0]
+    return finished("clip")
 
 
 @pytest.fixture(scope="module")

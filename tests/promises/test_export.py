@@ -79,9 +79,9 @@ def test_a_segmentor(finished, demo, run, documented, consume, facts, tmp_path):
 
 
 @pytest.mark.slow
-def test_classifiers_of_images_and_videos(trained, engine_data, run, documented, consume, facts,
+def test_classifiers_of_images_and_videos(finished, engine_data, run, documented, consume, facts,
                                           tmp_path):  # fmt: skip
-    output, _ = trained("classification")
+    output = finished("classification")
     file = tmp_path / "images.onnx"
     run("eva", "export", output, "--output", file)
     (image, *_) = (engine_data / "folder/val/7").iterdir()
@@ -90,7 +90,7 @@ def test_classifiers_of_images_and_videos(trained, engine_data, run, documented,
     assert [name for name, _ in lines] == [name for name, _ in found]
     np.testing.assert_allclose([float(share) for _, share in lines], [p for _, p in found],
                                atol=2e-3)  # fmt: skip
-    output, _ = trained("video")
+    output = finished("video")
     run("eva", "video", "export", output, "--output", tmp_path / "clips.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "clips.onnx")
     noted = facts(tmp_path / "clips.onnx")

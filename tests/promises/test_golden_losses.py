@@ -17,35 +17,19 @@ import pytest
 pytestmark = pytest.mark.smoke
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 STEPS = 5
+NAMES = (
+    *("pretrain", "classification", "video", "clip"),
+    *("detection", "mmdetection", "segmentation"),
+)
 
 
-def read_losses(output):
-    """Losses of the first steps that a run logged, whatever its framework."""
-    files = [
-        output / "metrics.jsonl",
-        output / "metrics.json",
-        *output.glob("*/vis_data/scalars.json"),
-    ]
-    (file,) = (path for path in files if path.exists())
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+@pytest.mark.parametrize("name", NAMES)
+def test_first_losses(name, trainers, finished):
+    lines = trainers(name).logged(finished(name))
     losses = [line.get("total_loss", line.get("loss")) for line in lines]
-    return [loss for loss in losses if loss is not None][:STEPS]
-
-
-def compare(name, output):
-    losses = read_losses(output)
+    losses = [loss for loss in losses if loss is not None][:STEPS]
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("EVA_WRITE_GOLDEN"):
         golden[name] = [round(loss, 6) for loss in losses]
         GOLDEN.write_text(json.dumps(dict(sorted(golden.items())), indent=2) + "\n")
     assert losses == pytest.approx(golden[name], rel=1e-3, abs=2e-4)
-
-
-@pytest.mark.parametrize("task", ["pretrain", "classification", "video", "clip"])
-def test_losses_of_the_engine(trained, task):
-    compare(task, trained(task)[0])
-
-
-@pytest.mark.parametrize("name", ["detection", "mmdetection", "segmentation"])
-def test_losses_of_a_framework(finished, name):
-    compare(name, finished(name))

@@ -53,10 +53,10 @@ def test_a_demo_takes_it(room, finished, demo, run, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["classification", pytest.param("video", marks=slow)])
-def test_classifiers_are_scored_in_it(task, trained, engine_data, run, read_page, tmp_path):
+def test_classifiers_are_scored_in_it(task, finished, engine_data, run, read_page, tmp_path):
     data = engine_data / {"classification": "folder/val", "video": "video/val"}[task]
     words = ("--data", data, "--output", tmp_path, "--workers", 0, "--device", "cpu")
-    run("eva", task, "evaluate", trained(task)[0], *words, "--precision", "int8")
+    run("eva", task, "evaluate", finished(task), *words, "--precision", "int8")
     assert '"precision": "int8"' in (tmp_path / "results.json").read_text()
     assert "precision int8" in " ".join(read_page(tmp_path / "report.html").text.split())
 

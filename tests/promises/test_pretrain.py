@@ -91,9 +91,9 @@ def test_the_other_objectives(
     assert read_page(tmp_path / "run/report.html").curves >= 3
 
 
-def test_the_weights_are_the_official_ones_by_name_and_patch(run, trained, documented, tmp_path):
+def test_the_weights_are_the_official_ones_by_name_and_patch(run, finished, documented, tmp_path):
     """As the official files, for patch 14 and 16 of EVA-g: here 8, and 16."""
-    output, _ = trained("pretrain")
+    output = finished("pretrain")
     ours = eva_backbone.load_vit(str(output)).eval()
     for patch in (8, 16):
         file = tmp_path / f"{patch}.pt"

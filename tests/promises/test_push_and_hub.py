@@ -35,11 +35,11 @@ def _names_no_place(files, *places):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_what_would_be_published(run, trained, metrics_of, tmp_path, task):
+def test_what_would_be_published(run, finished, metrics_of, tmp_path, task):
     """Weights without the optimizer's state, a model card, settings and scores; no places."""
     from huggingface_hub import ModelCard
 
-    output, _ = trained(task)
+    output = finished(task)
     run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
     files = _published(tmp_path / "card")
     assert {*files} == {"README.md", "model.safetensors", "recipe.json", "results.json"}
@@ -57,8 +57,8 @@ def test_what_would_be_published(run, trained, metrics_of, tmp_path, task):
     assert scores.items() <= metrics_of(output)[-1].items()
 
 
-def test_best_weights_and_those_of_the_moving_average(run, trained, tmp_path):
-    output, _ = trained("classification")
+def test_best_weights_and_those_of_the_moving_average(run, finished, tmp_path):
+    output = finished("classification")
     for option, name in (("--best", "best/model.safetensors"), ("--ema", "model_ema.safetensors")):
         run("eva", "push", output, REPO, option, "--dry-run", tmp_path / option)
         stored = load_file(tmp_path / option / "model.safetensors")["head.weight"]
@@ -67,8 +67,8 @@ def test_best_weights_and_those_of_the_moving_average(run, trained, tmp_path):
         assert stored.equal(load_file(file)["head.weight"])
 
 
-def test_published_and_taken_by_its_address(eva, trained, hub, engine_data, tmp_path):
-    output, _ = trained("classification")
+def test_published_and_taken_by_its_address(eva, finished, hub, engine_data, tmp_path):
+    output = finished("classification")
     eva("push", output, REPO, "--private", HF_TOKEN=hub.token)
     ((repo, files, _),) = hub.commits
     assert repo == REPO
@@ -92,9 +92,9 @@ def _file(path, content):
     return path
 
 
-def test_what_is_not_published(eva, run, fails, trained, hub, tmp_path):
+def test_what_is_not_published(eva, run, fails, finished, hub, tmp_path):
     output = tmp_path / "run"
-    shutil.copytree(trained("classification")[0], output)
+    shutil.copytree(finished("classification"), output)
     fails(eva("push", output, REPO, HF_TOKEN="hf_wrong", code=None), "HF_TOKEN")
     hub.private[REPO] = False  # a public repository of that name
     fails(eva("push", output, REPO, "--private", HF_TOKEN=hub.token, code=None), REPO)

@@ -12,9 +12,9 @@ ONE_VIEW = ("--clips", 1, "--crops", 1)
 
 
 @pytest.fixture(scope="module")
-def mine(trained):
+def mine(finished):
     """Output folder of a training."""
-    return trained("video")[0]
+    return finished("video")
 
 
 @pytest.fixture(scope="module")
