@@ -50,17 +50,19 @@ def test_a_training_step_of_a_framework(train, make_framework_step):
 
 @pytest.mark.parametrize("kind", ["detector", "soft-nms", "mask2former, table, checkpoints"])
 def test_predictions(devices, steps, kind):
-    soft = ("use_soft_nms=True", "maskness_thresh=0.5", "max_detections=30")
+    if kind in steps.SEGMENTORS:
+        model, batch = steps.segmentor(kind), steps.segmentation_batch(64, 96)
+    else:
+        soft = ("use_soft_nms=True", "maskness_thresh=0.5", "max_detections=30")
+        settings = soft if kind == "soft-nms" else ()
+        model = steps.detector(*(f"model.roi_heads.{setting}" for setting in settings))
+        batch = steps.detection_batch()
     with devices.second_device() as device, torch.no_grad():
+        model = model.eval().to(device)
         if kind in steps.SEGMENTORS:
-            model = steps.segmentor(kind).eval().to(device)
-            results = model.test_step(steps.segmentation_batch(64, 96))
-            scores = [result.seg_logits.data for result in results]
+            scores = [result.seg_logits.data for result in model.test_step(batch)]
         else:
-            settings = soft if kind == "soft-nms" else ()
-            model = steps.detector(*(f"model.roi_heads.{setting}" for setting in settings))
-            results = model.eval().to(device)(steps.detection_batch())
-            scores = [result["instances"].scores for result in results]
+            scores = [result["instances"].scores for result in model(batch)]
         assert all(len(one) and one.device == device for one in scores)
 
 
