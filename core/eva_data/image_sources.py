@@ -15,9 +15,8 @@ from torchvision.io import decode_image as torchvision_decode
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import inspect_image, read_encoded, read_rgb
-from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table
+from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table, index_shards
 from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
-from eva_data.shard_index import load_or_build
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
 
@@ -129,7 +128,7 @@ def open_files(
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
         if table is None and indexes:
-            table = load_or_build(shards, _index, Findings({}), indexes, kind=IMAGE_KIND)
+            table = index_shards(shards, _index, Findings({}), indexes, kind=IMAGE_KIND)
         table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
         files = TarIndex(shards, table)
     else:

@@ -1,13 +1,13 @@
 """Random access into tar shards by an index of where every member lies."""
 
+import glob
 import itertools
 import logging
-import math
 import os
 import re
 import tarfile
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
 
 logger = logging.getLogger(__name__)
 
+_OF_TARFILE = OverflowError, RecursionError  # of sizes and of long names
 _AT_ONCE = 2**20  # bytes behind the last member
 PLACES = ("shard", "offset", "size")  # arrays of an index
-MOST_SHARDS = 1_000_000
 
 
 class Member(NamedTuple):
@@ -168,9 +168,14 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                 rest = stream.read(_AT_ONCE)
             if is_cut or rest:
                 raise tarfile.ReadError(f"neither a header nor the end at byte {tar.offset}")
+    # tarfile calls itself for long names
     except (
-        *(tarfile.TarError, OSError, EOFError, ValueError, OverflowError),
-        RecursionError,  # tarfile calls itself for long names
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
     ) as error:
         raise ValueError(
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
@@ -195,11 +200,9 @@ def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Pat
     """
     paths, absent = list[Path](), list[str]()
     for path in expand_braces(pattern):
-        candidates = [Path(path)]
-        if any(character in path for character in "*?["):
-            root = Path(Path(path).anchor or ".")
-            candidates = sorted(root.glob(str(Path(path).relative_to(root))))
-        files = [file for file in candidates if os.path.isfile(file)]  # noqa: PTH113 (any name)
+        is_pattern = any(character in path for character in "*?[")
+        names = sorted(glob.glob(path)) if is_pattern else [path]  # noqa: PTH207
+        files = [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113 (any name)
         paths += files
         if not files:
             absent.append(path)
@@ -214,22 +217,14 @@ def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Pat
 
 def expand_braces(pattern: str) -> Iterator[str]:
     """Yield the paths one by one: a pattern of some bytes may stand for more than the memory."""
-    pieces = re.split(r"\{([^{}]*)\}", pattern)  # text, braces, text, braces, ..., text
-    choices: list[Sequence[str | int]] = [[pieces[0]]]
-    widths = [0]
-    for number, piece in enumerate(pieces[1:], 1):
-        numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", piece) if number % 2 else None
-        if numbers is None:
-            choices.append(piece.split(",") if number % 2 else [piece])
-        else:
-            choices.append(range(int(numbers[1]), int(numbers[2]) + 1))
-        widths.append(len(numbers[1]) if numbers else 0)
-    count = math.prod(map(len, choices))
-    if not 0 < count <= MOST_SHARDS:
-        raise ValueError(
-            f"{pattern!r} stands for {count:,} shards, not for 1 to {MOST_SHARDS:,}: count up, or "
-            "name those that are there, with *"
-        )
-    for choice in itertools.product(*choices):
-        parts = zip(choice, widths, strict=True)
-        yield "".join(str(part).zfill(width) for part, width in parts)
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if braces is None:
+        yield pattern
+        return
+    choices: Iterable[str] = braces[1].split(",")
+    numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", braces[1])
+    if numbers:
+        width = len(numbers[1])
+        choices = (f"{n:0{width}}" for n in range(int(numbers[1]), int(numbers[2]) + 1))
+    for choice in choices:
+        yield from expand_braces(pattern[: braces.start()] + choice + pattern[braces.end() :])

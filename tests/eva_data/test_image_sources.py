@@ -8,11 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from eva_data.image_sources import (
-    decode_image,
-    open_images,
-    open_source,
-)
+from eva_data.image_sources import decode_image, open_images, open_source
 from eva_data.images import LIMIT, UnreadableImageError
 from eva_data.index import Names
 from eva_data.manifests import Manifest, write_index

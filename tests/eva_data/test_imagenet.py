@@ -89,11 +89,7 @@ def test_objectnet_takes_the_first_class_of_mapped_folders(make_objectnet):
         one = open_one(objectnet=place)
         assert labels_of(one.samples) == expected
         assert len(one.samples) == 3
-        assert (one.name, one.columns, one.accepted) == (
-            "ObjectNet",
-            None,
-            None,
-        )
+        assert (one.name, one.columns, one.accepted) == ("ObjectNet", None, None)
 
 
 def test_objectnet_by_its_own_names(make_objectnet):

@@ -254,15 +254,12 @@ def test_unreadable_members_are_named(shards, tmp_path):
         images[1]
 
 
-@pytest.mark.parametrize(("pattern", "message"), [
-    ("{0..999}{0..999}{0..999}{0..999}.tar", "stands for 1,000,000,000,000 shards"),
-    ("{0..1" + "0" * 5000 + "}.tar", "there is no shard"),
-])  # fmt: skip
-def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern, message):
+@pytest.mark.parametrize("pattern", ["{0..999}" * 4, "{0..1" + "0" * 5000 + "}"])
+def test_a_pattern_of_more_than_the_memory_is_refused_at_once(pattern):
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=message):
-            expand_shards(pattern)
+        with pytest.raises(ValueError, match="there is no shard"):
+            expand_shards(f"{pattern}.tar")
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

@@ -19,7 +19,7 @@ from eva_data.captions.sources import (
     ShardCaptions,
     SourceCaptions,
     index_folder,
-    index_shards,
+    pair_members,
 )
 from eva_data.checks.findings import Findings
 from eva_data.files import expand_home
@@ -29,11 +29,11 @@ from eva_data.index import (
     FolderFiles,
     Table,
     damaged,
+    index_shards,
     require_unchanged,
     state_of,
 )
 from eva_data.manifests import Form, Manifest, Mixture, SourceEntry, expand_path, read_index
-from eva_data.shard_index import load_or_build
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -144,11 +144,13 @@ def open_source(
         lenient = keep_going or table is not None
         shards = expand_shards(entry.location, missing=missing if lenient else None)
         if table is None and indexes:
-            index = functools.partial(index_shards, key=key)
-            table = load_or_build(shards, index, left_out, indexes, kind=CAPTION_KIND, key=key)
+            look, settings = functools.partial(pair_members, key=key), key or ""
+            table = index_shards(
+                shards, look, left_out, indexes, kind=CAPTION_KIND, settings=settings
+            )
         elif table is None:
             left_out.add_many("missing", len(missing), missing)
-            table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
+            table = pair_members(shards, left_out, key=key, workers=workers, keep_going=keep_going)
         opened = ShardCaptions(shards, table, left_out, key=key)
     elif entry.kind == "folder":
         table = index_folder(location, left_out) if table is None else table

@@ -22,7 +22,7 @@ from eva_data.captions.lists import (
     problem_of,
 )
 from eva_data.checks.findings import Findings
-from eva_data.files import IMAGE_SUFFIXES, find_files, require_regular_file
+from eva_data.files import IMAGE_SUFFIXES, find_files, open_regular
 from eva_data.holdout import holdout_mask, stem
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
@@ -50,20 +50,8 @@ class CaptionedImages(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def sample_id(self, index: int) -> str:
-        """Name the place of an image, for messages."""
-
-    def name(self, index: int) -> str:
-        """Name an image without the place of its dataset, as a list would."""
-        return self.sample_id(index)
-
-    @abstractmethod
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB, as it is stored: EXIF's orientation is not applied."""
-
-    @abstractmethod
-    def captions(self, index: int) -> tuple[str, ...]:
-        """Read the captions of an image, one at least; else an UnreadableCaptionError."""
+    def locate(self, index: int) -> "tuple[SourceCaptions, int]":
+        """Find the source of a pair, and its index there."""
 
     @abstractmethod
     def checksum(self) -> int:
@@ -71,6 +59,27 @@ class CaptionedImages(ABC):
 
         Where the data lie does not matter. The content of files and members is not read.
         """
+
+    def sample_id(self, index: int) -> str:
+        """Name an image by its path, or shard and member, `folder/00000.tar:key.jpg`."""
+        source, position = self.locate(index)
+        return source.files.sample_id(position)
+
+    def name(self, index: int) -> str:
+        """Name an image without the place of its dataset, as a list would."""
+        source, position = self.locate(index)
+        return source.name_of(position)
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB, as it is stored: EXIF's orientation is not applied."""
+        source, position = self.locate(index)
+        content = read_encoded(source.files, position)
+        return read_image(content, upright=False, name=source.files.sample_id(position))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Read the captions of an image, one at least; else an UnreadableCaptionError."""
+        source, position = self.locate(index)
+        return source.captions_of(position)
 
 
 class SourceCaptions(CaptionedImages):
@@ -83,22 +92,41 @@ class SourceCaptions(CaptionedImages):
     def __len__(self) -> int:
         return len(self.files)
 
-    def name(self, index: int) -> str:
-        """See `CaptionedImages`; a path below the folder, or a member of a shard."""
+    def locate(self, index: int) -> "tuple[SourceCaptions, int]":
+        """See `CaptionedImages`."""
+        return self, index
+
+    def name_of(self, index: int) -> str:
+        """Name an image by its path below the folder, or its member of a shard."""
         return self.files.names[index]
 
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path, or shard and member, `folder/00000.tar:key.jpg`."""
-        return self.files.sample_id(index)
-
-    def image(self, index: int) -> Image.Image:
-        """See `CaptionedImages`."""
-        content = read_encoded(self.files, index)
-        return read_image(content, upright=False, name=self.sample_id(index))
+    @abstractmethod
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Read the captions of an image."""
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
         return self.files.checksum()
+
+
+class CaptionView(CaptionedImages):
+    """The pairs of other sources: those that a manifest mixes, or some of one source."""
+
+    def __init__(self, pairs: Mixture[CaptionedImages] | Choice[CaptionedImages]) -> None:
+        super().__init__()
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def locate(self, index: int) -> tuple[SourceCaptions, int]:
+        """See `CaptionedImages`."""
+        source, position = self._pairs.locate(index)
+        return source.locate(position)
+
+    def checksum(self) -> int:
+        """See `CaptionedImages`; weights and limits count."""
+        return self._pairs.checksum()
 
 
 class ListedCaptions(SourceCaptions):
@@ -115,17 +143,15 @@ class ListedCaptions(SourceCaptions):
         table.require_equal_lengths(FIRST, length=len(self) + 1)
         table.require_equal_lengths(f"{CAPTIONS}.ends", length=int(table[FIRST][-1]))
 
-    def name(self, index: int) -> str:
+    def name_of(self, index: int) -> str:
         """Name an image by its path below the root; one outside of it by the complete path."""
         return os.path.normpath(self.files.names[index]).removeprefix(self._below)
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        """See `CaptionedImages`."""
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """See `SourceCaptions`."""
         begin, end = (int(position) for position in self.table[FIRST][index : index + 2])
         texts = tuple(self._texts[position] for position in range(begin, end))
-        if not texts or any(
-            problem_of(caption) for caption in texts
-        ):  # of an index that was changed
+        if not texts or any(map(problem_of, texts)):  # of an index that was changed
             raise UnreadableCaptionError(f"{self.sample_id(index)}: the index is damaged")
         return texts
 
@@ -138,12 +164,11 @@ class ListedCaptions(SourceCaptions):
 class FolderCaptions(SourceCaptions):
     """Images with a text file of the same name beside each, which is read with its image."""
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        """See `CaptionedImages`."""
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """See `SourceCaptions`."""
         file = Path(self.sample_id(index)).with_suffix(_TEXT)
         try:
-            require_regular_file(file)
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 content = stream.read(LONGEST + 4)  # one byte more than a mark and the longest
         except OSError as error:
             raise UnreadableCaptionError(f"the caption cannot be read: {error}") from error
@@ -192,8 +217,8 @@ class ShardCaptions(SourceCaptions):
         self._members, self._key = members, key
         table.require_equal_lengths(*TEXTS, length=len(members))
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        """See `CaptionedImages`."""
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """See `SourceCaptions`."""
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
         try:
@@ -207,7 +232,7 @@ class ShardCaptions(SourceCaptions):
         return zlib.crc32(self.table[TEXTS[1]].data, self.files.checksum())
 
 
-def index_shards(
+def pair_members(
     shards: Sequence[Path],
     left_out: Findings,
     *,
@@ -244,7 +269,7 @@ def index_shards(
 def pairs_of_shard(
     shard: Path, *, key: str | None, keep_going: bool = False
 ) -> tuple[list[tuple[Member, Member]], Findings]:
-    """Find the pairs of a shard, in the order of its images, and the rest; see `index_shards`."""
+    """Find the pairs of a shard, in the order of its images, and the rest; see `pair_members`."""
     allowed = (".json",) if key else (".txt", ".json")
     images: dict[str, list[Member]] = {}
     texts: dict[str, list[Member]] = {}
@@ -287,41 +312,6 @@ def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
     return "long" if texts[0].size > LONGEST else None
 
 
-class CaptionView(CaptionedImages):
-    """The pairs of other sources: those that a manifest mixes, or some of one source."""
-
-    def __init__(self, pairs: Mixture[CaptionedImages] | Choice[CaptionedImages]) -> None:
-        super().__init__()
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def sample_id(self, index: int) -> str:
-        """See `CaptionedImages`."""
-        source, position = self._pairs.locate(index)
-        return source.sample_id(position)
-
-    def name(self, index: int) -> str:
-        """See `CaptionedImages`."""
-        source, position = self._pairs.locate(index)
-        return source.name(position)
-
-    def image(self, index: int) -> Image.Image:
-        """See `CaptionedImages`."""
-        source, position = self._pairs.locate(index)
-        return source.image(position)
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        """See `CaptionedImages`."""
-        source, position = self._pairs.locate(index)
-        return source.captions(position)
-
-    def checksum(self) -> int:
-        """See `CaptionedImages`; weights and limits count."""
-        return self._pairs.checksum()
-
-
 def hold_out(
     pairs: CaptionedImages, fraction: float, *, name: str
 ) -> tuple[CaptionView, CaptionView]:
@@ -335,10 +325,8 @@ def hold_out(
     names = (stem(pairs.name(index)) for index in every)
     if isinstance(pairs, CaptionView):  # whose sources may name an image below other folders
         first: dict[str, str] = {}
-        places = map(os.path.normpath, map(pairs.sample_id, every))
-        names = (
-            first.setdefault(position, name) for position, name in zip(places, names, strict=True)
-        )
+        paths = (os.path.normpath(pairs.sample_id(index)) for index in every)
+        names = (first.setdefault(path, name) for path, name in zip(paths, names, strict=True))
     is_held_out = holdout_mask(names, fraction, name=name)
     backwards = np.flatnonzero(is_held_out)[::-1].tolist()
     once = {os.path.normpath(pairs.sample_id(index)): index for index in backwards}

@@ -126,11 +126,7 @@ def _open_class_folders(folder: Path, classes: Sequence[str] | None) -> Labelled
 
 
 def open_ucf101(
-    location: Path,
-    classes: Sequence[str],
-    *,
-    split: int = 1,
-    root: Path | None = None,
+    location: Path, classes: Sequence[str], *, split: int = 1, root: Path | None = None
 ) -> LabelledVideos:
     """Open a test list of UCF-101: `ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi` in each line.
 
@@ -279,19 +275,13 @@ def _open_index(
     table.require_equal_lengths(*of_each, length=len(Names(table)))
     if classes is not None:
         spellings = Spellings(classes)
-        places = [
-            -1 if (class_label := spellings.label(name)) is None else class_label
-            for name in indexed_classes
-        ]
-        lacking = [
-            indexed_classes[label] for label in np.unique(labels).tolist() if places[label] < 0
-        ]
-        if lacking:
-            raise ValueError(
-                f"{file} has {len(lacking)} classes that are not among the {len(classes)} given: "
-                f"{list_names(lacking)}"
-            )
-        labels, indexed_classes = np.array(places, np.int32)[labels], list(classes)
+        numbers = [spellings.label(name) for name in indexed_classes]
+        unknown = [label for label in np.unique(labels).tolist() if numbers[label] is None]
+        if unknown:
+            names = list_names([indexed_classes[label] for label in unknown])
+            raise ValueError(f"{file} has classes that are not among the {len(classes)}: {names}")
+        labels = np.array([number or 0 for number in numbers], np.int32)[labels]
+        indexed_classes = list(classes)
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
     gone = [path for path in paths if not path.exists()]

@@ -330,6 +330,7 @@ class VideoFile(VideoSource):
     """
 
     _video: OpenVideo | None = None
+    _frames: Iterator[VideoFrame]
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         usual_name = "the given bytes" if isinstance(content, bytes) else os.fspath(content)
@@ -480,4 +481,4 @@ class VideoFile(VideoSource):
         if self._video is not None:
             self._video.container.close()
         self._video = None
-        self._frames: Iterator[VideoFrame] = iter(())
+        self._frames = iter(())
