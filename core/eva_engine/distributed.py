@@ -14,6 +14,7 @@ from eva_engine.config import require
 from eva_runs.processes import gather as gather
 from eva_runs.processes import join_group
 from eva_runs.processes import rank as rank
+from eva_runs.processes import sum_over_ranks as sum_over_ranks
 from eva_runs.processes import world_size as world_size
 
 _TIMEOUT = timedelta(minutes=30)  # for what the main process does alone, as DeepSpeed has it
@@ -102,13 +103,3 @@ def choose_device(device: str = "auto") -> torch.device:
 def rank_indices(count: int) -> range:
     """Return this process's share of `count` indexes: every `world_size`-th one."""
     return range(rank(), count, world_size())
-
-
-def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
-    """Add up as many numbers of each process in double precision, on the backend's device."""
-    if world_size() == 1:
-        return list(values)
-    tensor = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    result: list[float] = tensor.tolist()
-    return result

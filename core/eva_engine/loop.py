@@ -48,7 +48,6 @@ from eva_report.first_batch import keep_first_batch
 from eva_report.terminal import SHOWN, show
 from eva_runs.adapters import Adapters
 from eva_runs.data_order import (
-    BadSamples,
     Batch,
     ElasticSampler,
     Permutations,
@@ -62,6 +61,7 @@ from eva_runs.data_order import (
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.precision import warn_of_slow_bf16
+from eva_runs.step_guard import BadSamples, StepGuard
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class TrainingRun:
         self._run, step_batch = run, run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or size // step_batch
         self._start = saved.get("step", 0)
-        self._bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
+        bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
+        self._guard = StepGuard(MESSAGES, self._signal, self.device, bad_samples)
         self._nonfinite = NonfiniteSteps(
             run, self.samples, in_a_row=saved.get("skipped_in_a_row", 0)
         )
@@ -252,9 +253,9 @@ class TrainingRun:
             self._end_early(self._start)
         for step in range(self._start, self._total):
             self._worked = True
-            stop = self._step(step)
+            self._step(step)
             self._finish_save(wait=False)
-            done = step + 1
+            done, stop = step + 1, self._guard.stopping
             last = done == self._total
             self._saved = False
             if stop or last or done % self._every == 0:
@@ -283,8 +284,8 @@ class TrainingRun:
         last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
         return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
-    def _step(self, step: int) -> bool:
-        """Carry out one optimizer step; return whether any process was asked to stop."""
+    def _step(self, step: int) -> None:
+        """Carry out one optimizer step."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         micro_batches = MicroBatches(
@@ -300,13 +301,7 @@ class TrainingRun:
                 keep_first_batch(self._run.output, lambda: self.presentation.first_batch(batch))
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         try:
-            values, stop, finite, own_is_finite = reduce_step(
-                sums,
-                micro_batches.taken,
-                stop=self._signal.requested,
-                bad_samples=self._bad_samples,
-                device=self.device,
-            )
+            values, finite, own_is_finite = reduce_step(sums, micro_batches.taken, self._guard)
         except TooManyUnreadableError:  # on all processes
             self._finish_save(wait=True)
             raise
@@ -324,10 +319,9 @@ class TrainingRun:
             values |= {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
             if self._run.precision == "fp16":
                 values["loss_scale"] = self._engine.loss_scale
-            if self._bad_samples.names:
-                values["bad_samples"] = len(self._bad_samples.names)
+            if self._guard.bad_samples.names:
+                values["bad_samples"] = len(self._guard.bad_samples.names)
             self._log.step(step, values | ({} if applied else {"skipped": 1}))
-        return stop
 
     def _paused(self) -> contextlib.AbstractContextManager[None]:
         return self._log.paused() if self._log else contextlib.nullcontext()
@@ -335,7 +329,7 @@ class TrainingRun:
     def _save(self, done: int) -> None:
         record = self._record | {
             "step": done,
-            "bad_samples": sorted(self._bad_samples.names),
+            "bad_samples": sorted(self._guard.bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
         }
         self._finish_save(wait=True)

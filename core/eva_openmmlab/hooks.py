@@ -42,12 +42,12 @@ from eva_report.terminal import SHOWN
 from eva_runs import processes
 from eva_runs.adapters import Adapters, complete
 from eva_runs.data_order import guard_workers
-from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
 from eva_runs.precision import lower_backbone, resolve
 from eva_runs.saving import BackgroundWriter, latest_valid_checkpoint, open_with_digest
+from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -72,6 +72,7 @@ class RunHook(Hook):
     def __init__(self) -> None:
         self.resumed: Path | None = None
         self._stop = StopSignal()
+        self._guard = StepGuard(MESSAGES, self._stop, get_device())
         self._stack = contextlib.ExitStack()
         self._images: list[list[str]] = []
         self._iteration = 0
@@ -214,12 +215,10 @@ class RunHook(Hook):
             v for loss in losses.values() for v in (loss if isinstance(loss, list) else [loss])
         ]
         finite = [value.detach().isfinite().all() for value in values if isinstance(value, Tensor)]
-        here = torch.stack(finite).all()
-        wrong = (~here).int()
         # before the backward pass, whose collectives a process without finite losses may not join
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(wrong)
-        if wrong:
+        here = bool(torch.stack(finite).all())
+        together, _ = self._guard.agree(finite=here)
+        if not together:
             self._refuse("The loss", mine=not here)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -231,36 +230,29 @@ class RunHook(Hook):
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite():
+        if not gradients_are_finite(parameters):
             self._refuse("A gradient")
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Agree with the other processes whether to go on, after each step of the optimizer."""
+        """Stop after a step of the optimizer, if any process was asked to."""
         if not runner.optim_wrapper.should_update():
             return
-        stop = torch.tensor(self._stop.requested, dtype=torch.int32, device=get_device())
-        if runner.world_size > 1:
-            torch.distributed.all_reduce(stop)
         self._skipped = 0 if self._stepped else self._skipped + 1  # by a loss scale
         half = getattr(runner.optim_wrapper, "cast_dtype", None) is not torch.bfloat16
         if self._skipped > (MAX_SKIPPED if half else 0):
             self._refuse(f"For {self._skipped} steps, whatever the loss scale, a gradient")
         self._stepped, self._images = False, []
-        if stop and batch_idx + 1 < runner.max_iters:
+        if self._guard.stopping and batch_idx + 1 < runner.max_iters:
             self._save_and_exit(runner, batch_idx + 1)
 
     def _refuse(self, quantity: str, *, mine: bool = True) -> NoReturn:
         """Name the last images of the processes where it is so, or all of a step for a gradient."""
         batches = self._images[-1:] if quantity == "The loss" else self._images
         images = [name for batch in batches for name in batch][:_NAMED]
-        images_of_ranks = enumerate(processes.gather(images if mine else []))
-        places = "; ".join(f"process {rank}: {', '.join(of)}" for rank, of in images_of_ranks if of)
-        raise NonFiniteError(
-            MESSAGES.not_finite(quantity, self._iteration, f"these images of {places}")
-        )
+        culprit = f"images: {', '.join(images)}" if mine else None
+        self._guard.refuse(quantity, self._iteration, culprit)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data to a checkpoint; with adapters take out what is frozen."""

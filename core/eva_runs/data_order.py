@@ -10,7 +10,7 @@ import random
 import resource
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.queues import Queue
@@ -277,40 +277,6 @@ class SeededDataset(Dataset[Any]):
                     return sample, draw, unreadable
         problems = "; ".join(f"{name}: {reason}" for name, reason in [*unreadable.items()][:_SHOWN])
         raise TooManyUnreadableError(f"{self.message.format(len(candidates))}: {problems}")
-
-
-class BadSamples:
-    """Names of the samples of a run that cannot be read, each of which counts once.
-
-    `setting` is what the user calls the allowed number of them, `done` what is done with one.
-    """
-
-    def __init__(
-        self,
-        allowed: int,
-        names: Iterable[str] = (),
-        *,
-        setting: str = "max_bad_samples",
-        done: str = "replaced a sample",
-    ) -> None:
-        self.allowed, self.names = allowed, set(names)
-        self.setting, self.done = setting, done
-
-    def add(self, unreadable: Mapping[str, str]) -> None:
-        """Note samples of all processes, name -> why or "", and log those that are new.
-
-        Raises:
-            TooManyUnreadableError: If there are more than allowed.
-        """
-        for name in sorted(unreadable.keys() - self.names):
-            line = ": ".join(filter(None, (name, unreadable[name])))
-            logger.warning("%s that cannot be read: %s", self.done, line)
-        self.names |= unreadable.keys()
-        if len(self.names) > self.allowed:
-            raise TooManyUnreadableError(
-                f"{len(self.names)} samples could not be read, {self.setting} is {self.allowed}: "
-                f"{', '.join(sorted(self.names)[:_SHOWN])}; the log says why"
-            )
 
 
 def sample_id(samples: SampleDataset, index: int) -> str:

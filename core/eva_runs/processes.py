@@ -109,6 +109,17 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def sum_over_ranks(values: list[float], device: Any) -> list[float]:
+    """Add up as many numbers of each process in double precision, on the backend's device."""
+    if world_size() == 1:
+        return list(values)
+    torch: Any = importlib.import_module("torch")
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(tensor)
+    result: list[float] = tensor.tolist()
+    return result
+
+
 def require_same_settings(settings: Mapping[str, Any]) -> None:
     """Refuse a run whose processes have other settings, variables or versions; all make the call.
 

@@ -42,9 +42,10 @@ from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
-from eva_runs.data_order import BadSamples, seed_everything, to_device
+from eva_runs.data_order import seed_everything, to_device
 from eva_runs.interruption import StopSignal
 from eva_runs.memory import MeasuredStep
+from eva_runs.step_guard import BadSamples
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:

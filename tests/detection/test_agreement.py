@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from torch import nn
 from eva_runs.processes import run_on_all_ranks
 from eva_detection.data.loading import EvaluationSet, choose_seed, read_training_set
-from eva_runs.errors import TooManyUnreadableError
 from eva_detection.training.train import _wrap_distributed
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -45,9 +44,6 @@ def nan_loss(loss):
 def nan_gradient(loss):
     loss.register_hook(lambda gradient: gradient * float("nan"))
     return loss * 1.0
-
-def unreadable(loss):
-    raise TooManyUnreadableError("3 training images cannot be read")
 
 def killed(loss):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -126,7 +122,7 @@ def shared():
     FAILS = False
     data()
 
-TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, unreadable, killed)
+TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, killed)
 SCENARIOS = {f.__name__: (lambda f=f: train(f)) for f in TROUBLES}
 SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up, "data": data, "shared": shared}
 FAILS = True
@@ -213,11 +209,6 @@ def test_one_process_of_a_machine_reads_the_annotations(lines):
     seen = [line for line in lines if line.startswith("shared")]
     exits = ["shared 0 exit 0", "shared 1 exit 0"]
     assert sorted(seen) == sorted([*exits, *lists, "shared 0 reads", "shared 0 reads"])
-
-
-def test_unreadable_images_are_said_by_both(lines):
-    said = "TooManyUnreadableError 3 training images cannot be read"
-    assert _of(lines, "unreadable") == {"0": said, "1": said}
 
 
 def test_a_process_that_is_killed_ends_the_other(lines):

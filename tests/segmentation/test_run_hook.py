@@ -88,7 +88,7 @@ def test_each_batch_of_a_step_counts(hooked):
     layer, _, _, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=3))
     before = layer.weight.clone()
     step()
-    with pytest.raises(NonFiniteError, match=r"iteration 2, .* of process 0: 1\.png$"):
+    with pytest.raises(NonFiniteError, match=r"iteration 2, .* process 0: images: 1\.png$"):
         step(float("inf"))  # in the middle of the step
     assert torch.equal(layer.weight, before)
     assert torch.equal(layer.weight.grad, torch.ones_like(before) / 3)

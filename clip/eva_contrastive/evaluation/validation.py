@@ -27,8 +27,8 @@ from eva_engine.evaluation.classification_report import (
 )
 from eva_engine.evaluation.counting import LEFT_OUT, OneLabel, ShownSamples, count
 from eva_report.content import Section
-from eva_runs.data_order import BadSamples
 from eva_runs.interruption import StopSignal
+from eva_runs.step_guard import BadSamples
 
 
 class ContrastiveValidation:

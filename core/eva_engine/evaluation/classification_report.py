@@ -44,9 +44,9 @@ from eva_report.drawing import score_text
 from eva_report.page import report_name, try_report, write_csv
 from eva_report.terminal import align_columns, closing_lines, show
 from eva_runs.commands import echo, print_error
-from eva_runs.data_order import BadSamples
 from eva_runs.interruption import StopSignal
 from eva_runs.record import run_facts
+from eva_runs.step_guard import BadSamples
 
 Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANINGS`
 

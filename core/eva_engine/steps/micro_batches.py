@@ -16,7 +16,6 @@ from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import MESSAGES, RunConfig
 from eva_engine.steps.engine import TrainingEngine
 from eva_runs.data_order import (
-    BadSamples,
     Batch,
     SampleDataset,
     next_batch,
@@ -25,6 +24,7 @@ from eva_runs.data_order import (
     to_device,
 )
 from eva_runs.errors import NonFiniteError
+from eva_runs.step_guard import StepGuard
 
 logger = logging.getLogger(__name__)
 
@@ -106,30 +106,21 @@ def forward_and_backward(
 
 
 def reduce_step(
-    sums: Mapping[str, Tensor],
-    batches: Sequence[Batch],
-    *,
-    stop: bool,
-    bad_samples: BadSamples,
-    device: torch.device,
-) -> tuple[dict[str, float], bool, bool, bool]:
+    sums: Mapping[str, Tensor], batches: Sequence[Batch], guard: StepGuard
+) -> tuple[dict[str, float], bool, bool]:
     """Average over processes and micro-batches; the same call on all processes.
 
     Returns:
-        The averages, whether any process is to stop, whether all losses are finite, and whether
-        those of this process are.
+        The averages, whether all losses are finite, and whether those of this process are.
     """
     names = sorted(sums)
     own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
-    bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
-    loss_is_finite = math.isfinite(own[names.index("loss")])
-    flags = [float(stop), float(not loss_is_finite), float(len(bad))]
-    *totals, stops, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, device)
-    if unreadable:
-        bad_samples.add(dict(item for part in distributed.gather(bad) for item in part.items()))
+    unreadable = {name: why for batch in batches for name, why in batch.unreadable.items()}
+    own_is_finite = math.isfinite(own[names.index("loss")])
+    finite, totals = guard.agree(finite=own_is_finite, unreadable=unreadable, sums=own)
     count = distributed.world_size() * len(batches)
     values = {name: total / count for name, total in zip(names, totals, strict=True)}
-    return values, stops > 0, bad_loss == 0, loss_is_finite
+    return values, finite, own_is_finite
 
 
 class NonfiniteSteps:

@@ -55,7 +55,7 @@ class StopOnSignal(HookBase):
         """Save (unless just done) and exit, on all processes together."""
         iteration = self.trainer.iter
         self.checkpointer.writer.check()
-        if not self.trainer.stop_agreed or iteration + 1 >= self.trainer.max_iter:
+        if not self.trainer.guard.stopping or iteration + 1 >= self.trainer.max_iter:
             return
         if self.checkpointer.saved_iteration != iteration:
             self.checkpointer.save("model_stopped", iteration=iteration)

@@ -251,7 +251,7 @@ def _build_hooks(
         MetricsHistory(),
         TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
         saving if main_process else None,
-        StopOnSignal(checkpointer, trainer.stop),
+        StopOnSignal(checkpointer, trainer.guard.stop),
         Evaluation(cfg.train.eval_period, score, folder=folder, writers=files, log_period=period),
         hooks.PeriodicWriter(writers, period=period) if main_process else None,
     ]

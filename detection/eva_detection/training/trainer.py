@@ -8,11 +8,10 @@ import contextlib
 import functools
 import logging
 import time
-from collections import ChainMap, defaultdict
-from typing import Any, Literal, NamedTuple, NoReturn
+from collections import defaultdict
+from typing import Any, Literal, NoReturn
 
 import torch
-import torch.distributed
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -20,23 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.data.stream import STEP, TrainStream
 from eva_detection.training.output_folder import MESSAGES
-from eva_runs.data_order import BadSamples, seed_everything
-from eva_runs.errors import NonFiniteError, TooManyUnreadableError
+from eva_runs.data_order import seed_everything
 from eva_runs.interruption import StopSignal
 from eva_runs.precision import DTYPES
-from eva_runs.processes import raise_on_all_ranks
+from eva_runs.step_guard import BadSamples, StepGuard, gradients_are_finite
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16"]
 MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
-
-
-class BatchFailure(NamedTuple):
-    """Trouble of a process with a batch: an error, or (None) losses that are not finite."""
-
-    error: Exception | None
-    images: list[str]
 
 
 class DetectionTrainer(SimpleTrainer):
@@ -48,7 +39,7 @@ class DetectionTrainer(SimpleTrainer):
         optimizer: The optimizer.
         precision: "fp32", "fp16" (needs a GPU) or "bf16".
         accumulate: Batches of one optimizer step.
-        stop: Asks for an end after the step in progress; `stop_agreed` is the same on all.
+        stop: Asks for an end after the step in progress; `guard.stopping` is the same on all.
         max_bad_images: Files that may be replaced because they cannot be read.
         seed: Source of every step's random numbers (dropped paths, sampled proposals), with the
             iteration and the rank, so a continued run draws the same with no state saved. None
@@ -56,7 +47,6 @@ class DetectionTrainer(SimpleTrainer):
     """
 
     iter: int
-    stop_agreed = False
     _data_loader_iter_obj: Any
 
     def __init__(
@@ -82,8 +72,8 @@ class DetectionTrainer(SimpleTrainer):
             )
         self.precision, self.accumulate, self.seed = precision, accumulate, seed
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
-        self.stop = stop or StopSignal()
-        self.bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
+        bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
+        self.guard = StepGuard(MESSAGES, stop or StopSignal(), self.device, bad_images)
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.iter = -1  # the latest iteration that is done
 
@@ -93,7 +83,7 @@ class DetectionTrainer(SimpleTrainer):
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         data_time = 0.0
         images: list[str] = []
-        trouble: BatchFailure | None = None
+        suspects: list[str] = []  # images of batches whose losses are not finite
         for index in range(self.accumulate):
             last = index == self.accumulate - 1
             # gradients are averaged over the processes with the last batch of a step alone
@@ -101,6 +91,7 @@ class DetectionTrainer(SimpleTrainer):
             with self.model.no_sync() if waits else contextlib.nullcontext():
                 start = time.perf_counter()
                 batch: Any = ()
+                error: Exception | None = None
                 try:
                     batch = next(self._data_loader_iter)
                     data_time += time.perf_counter() - start
@@ -109,13 +100,14 @@ class DetectionTrainer(SimpleTrainer):
                     for name, value in zip(losses, values, strict=True):
                         totals[name] = totals[name] + value / self.accumulate
                     if not values.isfinite().all():
-                        suspects = trouble.images if trouble else []
-                        trouble = BatchFailure(None, suspects + _image_names(batch))
-                except Exception as error:  # the others learn of it before it is raised
-                    trouble = BatchFailure(error, _image_names(batch))
-                if last or (trouble and trouble.error):
-                    self._agree(totals, trouble)
-                if trouble:
+                        suspects += _image_names(batch)
+                except Exception as failure:  # the others learn of it before it is raised
+                    error = failure
+                    if isinstance(failure, FloatingPointError):  # of detectron2
+                        suspects += _image_names(batch)
+                if last or error:
+                    self._agree(totals, error, suspects)
+                if suspects:
                     continue  # the other batches of the step: are they concerned, too?
                 images += _image_names(batch)
                 loss = functools.reduce(torch.add, losses.values()) / self.accumulate
@@ -125,7 +117,9 @@ class DetectionTrainer(SimpleTrainer):
             # exchange that a process which fails before its forward pass never reaches.
             self.model.reducer._rebuild_buckets()
         self.after_backward()
-        self._check_gradients(images)
+        # with fp16 the loss scale deals with gradients that are not finite
+        if self.precision != "fp16" and not gradients_are_finite(self.model.parameters()):
+            self._refuse("A gradient, while the losses are finite,", images)
         self._write_metrics(totals, data_time)
         self._step(images)
         norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
@@ -141,78 +135,47 @@ class DetectionTrainer(SimpleTrainer):
         with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 
-    def _agree(self, losses: dict[str, Tensor], trouble: BatchFailure | None) -> None:
+    def _agree(
+        self, losses: dict[str, Tensor], error: Exception | None, suspects: list[str]
+    ) -> None:
         """Let all processes raise what one of them has met, after one small reduction.
 
         It stands before the backward pass of the last batch, in which all would wait for each
         other. Afterwards all have the same gradients.
         """
-        error = trouble.error if trouble else None
-        replaced = getattr(self.data_loader, "unreadable", {})
-        not_finite = trouble is not None and isinstance(error, FloatingPointError | None)
-        facts = [not_finite, bool(trouble) and not not_finite, bool(replaced), self.stop.requested]
-        if comm.get_world_size() > 1:
-            flags = torch.tensor(facts, dtype=torch.int32, device=self.device)
-            torch.distributed.all_reduce(flags)
-            facts = [bool(flag) for flag in flags.tolist()]
-        any_not_finite, any_failed, bad_images, self.stop_agreed = facts
-        if bad_images:
-            self.bad_images.add(dict(ChainMap(*comm.all_gather(dict(replaced)))))
-            replaced.clear()
-        names = self.bad_images.names
-        if names:
-            self.storage.put_scalar("bad_images", len(names), smoothing_hint=False)
-        if any_failed:
-            unreadable = str(error) if isinstance(error, TooManyUnreadableError) else ""
-            texts = list(filter(None, comm.all_gather(unreadable)))
-            if texts:
-                raise TooManyUnreadableError(texts[0])
-            raise_on_all_ranks(error)
-        if any_not_finite:
+        unreadable = getattr(self.data_loader, "unreadable", {})
+        not_finite = bool(suspects) or isinstance(error, FloatingPointError)
+        failure = None if isinstance(error, FloatingPointError) else error
+        finite, _ = self.guard.agree(finite=not not_finite, error=failure, unreadable=unreadable)
+        unreadable.clear()
+        if self.guard.bad_samples.names:
+            count = len(self.guard.bad_samples.names)
+            self.storage.put_scalar("bad_images", count, smoothing_hint=False)
+        if not finite:
             values = {name: value.item() for name, value in losses.items()}
             met = str(error or values).rstrip(".")
-            report = f"{met}, images: {', '.join(trouble.images)}" if trouble else None
-            self._refuse("The loss", report)
+            report = f"{met}, images: {', '.join(suspects)}" if not_finite else None
+            self.guard.refuse("The loss", self.iter + 1, report)
 
-    def _check_gradients(self, images: list[str]) -> None:
-        """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
-
-        They are averaged over all processes, hence all come to the same conclusion.
-        """
-        gradients = [
-            parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
-        ]
-        if self.precision == "fp16" or not gradients:
-            return
-        # largest absolute values: the sum of squares could overflow where the values do not
-        largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
-        if not bool(largest.isfinite().all()):
-            quantity = "A gradient, while the losses are finite,"
-            self._refuse(quantity, f"images: {', '.join(images)}")
-
-    def _refuse(self, quantity: str, report: str | None) -> NoReturn:
-        """End the run on all processes because of a number, with what each of them reports."""
-        reports = enumerate(comm.all_gather(report))
-        culprits = "; ".join(f"process {rank}: {report}" for rank, report in reports if report)
-        raise NonFiniteError(MESSAGES.not_finite(quantity, self.iter + 1, culprits))
+    def _refuse(self, quantity: str, images: list[str]) -> NoReturn:
+        self.guard.refuse(quantity, self.iter + 1, f"images: {', '.join(images)}")
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
-        report = f"images: {', '.join(images)}"
         before = self.loss_scale or self.grad_scaler.get_scale()
         try:
             self.grad_scaler.step(self.optimizer)
         except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
             if "non-finite" not in str(error):
                 raise
-            self._refuse("The norm of finite gradients", report)
+            self._refuse("The norm of finite gradients", images)
         self.grad_scaler.update()
         self.loss_scale = self.grad_scaler.get_scale()
         if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
             quantity = (
                 f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
             )
-            self._refuse(quantity, report)
+            self._refuse(quantity, images)
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""
@@ -231,6 +194,7 @@ class DetectionTrainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """State for resuming, the loss scale and the place in the data included."""
         state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+        state["bad_images"] = sorted(self.guard.bad_samples.names)
         if isinstance(self.data_loader, TrainStream):
             state["stream"] = self.data_loader.state_dict()
         return state
@@ -240,6 +204,7 @@ class DetectionTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.guard.bad_samples.names |= {*state_dict.get("bad_images", ())}
         self.loss_scale = None
 
 
