@@ -13,7 +13,6 @@ from eva_engine.commands.classifiers import (
     ClassifierProject,
     add_demo,
     check_classes,
-    parse_demo,
     run_classifier_demo,
 )
 from eva_engine.commands.options import (
@@ -27,7 +26,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_runs.commands import Command, lazy_import, require_data
+from eva_runs.commands import lazy_import, require_data
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {
@@ -92,7 +91,7 @@ def add_extractor(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
-def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
         "classification/evaluate.py",
         "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
@@ -117,6 +116,10 @@ def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--classes belongs to --data")
     if options.max_bad_samples != MAX_BAD_SAMPLES and not options.data:
         parser.error("--max-bad-samples belongs to --data: ImageNet's sets have to be complete")
+    return options
+
+
+def _check_evaluation(options: argparse.Namespace) -> None:
     if options.data:
         IMAGES.require(options.data, name="--data")
     for name, form in SETS.items():
@@ -125,17 +128,17 @@ def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
             require_data(str(location), name=f"--{name}", forms=form)
     check_classes(options.classes)
     resolve_source(options.weights)
-    return options
 
 
 evaluate = command(
     "classification/evaluate.py",
     _parse_evaluation,
     lazy_import("eva_classification.evaluation:evaluate"),
+    check=_check_evaluation,
 )
 
 
-def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
         "eva classification evaluate-frozen",
         "A quick check of pre-trained weights: the backbone is frozen, its features of "
@@ -146,18 +149,20 @@ def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
     add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)
-    return IMAGES.check_frozen_paths(parse_with_weights(parser, arguments))
+    return parse_with_weights(parser, arguments)
 
 
 evaluate_frozen = command(
     "eva classification evaluate-frozen",
     _parse_frozen,
     lazy_import("eva_classification.evaluation:evaluate_frozen"),
+    check=IMAGES.check_frozen_paths,
 )
 
 
 # ---- demo ----------------------------------------------------------------------------------------
-def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
+def demo(arguments: Sequence[str] | None = None) -> int:
+    """Name what images show; `arguments` in place of those of the process."""
     parser = new_parser(
         "classification/demo.py",
         "Name what images show: files, folders, videos and cameras.",
@@ -171,12 +176,9 @@ def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="write no annotated images and videos",
     )
-    return parse_demo(parser, arguments)
-
-
-def _demo(options: argparse.Namespace) -> int:
     return run_classifier_demo(
-        options,
+        parser,
+        arguments,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         kinds="images and no videos",
         omit="no_images",
@@ -184,6 +186,3 @@ def _demo(options: argparse.Namespace) -> int:
         load=lazy_import(f"{_PREDICTOR}.from_options"),
         work=lazy_import("eva_classification.inference.demo:classify"),
     )
-
-
-demo = Command("classification/demo.py", _parse_demo, _demo, error_code=1)

@@ -16,7 +16,6 @@ from mmengine.registry import RUNNERS
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import folder_of_run
-from eva_data.detection.spec import first_path
 from eva_data.files import expand_home
 from eva_openmmlab.config import (
     apply_request,
@@ -134,11 +133,19 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
         return Path(args.work_dir)
     if args.of_run and not trains:  # which may have been moved since
         folder = folder_of_run(expand_home(args.weights))
-    elif path := first_path(args):
+    elif path := _first_path(args):
         folder = Path("work_dirs") / name_on_own_data(args.config, path)
     else:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
     return folder if trains else folder / "test"
+
+
+def _first_path(args: argparse.Namespace) -> Path | None:
+    """Return the first path of own data on a command line; None without any."""
+    if getattr(args, "data", None):
+        return Path(args.data[0])
+    flags = ("train_annotations", "train_images", "val_annotations", "val_images")
+    return next((path for flag in flags if (path := getattr(args, flag, None))), None)
 
 
 def _join(cfg: Config) -> None:

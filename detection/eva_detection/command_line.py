@@ -7,19 +7,23 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import is_weights, require_known, resolve_source
 from eva_backbone.checkpoints.run_folders import describe_missing, folder_of_run
-from eva_data.detection import spec
+from eva_data.detection import sources
+from eva_data.detection.resolve import DetectionData, resolve
+from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import add_slicing
 from eva_data.files import expand_home, is_there, require_writable
 from eva_data.inputs import JobPlan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import add_detector_options, plan_detection, run_demo
+from eva_report.demos import add_detector_options, exit_with_error, plan_detection, run_demo
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.commands import Command, echo, lazy_import, program_name
+from eva_runs.commands import echo, lazy_import, program_name
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import (
     EXPORT_SUFFIXES,
     SOURCES,
@@ -36,6 +40,7 @@ from eva_runs.options import (
     resolve_auto_batch,
 )
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
+from eva_runs.request import RunRequest
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dist-url", default=f"tcp://127.0.0.1:{port}", help=help_text)
     launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     parser.set_defaults(launched=launched)
-    spec.add_arguments(parser)
+    sources.add_arguments(parser)
     add_size_and_length(parser)
     add_lora(parser)
     help_text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
@@ -91,8 +96,69 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse as detectron2's parser, with the settings as `opts` and the recipe as `config_file`.
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What a command line asks of a training or an evaluation.
+
+    Attributes:
+        recipe: Name or path of a recipe, or the file that a run has saved.
+        overrides: Settings of the recipe, KEY=VALUE.
+        run: What is asked of every trainer.
+        data: Own data, as they are named.
+        evaluates: Whether weights are evaluated, and nothing is trained.
+        weights: Weights that an evaluation names.
+        scale_lr: Whether the learning rate grows with the images of a step.
+        num_gpus: Processes of this machine; of a launcher, of all machines.
+        num_machines: Machines of the run.
+        machine_rank: Number of this machine.
+        dist_url: Where the processes find each other.
+        launched: Whether a launcher has started the processes.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    run: RunRequest = field(default_factory=RunRequest)
+    data: DataRequest | None = None
+    evaluates: bool = False
+    weights: str | None = None
+    scale_lr: bool = False
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+    launched: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Processes of the run on all machines."""
+        return self.num_gpus * self.num_machines
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a training goes on, if it has a checkpoint."""
+        return self.run.resume and not self.evaluates
+
+    def value_of(self, key: str) -> str | None:
+        """Return the last value that is set for a key; None without any."""
+        pairs = (override.lstrip("+").partition("=") for override in self.overrides)
+        return {name: value.strip("'") for name, _, value in pairs}.get(key)
+
+
+@dataclass
+class Launch:
+    """A checked command line, and the own data that were read with it until a run takes them."""
+
+    request: TrainingRequest
+    data: DetectionData | None = None
+
+    def take_data(self) -> DetectionData | None:
+        """Give the data away: their memory belongs to the run."""
+        data, self.data = self.data, None
+        return data
+
+
+def parse(arguments: Sequence[str] | None = None) -> TrainingRequest:
+    """Parse as detectron2's parser does.
 
     Of weights that `--eval-only` is given, a setting is made; those of a run bring its config, and
     results go to a folder of their own beside it.
@@ -103,48 +169,62 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if args.num_gpus * args.num_machines > 1:
             parser.error("--num-gpus and --num-machines are not for processes of a launcher")
         args.num_gpus = int(os.environ["WORLD_SIZE"])
-    args.opts = [word for word in args.words if "=" in word and not is_there(word)]
-    names = [word for word in args.words if word not in args.opts]
-    pairs = (word.split("=", 1) for word in args.opts)  # shells leave a `~` behind `=`
-    args.opts = [
-        setting(key, str(expand_home(value))) if value.startswith("~/") else f"{key}={value}"
-        for key, value in pairs
-    ]
-    if args.weights and not args.eval_only:
-        parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
-    if args.precision and not args.eval_only:
-        parser.error("--precision is for --eval-only: a training has train.amp.precision")
-    length = any(override.startswith("train.max_iter=") for override in args.opts)
-    if args.epochs and (args.eval_only or length):
-        parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
-    if args.eval_only and (args.batch or args.tile):
-        parser.error("--batch and --tile are for a training: an evaluation has --slice")
-    if args.lora and args.eval_only:
-        parser.error("--lora is for a training: weights with adapters are evaluated as any others")
-    if args.lora:
-        args.opts.insert(0, f"lora.rank={args.lora}")  # a setting of its own comes last
+    settings = [word for word in args.words if "=" in word and not is_there(word)]
+    names = [word for word in args.words if word not in settings]
+    keys = [override.partition("=")[0] for override in settings]
+    _check_flags(parser, args, keys)
     if args.eval_only and names and not args.weights:
         last = Path(names[-1])
         if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):
             args.weights = names.pop()
     if len(names) + bool(args.config_file) > 1:
         parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
-    args.config_file = args.config_file or "".join(names)
-    args.opts += slice_settings(args.slice, args.overlap)
+    recipe = args.config_file or "".join(names)
+    pairs = (word.split("=", 1) for word in settings)  # shells leave a `~` behind `=`
+    overrides = [
+        setting(key, str(expand_home(value))) if value.startswith("~/") else f"{key}={value}"
+        for key, value in pairs
+    ]
+    overrides += slice_settings(args.slice, args.overlap)
     if args.output:
-        args.opts.append(setting(_OUTPUT, str(expand_home(args.output))))
-    keys = [override.partition("=")[0] for override in args.opts]
-    if keys.count(_OUTPUT) > 1:
-        parser.error(f"two folders are given, --output and {_OUTPUT}=...")
+        overrides.append(setting(_OUTPUT, str(expand_home(args.output))))
     if args.weights:
         if _WEIGHTS in keys:
             parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
-        args.opts.append(setting(_WEIGHTS, args.weights))
-        if not args.config_file and (saved := config_of_run(args.weights)):
-            args.config_file = str(saved)
-            if _OUTPUT not in keys:
-                args.opts.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
-    return args
+        overrides.append(setting(_WEIGHTS, args.weights))
+        saved = config_of_run(args.weights)
+        if saved and not recipe:
+            recipe = str(saved)
+            if _OUTPUT not in keys and not args.output:
+                overrides.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
+    data = sources.read_request(args, training=not args.eval_only)
+    shared = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
+    return TrainingRequest(
+        recipe=recipe,
+        overrides=tuple(overrides),
+        run=RunRequest.from_options(args, output=None, data=None),
+        data=data,
+        evaluates=args.eval_only,
+        weights=args.weights,
+        **{name: getattr(args, name) for name in shared},
+    )
+
+
+def _check_flags(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, keys: Sequence[str]
+) -> None:
+    """Refuse flags that contradict each other, or a setting of these keys."""
+    if args.output and _OUTPUT in keys:
+        parser.error(f"two folders are given, --output and {_OUTPUT}=...")
+    if args.weights and not args.eval_only:
+        parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
+    if args.precision and not args.eval_only:
+        parser.error("--precision is for --eval-only: a training has train.amp.precision")
+    if args.epochs and "train.max_iter" in keys:
+        parser.error("--epochs sets train.max_iter: leave one of them out")
+    of_training = {name: getattr(args, name) for name in ("epochs", "batch", "tile", "lora")}
+    if args.eval_only and any(of_training.values()):
+        parser.error(f"--{', --'.join(of_training)} are for a training, not for --eval-only")
 
 
 def slice_settings(size: int | str | None, overlap: float) -> list[str]:
@@ -162,42 +242,28 @@ def setting(key: str, path: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def check(args: argparse.Namespace) -> None:
+def check(request: TrainingRequest) -> Launch:
     """Check that recipe, own data, weights and a free output folder are there.
 
     A run on own data without an output folder gets one, named by the data and the recipe.
     """
-    recipe = require_recipe(args)
-    overrides = {
-        key.lstrip("+"): value
-        for key, _, value in (override.partition("=") for override in args.opts)
-    }
-    data = spec.first_path(args)
-    if data and _OUTPUT not in overrides and (name := name_on_own_data(recipe, data)):
-        args.opts.append(setting(_OUTPUT, f"./output/{name}"))
-        overrides[_OUTPUT] = f"./output/{name}"
-    read_own_data(args)
-    folder = Path(overrides[_OUTPUT]) if _OUTPUT in overrides else None
+    recipe = find_recipe("detection", request.recipe)
+    named, output = request.data and request.data.first_path, request.value_of(_OUTPUT)
+    if named and output is None and (name := name_on_own_data(recipe, named)):
+        output = f"./output/{name}"
+        request = replace(request, overrides=(*request.overrides, f"{_OUTPUT}={output}"))
+    data = resolve(request.data) if request.data else None
+    folder = Path(output) if output is not None else None
     if folder:
         require_writable(folder)
-    if folder and not args.eval_only and not args.resume:
+    if folder and not request.evaluates and not request.run.resume:
         check_unused(folder)
-    continues = args.resume and (not folder or last_checkpoint(folder))
-    source = overrides.get(_WEIGHTS, stated_start(recipe)).strip("'")
+    continues = request.run.resume and (not folder or last_checkpoint(folder))
+    source = request.value_of(_WEIGHTS)
+    source = stated_start(recipe) if source is None else source
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
-
-
-def require_recipe(args: argparse.Namespace) -> Path:
-    """Find the recipe of a command line."""
-    return find_recipe("detection", args.config_file)
-
-
-def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
-    """Read the data that the flags name, once in a process; nothing without."""
-    flags = {"train_annotations", "train_images"} & {*spec.named_data(args)}
-    both = not args.eval_only or (flags and args.val_fraction is None)
-    return spec.resolve_arguments(args, spec.PARTS if both else ("val",))
+    return Launch(request, data)
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
@@ -222,22 +288,17 @@ def require_config(
     )
 
 
-def _parse_training(arguments: Sequence[str]) -> argparse.Namespace:
-    arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
-    args = parse(arguments)
-    if line:
-        echo(line)
-    check(args)
-    return args
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
+    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
+        arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
+        request = parse(arguments)
+        if line:
+            echo(line)
+        launch = check(request)
+    from eva_detection.training.train import start
 
-
-# exits with 75 if a signal stopped it after a checkpoint
-train = Command(
-    "train_net.py",
-    _parse_training,
-    lazy_import("eva_detection.training.train:start"),
-    error_code=1,
-)
+    return start(launch)
 
 
 _DEMO = """\
@@ -277,16 +338,12 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=help_text)
 
 
-def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
+def demo(arguments: Sequence[str] | None = None) -> int:
+    """Detect objects in images, folders and videos."""
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
     args.opts += slice_settings(args.slice, args.overlap)
     _take_model(parser, args)
-    return args
-
-
-def _demo(args: argparse.Namespace) -> int:
-    """Detect objects in images, folders and videos."""
 
     def prepare() -> JobPlan:
         planned = plan_detection(args, args.inputs)
@@ -301,10 +358,7 @@ def _demo(args: argparse.Namespace) -> int:
         return lazy_import("eva_detection.inference.predictor:named_predictor")(args)
 
     results = [args.output / PREDICTIONS]
-    return run_demo(args, prepare=prepare, load=load, work=detect_files, results=results)
-
-
-demo = Command("demo.py", _parse_demo, _demo, error_code=1)
+    return run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -359,27 +413,30 @@ def _export_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _export(args: argparse.Namespace) -> None:
+def export(arguments: Sequence[str] | None = None) -> None:
     """Write a detector, or its backbone, for other programs."""
-    args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-    require_export(args, _FORMS)
-    scripted = args.form == "torchscript"
-    other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
-    other |= scripted and args.size is not None
-    if scripted if args.image is None else (other or args.form == "torch-export"):
-        raise ValueError(
-            f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
-            "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
-            "with --image; --size is for onnx"
-        )
+    parser = _export_parser()
+    args = parser.parse_args(arguments)
+    try:
+        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+        require_export(args, _FORMS)
+        scripted = args.form == "torchscript"
+        other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
+        other |= scripted and args.size is not None
+        if scripted if args.image is None else (other or args.form == "torch-export"):
+            raise ValueError(
+                f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
+                "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
+                "with --image; --size is for onnx"
+            )
+    except (OSError, ValueError) as error:
+        exit_with_error(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _hush()
-    outputs = lazy_import("eva_detection.inference.export:export_from_config")(args)
+    from eva_detection.inference.export import export_from_config
+
+    with exit_on_error(parser.prog):
+        outputs = export_from_config(args)
     for name, difference in outputs.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
-
-
-export = Command(
-    "export.py", lambda words: _export_parser().parse_args(words), _export, error_code=1
-)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from eva_detection.building import build, target_of
 from eva_detection.command_line import parse
-from eva_detection.config.recipes import set_image_size
-from eva_detection.config.settings import load_recipe, precision_of, set_batch
+from eva_detection.config.settings import apply_request, load_recipe, precision_of
 from eva_runs.memory import (
     OBJECTS,
     MeasuredStep,
@@ -24,14 +23,11 @@ from eva_runs.memory import (
 
 def read_recipe(words: Sequence[str]) -> DictConfig:
     """Read a recipe with settings, without its data."""
-    args = parse(words)
-    cfg = load_recipe(args.config_file, args.opts)
-    if args.image_size:
-        set_image_size(cfg.model, cfg.dataloader, args.image_size)
-    processes = args.num_gpus * args.num_machines
-    set_batch(cfg, args.batch, processes)
-    cfg.dataloader.train.total_batch_size //= processes
-    cfg.processes = processes
+    request = parse(words)
+    cfg = load_recipe(request.recipe)
+    apply_request(cfg, request)
+    cfg.dataloader.train.total_batch_size //= request.processes
+    cfg.processes = request.processes
     return cfg
 
 

@@ -161,12 +161,13 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     import copy
 
     from eva_detection.command_line import parse
-    from eva_detection.config import settings
+    from eva_detection.config import files, settings
     from eva_detection.training import log
     from eva_detection.training import train as train_module
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
-    monkeypatch.setattr(settings, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
+    for module, name in ((settings, "load_config_file"), (files, "_run_recipe")):
+        monkeypatch.setattr(module, name, lambda file: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
     monkeypatch.setattr(log, "collect_env_info", lambda: "")  # asks the compiler, for example
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")

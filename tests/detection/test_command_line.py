@@ -1,7 +1,5 @@
 """The command lines: words in any order, and what is checked before torch is imported."""
 
-import contextlib
-
 import pytest
 
 from eva_detection import command_line
@@ -22,9 +20,9 @@ def look(monkeypatch, tmp_path):
 def test_recipe_flags_and_settings_stand_in_any_order():
     words = [DEMO, "--num-gpus", "2", "train.max_iter=3", "--resume", "optimizer.lr=1"]
     for order in (words, words[3:] + words[:3], ["--config-file", *words]):
-        args = parse(order)
-        assert (args.config_file, args.num_gpus, args.resume) == (DEMO, 2, True)
-        assert sorted(args.opts) == ["optimizer.lr=1", "train.max_iter=3"]
+        request = parse(order)
+        assert (request.recipe, request.num_gpus, request.resumes) == (DEMO, 2, True)
+        assert sorted(request.overrides) == ["optimizer.lr=1", "train.max_iter=3"]
 
 
 def test_processes_of_a_launcher_are_counted_by_its_variables(monkeypatch):
@@ -64,8 +62,8 @@ def run(tmp_path):
 
 def test_an_evaluation_takes_weights(run):
     def read(*words):
-        args = parse(["--eval-only", *map(str, words)])
-        return args.config_file, args.opts
+        request = parse(["--eval-only", *map(str, words)])
+        return request.recipe, [*request.overrides]
 
     for weights in (run, run / "model_final.pth"):
         own = [f"train.init_checkpoint={weights}", f"train.output_dir={run}/evaluation"]
@@ -80,10 +78,9 @@ def test_an_evaluation_takes_weights(run):
     assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
 
 
-@pytest.mark.parametrize("given", [None, "train.output_dir=mine"])
-def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, given):
-    monkeypatch.setattr(command_line, "read_own_data", lambda args: None)
-    args = parse([DEMO, "--data", "coins/data.yaml", *([given] * bool(given))])
-    with contextlib.suppress(OSError, ValueError):
-        check(args)
-    assert args.opts == [given or "train.output_dir=./output/coins_eva_debug"]
+@pytest.mark.parametrize("output", [[], ["train.output_dir=mine"]])
+def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
+    monkeypatch.setattr(command_line, "resolve", lambda request: None)
+    launch = look(DEMO, "--data", "coins/data.yaml", *output)
+    expected = output or ["train.output_dir=./output/coins_eva_debug"]
+    assert [*launch.request.overrides] == expected

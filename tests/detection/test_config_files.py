@@ -1,122 +1,130 @@
-"""Configs in files: what a run saves comes back, and nothing in YAML runs."""
+"""Configs in files: what a run saves comes back, and nothing in what it saves runs."""
 
 import pytest
-from detectron2.config import LazyConfig
+import yaml
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
-from eva_detection.config.files import MODULES_VARIABLE, literal, load_config_file
+from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.settings import load_recipe
 
-# Each would make the file PROOF, when read or instantiated.
-COMMANDS = {
-    "a constructor": "!!python/object/apply:os.system ['touch PROOF']",
-    "a function's partial": (
-        "!!python/object/apply:functools.partial {args: [&f !!python/name:os.system ''], "
-        "state: !!python/tuple [*f, !!python/tuple ['touch PROOF'], {}, null]}"
-    ),
-    "a target": "{_target_: os.system, command: touch PROOF}",
-    "a target through a known module": (
-        "{_target_: detectron2.engine.defaults.os.system, command: touch PROOF}"
-    ),
-    "a target that returns one": (
-        "{_target_: {_target_: detectron2.utils.registry.locate, name: os.system}, "
-        "command: touch PROOF}"
-    ),
-    "a target inside a partial": (
-        "!!python/object/apply:functools.partial {args: [&f !!python/name:eva_detection.data."
-        "datasets.repeat_factors ''], state: !!python/tuple [*f, !!python/tuple [], "
-        "{x: {_target_: os.system, command: touch PROOF}}, null]}"
-    ),
-    "a target that a resolver makes": (
-        """'${oc.create:{_target_: os.system, command: "touch PROOF"}}'"""
-    ),
-    "an argument of a known function": (
-        "{_target_: eva_detection.config.recipes.stock_config, name: ../../../evil.py}"
-    ),
-    "proposals, which are pickles": (
-        "{_target_: detectron2.data.get_detection_dataset_dicts, names: x, proposal_files: [PROOF]}"
-    ),
-    "proposals, through detectron2's old config": (
-        "{_target_: detectron2.data.build_detection_test_loader, dataset_name: [x], "
-        "cfg: {MODEL: {LOAD_PROPOSALS: true}, DATASETS: {PROPOSAL_FILES_TEST: [PROOF]}}}"
-    ),
-    "proposals, by position": (
-        "!!python/object/apply:functools.partial {args: [&f !!python/name:"
-        "detectron2.data.build.get_detection_dataset_dicts ''], state: !!python/tuple [*f, "
-        "!!python/tuple [[x], true, 0, [PROOF]], {}, null]}"
-    ),
-    "a dunder": "{_target_: eva_detection.training.optimizer.ClippedAdamW.__init__}",
-    "a module": "!!python/module:os",
+DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+TARGETS = {  # each would make the file PROOF, when built
+    "a target": {"model.backbone._target_": "os.system", "model.backbone.command": "touch PROOF"},
+    "a target that returns one": {
+        "model.backbone._target_": "detectron2.utils.registry.locate",
+        "model.backbone.name": "os.system",
+    },
+    "a target through a module": {
+        "model.backbone._target_": "eva_detection.model.backbone.logging.os.system"
+    },
+    "another recipe": {
+        "model.backbone._target_": "eva_detection.config.recipes.stock_config",
+        "model.backbone.name": "../../../evil.py",
+    },
+    "a table": {"model.backbone": {"_target_": "os.system", "command": "touch PROOF"}},
+    "a table in a list": {"test.aug": [{"_target_": "os.system", "command": "touch PROOF"}]},
+    "proposals, which are pickles": {"dataloader.test.dataset.proposal_files": ["PROOF"]},
+    "proposals, through detectron2's old config": {
+        "dataloader.test.cfg.DATASETS.PROPOSAL_FILES_TEST": ["PROOF"]
+    },
+    "a dunder": {"optimizer._target_": "eva_detection.training.optimizer.ClippedAdamW.__init__"},
 }
 
 
-@pytest.mark.parametrize("value", COMMANDS.values(), ids=COMMANDS)
-def test_nothing_in_yaml_runs(value, tmp_path, monkeypatch):
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Function: write a saved config into the working folder."""
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "config.yaml"
-    file.write_text(f"model: {value}\n")
-    with pytest.raises(ValueError, match=r"config\.yaml is not a config: "):
-        load_recipe(str(file))
-    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+
+    def write_config(content):
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        (tmp_path / "config.yaml").write_text(text)
+        return tmp_path / "config.yaml"
+
+    return write_config
 
 
-def test_modules_are_not_imported_to_look(tmp_path, monkeypatch):
-    (tmp_path / "mine_alone.py").write_text("open('PROOF', 'w').close()\ndef build(): return 3\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "config.yaml").write_text("model: {_target_: mine_alone.build}\n")
-    with pytest.raises(ValueError, match=f"names mine_alone.build, .*{MODULES_VARIABLE}"):
-        load_config_file("config.yaml")
+@pytest.mark.parametrize("settings", TARGETS.values(), ids=TARGETS)
+def test_settings_that_are_more_than_data_are_refused(settings, write, tmp_path):
+    file = write({"recipe": DEMO, "settings": settings})
+    with pytest.raises(ValueError, match=r"config\.yaml is no config of a run"):
+        load_recipe(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_recipe_of_ones_own_runs_only_if_it_is_named(write, tmp_path):
+    recipe = tmp_path / "mine.py"
+    recipe.write_text("open('PROOF', 'w').close()\nmodel = dict(a=1)\n")
+    for name in (str(recipe), "../../../mine", str(recipe.with_suffix(""))):
+        with pytest.raises(ValueError, match="none of the toolkit"):
+            load_config_file(write({"recipe": name}))
     assert not (tmp_path / "PROOF").exists()
-    monkeypatch.setenv(MODULES_VARIABLE, "mine_alone, another")
-    assert load_config_file("config.yaml").model._target_ == "mine_alone.build"
+    weights = tmp_path / "model_final.pth"
+    weights.touch()
+    write({"recipe": str(recipe), "settings": {"model.a": 2}})
+    assert load_recipe(recipe, weights=weights).model.a == 2
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lvis/cascade_mask_rcnn_vitdet_eva_g_1536",
-        "demo/cascade_mask_rcnn_vitdet_eva_debug",
-    ],
-)
-def test_what_a_run_saves_comes_back(load_config, name, tmp_path):
+def test_text_is_not_config_language(write):
+    names = [
+        "${oc.env:HOME}",
+        r"\\${x}",
+        "a${b}c${d}",
+        "${",
+        "${${x}}",
+        "back\\",
+        "no",
+        "é: \n'\"#",
+    ]
+    data = {"categories": dict(enumerate(names, 1)), "boxes_only": True, "tile": None}
+    settings = {"train.output_dir": "${oc.create:{_target_: os.system}}"}
+    cfg = load_config_file(write({"recipe": DEMO, "settings": settings, "data": data}))
+    assert [*cfg.data.categories.values()] == names
+    assert cfg.train.output_dir == settings["train.output_dir"]
+
+
+@pytest.mark.parametrize("name", ["lvis/cascade_mask_rcnn_vitdet_eva_g_1536", DEMO])
+def test_what_a_run_saves_comes_back(load_config, name, repository, tmp_path):
+    words = ("test.aug.min_sizes=[96,128]", "train.max_iter=3", "model.backbone.square_pad=64",
+             "optimizer._target_=eva_detection.training.optimizer.ClippedAdamW")  # fmt: skip
+    cfg, recipe = load_config(name, *words), repository / "detection/configs" / f"{name}.py"
+    cfg.dataloader.train.mapper.augmentations[0].horizontal = False
+    del cfg.model.roi_heads.mask_head
+    cfg.data = {"categories": {3: "cat"}, "boxes_only": True, "tile": [64, 0.5]}
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    LazyConfig.save(load_config(name), str(first))
-    LazyConfig.save(load_config_file(first), str(second))
+    save_config(cfg, first, recipe=recipe)
+    again = load_config_file(first)
+    assert OmegaConf.to_container(again.test) == {"aug": {"min_sizes": [96, 128]}}
+    assert "mask_head" not in again.model.roi_heads
+    assert (again.data, again.train) == (cfg.data, cfg.train)
+    save_config(again, second, recipe=recipe)
     assert second.read_text() == first.read_text()
-
-
-NAMES = ["${oc.env:HOME}", r"\\${x}", "a${b}c${d}", "${", "${${x}}", "back\\", "no", "é: \n'\"#"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("load", [load_config_file, lambda file: LazyConfig.load(str(file))])
-def test_names_of_classes_are_not_config_language(name, load, tmp_path):
-    """Also as detectron2's own program reads the file."""
-    cfg = OmegaConf.create({"names": {3: literal(name)}, "same": "${names}"})
-    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
-    for one in (cfg, load(tmp_path / "config.yaml")):
-        assert one.names[3] == one.same[3] == name
-        assert OmegaConf.to_container(one, resolve=True)["names"] == {3: name}
+    assert yaml.safe_load(first.read_text())["recipe"] == name
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("", "not a LazyConfig"),
-        ("a: [", "while parsing"),
-        ("a: &a [*a]", "config.yaml"),
-        ("a: " + "[" * 3000 + "]" * 3000, "config.yaml is not a config"),
-        ("a: " + "x" * 5_000_000, "5,000,0.. bytes"),
-        (
-            "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
-            + "".join(f"a{i}: &a{i} [{','.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 9)),
-            "config.yaml",
-        ),
+        *("", "a: [", "a: &a [*a]", "recipe: [" + "[" * 3000 + "]" * 3001, "a: " + "x" * 5_000_000),
+        "model: !!python/object/apply:os.system ['touch PROOF']",
+        f"recipe: {DEMO}\nsettings:\n  test.aug: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"  a{i}: &a{i} [{','.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 9)),
     ],
 )
-def test_yaml_that_is_not_a_config(text, message, tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_config_file(file)
+def test_other_files_are_refused(text, write, tmp_path):
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        load_config_file(write(text))
+    assert not (tmp_path / "PROOF").exists()
+
+
+def test_the_saved_config_builds_the_same_detector(load_config, repository, tmp_path):
+    cfg = load_config(
+        DEMO, "model.backbone.net.depth=2", "model.backbone.net.global_attn_indexes=[1]"
+    )
+    save_config(cfg, tmp_path / "c.yaml", recipe=repository / f"detection/configs/{DEMO}.py")
+    shapes = [
+        {name: value.shape for name, value in instantiate(config.model).state_dict().items()}
+        for config in (cfg, load_config_file(tmp_path / "c.yaml"))
+    ]
+    assert shapes[0] == shapes[1]

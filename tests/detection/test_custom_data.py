@@ -8,8 +8,11 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from eva_data.detection.coco import read_coco
+from eva_data.detection.resolve import resolve
 from eva_detection import command_line
-from eva_detection.config.settings import apply_custom_data, load_config
+from eva_detection.config.settings import apply_data, load_config
+from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -61,21 +64,21 @@ def flags(write):
 
 @pytest.fixture
 def apply(flags, tiny_config):
-    """Function: the tiny config with these files, and the notes."""
+    """Function: the tiny config with these files, their data, and the notes."""
 
     def apply_to_tiny(train, val=None, *more, cfg=None):
         cfg = cfg or tiny_config()
-        notes = apply_custom_data(cfg, flags(train, val or train, *more))
-        return cfg, "\n".join(notes)
+        data = resolve(flags(train, val or train, *more).data)
+        return cfg, data, "\n".join(apply_data(cfg, data))
 
     return apply_to_tiny
 
 
-def _step(cfg):
+def _step(cfg, data):
     """One optimizer step on the data of a config: images, losses and the model."""
     torch.manual_seed(0)
-    node = cfg.dataloader.train
-    records, mapper = instantiate(node.dataset), instantiate(node.mapper)
+    records = EvaluationSet(cfg, data).build_dataset("train")
+    mapper = instantiate(cfg.dataloader.train.mapper)
     model = instantiate(cfg.model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     samples = [mapper(record) for record in records]
@@ -93,12 +96,12 @@ def test_crowds_and_empty_images_in_training(flag, masks, write, apply):
     crowd = _annotation(2, segmentation=_rle((0, 0, 90, 90)), **{flag: 1})
     one = _annotation(1, segmentation=SQUARE) if masks else _annotation(1)
     file = write([one, crowd, crowd | {"image_id": 1}])
-    cfg, notes = apply(file)
+    cfg, data, notes = apply(file)
     assert "3 of them without objects; 1 objects of 3 classes" in notes
     assert "2 crowds" in notes
-    assert len(_step(cfg)[0]) == 1
+    assert len(_step(cfg, data)[0]) == 1
     cfg.dataloader.train.dataset.filter_empty = False
-    samples, losses, _ = _step(cfg)
+    samples, losses, _ = _step(cfg, data)
     assert [len(sample["instances"]) for sample in samples] == [1, 0, 0, 0]
     assert all(sample["instances"].has("gt_masks") is masks for sample in samples)
     assert np.isfinite(list(losses.values())).all()
@@ -106,9 +109,7 @@ def test_crowds_and_empty_images_in_training(flag, masks, write, apply):
 
 def _score(file, found, categories=CATEGORIES, **options):
     """AP of one detection (class index, box) in each of these images."""
-    evaluator = CustomEvaluator(
-        annotations=str(file), categories=categories, distributed=False, **options
-    )
+    evaluator = CustomEvaluator(read_coco(file), categories, distributed=False, **options)
     evaluator.reset()
     for key, (label, box) in found.items():
         one = Instances((96, 128))
@@ -138,7 +139,7 @@ def test_evaluation_on_a_part_of_the_classes(write):
 @pytest.mark.parametrize("recipe", [COCO, LVIS, SMALL.format("g")])
 def test_classes_and_rules_of_every_recipe(recipe, write, apply, load_config):
     file = write([_annotation(segmentation=SQUARE)])
-    cfg, notes = apply(file, cfg=load_config(recipe))
+    cfg, data, notes = apply(file, cfg=load_config(recipe))
     assert "3 classes (id, name): 3 cat, 7 dog, 8 owl" in notes
     assert ("No federated loss" in notes) == (recipe == LVIS)
     with torch.device("meta"):
@@ -148,18 +149,19 @@ def test_classes_and_rules_of_every_recipe(recipe, write, apply, load_config):
         assert predictor.cls_score.out_features == 4
         assert not predictor.use_fed_loss
     assert heads.mask_head.predictor.out_channels == 3
-    assert isinstance(instantiate(cfg.dataloader.evaluator), CustomEvaluator)
+    assert isinstance(EvaluationSet(cfg, data).evaluator, CustomEvaluator)
     if recipe == LVIS:  # repeat factors of own data
+        cfg.dataloader.train.dataset = EvaluationSet(cfg, data).build_dataset("train")
         sampler = instantiate(cfg.dataloader.train.sampler)
         assert len(sampler._int_part) == 1
 
 
 def test_frozen_blocks_stay_as_they_are(write, apply):
-    cfg, _ = apply(write([_annotation()]))
+    cfg, data, _ = apply(write([_annotation()]))
     cfg.model.backbone.freeze_blocks = 1
     torch.manual_seed(0)
     before = instantiate(cfg.model).state_dict()
-    after = _step(cfg)[2].state_dict()
+    after = _step(cfg, data)[2].state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert "backbone.net.blocks.1.attn.qkv.weight" in changed
     assert not any(name.startswith("backbone.net.blocks.0.") for name in changed)
@@ -178,7 +180,7 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
         data += [f"--{part}-images={write.pictures}" for part in ("train", "val")]
         settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}", "train.device=cuda"]
         arguments = [recipe, "--boxes-only", *data, *settings, *words]
-        cfg, notes = load_config(command_line.parse(arguments))
+        cfg, _, notes = load_config(command_line.parse(arguments), None)
         return cfg, " ".join(notes)
 
     cfg, notes = loaded(COCO, "--image-size", "320", "--epochs", "96")
@@ -195,8 +197,10 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
     counted = "dataloader.evaluator.max_dets_per_image=200"
     cfg, notes = loaded(COCO, counted)
     assert "for evaluation have more" not in notes
-    apply_custom_data(cfg, command_line.parse([COCO, f"--val-annotations={file}", "--eval-only",
-                                               f"--val-images={write.pictures}"]))  # fmt: skip
+    request = command_line.parse(
+        [COCO, "--eval-only", f"--val-annotations={file}", f"--val-images={write.pictures}"]
+    )
+    apply_data(cfg, resolve(request.data))
     assert cfg.dataloader.evaluator.max_dets_per_image == 200
     cfg, notes = loaded(SMALL.format("l"), "--epochs", "96", "model.backbone.square_pad=32")
     assert cfg.train.max_iter == 96 * 2 / 16

@@ -7,8 +7,6 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from eva_data.detection import coco
-from eva_detection.command_line import parse
-from eva_detection.config.settings import apply_custom_data
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
@@ -35,15 +33,12 @@ def read(registered_demo_data, monkeypatch):
 
 @pytest.fixture
 def train(tiny_config, tmp_path):
-    """Function: train and evaluate in this process, with own data if there is any."""
+    """Function: train and evaluate in this process."""
 
-    def run(*flags, **more):
+    def run():
         (tmp_path / "run").mkdir()
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
-        args = parse([*flags, "--config-file", "unused"])
-        apply_custom_data(cfg, args)
-        test_set = EvaluationSet(cfg, getattr(args, "resolved", None))
-        train_module.train(cfg, resume=False, test_set=test_set, **more)
+        train_module.train(cfg, resume=False, test_set=EvaluationSet(cfg))
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
     return run

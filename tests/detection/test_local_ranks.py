@@ -5,10 +5,11 @@ import socket
 import pytest
 
 PROGRAM = """
-import argparse, os
+import os
 from detectron2.utils import comm
+from eva_detection.command_line import TrainingRequest
 from eva_detection.training.processes import _join
-_join(int(os.environ["LOCAL_RANK"]), argparse.Namespace(launched=True, on_gpu=False))
+_join(int(os.environ["LOCAL_RANK"]), TrainingRequest(recipe="", launched=True), False)
 print(comm.get_rank(), comm.get_local_rank(), comm.get_local_size())
 """
 

@@ -4,9 +4,14 @@ import json
 import subprocess
 import sys
 
-from eva_command.table import COMMANDS
+from eva_command.table import COMMANDS, GROUPS
 
 HEAVY = ("torch", "detectron2", "mmseg", "mmdet", "deepspeed", "timm", "open_clip", "scipy")
+BY_WORDS = {(name,): command for name, command in COMMANDS.items()} | {
+    (group, verb): command
+    for group, entry in GROUPS.items()
+    for verb, command in entry.commands.items()
+}
 RECIPES = {  # a recipe's own help lists all its values
     ("classification", "train"): "eva_debug_digits_linear",
     ("pretrain", "train"): "eva_debug_digit_scenes",
@@ -16,7 +21,7 @@ RECIPES = {  # a recipe's own help lists all its values
 }
 CHECKS = ("captions", "coco", "folders", "images", "semantic", "video")
 CASES = [
-    *(tuple(words.split()) for words in COMMANDS),
+    *BY_WORDS,
     *((*words, recipe) for words, recipe in RECIPES.items()),
     *(("data", "verify", check) for check in CHECKS),
 ]

@@ -87,7 +87,9 @@ def configured(name, load_config, root, *more, pipeline=None):
     if pipeline:
         config.val_dataloader.dataset.pipeline = pipeline
     words = [str(word) for word in (name, *flags(root, "train", "val"), *more)]
-    return own_data.apply(config, parser.parse_args(words))
+    args = parser.parse_args(words)
+    args.own_data = own_data.check(args)
+    return own_data.apply(config, args)
 
 
 def test_classes_and_colours_are_what_mmdetections_tools_take(load_config, own):

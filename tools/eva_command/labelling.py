@@ -22,7 +22,8 @@ from eva_command.label import load_model
 from eva_command.recipes import digest_of
 from eva_command.training import map_folders
 from eva_data.classes import list_names
-from eva_data.detection import spec
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import DataRequest
 from eva_data.files import (
     link_or_copy,
     load_object,
@@ -42,8 +43,7 @@ from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
 from eva_runs import record
-from eva_runs.commands import Result, echo
-from eva_runs.errors import print_error
+from eva_runs.commands import Result, echo, print_error
 
 _BYTE = 256  # values of a stored probability
 Floats = NDArray[np.float64]
@@ -145,9 +145,8 @@ class Labeller:
 
     def _judge_boxes(self, data: Path) -> tuple[Floats, Floats]:
         """Judge as the reports of detectors do: (4, n) classes, right or not, scores, numbers."""
-        source = {data: spec.open_source(data)}
-        dataset_spec = spec.DatasetSpec(sources=source, parts=("val",), boxes_only=True)
-        val = spec.resolve(dataset_spec).parts["val"]
+        request = DataRequest(paths=(data,), parts=("val",), boxes_only=True)
+        val = resolve(request).parts["val"]
         names = self._numbers([*val.categories.values()], data)
         numbers = dict(zip(val.categories, names, strict=True))
         rows: dict[int, list[Sequence[float]]] = defaultdict(list)

@@ -27,11 +27,12 @@ _PUBLIC_KEYS = re.compile(
     r"instance_mask_format|interpolation|iou_metrics|jitter_each|library|log_level|"
     r"loss_scale|mask_in_features|matmul_precision|meta_keys|method|metric|mode|model|"
     r"mp_start_method|norm|padding_mode|pairing|pooler_type|pooling|precision|qkv_bias|"
-    r"reduction|rel_pos|rule|runner_type|sampling|save_best|text|trunk_precision|type|"
+    r"reduction|rel_pos|removed|rule|runner_type|sampling|save_best|text|trunk_precision|type|"
     r"variant"
 )
 _CLASS_LISTS = ("classes", "class_names", "categories", "thing_classes")
 _KEY = re.compile(r"(?!data_prefix$)[\w.+-]*")  # mmengine takes no prefix of None
+_RECIPE = re.compile(r"\w+(/\w+)*")  # of the toolkit; one of a user's own is a path
 _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
 _OFFICIAL = {name for entry in OFFICIAL_FILES for name in (entry.name, entry.stem)}
@@ -40,8 +41,6 @@ _DATASET = re.compile(
     r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
     r"[a-z0-9_]*"
 )
-_YAML = "tag:yaml.org,2002:"
-_NUMBERS = {f"{_YAML}{kind}" for kind in ("bool", "int", "float", "null")}
 
 
 def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
@@ -74,7 +73,9 @@ def _is_public(value: str, keys: Sequence[str]) -> bool:
         return True
     if len(keys) > 1 and keys[-2] in _CLASS_LISTS:
         return not re.match(r"[~/\\.]|\w+:", value) and len(value) <= 100
-    key = next((key for key in reversed(keys) if key), "")
+    key = next((key for key in reversed(keys) if key), "").rpartition(".")[2]
+    if key == "recipe":
+        return bool(_RECIPE.fullmatch(value))
     return bool(_PUBLIC_KEYS.fullmatch(key) and _WORD.fullmatch(value))
 
 
@@ -165,28 +166,8 @@ def _literal(node: ast.expr) -> Any:
 
 
 def read_yaml(file: Path) -> tuple[Settings, Settings, str]:
-    """Read the settings of a run of detectron2, see `read_python`; numbers in them are texts.
-
-    The text keeps tags of Python, such as that of a function's name; nothing is called.
-    """
+    """Read the settings of a run of detectron2, see `read_python`."""
     with _reading(file) as source:
-        settings = {**yaml.load(source, yaml.BaseLoader)}
-        content = yaml.compose(source, yaml.SafeLoader)
-        _clean_node(content, ())
-    return settings, clean(settings), str(yaml.serialize(content, width=100, allow_unicode=True))
-
-
-def _clean_node(node: yaml.Node, keys: tuple[str, ...]) -> None:
-    """Do in YAML's tree what `clean` does with values."""
-    if isinstance(node, yaml.MappingNode):
-        node.value = [pair for pair in node.value if _KEY.fullmatch(str(pair[0].value))]
-        for key, value in node.value:
-            _clean_node(value, (*keys, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _clean_node(value, (*keys, ""))
-    else:
-        is_reference = node.tag.startswith(f"{_YAML}python/name:") and not node.value
-        is_public = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
-        if not (is_public or is_reference or node.tag in _NUMBERS):
-            node.tag, node.value, node.style = f"{_YAML}null", "null", None
+        settings = {**yaml.safe_load(source)}
+        public = clean(settings)
+    return settings, public, str(yaml.safe_dump(public, sort_keys=False, allow_unicode=True))

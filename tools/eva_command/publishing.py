@@ -142,15 +142,15 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
 
 
 def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
-    settings, published, content = read_yaml(config)
-    train = section(settings, "train")
-    steps = int(train.get("max_iter", 0)) or None
+    saved, published, content = read_yaml(config)
+    settings = section(saved, "settings")
+    steps = int(settings.get("train.max_iter", 0)) or None
     step = run_folders.step_of_detectron2(weights) or steps or 0
     names = {
-        use: section(settings, "dataloader", part, "dataset").get("names")
+        use: settings.get(f"dataloader.{part}.dataset.names")
         for use, part in (("train", "train"), ("val", "test"))
     }
-    categories = section(published, "dataloader", "test", "dataset", "categories")
+    categories = section(published, "data", "categories")
     return Run(
         task="detection",
         weights=weights,
@@ -170,7 +170,7 @@ def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
             for use, some in names.items()
         },
         classes=[*filter(None, categories.values())],
-        begun_from=official_name(train.get("init_checkpoint")),
+        begun_from=official_name(settings.get("train.init_checkpoint")),
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pycocotools.mask as mask_api
 
 from eva_data.detection.rules import (
@@ -25,7 +24,6 @@ from eva_data.detection.rules import (
 )
 from eva_data.files import load_json, without_collector, write_text
 
-Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -54,7 +52,7 @@ class EntryError(ValueError):
 
     def __init__(self, kind: str, location: str, message: str) -> None:
         super().__init__(f"{location}: {message}")
-        self.kind, self.place, self.text = kind, location, message
+        self.kind, self.location, self.message = kind, location, message
 
 
 Report = Callable[[EntryError], None]  # takes an error; where it returns, the entry is left out
@@ -101,26 +99,25 @@ class CocoDataset:
         return [annotation for annotation in self.instances if "segmentation" not in annotation]
 
     @property
-    def has_rle(self) -> bool:
-        """Whether the mask of an instance is an RLE and not polygons."""
-        return any(
-            isinstance(annotation.get("segmentation"), dict) for annotation in self.instances
-        )
+    def rle_count(self) -> int:
+        """Number of instances whose mask is an RLE and not polygons."""
+        return sum(isinstance(entry.get("segmentation"), dict) for entry in self.instances)
 
     def describe(self) -> str:
         """Describe the content in one line."""
         instances = self.instances
-        masks = [
-            annotation["segmentation"] for annotation in instances if "segmentation" in annotation
-        ]
+        masks = len(instances) - len(self.without_masks)
         empty = len(self.images) - len({annotation["image_id"] for annotation in instances})
-        lost = f"; {self.left_out} objects are left out: their box has no area in the image"
-        return (
+        description = (
             f"{self.path}: {len(self.images)} images, {empty} of them without objects; "
-            f"{len(instances)} objects of {len(self.categories)} classes, {len(masks)} with masks "
-            f"({sum(isinstance(mask, dict) for mask in masks)} RLE), "
-            f"{len(self.objects) - len(instances)} crowds{lost * bool(self.left_out)}"
+            f"{len(instances)} objects of {len(self.categories)} classes, {masks} with masks "
+            f"({self.rle_count} RLE), {len(self.objects) - len(instances)} crowds"
         )
+        if self.left_out:
+            description += (
+                f"; {self.left_out} objects are left out: their box has no area in the image"
+            )
+        return description
 
     def misfits(self, *, side: int, most: int) -> list[str]:
         """Say what of the data does not fit a detector, each in one line.
@@ -207,24 +204,15 @@ class CocoDataset:
         lists = (self.whole or self).lists()
         lines = {key: ",\n".join(map(json.dumps, entries)) for key, entries in lists.items()}
         content = "{" + ",\n".join(f'"{key}": [{lines}]' for key, lines in lines.items()) + "}\n"
-        if _holds(self.path, content):
-            return
-        if continues and self.path.exists():
-            raise ValueError(
-                f"the data are not those that the run began with, which are in {self.path}: bring "
-                "them back, or choose another output"
-            )
-        try:
-            write_text(self.path, content)
-        except OSError:  # perhaps other processes write the same
-            if not _holds(self.path, content):
-                raise
-
-
-def _holds(path: Path, content: str) -> bool:
-    with contextlib.suppress(OSError):
-        return path.read_bytes() == content.encode()
-    return False
+        if self.path.is_file():
+            if self.path.read_bytes() == content.encode():
+                return
+            if continues:
+                raise ValueError(
+                    "the data are not those that the run began with, which are in "
+                    f"{self.path}: bring them back, or choose another output"
+                )
+        write_text(self.path, content)
 
 
 def read_coco(
@@ -279,20 +267,18 @@ def validate(
     images = _images(path, entries, report)
     checked = [*_objects(path, data["annotations"], images, categories, boxes_only, report)]
     objects = [annotation for annotation in checked if annotation is not None]
-    sizes = [images[annotation["image_id"]] for annotation in objects]
-    sides = np.array([(image["width"], image["height"]) for image in sizes], float).reshape(-1, 2)
-    boxes = np.array([annotation["bbox"] for annotation in objects], float).reshape(-1, 4)
-    judged = boxes[sides.min(axis=1) > _SMALL]
-    if len(judged) and np.abs(judged).max() <= 1:
+    boxes = [
+        annotation["bbox"]
+        for annotation in objects
+        if min(_size(images[annotation["image_id"]])) > _SMALL
+    ]
+    if boxes and all(abs(value) <= 1 for box in boxes for value in box):
         message = (
-            f"no number of any bbox is above 1 (such as {judged[0].tolist()}): they look like "
-            "fractions of the image, as YOLO writes them, and must be in pixels"
+            f"no number of any bbox is above 1 (such as {boxes[0]}): they look like fractions of "
+            "the image, as YOLO writes them, and must be in pixels"
         )
         report(EntryError("annotations.bbox", str(path), message))
         objects = []
-    else:
-        outside = _outside(boxes, sides)
-        objects = [annotation for annotation, out in zip(objects, outside, strict=True) if not out]
     return CocoDataset(
         path=path,
         folder=str(folder),
@@ -317,34 +303,39 @@ def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> 
 
 
 def _usable(
-    path: Path, part: str, entries: Sequence[Any], wrong: Callable[[Entry], str], report: Report
+    path: Path,
+    part: str,
+    entries: Sequence[Any],
+    find_wrong: Callable[[Entry], str],
+    report: Report,
 ) -> Iterator[Entry]:
     """Yield the entries without a wrong field, each of an id of its own."""
-    ids = Counter(
-        entry["id"] for entry in entries if isinstance(entry, dict) and is_id(entry.get("id"))
-    )
+    ids = Counter(entry["id"] for entry in entries if _has_id(entry))
     for number, entry in enumerate(entries):
-        field = "entry"
-        if isinstance(entry, dict):
-            alone = is_id(entry.get("id")) and ids[entry["id"]] == 1
-            field = wrong(entry) if alone else "id"
+        if not isinstance(entry, dict):
+            field = "entry"
+        elif not _has_id(entry) or ids[entry["id"]] > 1:
+            field = "id"
+        else:
+            field = find_wrong(entry)
         if field:
             report(_entry_error(path, part, number, entry, field))
         else:
             yield entry
 
 
+def _has_id(entry: Any) -> bool:
+    return isinstance(entry, dict) and is_id(entry.get("id"))
+
+
 def _categories(path: Path, entries: Sequence[Any], report: Report) -> dict[int, str]:
     names = Counter(_name(entry) for entry in entries if isinstance(entry, dict))
 
-    def wrong(entry: Entry) -> str:
+    def find_wrong(entry: Entry) -> str:
         return "" if names[_name(entry)] == 1 and _name(entry) else "name"
 
-    usable = _usable(path, "categories", entries, wrong, report)
-    return {
-        category["id"]: _name(category)
-        for category in sorted(usable, key=lambda category: category["id"])
-    }
+    usable = _usable(path, "categories", entries, find_wrong, report)
+    return dict(sorted((category["id"], _name(category)) for category in usable))
 
 
 def _name(entry: Entry) -> str:
@@ -353,21 +344,23 @@ def _name(entry: Entry) -> str:
 
 
 def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
-    def wrong(entry: Entry) -> str:
-        sides: list[Any] = [entry.get("width"), entry.get("height")]
-        good = all(
-            is_number(side) and 0 < side < 2**31 and side == int(side) for side in sides
-        )  # 128.0
-        if not good or sides[0] * sides[1] > _MOST_PIXELS:
-            return "size"
-        return "" if _file_name(entry) else "file_name"
-
     images = {}
-    for image in _usable(path, "images", entries, wrong, report):
+    for image in _usable(path, "images", entries, _wrong_field_of_image, report):
         width, height = int(image["width"]), int(image["height"])
         facts = {"file_name": _file_name(image), "width": width, "height": height}
         images[image["id"]] = {"id": image["id"], **facts}
     return images
+
+
+def _wrong_field_of_image(image: Entry) -> str:
+    width: Any = image.get("width")
+    height: Any = image.get("height")
+    for side in (width, height):
+        if not is_number(side) or not 0 < side < 2**31 or side != int(side):  # 128.0 is a size
+            return "size"
+    if width * height > _MOST_PIXELS:
+        return "size"
+    return "" if _file_name(image) else "file_name"
 
 
 def _file_name(entry: Entry) -> str:
@@ -386,67 +379,72 @@ def _objects(
     boxes_only: bool,
     report: Report,
 ) -> Iterator[Entry | None]:
-    """Yield the objects, None for one whose box has no area."""
+    """Yield the objects, None for one whose box has no area in its image."""
     for number, entry in enumerate(annotations):
         field, mask = _wrong_field(entry, images, categories), None
-        if not field and min(entry["bbox"][2:]) <= 0:
+        if not field and _is_empty(entry["bbox"], _size(images[entry["image_id"]])):
             yield None
             continue
         if not field and not boxes_only:
             try:
-                mask = _mask(entry.get("segmentation"), images[entry["image_id"]])
+                mask = _mask(entry.get("segmentation"), _size(images[entry["image_id"]]))
             except ValueError:
                 field = "segmentation"
         if field:
             report(_entry_error(path, "annotations", number, entry, field))
         else:
-            yield _uniform(entry, mask, images[entry["image_id"]])
+            yield _uniform(entry, mask, _size(images[entry["image_id"]]))
+
+
+def _size(image: Entry) -> Size:
+    return image["height"], image["width"]
 
 
 def _wrong_field(entry: Any, images: Mapping[int, Entry], categories: Mapping[int, str]) -> str:
     if not isinstance(entry, dict):
         return "entry"
-    image = entry.get("image_id")
-    if not is_integer(image) or image not in images:
-        return "image_id"
-    category = entry.get("category_id")
-    if not is_integer(category) or category not in categories:
-        return "category_id"
+    for key, ids in (("image_id", images), ("category_id", categories)):
+        if not is_integer(entry.get(key)) or entry[key] not in ids:
+            return key
     if not is_box(entry.get("bbox")):
         return "bbox"
-    return next((key for key in ("iscrowd", "ignore") if _flag(entry.get(key)) is None), "")
+    for key in ("iscrowd", "ignore"):  # null is 0
+        if isinstance(entry.get(key), str) or entry.get(key) not in (None, 0, 1):
+            return key
+    return ""
 
 
-def _flag(value: Any) -> int | None:
-    """Read `iscrowd` or `ignore`: 0 or 1, null is 0; None for other values."""
-    if isinstance(value, str) or value not in (None, 0, 1):
-        return None
-    return int(value or 0)
+def _is_empty(box: Sequence[float], size: Size) -> bool:
+    """Return whether a box has no area in its image; one that touches an edge may be rounded."""
+    x, y, width, height = box
+    right, bottom = x + width, y + height
+    inside = min(min(right, size[1]) - max(x, 0), min(bottom, size[0]) - max(y, 0))
+    beyond = max(-x, -y, right - size[1], bottom - size[0])
+    return min(width, height) <= 0 or (inside <= _ROUNDING and beyond > 0)
 
 
-def _uniform(entry: Entry, mask: Any, image: Entry) -> Entry:
+def _uniform(entry: Entry, mask: Any, size: Size) -> Entry:
     area, box = entry.get("area"), [float(value) for value in entry["bbox"]]
     if not is_number(area) or area <= 0:
         area = box[2] * box[3]
         if mask is not None:
-            code = mask
-            if isinstance(mask, list):
-                code = mask_api.merge(mask_api.frPyObjects(mask, image["height"], image["width"]))
+            polygons = isinstance(mask, list)
+            code = mask_api.merge(mask_api.frPyObjects(mask, *size)) if polygons else mask
             area = float(mask_api.area(code))
-    crowd = max(_flag(entry.get("iscrowd")) or 0, _flag(entry.get("ignore")) or 0)
-    annotation = {key: entry[key] for key in ("image_id", "category_id")} | {
+    annotation = {
+        "image_id": entry["image_id"],
+        "category_id": entry["category_id"],
         "bbox": box,
-        "iscrowd": crowd,
+        "iscrowd": int(bool(entry.get("iscrowd") or entry.get("ignore"))),
     }
     return annotation | ({} if mask is None else {"segmentation": mask}) | {"area": area}
 
 
-def _mask(segmentation: Any, image: Entry) -> Any:
+def _mask(segmentation: Any, size: Size) -> Any:
     """Take polygons of at least three corners, or a compressed RLE; None if there is neither.
 
     Damaged ones are a ValueError.
     """
-    height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
         lists = [polygon for polygon in segmentation if isinstance(polygon, list)]
         polygons = [polygon for polygon in lists if len(polygon) >= 6 and len(polygon) % 2 == 0]
@@ -457,20 +455,11 @@ def _mask(segmentation: Any, image: Entry) -> Any:
         return polygons or None
     if not isinstance(segmentation, dict):
         return None
-    rle_runs(segmentation, (height, width))
+    rle_runs(segmentation, size)
     code = {key: segmentation[key] for key in ("size", "counts")}
     if not isinstance(code["counts"], str):
-        code["counts"] = mask_api.frPyObjects(code, height, width)["counts"].decode()
+        code["counts"] = mask_api.frPyObjects(code, *size)["counts"].decode()
     return code
-
-
-def _outside(boxes: Array, sides: Array) -> Array:
-    """Return which boxes, (N, 4), have no area in their images, (N, 2) sides."""
-    with np.errstate(over="ignore"):
-        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    beyond = np.maximum(-low, high - sides).max(axis=1)
-    inside = np.minimum(high, sides) - low.clip(min=0)
-    return (inside.min(axis=1) <= _ROUNDING) & (beyond > 0)
 
 
 def check_images(dataset: CocoDataset) -> None:

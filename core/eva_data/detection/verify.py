@@ -15,8 +15,9 @@ from eva_data.detection.coco import (
     load_lists,
     validate,
 )
+from eva_data.detection.resolve import read_labels
 from eva_data.detection.rules import is_id
-from eva_data.detection.spec import open_source, read_labels
+from eva_data.detection.sources import open_source
 
 
 class CheckedPart:
@@ -38,8 +39,8 @@ class CheckedPart:
     def report(self, error: EntryError) -> None:
         """Count an error."""
         self._kinds.setdefault(error.kind, Kind(error.kind, "left out"))
-        location = error.place.removeprefix(f"{self.source}: ")
-        self.findings.add(error.kind, location, error.text)
+        location = error.location.removeprefix(f"{self.source}: ")
+        self.findings.add(error.kind, location, error.message)
 
     def check_masks(self) -> None:
         """Leave out objects without a mask where others have one, which training refuses."""

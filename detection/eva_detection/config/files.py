@@ -1,106 +1,181 @@
-"""Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
+"""Configs in files: a recipe in Python is code, what a run saves of its config is data.
 
-detectron2 reads YAML with `yaml.unsafe_load`; here tags are those that `LazyConfig.save` writes,
-and targets the parts that detectors are built of.
+A run saves the name of its recipe, the settings that differ from it, and its own data.
 """
 
 import builtins
-import contextlib
-import functools
-import inspect
-import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from detectron2.config import LazyConfig
-from detectron2.data import get_detection_dataset_dicts
-from detectron2.layers import ShapeSpec
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-import eva_detection.data.datasets  # noqa: F401 (a saved config may name its datasets)
-from eva_data.files import require_regular_file
+from eva_data.files import read_regular, require_regular_file, write_text
 from eva_detection.building import error_context
+from eva_runs.recipes import recipe_folder, recipe_name
 
-MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
-# Where what a config may name is defined: classes and functions that build, and do nothing else.
-# Not here: what reads other configs, starts programs, downloads, or returns any object by name.
-_MODULES = (
-    "detectron2.data.build",
-    "detectron2.data.dataset_mapper",
-    "detectron2.data.samplers",
-    "detectron2.data.transforms",
-    "detectron2.evaluation",
-    "detectron2.layers",
-    "detectron2.modeling",
-    "detectron2.solver",
-    "detectron2.structures",
-    "eva_backbone.feature_pyramid",
-    "eva_backbone.layer_decay",
-    "eva_backbone.vit",
-    "eva_detection.data.custom_data",
-    "eva_detection.data.datasets",
-    "eva_detection.data.mapper",
-    "eva_detection.evaluation.evaluators",
-    "eva_detection.inference.test_time_augmentation",
-    "eva_detection.model.backbone",
-    "eva_detection.model.rcnn",
-    "eva_detection.model.roi_heads",
-    "eva_detection.training.optimizer",
-    "fvcore.common.param_scheduler",
-    "fvcore.nn",
-    "fvcore.transforms",
-    "torch.nn.modules",
-    "torch.optim",
+# Settings that a saved config states though they are the recipe's, which may change.
+_STATED = (
+    *("train.max_iter", "train.init_checkpoint", "train.output_dir"),
+    *("dataloader.train.dataset.names", "dataloader.test.dataset.names"),
 )
-_NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
-_ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
-_NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
-_REFERENCE = re.compile(r"\$\{\.*[\w.\[\]-]+\}")  # to another value; no resolver such as oc.env
-_MAX_BYTES, _MAX_VALUES = 4 * 2**20, 1_000_000
-_PYTHON = "tag:yaml.org,2002:python/"
-_DAMAGE = (
-    *(yaml.YAMLError, OmegaConfBaseException),
-    *(ValueError, TypeError, KeyError, RecursionError),
+_MOST_BYTES = 4 * 2**20
+# Parts that a saved config may name: constructors, which do nothing else.
+_PARTS = re.compile(
+    r"(torch\.optim|fvcore\.common\.param_scheduler|eva_detection\.(data\.mapper|"
+    r"evaluation\.evaluators|inference\.test_time_augmentation|model\.\w+|training\.optimizer))"
+    r"\.[A-Z]\w*"
 )
-_YACS = frozenset({"MODEL", "_BASE_", "DATASETS", "SOLVER"})
+_KEY = re.compile(r"\w+(\.\w+)*")
+_YACS = re.compile(r"^(MODEL|_BASE_|DATASETS|SOLVER):", re.MULTILINE)
 
 
-def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
-    """Load a config, as `LazyConfig.load`, but for YAML, in which nothing runs.
+def load_config_file(
+    file: str | os.PathLike[str], *, trusted: str | os.PathLike[str] | None = None
+) -> DictConfig:
+    """Load a recipe, or the config that a run has saved, of which nothing runs.
 
-    `EVA_CONFIG_MODULES` lists modules of your own that YAML may name, separated by commas. An
-    OSError names a file that is not there, a ValueError YAML that is damaged, too large, or names
-    what a detector is not built of.
+    A saved config names a recipe of the toolkit, or a user's own, which runs if it is `trusted`:
+    named by the user.
+
+    Raises:
+        OSError: If the file is not there.
+        ValueError: If it is damaged, or not what a run saves.
     """
     path = Path(file)
     require_regular_file(path)
     if path.suffix == ".py":
-        imports = builtins.__import__
-        try:
-            return LazyConfig.load(str(path))
-        finally:
-            builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
-    with error_context(f"{file} is not a config", _DAMAGE):
-        size = path.stat().st_size
-        content = _read_yaml(path.read_text(encoding="utf-8")) if size <= _MAX_BYTES else size
-        if not isinstance(content, dict) or not _YACS.isdisjoint(content):
-            raise ValueError(
-                f"{size:,} bytes are not a LazyConfig; one of yacs is for detectron2's own trainers"
-            )
-        _check(content, "")
-        return OmegaConf.create(content, flags={"allow_objects": True})
+        return _run_recipe(path)
+    with error_context(f"{file} is no config of a run: name a recipe in place of it"):
+        saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
+        if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):
+            raise ValueError("it names no recipe")
+        cfg = _run_recipe(_find_trusted(saved["recipe"], trusted))
+        for key in saved.get("removed", ()):
+            parent, _, name = str(key).rpartition(".")
+            OmegaConf.select(cfg, parent).pop(name)
+        for key, value in saved.get("settings", {}).items():
+            _check_setting(str(key), value)
+            OmegaConf.update(cfg, str(key), literal(value), merge=False)
+        if "data" in saved:
+            cfg.data = _read_data(saved["data"])
+    return cfg
+
+
+def _run_recipe(path: Path) -> DictConfig:
+    imports = builtins.__import__
+    try:
+        return LazyConfig.load(str(path))
+    finally:
+        builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
+
+
+def _find_trusted(name: str, trusted: str | os.PathLike[str] | None) -> Path:
+    """Find the recipe of a saved config: code, which comes from the toolkit or the user."""
+    folder = recipe_folder("detection").resolve()
+    path = (folder / f"{name}.py").resolve()
+    if path.is_relative_to(folder) and path.is_file():
+        return path
+    if trusted is not None and Path(trusted).resolve() == Path(name):
+        return Path(name)
+    raise ValueError(
+        f"its recipe {name} is none of the toolkit and could run anything; one of your own is "
+        f"named with the weights (--config-file {name})"
+    )
+
+
+def _check_setting(key: str, value: Any) -> None:
+    """Refuse a setting that is more than data."""
+    is_part = "_target_" not in key or (isinstance(value, str) and _PARTS.fullmatch(value))
+    if not _KEY.fullmatch(key) or "proposal_file" in key.lower() or not is_part:
+        raise ValueError(
+            f"it sets {key}={value!r}, which is not a part that detectors are built of and could "
+            "run anything"
+        )
+    if not _is_plain(value):
+        raise ValueError(f"{key} is neither a value nor a list of values")
+
+
+def _is_plain(value: Any, levels: int = 3) -> bool:
+    if isinstance(value, list):
+        return levels > 0 and all(_is_plain(part, levels - 1) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _read_data(saved: Any) -> dict[str, Any]:
+    """Read the description of own data, see `eva_detection.config.settings.describe_data`."""
+    names = saved["categories"].items()
+    data: dict[str, Any] = {"categories": {int(key): literal(name) for key, name in names}}
+    data |= {key: saved[key] for key in ("boxes_only", "tile") if _is_plain(saved[key])}
+    for part in ("train", "val"):
+        if part in saved:
+            files = {key: saved[part][key] for key in ("annotations", "images")}
+            data[part] = {key: literal(name) for key, name in files.items() if _is_plain(name)}
+    return data
+
+
+def literal(value: Any) -> Any:
+    r"""Escape text that comes from data, such as a class `${oc.env:HOME}`, by `\${` for `${`."""
+    if isinstance(value, list):
+        return [literal(part) for part in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
+    return value
+
+
+def save_config(cfg: DictConfig, file: Path, *, recipe: Path) -> None:
+    """Save how a config differs from its recipe, for `load_config_file`."""
+    before, after = (dict(_leaves(OmegaConf.to_container(c))) for c in (_run_recipe(recipe), cfg))
+    settings = {}
+    for key, value in after.items():
+        if key in _STATED or key not in before or before[key] != value:
+            resolved = OmegaConf.select(cfg, key)
+            settings[key] = resolved if isinstance(resolved, str) else value
+    name = recipe_name("detection", recipe)
+    saved = {
+        "recipe": str(recipe.resolve()) if name == str(recipe) else name,
+        "settings": settings,
+        "removed": sorted({*_removed(before, after)}),
+    }
+    if "data" in cfg:
+        saved["data"] = OmegaConf.to_container(cfg.data, resolve=True)
+    write_text(file, yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a config but for own data, by their keys; parts by their names."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+        key = f"{above}{name}"
+        if name == "_target_" and not isinstance(value, str):
+            yield key, f"{value.__module__}.{value.__qualname__}"
+        elif isinstance(value, dict | list) and not _is_plain(value):
+            yield from _leaves(value, f"{key}.") if key != "data" else ()
+        elif _is_plain(value):
+            yield key, value
+
+
+def _removed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a config has no more, each part by its name."""
+    remaining = {*after, *(part for key in after for part in _parents(key))}
+    for key in before.keys() - after.keys():
+        parents = _parents(key)
+        if not {*parents} & {*after}:
+            yield next(part for part in [*parents, key] if part not in remaining)
+
+
+def _parents(key: str) -> list[str]:
+    """List the parts that a key lies in, the outermost first."""
+    words = key.split(".")
+    return [".".join(words[:count]) for count in range(1, len(words))]
 
 
 def is_yacs(file: str | os.PathLike[str]) -> bool:
     """Return whether a file is a config of yacs, whose sections are in capitals."""
-    content = Path(file).read_text(encoding="utf-8", errors="replace")
-    return bool(re.search(rf"^({'|'.join(_YACS)}):", content, re.MULTILINE))
+    return bool(_YACS.search(Path(file).read_text(encoding="utf-8", errors="replace")))
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -122,111 +197,3 @@ def _fits(before: Any, after: Any) -> bool:
     if isinstance(before, bool | DictConfig):
         return isinstance(after, type(before))
     return not (isinstance(before, int | float) and isinstance(after, str | bool))
-
-
-def literal(value: str) -> str:
-    r"""Escape a name that comes from data, such as `${oc.env:HOME}`, by `\${` for `${`."""
-    return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Loader of plain values, tuples, known functions, their partials and `ShapeSpec`."""
-
-
-def _read_yaml(content: str) -> Any:
-    loader = _Loader(content)
-    node = loader.get_single_node()
-    if node is not None:
-        _count(node, {})
-    return node and loader.construct_document(node)
-
-
-def _count(node: yaml.Node, counts: dict[int, int]) -> int:
-    """Count the values of a node, its aliases resolved; refuse too many, and circles."""
-    if id(node) not in counts:
-        counts[id(node)] = _MAX_VALUES + 1  # met again below itself
-        children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        parts = (child if isinstance(child, tuple) else (child,) for child in children)
-        total = 1
-        for part in itertools.chain.from_iterable(parts):
-            total += _count(part, counts)
-            if total > _MAX_VALUES:
-                raise ValueError("its aliases stand for too many values, or for themselves")
-        counts[id(node)] = total
-    return counts[id(node)]
-
-
-def _find_function(name: Any) -> Any:
-    """Find the class or function of a name, if detectors are built of it."""
-    own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(",") if part)
-    target: Any = None
-    if isinstance(name, str) and _NAME.fullmatch(name) and _within(name, _ROOTS + own):
-        with contextlib.suppress(Exception):  # of hydra, or of the module that is imported
-            target = locate(name)
-    kind = inspect.isclass(target) or inspect.isroutine(target)
-    home = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
-    if not kind or not _within(home, _MODULES + own) or _within(home, _NOT):
-        _refuse(name)
-    return target
-
-
-def _within(name: str, modules: tuple[str, ...]) -> bool:
-    return f"{name}.".startswith(tuple(f"{module}." for module in modules))
-
-
-def _refuse(name: Any) -> NoReturn:
-    raise ValueError(
-        f"it names {name}, which is not a part that detectors are built of and could run anything; "
-        f"a part of your own needs {MODULES_VARIABLE}=ITS_MODULE"
-    )
-
-
-def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    function = _find_function(suffix)
-    if function is get_detection_dataset_dicts:  # its fourth argument names pickles
-        _refuse(suffix)
-    return function
-
-
-def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
-    """Make a partial of `args: [function]` and `state: (function, arguments, named, ...)`."""
-    content = loader.construct_mapping(node, deep=True)
-    function, arguments, keywords, _ = content["state"]
-    plain = isinstance(arguments, tuple) and isinstance(keywords, dict) and len(content) == 2
-    if not (callable(function) and plain):
-        _refuse(content)
-    return functools.partial(function, *arguments, **keywords)
-
-
-_Loader.add_constructor(
-    f"{_PYTHON}tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
-_Loader.add_constructor(
-    f"{_PYTHON}object:detectron2.layers.shape_spec.ShapeSpec",
-    lambda loader, node: ShapeSpec(**loader.construct_mapping(node, deep=True)),
-)
-_Loader.add_constructor(f"{_PYTHON}object/apply:functools.partial", _partial)
-_Loader.add_multi_constructor(f"{_PYTHON}name:", _function)
-_Loader.add_multi_constructor(_PYTHON, lambda loader, tag, node: _refuse(tag.rpartition(":")[2]))
-
-
-def _check(value: Any, key: str) -> None:
-    """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
-    if isinstance(value, str):
-        for match in re.finditer(r"(\\*)\$\{", value):
-            escaped = len(match[1]) % 2 == 1
-            if not escaped and not _REFERENCE.match(value, match.end() - 2):
-                _refuse(f"{key}={value!r}")
-    elif isinstance(value, functools.partial):
-        _check([*value.args, value.keywords], key)
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            _check(part, f"{key}[{index}]")
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            below = f"{key}.{name}" if key else str(name)
-            if name == "_target_":
-                _find_function(part)
-            if "proposal_file" in str(name).lower() and part:
-                _refuse(f"{below}={part!r}")
-            _check(part, below)

@@ -1,34 +1,33 @@
 """The config of a run, or of a program that builds a detector: loaded, overridden, checked once."""
 
-import argparse
 import difflib
 import inspect
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper
 from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.lora import LoraSettings
 from eva_data.detection.coco import CocoDataset
-from eva_data.detection.spec import NO_FEDERATED_LOSS
+from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
+from eva_data.detection.sources import DataRequest
+from eva_data.detection.tiles import Slicing
 from eva_detection.building import build, error_context, resolve_errors, target_of
-from eva_detection.command_line import read_own_data, require_recipe
+from eva_detection.command_line import TrainingRequest, config_of_run
 from eva_detection.config.files import apply_overrides, literal, load_config_file
 from eva_detection.config.recipes import box_predictors, drop_masks, set_image_size, update_each
-from eva_detection.data.custom_data import load_records
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
-from eva_runs.options import accumulation_steps
 from eva_runs.recipes import find_recipe, require_start
+from eva_runs.request import RunRequest
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
@@ -39,54 +38,77 @@ _OPTIONAL = {
     "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
     "train.amp": ("precision",),
 }
-_OPEN = ("test.aug", "train.checkpointer", "train.ddp")
-_OUTPUT = "train.output_dir="
+_OPEN = ("dataloader.evaluator", "test.aug", "train.checkpointer", "train.ddp")
 
 
-def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
-    """Load the config of a command line with own data and overrides, and check it."""
-    args.config_file = str(require_recipe(args))
-    with error_context(f"{args.config_file} cannot be read"):  # Python, which may raise anything
-        cfg = load_config_file(args.config_file)
+def load_config(
+    request: TrainingRequest, data: DetectionData | None
+) -> tuple[DictConfig, DetectionData | None, list[str]]:
+    """Load the config that a command line asks for, with own data, and check it.
+
+    Returns:
+        The config; the own data, with their files; messages for the log.
+    """
+    file = find_recipe("detection", request.recipe)
+    with error_context(f"{file} cannot be read"):  # Python, which may raise anything
+        cfg = _load(file, request.weights)
     with resolve_errors():
-        check_names(cfg, args.opts)
-        reference = images_per_step(cfg) if getattr(args, "scale_lr", False) else 0
-        # where own data may be written to
-        apply_overrides(
-            cfg, [override for override in args.opts if override.lstrip("+").startswith(_OUTPUT)]
-        )
-        notes = apply_custom_data(cfg, args)
-        side = getattr(args, "image_size", None)
-        if side:
-            set_image_size(cfg.model, cfg.dataloader, side)
-        apply_overrides(cfg, args.opts)
-        set_batch(cfg, getattr(args, "batch", None), args.num_gpus * args.num_machines)
-        own = read_own_data(args).parts.get("train")
-        epochs = getattr(args, "epochs", None)
-        if epochs:
-            notes.append(set_epochs(cfg, epochs, own))
-        if own is not None and not args.eval_only:
-            notes += find_misfits(cfg, own)
-        val = read_own_data(args).parts.get("val")
-        if val:
-            notes += find_uncounted(cfg, val)
-        check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
-        continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+        check_names(cfg, request.overrides)
+        reference = images_per_step(cfg)
+        data = data or read_own_data(cfg, request)
+        notes = apply_data(cfg, data) if data else []
+        apply_request(cfg, request)
+        if data:
+            data = data.place(Path(cfg.train.output_dir))
+            _describe(cfg, data)
+        if request.run.epochs:
+            notes.append(set_epochs(cfg, request.run, data.parts["train"] if data else None))
+        notes += find_misfits(cfg, data) if data else []
+        check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
+        continues = request.run.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
         if cfg.train.init_checkpoint and not continues:
             require_start("detection", cfg.train.init_checkpoint)
-        if reference:
+        if request.scale_lr:
             notes.append(scale_lr(cfg, reference=reference))
-    return cfg, notes
+    return cfg, data, notes
 
 
-def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = ()) -> DictConfig:
-    """Load a config with overrides, for a program that only builds its model."""
+def load_recipe(
+    config_file: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    weights: str | os.PathLike[str] | None = None,
+) -> DictConfig:
+    """Load a config with overrides, for a program that only builds its model.
+
+    A user's own recipe comes with the settings that the run of the `weights` has saved.
+    """
     overrides = list(overrides)
-    cfg = load_config_file(find_recipe("detection", config_file))
+    cfg = _load(find_recipe("detection", config_file), weights)
     with resolve_errors():
         check_names(cfg, overrides)
         apply_overrides(cfg, overrides)
     return cfg
+
+
+def _load(file: Path, weights: str | os.PathLike[str] | None) -> DictConfig:
+    saved = config_of_run(weights) if weights else None
+    if saved and str(file.resolve()) in saved.read_text(encoding="utf-8", errors="replace"):
+        return load_config_file(saved, trusted=file)
+    return load_config_file(file)
+
+
+def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
+    """Put what a command line asks for into a config, but for the epochs of data."""
+    run = request.run
+    if run.lora:
+        OmegaConf.update(cfg, "lora.rank", run.lora)
+    if run.image_size:
+        set_image_size(cfg.model, cfg.dataloader, run.image_size)
+    apply_overrides(cfg, request.overrides)
+    if run.batch:  # of a forward pass of each process, while a step keeps its number of images
+        cfg.train.accumulate = run.accumulation_steps(images_per_step(cfg), request.processes)
+        cfg.dataloader.train.total_batch_size = run.batch * request.processes
 
 
 def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -105,15 +127,15 @@ def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
             path = f"{path}.{name}" if path else name
 
 
-def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
-    """Refuse what would fail after hours, or never, and give wrong numbers."""
+def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1, own: bool = False) -> None:
+    """Refuse what would fail after hours, or never, and give wrong numbers; `own` are the data."""
     if not cfg.train.output_dir or "://" in cfg.train.output_dir:
         raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
     evaluator = target_of(cfg.dataloader.get("evaluator") or {})
     if inspect.isclass(evaluator) and issubclass(evaluator, LVISEvaluator):
         ours = "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
         raise ValueError(f"detectron2's LVISEvaluator fails at its end with numpy 2: set {ours}")
-    for part in ("train", "test") if trains else ("test",):
+    for part in () if own else ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
@@ -146,42 +168,31 @@ def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:
             raise ValueError(f"{name} is {value!r}")
 
 
-def set_epochs(cfg: DictConfig, epochs: int, own: CocoDataset | None) -> str:
+def set_epochs(cfg: DictConfig, run: RunRequest, train: CocoDataset | None) -> str:
     """Set the iterations of a number of epochs of own data, or of the config's; return a line.
 
     Milestones that count iterations keep their share of the run.
     """
     node, images = cfg.dataloader.train.dataset, images_per_step(cfg)
-    if own is None:
+    if train is None:
         samples = len(build(node, "dataloader.train.dataset"))
+    elif node.get("filter_empty", True):
+        samples = len({annotation["image_id"] for annotation in train.instances})
     else:
-        empty = not node.get("filter_empty", True)
-        samples = len(
-            own.images if empty else {annotation["image_id"] for annotation in own.instances}
-        )
+        samples = len(train.images)
     scheduler = cfg.lr_multiplier.get("scheduler", {})
     before = scheduler.get("num_updates")
-    cfg.train.max_iter = math.ceil(epochs * samples / images)
+    cfg.train.max_iter, line = run.iterations(samples, images)
     if before and scheduler.num_updates != before:
         share = scheduler.num_updates / before
         scheduler.milestones = [int(milestone * share) for milestone in scheduler.milestones]
-    return (
-        f"--epochs {epochs}: {epochs} x {samples:,} images, {images} a step, are "
-        f"{cfg.train.max_iter:,} iterations"
-    )
+    return line
 
 
 def images_per_step(cfg: DictConfig) -> int:
     """Count the images of one optimizer step, over all processes and accumulated batches."""
     images = OmegaConf.select(cfg, "dataloader.train.total_batch_size") or 0
     return int(images * cfg.train.get("accumulate", 1))
-
-
-def set_batch(cfg: DictConfig, batch: int | None, processes: int) -> None:
-    """Set the images of a forward pass of each process, while a step keeps its number of them."""
-    if batch:
-        cfg.train.accumulate = accumulation_steps(images_per_step(cfg), batch * processes)
-        cfg.dataloader.train.total_batch_size = batch * processes
 
 
 def scale_lr(cfg: DictConfig, *, reference: int) -> str:
@@ -194,86 +205,82 @@ def scale_lr(cfg: DictConfig, *, reference: int) -> str:
     )
 
 
-def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Put the data of the command line into a config, if there is any; returns what was changed."""
-    boxes_only = bool(getattr(args, "boxes_only", False))
-    data = read_own_data(args)
-    if not data.parts:
-        return []
-    data.place(Path(cfg.train.output_dir))
-    saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    categories, reason, notes = data.for_detector(saved, boxes_only=boxes_only)
-    if reason and "mask_head" in cfg.model.roi_heads:
-        drop_masks(cfg.model, cfg.dataloader)
-        cfg.model.roi_heads.pop("maskness_thresh", None)
+def read_own_data(cfg: DictConfig, request: TrainingRequest) -> DetectionData | None:
+    """Read the own data of a request, or those that a saved config has its detector from."""
+    if request.data or "data" not in cfg:
+        return resolve(request.data) if request.data else None
+    parts = ("val",) if request.evaluates else ("train", "val")
+    described: dict[str, Any] = {part: cfg.data.get(part) or {} for part in parts}
+    if not all(part.get("annotations") for part in described.values()):
+        raise ValueError("the config is of own data whose files it does not state: name data")
+    files = {
+        part: (Path(entry.annotations), Path(entry.images)) for part, entry in described.items()
+    }
+    tile = Slicing(*cfg.data.tile) if cfg.data.tile and not request.evaluates else None
+    return resolve(DataRequest(files=files, parts=parts, boxes_only=cfg.data.boxes_only, tile=tile))
+
+
+def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
+    """Make the detector of a config one for own data; return what was changed."""
+    categories, reason, notes = data.for_detector(OmegaConf.select(cfg, "data.categories"))
+    train, val, heads = data.parts.get("train"), data.parts["val"], cfg.model.roi_heads
+    cfg.data = {"categories": {key: literal(name) for key, name in categories.items()}}
+    loaders = cfg.dataloader
+    for node in (loaders.train, loaders.test):
+        node.dataset.pop("names", None)
+        if target_of(node.mapper) is DatasetMapper:
+            node.mapper["_target_"] = ImageMapper
+    limit = (loaders.get("evaluator") or {}).get("max_dets_per_image")
+    loaders.evaluator = {"output_dir": "${train.output_dir}/inference"}  # and see `EvaluationSet`
+    if limit:
+        loaders.evaluator.max_dets_per_image = limit
+    if reason and "mask_head" in heads:
+        drop_masks(cfg.model, loaders)
+        heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
-    _set_data(cfg, data.parts, categories, **({"boxes_only": True} if boxes_only else {}))
-    if args.tile is not None and "train" in data.parts:
-        cfg.dataloader.train.dataset.tile = [args.tile, args.tile_overlap]
     _set_classes(cfg.model, len(categories), notes)
-    if "mask_head" in cfg.model.roi_heads:
-        val = data.parts["val"]
-        if "train" in data.parts and data.parts["train"].has_rle:
-            cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
+    if "mask_head" in heads:
+        if train is not None and train.rle_count:
+            loaders.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
         lacking = len(val.without_masks)
         if lacking:
-            cfg.dataloader.evaluator.tasks = ["bbox"]
+            loaders.evaluator.tasks = ["bbox"]
             objects = f"{lacking} of {len(val.instances)} objects for evaluation"
             notes.append(f"No mask AP: {objects} have no mask")
     return notes
 
 
-def find_misfits(cfg: DictConfig, train: CocoDataset) -> list[str]:
-    """Say what of training data does not fit the final config."""
-    heads = cfg.model.roi_heads
-    most = box_predictors(heads)[0].get("test_topk_per_image", 100)
-    if heads.get("use_soft_nms", False):
-        most = heads.get("max_detections") or 0
-    return train.misfits(side=cfg.model.backbone.get("square_pad", 0), most=most)
+def _describe(cfg: DictConfig, data: DetectionData) -> None:
+    """State own data in a config: for its report, and for whoever uses the detector later."""
+    cfg.data.boxes_only = data.boxes_only
+    cfg.data.tile = [data.tile.size, data.tile.overlap] if data.tile else None
+    for part, dataset in data.parts.items():
+        files = {"annotations": str(dataset.path), "images": dataset.folder}
+        cfg.data[part] = {key: literal(path) for key, path in files.items()}
 
 
-def find_uncounted(cfg: DictConfig, val: CocoDataset) -> list[str]:
-    """Say how many images have more objects of a class than detections count."""
-    evaluator = cfg.dataloader.evaluator
-    most = evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
+def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:
+    """Find what of the data does not fit the final config, each in one line."""
+    heads, lines = cfg.model.roi_heads, list[str]()
+    if "train" in data.parts:
+        most = box_predictors(heads)[0].get("test_topk_per_image", 100)
+        if heads.get("use_soft_nms", False):
+            most = heads.get("max_detections") or 0
+        side = cfg.model.backbone.get("square_pad", 0)
+        lines += data.parts["train"].misfits(side=side, most=most)
+    val = data.parts["val"]
+    most = cfg.dataloader.evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
     counts = Counter(
         (annotation["image_id"], annotation["category_id"]) for annotation in val.instances
     )
     crowded = {image for (image, _), count in counts.items() if count > most}
-    if not crowded:
-        return []
-    message = f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most}"
-    message += (
-        f" objects of a class (up to {max(counts.values())}), and only {most} detections count:"
-    )
-    return [f"{message} raise dataloader.evaluator.max_dets_per_image"]
-
-
-def _set_data(
-    cfg: DictConfig, parts: Mapping[str, CocoDataset], categories: dict[int, str], **without: bool
-) -> None:
-    loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
-    names = {key: literal(name) for key, name in categories.items()}
-    for part, dataset in parts.items():
-        node = loaders.train if part == "train" else loaders.test
-        node.dataset = L(load_records)(
-            annotations=literal(str(dataset.path)),
-            images=literal(dataset.folder),
-            categories=stated if part == "train" else names,
-            filter_empty=part == "train" and node.dataset.get("filter_empty", True),
-            **without,
+    if crowded:
+        lines.append(
+            f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most} "
+            f"objects of a class (up to {max(counts.values())}), and only {most} detections "
+            "count: raise dataloader.evaluator.max_dets_per_image"
         )
-    for node in (loaders.train, loaders.test):
-        if target_of(node.mapper) is DatasetMapper:
-            node.mapper["_target_"] = ImageMapper
-    limit = (loaders.get("evaluator") or {}).get("max_dets_per_image")
-    loaders.evaluator = L(CustomEvaluator)(
-        annotations="${dataloader.test.dataset.annotations}",
-        categories=stated,
-        output_dir="${train.output_dir}/inference",
-        **({"max_dets_per_image": limit} if limit else {}),
-        **without,
-    )
+    return lines
 
 
 def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:

@@ -13,41 +13,29 @@ from detectron2.data.build import (
     print_instances_class_histogram,
 )
 from detectron2.structures import BoxMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.reading import list_names
-from eva_data.detection.coco import CocoDataset, read_coco
-from eva_data.detection.tiles import Slicing, tile_dataset
+from eva_data.detection.coco import CocoDataset
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
 _LOOKS = 20_000  # images; a network file system takes some milliseconds for each
 _ENDLESS = "is a pipe, socket or device"
 
 
-def load_records(
-    *,
-    annotations: str,
-    images: str,
-    categories: Mapping[int, str],
-    filter_empty: bool,
-    boxes_only: bool = False,
-    tile: Sequence[Any] | None = None,
-    dataset: CocoDataset | None = None,
+def make_records(
+    dataset: CocoDataset, categories: Mapping[int, str], *, filter_empty: bool
 ) -> list[dict[str, Any]]:
-    """Load a dataset in detectron2's format: one record for each image, in the order of their ids.
+    """Make detectron2's records: one for each image or tile, in the order of their ids.
 
-    `annotations` is a COCO file, read already if there is a `dataset`; `categories` are the model's
-    classes in the order of the ids. `filter_empty` leaves out images without objects, or with
-    crowds alone, `boxes_only` masks. Of `tile`, side and overlap, there is a record each; objects
-    that a border cuts below 30 % are crowds, which detectron2 leaves out.
+    `categories` are the model's classes in the order of the ids. `filter_empty` leaves out images
+    without objects, or with crowds alone.
     """
-    dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
-    dataset = tile_dataset(dataset, Slicing(*tile)) if tile else dataset
     dataset.check_categories(categories, of="the config")
     classes = {category: index for index, category in enumerate(sorted(categories))}
     records = {
         key: {
-            "file_name": str(Path(images) / entry["file_name"]),
+            "file_name": str(Path(dataset.folder) / entry["file_name"]),
             "image_id": key,
             "height": entry["height"],
             "width": entry["width"],
@@ -79,39 +67,44 @@ def records_of(dataset: Any) -> Any:
     return dataset if plain else ()
 
 
-def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
+def describe_data(cfg: DictConfig, part: str, records: Sequence[Mapping[str, Any]]) -> str:
     """Describe a dataset in one line: numbers of images, objects, classes, and its file."""
-    names = registered_names(node)
-    names_of_classes = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
-    classes = (node.get("categories") if isinstance(node, DictConfig) else None) or names_of_classes
+    classes = OmegaConf.select(cfg, "data.categories")
+    if classes is None:
+        names = registered_names(cfg, part)
+        classes = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
     objects = sum(len(record.get("annotations", ())) for record in records)
     images = "tiles" if records and "tile" in records[0] else "images"
     counts = {images: len(records), "objects": objects, "classes": len(classes)}
     summary = ", ".join(f"{count:,} {unit}" for unit, count in counts.items() if count)
-    location = ", ".join(annotation_files(node))
+    location = ", ".join(annotation_files(cfg, part))
     return f"{summary} ({location})" if location else summary
 
 
-def registered_names(node: Any) -> list[str]:
-    """List the names of registered datasets in a node of a config; none for own data."""
-    names = node.get("names") if isinstance(node, DictConfig) else None
+def registered_names(cfg: DictConfig, part: str) -> list[str]:
+    """List the names of the registered datasets of "train" or "val"; none for own data."""
+    names = _loader(cfg, part).dataset.get("names")
     return [names] if isinstance(names, str) else [str(name) for name in names or ()]
 
 
-def annotation_files(node: Any) -> list[str]:
-    """List the annotation files of the dataset of a node."""
-    return _places(node, "annotations", "json_file")
+def annotation_files(cfg: DictConfig, part: str) -> list[str]:
+    """List the annotation files of "train" or "val"."""
+    return _paths(cfg, part, "annotations", "json_file")
 
 
-def image_folder(node: Any) -> str | None:
-    """Return the image folder of a node's dataset; None if it is not known."""
-    return next(iter(_places(node, "images", "image_root")), None)
+def image_folder(cfg: DictConfig) -> str | None:
+    """Return the folder of the images for evaluation; None if it is not known."""
+    return next(iter(_paths(cfg, "val", "images", "image_root")), None)
 
 
-def _places(node: Any, stated: str, registered: str) -> list[str]:
-    if isinstance(node, DictConfig) and node.get(stated):
-        return [str(node[stated])]
-    values = [MetadataCatalog.get(name).get(registered) for name in registered_names(node)]
+def _loader(cfg: DictConfig, part: str) -> DictConfig:
+    return cfg.dataloader.train if part == "train" else cfg.dataloader.test
+
+
+def _paths(cfg: DictConfig, part: str, own: str, registered: str) -> list[str]:
+    if "data" in cfg:
+        return [str(cfg.data[part][own])]
+    values = [MetadataCatalog.get(name).get(registered) for name in registered_names(cfg, part)]
     return [str(value) for value in values if value]
 
 

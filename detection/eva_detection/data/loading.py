@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
-from eva_data.detection.spec import DetectionData
+from eva_data.detection.resolve import DetectionData
 from eva_data.files import load_json
 from eva_data.progress import progress
 from eva_detection.building import build, target_of
@@ -25,11 +26,12 @@ from eva_detection.data.custom_data import (
     check_files,
     check_labels,
     describe_data,
-    load_records,
+    make_records,
     records_of,
     registered_names,
 )
 from eva_detection.data.stream import SAMPLER, TrainStream, is_cut
+from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, guard_workers, seed_everything
 from eva_runs.sharing import share
@@ -69,9 +71,9 @@ class EvaluationSet:
 
     __test__ = False  # for pytest: not a class of tests
 
-    def __init__(self, cfg: DictConfig, own: DetectionData | None = None) -> None:
+    def __init__(self, cfg: DictConfig, data: DetectionData | None = None) -> None:
         self.cfg = cfg
-        self.own = own or DetectionData()  # read for the config
+        self.data = data  # own data; those of training until they are packed
         self.training = ""  # description of the training data, once they are read
 
     @property
@@ -87,7 +89,12 @@ class EvaluationSet:
     @functools.cached_property
     def evaluator(self) -> Any:
         """The evaluator, which keeps the annotations once it has scored."""
-        return build(self.cfg.dataloader.evaluator, "dataloader.evaluator")
+        node = self.cfg.dataloader.evaluator
+        if self.data is None:
+            return build(node, "dataloader.evaluator")
+        val, categories = self.data.parts["val"], self.cfg.data.categories
+        make = functools.partial(CustomEvaluator, val, categories)
+        return build({**node}, "dataloader.evaluator", lambda options: make(**options))
 
     @functools.cached_property
     def files(self) -> dict[Any, Path]:
@@ -101,21 +108,36 @@ class EvaluationSet:
         """The labels in COCO's format: those of the evaluator, or else of the first file."""
         if hasattr(self.evaluator, "labels"):
             return self.evaluator.labels()
-        return load_json(Path(annotation_files(self.cfg.dataloader.test.dataset)[0]))
+        return load_json(Path(annotation_files(self.cfg, "val")[0]))
 
     @functools.cached_property
     def _dataset(self) -> Any:
         """The dataset, in detectron2's packed form, which takes little memory, if it builds it."""
         node = self.cfg.dataloader.test
-        dataset = _build_dataset(node.dataset, "dataloader.test.dataset", self.own)
+        dataset = self.build_dataset("val")
         records = records_of(dataset)
         if self.is_scored and _looks_at_files():
             check_files(records, part="evaluation")
         if records:
-            logger.info("data     val: %s", describe_data(node.dataset, records), extra=SHOWN)
+            logger.info("data     val: %s", describe_data(self.cfg, "val", records), extra=SHOWN)
         if isinstance(dataset, list) and target_of(node) is build_detection_test_loader:
             return DatasetFromList(dataset, copy=False)
         return dataset
+
+    def build_dataset(self, part: str) -> Any:
+        """Build the dataset of "train" or "val"; of own data from the objects that were read."""
+        name = "train" if part == "train" else "test"
+        node = self.cfg.dataloader[name].dataset
+        if self.data is None:
+            return build(node, f"dataloader.{name}.dataset")
+        filter_empty = part == "train" and node.get("filter_empty", True)
+        categories = dict(self.cfg.data.categories)
+        return make_records(self.data.parts[part], categories, filter_empty=filter_empty)
+
+    def release_training(self) -> None:
+        """Free the memory of own training data, which are packed."""
+        if self.data is not None:
+            self.data = replace(self.data, parts={"val": self.data.parts["val"]})
 
     @functools.cached_property
     def loader(self) -> EvaluationLoader:
@@ -143,7 +165,7 @@ def read_training_set(test_set: EvaluationSet, seed: int) -> Any:
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
 
     def read() -> tuple[Any, str, dict[str, Any]]:
-        dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
+        dataset = test_set.build_dataset("train")
         records = records_of(dataset)
         if _looks_at_files():
             most_bad = cfg.train.get("max_bad_images", 10)
@@ -152,8 +174,8 @@ def read_training_set(test_set: EvaluationSet, seed: int) -> Any:
             classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
             if isinstance(classes, int):
                 check_labels(records, classes)
-        problem = describe_data(node.dataset, records) if records else ""
-        names = registered_names(node.dataset)
+        problem = describe_data(cfg, "train", records) if records else ""
+        names = registered_names(cfg, "train")
         metadata = {name: MetadataCatalog.get(name).as_dict() for name in names}
         if comm.get_world_size() > 1 and isinstance(dataset, list):
             dataset = DatasetFromList(dataset, copy=False)  # in arrays
@@ -166,20 +188,10 @@ def read_training_set(test_set: EvaluationSet, seed: int) -> Any:
     dataset, test_set.training, metadata = share(read)
     for name, fields in metadata.items():  # which reading sets
         MetadataCatalog.get(name).set(**fields)
-    test_set.own.take(node.dataset.get("annotations") or "")  # its memory, if another has read it
+    test_set.release_training()
     if test_set.training:
         logger.info("data     train: %s", test_set.training, extra=SHOWN)
     return dataset
-
-
-def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
-    """Build a dataset; own data that were read already are not read again."""
-    annotations = node.get("annotations") if target_of(node) is load_records else None
-    dataset = own.take(annotations) if annotations else None
-    if dataset is None:
-        return build(node, name)
-    options = {key: node[key] for key in node if key != "_target_"}
-    return build(options, name, lambda arguments: load_records(**arguments, dataset=dataset))
 
 
 def build_training_loader(

@@ -17,7 +17,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from hotcoco import COCO
 
-from eva_data.detection.coco import read_coco
+from eva_data.detection.coco import CocoDataset
 from eva_data.detection.scoring import (
     DetectionTable,
     read_lvis,
@@ -163,34 +163,23 @@ class CocoEvaluator(DatasetEvaluator):
 
 
 class CustomEvaluator(CocoEvaluator):
-    """`CocoEvaluator` of a file that may lack areas, crowd flags or some of the categories.
+    """`CocoEvaluator` of own data, which may lack areas, crowd flags or some of the categories.
 
-    `categories` are the classes of the model, in order of their ids; `boxes_only` leaves masks of
-    the file alone, whatever they are.
+    `categories` are the classes of the model, in order of their ids.
     """
 
-    def __init__(
-        self,
-        *,
-        annotations: str,
-        categories: Mapping[int, str],
-        boxes_only: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(Path(annotations).stem, **options)
-        self._boxes_only = boxes_only
+    def __init__(self, dataset: CocoDataset, categories: Mapping[int, str], **options: Any) -> None:
+        super().__init__(dataset.path.stem, **options)
+        self._dataset = dataset
         self._categories = {key: categories[key] for key in sorted(categories)}
         ids = {key: index for index, key in enumerate(self._categories)}
         self._metadata = Metadata(
-            json_file=annotations,
-            thing_classes=list(self._categories.values()),
-            thing_dataset_id_to_contiguous_id=ids,
+            thing_classes=list(self._categories.values()), thing_dataset_id_to_contiguous_id=ids
         )
 
     @functools.cached_property
     def _source(self) -> Any:
-        file = read_coco(self._file(), boxes_only=self._boxes_only)
-        return file.for_scoring(self._categories)
+        return self._dataset.for_scoring(self._categories)
 
 
 class LvisEvaluator(CocoEvaluator):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
@@ -67,7 +67,7 @@ def make_report(
             scores=results,
             folder=folder,
         )
-        files = ", ".join(annotation_files(cfg.dataloader.test.dataset))
+        files = ", ".join(annotation_files(cfg, "val"))
         data.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
     sections[1:1] = curves(metrics)  # after the scores
     sections = [*(first_batch(folder) if trains else ()), *sections]
@@ -136,7 +136,7 @@ def _summary(cfg: DictConfig, results: Results, metrics: Sequence[dict[str, Any]
 
 def demo_command(cfg: DictConfig, weights: str) -> str | None:
     """Write the command that draws what a detector finds in the images of its test set."""
-    images = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
+    images = image_folder(cfg)
     if images is None:
         return None
     folder = Path(cfg.train.output_dir)
@@ -177,7 +177,7 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Ne
 def _needing_data(cfg: DictConfig, command: str) -> str:
     """Put the place of registered datasets before a command, where this process has one."""
     root = os.environ.get(ROOT_VARIABLE)
-    if root and registered_names(OmegaConf.select(cfg, "dataloader.test.dataset")):
+    if root and registered_names(cfg, "val"):
         return f"{ROOT_VARIABLE}={shlex.quote(root)} {command}"
     return command
 

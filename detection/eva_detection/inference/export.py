@@ -58,7 +58,7 @@ def load_backbone(
     config_file: str | os.PathLike[str], weights: str, *, overrides: Sequence[str] = ()
 ) -> tuple[EVAViTDet, dict[str, Any]]:
     """Build a recipe's backbone with weights, for inference."""
-    detector = build(load_recipe(config_file, overrides).model, "model")
+    detector = build(load_recipe(config_file, overrides, weights=weights).model, "model")
     report = load_initial_weights(detector, weights)
     if report and any(name.startswith("backbone.simfp_") for name in report.missing):
         logger.warning("%s has no pyramid: p2 and the other levels are of random weights", weights)

@@ -119,7 +119,8 @@ class Predictor:
             ValueError: If recipe, overrides, weights or device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
-        cfg = load_recipe(config_file, [*overrides, *slice_settings(slice, overlap)])
+        settings = [*overrides, *slice_settings(slice, overlap)]
+        cfg = load_recipe(config_file, settings, weights=weights)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
         with resolve_errors():
@@ -255,7 +256,7 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     The config states them (own data), or the metadata, or the annotation file; else ids are from 1
     and names the model's numbers (from 0).
     """
-    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    stated = OmegaConf.select(cfg, "data.categories")
     if stated:
         return tuple(Category(key, stated[key]) for key in sorted(stated))
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")

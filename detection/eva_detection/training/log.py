@@ -1,21 +1,20 @@
 """What a run says: its log, one file for each process, and a few lines on the terminal."""
 
-import argparse
 import logging
 import math
 import time
 from pathlib import Path
+from pprint import pformat
 
 import torch
-from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import describe_weights
-from eva_data.files import replace_file
-from eva_detection.config.files import load_config_file
+from eva_detection.command_line import SAVED, TrainingRequest
+from eva_detection.config.files import save_config
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import (
@@ -39,7 +38,7 @@ from eva_report.terminal import (
     show,
 )
 from eva_runs.commands import echo
-from eva_runs.recipes import recipe_name
+from eva_runs.recipes import find_recipe, recipe_name
 from eva_runs.record import Kind
 
 logger = logging.getLogger(__name__)
@@ -69,47 +68,34 @@ def log_to(folder: Path, rank: int) -> Path:
     return path
 
 
-def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
+def start_log(cfg: DictConfig, request: TrainingRequest) -> Path:
     """Do what detectron2's `default_setup` does, and save the config completely or not at all."""
     folder, rank = Path(cfg.train.output_dir), comm.get_rank()
     log = log_to(folder, rank)
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
     logger.info("Process %d of %d. %s", rank, comm.get_world_size(), collect_env_info())
-    logger.info("Command line arguments: %s", args)
-    source = Path(args.config_file).read_text(encoding="utf-8", errors="replace")
-    logger.info("Contents of %s:\n%s", args.config_file, source)
-    if comm.is_main_process() and not (args.eval_only and (folder / LAST).exists()):
-        _save_config(cfg, folder / "config.yaml")
+    recipe = find_recipe("detection", request.recipe)
+    logger.info("%s\nContents of %s:\n%s", request, recipe, recipe.read_text(errors="replace"))
+    logger.info("The config:\n%s", pformat(OmegaConf.to_container(cfg)))
+    if comm.is_main_process() and not (request.evaluates and (folder / LAST).exists()):
+        save_config(cfg, folder / SAVED, recipe=recipe)
     seed = cfg.train.get("seed", -1)
     seed_all_rng(None if seed is None or seed < 0 else seed + rank)
-    if not args.eval_only:
+    if not request.evaluates:
         torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
     return log
 
 
-def _save_config(cfg: DictConfig, file: Path) -> None:
-    with replace_file(file) as part:
-        LazyConfig.save(cfg, str(part))
-        part.with_name(f"{part.name}.pkl").unlink(missing_ok=True)  # for what YAML cannot hold
-        if not part.exists():
-            part.write_text("# a value of this config cannot be written as YAML, see the log\n")
-        try:
-            load_config_file(part)
-        except ValueError as error:
-            logger.warning("%s cannot be read again: %s", file, error)
-    logger.info("Full config saved to %s", file)
-
-
-def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Say what a run does from which weights, before its data is read, which says itself."""
-    processes, name = args.num_gpus * args.num_machines, recipe_name("detection", args.config_file)
+def opening(cfg: DictConfig, request: TrainingRequest) -> list[str]:
+    """Format the opening lines of a run."""
+    name, processes = recipe_name("detection", request.recipe), request.processes
     devices = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
     folder, images = Path(cfg.train.output_dir), images_per_step(cfg)
     task, weights = f"evaluate {name} on {devices}", cfg.train.init_checkpoint
-    if not args.eval_only:
+    if not request.evaluates:
         step = f" of {images} images" if images else ""
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {devices}"
-        weights = str((args.resume and last_checkpoint(folder)) or weights)
+        weights = str((request.resumes and last_checkpoint(folder)) or weights)
     return opening_lines(task=task, weights=describe_weights(weights), data=(), output=folder)[:-1]
 
 
@@ -148,20 +134,19 @@ def score_lines(results: Results) -> str:
     return "\n".join(lines)
 
 
-def close(test_set: EvaluationSet, *, trains: bool, began: float | None, recipe: str) -> None:
+def close(test_set: EvaluationSet, request: TrainingRequest, *, began: float | None) -> None:
     """Write the report and say what came out; the other processes do not wait for it."""
     if not comm.is_main_process():
         return
-    cfg, folder = test_set.cfg, Path(test_set.cfg.train.output_dir)
+    cfg, folder, trains = test_set.cfg, Path(test_set.cfg.train.output_dir), not request.evaluates
     weights = final_weights(folder)
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
         show(MESSAGES.finished(folder, cfg.train.max_iter))
     page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
-        options = dict(
-            kind=kind, processes=comm.get_world_size(), recipe=recipe_name("detection", recipe)
-        )
+        recipe = recipe_name("detection", request.recipe)
+        options = dict(kind=kind, processes=comm.get_world_size(), recipe=recipe)
         name = report_name(folder, kind)
         page = try_report(folder, lambda: make_report(cfg, test_set, **options), name=name)
     lines = closing_lines(

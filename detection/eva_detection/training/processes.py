@@ -1,6 +1,5 @@
 """The processes of a run: how they start, and leave an evaluation together."""
 
-import argparse
 import contextlib
 import datetime
 import logging
@@ -8,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
@@ -17,8 +17,9 @@ from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.multiprocessing.spawn import start_processes as start_all
 
-from eva_runs.commands import program_name
-from eva_runs.errors import exit_on_error, print_error
+from eva_detection.command_line import TrainingRequest
+from eva_runs.commands import print_error, program_name
+from eva_runs.errors import exit_on_error
 from eva_runs.interruption import (
     EXIT_KEYBOARD,
     EXIT_RUN_AGAIN,
@@ -70,25 +71,25 @@ class Evaluations:
         return told[0]
 
 
-def start_processes(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+def start_processes(
+    run: Callable[[TrainingRequest], int], request: TrainingRequest, *, on_gpu: bool
+) -> int:
     """Start the processes of a run on this machine, and end when they have ended.
 
     One that a launcher has started joins the others in their place.
     """
-    if args.num_gpus * args.num_machines == 1:
-        return run(args)
-    if args.launched:
-        return _run(int(os.environ["LOCAL_RANK"]), run, args)
+    if request.launched:
+        return _run(int(os.environ["LOCAL_RANK"]), run, request, on_gpu)
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")
-    if args.dist_url == "auto" and args.num_machines == 1:
-        args.dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
+    if request.dist_url == "auto" and request.num_machines == 1:
+        request = replace(request, dist_url=f"tcp://127.0.0.1:{_find_free_port()}")
     try:
         with StopSignal().listen(to_children=True):
             ensure_running()  # it would let through what is held back
             with block_signals():  # a process takes them once it has imported what it needs
-                started = start_all(_run, (run, args), args.num_gpus, join=False)
+                started = start_all(_run, (run, request, on_gpu), request.num_gpus, join=False)
             while not started.join():
                 pass
     except KeyboardInterrupt:
@@ -105,29 +106,32 @@ def start_processes(run: Callable[[argparse.Namespace], int], args: argparse.Nam
         sys.exit(1 if error.signal_name else error.exit_code)
     except ProcessRaisedException as error:  # before `run`, as the processes find each other
         reason = str(error).strip().splitlines()[-1]
-        print_error(f"{name}: processes cannot start with --dist-url {args.dist_url}: {reason}")
+        print_error(f"{name}: processes cannot start with --dist-url {request.dist_url}: {reason}")
         sys.exit(1)
     return 0
 
 
 def _run(
-    local_rank: int, run: Callable[[argparse.Namespace], int], args: argparse.Namespace
+    local_rank: int,
+    run: Callable[[TrainingRequest], int],
+    request: TrainingRequest,
+    on_gpu: bool,
 ) -> int:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
     with exit_on_error(program_name("train_net.py")):
         unblock_signals()
-        _join(local_rank, args)
-    return run(args)
+        _join(local_rank, request, on_gpu)
+    return run(request)
 
 
-def _join(local_rank: int, args: argparse.Namespace) -> None:
+def _join(local_rank: int, request: TrainingRequest, on_gpu: bool) -> None:
     """Join the process group, as detectron2's `launch` does."""
     address: dict[str, Any] = {}
-    if not args.launched:
-        rank, size = args.machine_rank * args.num_gpus, args.num_gpus * args.num_machines
-        address = dict(init_method=args.dist_url, rank=rank + local_rank, world_size=size)
-    count = torch.cuda.device_count() if args.on_gpu else 0
+    if not request.launched:
+        rank, size = request.machine_rank * request.num_gpus, request.processes
+        address = dict(init_method=request.dist_url, rank=rank + local_rank, world_size=size)
+    count = torch.cuda.device_count() if on_gpu else 0
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
     backend = "nccl" if count else "gloo"
@@ -136,4 +140,4 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
         torch.cuda.set_device(local_rank)
     here = max(gather(local_rank)) + 1  # of Slurm, which sets no LOCAL_WORLD_SIZE
     here = int(os.environ.get("LOCAL_WORLD_SIZE", here))
-    comm.create_local_process_group(here if args.launched else args.num_gpus)
+    comm.create_local_process_group(here if request.launched else request.num_gpus)

@@ -1,6 +1,5 @@
 """Training and evaluation of a detector from a LazyConfig."""
 
-import argparse
 import contextlib
 import logging
 import time
@@ -18,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.detection.spec import FOLDER as OWN_DATA
+from eva_data.detection.resolve import FOLDER as OWN_DATA
+from eva_data.detection.resolve import DetectionData
 from eva_detection.building import build, load_initial_weights
-from eva_detection.command_line import read_own_data
+from eva_detection.command_line import Launch, TrainingRequest
 from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
     EvaluationSet,
@@ -257,75 +257,111 @@ def _build_hooks(
     ]
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run one process; return the exit code, with the file of its scores."""
-    began, trains = time.monotonic(), not args.eval_only
-    log: Path | None = None
-    try:
-        with exit_on_error(
-            program_name("train_net.py"),
-            log=lambda: log if log and log.exists() else None,  # a run that is refused leaves none
-            saved=(lambda: saved_progress(log and log.parent)) if trains else None,
+class DetectionRun:
+    """A training or an evaluation: what is asked for is resolved, then built and run.
+
+    Attributes:
+        request: What is asked for.
+        cfg: The config.
+        folder: The output folder; None until it is known.
+        test_set: What is evaluated on; it has the own data.
+        notes: Messages for the log.
+    """
+
+    cfg: DictConfig
+    test_set: EvaluationSet
+
+    def __init__(self, request: TrainingRequest) -> None:
+        self.request, self.began = request, time.monotonic()
+        self.folder: Path | None = None
+        self.notes: list[str] = []
+        self._log: Path | None = None
+
+    def resolve(self, data: DetectionData | None) -> None:
+        """Load the config, with own data that may have been read already."""
+        self.cfg, data, self.notes = load_config(self.request, data)
+        self.folder, self.test_set = Path(self.cfg.train.output_dir), EvaluationSet(self.cfg, data)
+
+    def perform(self) -> int:
+        """Reserve the output folder, train or evaluate, and close with a report."""
+        folder, evaluates = Path(self.cfg.train.output_dir), self.request.evaluates
+        with reserve_folder(
+            folder,
+            "evaluation" if evaluates else "training",
+            traces=_TRACES,
+            begun=RESULTS if evaluates else METRICS,
+            settings={"--resume": self.request.run.resume, **OmegaConf.to_container(self.cfg)},
+            check=self._check_folder,
         ):
-            cfg, notes = load_config(args)
-            folder = Path(cfg.train.output_dir)
+            run_on_main_rank(self._write_data)
+            self._log = start_log(self.cfg, self.request)
+            finished = self.request.resumes and run_on_main_rank(
+                lambda: is_finished(folder, self.cfg.train.max_iter)
+            )
+            if not finished:
+                show(*opening(self.cfg, self.request), *self.notes)
+                if evaluates:
+                    self._evaluate()
+                else:
+                    train(self.cfg, resume=self.request.resumes, test_set=self.test_set)
+            close(self.test_set, self.request, began=None if finished else self.began)
+        return Result(folder / RESULTS)
 
-            def continues() -> bool:
-                if not args.resume:
-                    check_unused(folder)
-                return args.resume and last_checkpoint(folder) is not None
+    def find_log(self) -> Path | None:
+        """Return the log of this process; a run that is refused leaves none."""
+        return self._log if self._log and self._log.exists() else None
 
-            with reserve_folder(
-                folder,
-                "training" if trains else "evaluation",
-                traces=_TRACES,
-                begun=METRICS if trains else RESULTS,
-                settings={"--resume": args.resume, **OmegaConf.to_container(cfg)},
-                check=continues,
-            ):
-                goes_on = trains and args.resume
-                own, args.resolved = read_own_data(args), None
-                run_on_main_rank(
-                    lambda: own.write(continues=goes_on and bool(last_checkpoint(folder)))
-                )
-                log = start_log(cfg, args)
-                _train_or_evaluate(EvaluationSet(cfg, own), args, notes=notes, began=began)
-            return Result(folder / RESULTS)
+    def saved_progress(self) -> str:
+        """Say what is saved, and how to go on."""
+        return saved_progress(self._log and self.folder)
+
+    def _check_folder(self) -> bool:
+        """Refuse a folder with another run; return whether this one continues."""
+        assert self.folder
+        if not self.request.run.resume:
+            check_unused(self.folder)
+        return self.request.run.resume and last_checkpoint(self.folder) is not None
+
+    def _write_data(self) -> None:
+        if self.test_set.data is not None and self.folder:
+            continues = self.request.resumes and bool(last_checkpoint(self.folder))
+            self.test_set.data.write(continues=continues)
+
+    def _evaluate(self) -> None:
+        cfg = self.cfg
+        with no_init_weights():
+            model = run_on_all_ranks(lambda: build(cfg.model, "model"))
+        with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
+        run_on_all_ranks(self.test_set.check)
+        show(*output_place(cfg))
+        source = cfg.train.init_checkpoint
+        run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
+        device = torch.device(cfg.train.device)
+        asked: Any = self.request.run.precision or "fp32"
+        precision = resolve(asked, device)
+        cfg.train.precision = precision  # for the report
+        lower_backbone(model.to(device).backbone, precision, device)
+        evaluate(self.test_set, model)
+
+
+def run(request: TrainingRequest, data: DetectionData | None = None) -> int:
+    """Run one process, with own data or to read them; return the exit code, with its scores."""
+    this_run = DetectionRun(request)
+    saved = None if request.evaluates else this_run.saved_progress
+    try:
+        with exit_on_error(program_name("train_net.py"), log=this_run.find_log, saved=saved):
+            this_run.resolve(data)
+            del data  # of which the run frees what it has packed
+            return this_run.perform()
     finally:
         destroy_group()
 
 
-def _train_or_evaluate(
-    test_set: EvaluationSet, args: argparse.Namespace, *, notes: list[str], began: float | None
-) -> None:
-    cfg, trains = test_set.cfg, not args.eval_only
-    folder, steps = Path(cfg.train.output_dir), cfg.train.max_iter
-    if trains and args.resume and run_on_main_rank(lambda: is_finished(folder, steps)):
-        began = None
-    else:
-        show(*opening(cfg, args), *notes)
-        if trains:
-            train(cfg, resume=args.resume, test_set=test_set)
-        else:
-            with no_init_weights():
-                model = run_on_all_ranks(lambda: build(cfg.model, "model"))
-            with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
-            run_on_all_ranks(test_set.check)
-            show(*output_place(cfg))
-            source = cfg.train.init_checkpoint
-            run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
-            device = torch.device(cfg.train.device)
-            cfg.train.precision = resolve(args.precision or "fp32", device)  # for the report
-            lower_backbone(model.to(device).backbone, cfg.train.precision, device)
-            evaluate(test_set, model)
-    close(test_set, trains=trains, began=began, recipe=args.config_file)
-
-
-def start(args: argparse.Namespace) -> int:
+def start(launch: Launch) -> int:
     """Start the processes of this machine, after a look at the config."""
-    if args.num_gpus * args.num_machines > 1:
-        with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
-            cfg, _ = load_config(args)
-        args.on_gpu = cfg.train.device != "cpu"
-        args.resolved = None  # each process reads the data
-    return start_processes(run, args)
+    request = launch.request
+    if request.processes == 1:
+        return run(request, launch.take_data())
+    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
+        cfg, *_ = load_config(request, launch.take_data())  # each process reads the data again
+    return start_processes(run, request, on_gpu=cfg.train.device != "cpu")

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.detection import spec
+from eva_data.detection import sources
 from eva_data.detection.coco import CocoDataset
+from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import has_run
 from eva_report.terminal import SHOWN
@@ -33,40 +34,38 @@ _WITHOUT_MASKS = {
 _NO_MASKS = "The detector has no mask head"
 
 
-add_arguments = spec.add_arguments
+add_arguments = sources.add_arguments
 
 
-def check(arguments: argparse.Namespace) -> spec.DetectionData:
-    """Resolve the data of the flags before anything heavy is imported; `apply` uses them."""
-    parts = spec.PARTS if hasattr(arguments, "train_annotations") else ("val",)
-    return spec.resolve_arguments(arguments, parts)
+def check(arguments: argparse.Namespace) -> DetectionData | None:
+    """Resolve the data of the flags before anything heavy is imported; None without any."""
+    training = hasattr(arguments, "train_annotations")
+    request = sources.read_request(arguments, training=training)
+    return resolve(request) if request else None
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data of the command line into a copy of a config; without any, return it itself.
-
-    Raises:
-        ValueError: If flags are missing or the data are wrong.
-    """
-    data = check(arguments)
+    """Put the data that `check` has read into a copy of a config; without any, return it itself."""
+    data: DetectionData | None = arguments.own_data
     if arguments.slice is not None:
         from eva_mmdetection.model.slices import slice_images  # after the plugin's stand-in
 
         slice_images(config, arguments.slice, arguments.overlap)
-    if not data.parts:
+    if data is None:
         return config
     config = copy.deepcopy(config)
-    arguments.resolved = None  # its memory; whoever is built of the config reads the files
-    parts, folder = data.parts, Path(config.get("work_dir") or "work_dirs")
-    data.place(folder)  # what is not a file in COCO format yet
+    arguments.own_data = None  # its memory; whoever is built of the config reads the files
+    folder = Path(config.get("work_dir") or "work_dirs")
+    data = data.place(folder)  # what is not a file in COCO format yet
+    parts, boxes_only = data.parts, data.boxes_only
     data.write(continues="train" in parts and has_run(folder))
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") == DATASET:
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
-    categories, reason, notes = data.for_detector(stated, boxes_only=arguments.boxes_only)
-    tile = getattr(arguments, "tile", None) and [arguments.tile, arguments.tile_overlap]
+    categories, reason, notes = data.for_detector(stated)
+    tile = data.tile and [data.tile.size, data.tile.overlap]
     for part, file in parts.items():
-        options = dict(boxes_only=arguments.boxes_only, tile=tile if part == "train" else None)
+        options = dict(boxes_only=boxes_only, tile=tile if part == "train" else None)
         for name in LOADERS[part]:
             _set_dataset(config[name], file, categories, **options)
     if tile:
@@ -87,7 +86,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         limit = ((config.model.get("test_cfg") or {}).get("rcnn") or {}).get("max_per_img", 0)
         misfits = parts["train"].misfits(side=image_side(config), most=limit)
     notes += misfits
-    notes += _set_metric(config, parts["val"], masks=masks, boxes_only=arguments.boxes_only)
+    notes += _set_metric(config, parts["val"], masks=masks, boxes_only=boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
         is_shown = note in [*data.notes, *misfits] or note.startswith(_NO_MASKS)
@@ -121,7 +120,7 @@ def _set_masks(loader: Any, file: CocoDataset | None, *, masks: bool) -> None:
         kind = step.get("type")
         if not masks:
             step.update(_WITHOUT_MASKS.get(kind, {}))
-        elif kind == "LoadAnnotations" and file is not None and file.has_rle:
+        elif kind == "LoadAnnotations" and file is not None and file.rle_count:
             step.update(poly2mask=True)  # takes polygons as well
 
 
@@ -134,7 +133,7 @@ def _set_classes(config: "Config", count: int) -> list[str]:
             node.update(num_sampled=0, image_counts=None)
             hooks = config.get("custom_hooks") or []
             config.custom_hooks = [hook for hook in hooks if hook["type"] != "CountClasses"]
-            notes.add(spec.NO_FEDERATED_LOSS)
+            notes.add(NO_FEDERATED_LOSS)
     return [*notes]
 
 

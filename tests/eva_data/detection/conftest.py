@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_command.verify import main as run_check
-from eva_data.detection.spec import open_source, read_labels
+from eva_data.detection.resolve import read_labels
+from eva_data.detection.sources import open_source
 
 WIDTH, HEIGHT = 40, 20
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from eva_command.verify import main as run_check
-from eva_data.detection import spec
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import add_arguments, read_request
 
 HEADER = "image_path,xmin,ymin,xmax,ymax,label"
 ROWS = ["a.jpg,1,2,11,12,dog", "a.jpg,0,0,50,20,cat", "sub/b.jpg,5,5,9,9,cat", "empty.jpg,,,,,"]
@@ -25,14 +26,13 @@ def folder(tmp_path, save):
 def resolved():
     """Function: the data of a command line, for training (with more flags) or evaluation alone."""
 
-    def resolve(path, *flags, training=True):
+    def parts_of(path, *flags, training=True):
         parser = argparse.ArgumentParser()
-        spec.add_arguments(parser, training=training)
-        words = ["--data", str(path), *flags]
-        parts = spec.PARTS if training else ("val",)
-        return spec.resolve_arguments(parser.parse_args(words), parts).parts
+        add_arguments(parser, training=training)
+        args = parser.parse_args(["--data", str(path), *flags])
+        return resolve(read_request(args, training=training)).parts
 
-    return resolve
+    return parts_of
 
 
 def boxes_of(dataset):

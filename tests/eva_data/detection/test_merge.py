@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.detection.spec import add_arguments, resolve_arguments
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import add_arguments, read_request
 
 
 @pytest.fixture
 def read():
     """Function: the data that these sets are together."""
 
-    def read_sets(*sets, more=(), parts=("train", "val")):
+    def read_sets(*sets, more=()):
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         words = [word for one in sets for word in ("--data", str(one))]
-        return resolve_arguments(parser.parse_args([*words, *more]), parts)
+        return resolve(read_request(parser.parse_args([*words, *more]), training=True))
 
     return read_sets
 

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eva_data.detection.spec import DatasetSpec, open_source, resolve
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 
 pytestmark = pytest.mark.smoke
@@ -78,7 +79,7 @@ WRITERS = {"yolo": write_yolo, "voc": write_voc, "coco": write_coco}
 
 @pytest.fixture
 def spec_of(tmp_path):
-    """Function: the dataset of some images' objects in a format, as a specification."""
+    """Function: the dataset of some images' objects in a format, as a request."""
 
     def write(form, images):
         folder = tmp_path / form
@@ -90,9 +91,9 @@ def spec_of(tmp_path):
         for file in [*folder.glob("labels/*"), *folder.glob("Annotations/*")]:
             file.unlink()
         WRITERS[form](folder, images)
-        coco = {"train": (folder / "train.json", folder / "images")}
-        source = coco if form == "coco" else open_source(folder)
-        return DatasetSpec(sources={folder: source}, parts=("train",), boxes_only=True)
+        files = {"train": (folder / "train.json", folder / "images")} if form == "coco" else {}
+        paths = () if form == "coco" else (folder,)
+        return DataRequest(paths=paths, files=files, parts=("train",), boxes_only=True)
 
     return write
 

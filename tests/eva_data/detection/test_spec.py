@@ -5,11 +5,8 @@ import json
 
 import pytest
 
-from eva_data.detection.spec import (
-    add_arguments,
-    find_exports,
-    resolve_arguments,
-)
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import add_arguments, find_exports, read_request
 from eva_demo.data_set import Settings, make_demo_data
 
 
@@ -26,10 +23,10 @@ def scenes(tmp_path_factory):
 def read():
     """Function: the data that these flags name."""
 
-    def read_flags(*flags, parts=("train", "val")):
+    def read_flags(*flags, training=True):
         parser = argparse.ArgumentParser()
         add_arguments(parser)
-        return resolve_arguments(parser.parse_args([*map(str, flags)]), parts)
+        return resolve(read_request(parser.parse_args([*map(str, flags)]), training=training))
 
     return read_flags
 
@@ -60,9 +57,9 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
     assert names["train"] | names["val"] == {f"{number:06d}.jpg" for number in range(1, 13)}
     assert not names["train"] & names["val"]
     assert f"{len(names['val'])} of 12 images are held out" in " ".join(found.notes)
-    alone = read(*flags, "--val-share", "0.3", "--boxes-only", parts=("val",))
+    alone = read(*flags, "--val-share", "0.3", "--boxes-only", training=False)
     assert objects(alone.parts["val"]) == objects(found.parts["val"])
-    alone.place(tmp_path)
+    alone = alone.place(tmp_path)
     alone.write(continues=False)
     file = alone.parts["val"]
     assert file.path.name == "evaluated.json"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_data.detection.spec import DatasetSpec, resolve
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing, detect_in_tiles, read_slicing
 
 
@@ -103,7 +104,7 @@ def large(tmp_path):
 def whole_and_tiles(folder, **options):
     """The dataset of a folder, and it in tiles of 100 px that share 20."""
     files = {"train": (folder / "train.json", folder)}
-    spec = DatasetSpec(sources={folder: files}, parts=("train",), **options)
+    spec = DataRequest(files=files, parts=("train",), **options)
     whole, tiles = resolve(spec), resolve(dataclasses.replace(spec, tile=Slicing(100, 0.2)))
     assert any("3 tiles of 100 px of 1 training images" in note for note in tiles.notes)
     return whole.parts["train"], tiles.parts["train"]
@@ -135,17 +136,15 @@ def test_tiles_are_views_with_their_part_of_the_objects(boxes_only, large):
             assert mask.shape == (100, 100)
             assert mask[y : y + height, x : x + width].all()
             assert mask.sum() == width * height
-    assert not whole.has_rle
+    assert not whole.rle_count
 
 
 def test_detectron2_reads_the_pixels_of_a_tile(large):
     custom_data = pytest.importorskip("eva_detection.data.custom_data")
     from eva_detection.data.mapper import ImageMapper
 
-    records = custom_data.load_records(
-        annotations=str(large / "train.json"), images=str(large), categories={1: "tree"},
-        filter_empty=True, tile=[100, 0.2],
-    )  # fmt: skip
+    _, tiles = whole_and_tiles(large)
+    records = custom_data.make_records(tiles, {1: "tree"}, filter_empty=True)
     mapper = ImageMapper(
         is_train=True, augmentations=[], image_format="RGB",
         use_instance_mask=True, instance_mask_format="bitmask",
@@ -154,4 +153,3 @@ def test_detectron2_reads_the_pixels_of_a_tile(large):
     pixels = np.asarray(Image.open(large / "large.png"))
     assert np.array_equal(samples[1]["image"].numpy().transpose(1, 2, 0), pixels[:, 80:180])
     assert [len(one["instances"]) for one in samples] == [3, 3, 1]
-    assert "3 tiles" in custom_data.describe_data(None, records)

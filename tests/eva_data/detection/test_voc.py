@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_data.detection.spec import open_source
+from eva_data.detection.sources import open_source
 
 CUT = "<annotation>\n<object>\n<name>cat</name>\n"
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_data.detection.coco import EntryError
-from eva_data.detection.spec import open_source
+from eva_data.detection.sources import open_source
 from eva_data.detection.yolo import read_label_file
 
 BOX = "1 0.5 0.5 0.25 0.5"
@@ -100,7 +100,7 @@ def test_any_content_is_labels_or_an_error(tmp_path_factory, content):
     for one in read_label_file(3, file, (20, 40), False, problems.append):
         assert 1 <= one["category_id"] <= 3
         assert all(0 <= value <= 40 for value in one["bbox"])
-    assert all(error.place.startswith(str(file)) for error in problems)
+    assert all(error.location.startswith(str(file)) for error in problems)
 
 
 @pytest.mark.parametrize("root", ["datasets", "../datasets", "."])

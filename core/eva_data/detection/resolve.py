@@ -1,0 +1,378 @@
+"""Resolution of a dataset: sources are read, split and merged into a dataset for each part."""
+
+import functools
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eva_data.classes import list_names
+from eva_data.detection.coco import (
+    CocoDataset,
+    Entry,
+    ImageList,
+    LabelledImages,
+    Report,
+    read_coco,
+    refuse,
+    validate,
+)
+from eva_data.detection.sources import PARTS, DataRequest, Source
+from eva_data.detection.tiles import Slicing, tile_dataset
+from eva_data.holdout import Flags, holdout_mask, stem
+from eva_data.images import ImageFacts, UnreadableImageError, inspect_image
+from eva_data.pools import ordered_map
+
+FOLDER = "data"  # of a run, for the annotation files that are made for it
+NO_FEDERATED_LOSS = (  # a note of both detectors
+    "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
+    "recipe's sigmoid classifier and sampler stay"
+)
+_MOST_UNREADABLE = 10  # images; as many as a run may meet by default
+_FEW = 20_000  # images whose sizes one process reads in some seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionData:
+    """The resolved data of a run: a dataset for each part, from the command line to the loader.
+
+    Attributes:
+        parts: "train" and "val", or one of them.
+        notes: Messages for the log.
+        generated: Whether the parts are not annotation files on disk; their paths then name their
+            sources until `place` gives them files.
+        boxes_only: Whether masks were left alone.
+        tile: Tiles that are trained on.
+    """
+
+    parts: Mapping[str, CocoDataset]
+    notes: tuple[str, ...] = ()
+    generated: bool = False
+    boxes_only: bool = False
+    tile: Slicing | None = None
+
+    def place(self, folder: Path) -> "DetectionData":
+        """Give generated parts their files in the folder of a run; `write` writes them."""
+        if not self.generated:
+            return self
+        names = {"train": "train", "val": "val" if "train" in self.parts else "evaluated"}
+        parts = {
+            part: replace(dataset, path=folder.absolute() / FOLDER / f"{names[part]}.json")
+            for part, dataset in self.parts.items()
+        }
+        return replace(self, parts=parts)
+
+    def write(self, *, continues: bool) -> None:
+        """Write the files of generated parts, see `CocoDataset.write`."""
+        for dataset in self.parts.values() if self.generated else ():
+            dataset.write(continues=continues)
+
+    def for_detector(
+        self, saved: Mapping[int, str] | None
+    ) -> tuple[dict[int, str], str | None, list[str]]:
+        """Decide what a detector on these data, or one with `saved` categories, is like.
+
+        Returns:
+            Name of each category id, in the order of the classes; why it cannot have masks, or
+            None; messages for the log.
+        """
+        train, val = self.parts.get("train"), self.parts["val"]
+        categories = train.categories if train is not None else saved or val.categories
+        val.check_categories(categories, of="the config" if train is None else str(train.path))
+        reason = "--boxes-only" if self.boxes_only else None
+        if reason is None and (train is not None or not saved):  # else as it was trained
+            reason = (train or val).reason_against_masks(training=train is not None)
+        classes = list_names([f"{key} {name}" for key, name in categories.items()], 12)
+        datasets = self.parts.values()
+        notes = [
+            *self.notes,
+            *(f"Own data: {dataset.describe()}" for dataset in datasets),
+            *(
+                f"{dataset.path} is in LVIS format: read as if all objects were annotated"
+                for dataset in datasets
+                if dataset.lvis
+            ),
+            f"The detector has {len(categories)} classes (id, name): {classes}",
+        ]
+        return dict(categories), reason, notes
+
+
+def resolve(request: DataRequest) -> DetectionData:
+    """Read and validate the data of a request; an error names file, id and value."""
+    sources, notes = request.open(), list[str]()
+    available = {path: _parts_of(source, request, path, notes) for path, source in sources.items()}
+    _check_parts(available, request)
+    datasets: dict[str, list[CocoDataset]] = defaultdict(list)
+    for path, source in sources.items():
+        for part, dataset in _read_source(source, available[path], request, notes).items():
+            datasets[part].append(dataset)
+    if len(sources) > 1:
+        parts = _merge(sources, datasets, request)
+        notes.append(f"{len(sources)} datasets are merged: {', '.join(map(str, sources))}")
+    else:
+        parts = {part: first for part, (first,) in datasets.items()}
+    whole = parts.get("train")
+    if whole is not None and not whole.instances:
+        raise ValueError(f"{whole.path} has no objects to train on, crowds aside")
+    if whole is not None and request.tile is not None:
+        parts["train"] = tiles = tile_dataset(whole, request.tile)
+        count, size = len(whole.images), request.tile.size
+        notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
+    return DetectionData(
+        parts=parts,
+        notes=tuple(notes),
+        generated=(not request.files and not _are_files(sources))
+        or request.val_fraction is not None,
+        boxes_only=request.boxes_only,
+        tile=request.tile,
+    )
+
+
+def _are_files(sources: Mapping[Path, Source]) -> bool:
+    """Return whether the data are the files of one export in COCO format."""
+    return len(sources) == 1 and not any(
+        isinstance(source, LabelledImages) for source in sources.values()
+    )
+
+
+def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the parts of a source; without data for evaluation, those for tests stand in."""
+    parts: dict[str, Any] = dict(source.parts if isinstance(source, LabelledImages) else source)
+    if request.val_fraction is not None:
+        parts.pop("test", None)
+    elif isinstance(source, LabelledImages) and not source.is_split and request.parts == ("val",):
+        return {"val": parts["train"]}
+    elif "test" in parts and "val" not in parts:
+        notes.append(f"{path} has no val: its test images are evaluated on")
+        parts["val"] = parts.pop("test")
+    return parts
+
+
+def _check_parts(available: Mapping[Path, Collection[str]], request: DataRequest) -> None:
+    """Refuse sources without the parts that are needed."""
+    names, parts = " and ".join(map(str, available)), set().union(*available.values())
+    held_out = request.val_fraction is not None
+    if held_out and "val" in parts:
+        raise ValueError(f"{names} has validation data: leave out --val-share (--val-fraction)")
+    needed = ("train",) if held_out else request.parts
+    if not {*needed} <= parts or (held_out and not all(available.values())):
+        raise ValueError(
+            f"{names} has data for {' and '.join(sorted(parts)) or 'nothing'}; needed are "
+            f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
+        )
+
+
+def _read_source(
+    source: Source, available: Mapping[str, Any], request: DataRequest, notes: list[str]
+) -> dict[str, CocoDataset]:
+    datasets = {}
+    for part in request.parts if request.val_fraction is None else ("train",):
+        if part not in available:  # another source has it
+            continue
+        if isinstance(source, LabelledImages):
+            datasets[part] = _read_images(source, available[part], part, request, notes)
+        else:
+            file, folder = available[part]
+            datasets[part] = read_coco(file, folder=folder, boxes_only=request.boxes_only)
+    if isinstance(source, LabelledImages):
+        notes.append(f"{source.source} is read as {source.format}")
+    if request.val_fraction is not None:
+        return _split(datasets["train"], request, notes)
+    return datasets
+
+
+def _read_images(
+    source: LabelledImages, images: ImageList, part: str, request: DataRequest, notes: list[str]
+) -> CocoDataset:
+    scored = {*images.names} if part == "val" else set[str]()
+    if request.val_fraction is not None:
+        scored = {*itertools.compress(images.names, _held_out(images.names, request))}
+    dataset, lost, alpha = read_labels(source, images, scored=scored, boxes_only=request.boxes_only)
+    if images.missing or len(lost) > _MOST_UNREADABLE or not dataset.images:
+        raise ValueError(
+            f"{source.source}: {len(lost)} of {len(lost) + len(dataset.images)} images for {part} "
+            f"are missing or cannot be read, such as {lost[0]}; up to {_MOST_UNREADABLE} "
+            "unreadable ones are left out"
+        )
+    if lost:
+        notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
+    if alpha:
+        notes.append(
+            f"{alpha} of {len(dataset.images)} images for {part} have transparency: shown as white"
+        )
+    return dataset
+
+
+def read_labels(
+    source: LabelledImages,
+    images: ImageList,
+    *,
+    scored: Container[str] = (),
+    boxes_only: bool = False,
+    report: Report = refuse,
+) -> tuple[CocoDataset, list[str], int]:
+    """Read images and labels of a part of a dataset; ids count from 1 in the order of the names.
+
+    `scored` are the names of images for evaluation; `report` takes errors of labels, which are
+    raised by default.
+
+    Returns:
+        The dataset; each image that is not in it, with the reason; how many have alpha.
+    """
+    workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
+    work = functools.partial(_facts, str(images.folder))
+    facts = list(ordered_map(work, images.names, workers=workers, title="image sizes", chunk=256))
+    lost = [f"{name} is not there" for name in images.missing]
+    entries: list[Entry] = []
+    transparent = 0
+    for name, fact in zip(images.names, facts, strict=True):
+        if isinstance(fact, str):
+            lost.append(fact)
+            continue
+        width, height = fact.seen_size
+        number = len(entries) + 1
+        entries.append({"id": number, "file_name": name, "height": height, "width": width})
+        transparent += fact.transparent
+
+    def annotations() -> Iterator[Entry]:
+        for entry in entries:
+            name, size = entry["file_name"], (entry["height"], entry["width"])
+            if name in images.labels:
+                for annotation in source.read(images.labels[name], size, name in scored, report):
+                    yield {"image_id": entry["id"], **annotation}
+
+    lists: dict[str, Iterable[Any]] = {
+        "images": entries,
+        "categories": [{"id": n, "name": name} for n, name in enumerate(source.classes, start=1)],
+        "annotations": annotations(),
+    }
+    dataset = validate(
+        source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
+    )
+    return dataset, lost, transparent
+
+
+def _facts(folder: str, name: str) -> ImageFacts | str:
+    try:
+        return inspect_image(f"{folder}/{name}", decode=False)
+    except UnreadableImageError as error:
+        return str(error)
+
+
+def _held_out(names: Sequence[str], request: DataRequest) -> Flags:
+    return holdout_mask(map(stem, names), request.val_fraction or 0, name="--val-fraction")
+
+
+def _split(dataset: CocoDataset, request: DataRequest, notes: list[str]) -> dict[str, CocoDataset]:
+    """Split training data into what is trained on and what is evaluated on."""
+    names = [image["file_name"] for image in dataset.images.values()]
+    # a name must not depend on the place of the data, also where a file has paths
+    names = [os.path.relpath(n, dataset.folder) if os.path.isabs(n) else n for n in names]  # noqa: PTH117
+    held_out = _held_out(names, request)
+    notes.append(
+        f"--val-fraction {request.val_fraction:g}: {int(held_out.sum())} of {len(held_out)} images "
+        f"are held out for evaluation, {int((~held_out).sum())} are trained on; their names decide"
+    )
+    datasets = {}
+    for part, side in (("train", ~held_out), ("val", held_out)):
+        images = dict(itertools.compress(dataset.images.items(), side))
+        objects = [annotation for annotation in dataset.objects if annotation["image_id"] in images]
+        datasets[part] = replace(dataset, images=images, objects=objects)
+    trained, held = (
+        {annotation["category_id"] for annotation in datasets[part].instances} for part in PARTS
+    )
+    lost = [dataset.categories[key] for key in sorted(held - trained)]
+    if lost:
+        notes.append(
+            f"no image that is trained on has {list_names(lost)}: name data for evaluation, or "
+            "another fraction"
+        )
+    return {part: datasets[part] for part in request.parts}
+
+
+def _merge(
+    sources: Mapping[Path, Source],
+    datasets: Mapping[str, Sequence[CocoDataset]],
+    request: DataRequest,
+) -> dict[str, CocoDataset]:
+    """Merge several sources, which have the same classes, or have no lists of them."""
+    categories = _common_categories(
+        sources.values(), [dataset for part in request.parts for dataset in datasets[part]]
+    )
+    owners: dict[str, Path] = {}
+    merged = {}
+    for part in request.parts:
+        if request.val_fraction is None:
+            owners = {}  # where a fraction of each is held out, an image is in one of all parts
+        merged[part] = _merge_part(datasets[part], owners, categories)
+    return merged
+
+
+def _common_categories(
+    sources: Collection[Source], datasets: Sequence[CocoDataset]
+) -> Mapping[int, str]:
+    """Return the categories of the first dataset, whose names all have in the same order.
+
+    The classes of VOC and of tables are those of which objects were found, and of no list: the
+    names of all are then joined, sorted, and numbered from 1.
+    """
+    unlisted = [
+        source.classes
+        for source in sources
+        if isinstance(source, LabelledImages) and source.format != "YOLO"
+    ]
+    if len(unlisted) == len(sources):
+        return dict(enumerate(sorted({*itertools.chain(*unlisted)}), start=1))
+    first, *others = datasets
+    names = [*first.categories.values()]
+    for dataset in others:
+        others_names = [*dataset.categories.values()]
+        if others_names != names:
+            raise ValueError(
+                f"merged datasets need the same classes in the same order: {dataset.path} has "
+                f"{len(others_names)} ({list_names(others_names)}); {first.path} has {len(names)} "
+                f"({list_names(names)})"
+            )
+    return first.categories
+
+
+def _merge_part(
+    datasets: Sequence[CocoDataset], owners: dict[str, Path], categories: Mapping[int, str]
+) -> CocoDataset:
+    """Merge datasets in the image folder of the first; names elsewhere are absolute.
+
+    `owners` has the dataset of each image; one of two datasets is an error.
+    """
+    root = os.path.normpath(datasets[0].folder)
+    numbers = {name: key for key, name in categories.items()}
+    images: dict[int, Entry] = {}
+    objects: list[Entry] = []
+    for dataset in datasets:
+        ids = {}
+        for key, entry in dataset.images.items():
+            name = os.path.normpath(Path(dataset.folder, entry["file_name"]))
+            if owners.setdefault(name, dataset.path) != dataset.path:
+                raise ValueError(
+                    f"{name} is an image of {owners[name]} and of {dataset.path}: leave one of "
+                    f"them out, or take it out of one"
+                )
+            ids[key] = len(images) + 1
+            below = name.removeprefix(root.rstrip(os.sep) + os.sep)
+            images[ids[key]] = {**entry, "id": ids[key], "file_name": below}
+        for annotation in dataset.objects:
+            category = numbers[dataset.categories[annotation["category_id"]]]
+            objects.append(
+                {**annotation, "image_id": ids[annotation["image_id"]], "category_id": category}
+            )
+    return CocoDataset(
+        path=Path(" and ".join(str(dataset.path) for dataset in datasets)),
+        folder=root,
+        categories=categories,
+        images=images,
+        objects=objects,
+        left_out=sum(dataset.left_out for dataset in datasets),
+        lvis=any(dataset.lvis for dataset in datasets),
+    )
