@@ -13,6 +13,7 @@ from eva_engine.commands.classifiers import (
     ClassifierProject,
     add_demo,
     check_classes,
+    parse_demo,
     run_classifier_demo,
 )
 from eva_engine.commands.options import (
@@ -26,7 +27,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_runs.commands import lazy_import, require_data
+from eva_runs.commands import Command, lazy_import, require_data
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {
@@ -91,7 +92,7 @@ def add_extractor(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
-def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "classification/evaluate.py",
         "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
@@ -116,10 +117,6 @@ def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--classes belongs to --data")
     if options.max_bad_samples != MAX_BAD_SAMPLES and not options.data:
         parser.error("--max-bad-samples belongs to --data: ImageNet's sets have to be complete")
-    return options
-
-
-def _check_evaluation(options: argparse.Namespace) -> None:
     if options.data:
         IMAGES.require(options.data, name="--data")
     for name, form in SETS.items():
@@ -128,17 +125,17 @@ def _check_evaluation(options: argparse.Namespace) -> None:
             require_data(str(location), name=f"--{name}", forms=form)
     check_classes(options.classes)
     resolve_source(options.weights)
+    return options
 
 
 evaluate = command(
     "classification/evaluate.py",
     _parse_evaluation,
     lazy_import("eva_classification.evaluation:evaluate"),
-    check=_check_evaluation,
 )
 
 
-def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "eva classification evaluate-frozen",
         "A quick check of pre-trained weights: the backbone is frozen, its features of "
@@ -149,20 +146,18 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)
-    return parse_with_weights(parser, arguments)
+    return IMAGES.check_frozen_paths(parse_with_weights(parser, arguments))
 
 
 evaluate_frozen = command(
     "eva classification evaluate-frozen",
     _parse_frozen,
     lazy_import("eva_classification.evaluation:evaluate_frozen"),
-    check=IMAGES.check_frozen_paths,
 )
 
 
 # ---- demo ----------------------------------------------------------------------------------------
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Name what images show; `arguments` in place of those of the process."""
+def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "classification/demo.py",
         "Name what images show: files, folders, videos and cameras.",
@@ -176,9 +171,12 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write no annotated images and videos",
     )
+    return parse_demo(parser, arguments)
+
+
+def _demo(options: argparse.Namespace) -> int:
     return run_classifier_demo(
-        parser,
-        arguments,
+        options,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         kinds="images and no videos",
         omit="no_images",
@@ -186,3 +184,6 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         load=lazy_import(f"{_PREDICTOR}.from_options"),
         work=lazy_import("eva_classification.inference.demo:classify"),
     )
+
+
+demo = Command("classification/demo.py", _parse_demo, _demo, error_code=1)

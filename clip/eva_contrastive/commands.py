@@ -138,7 +138,7 @@ per_class.csv and confusion.png.
 """
 
 
-def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "clip/evaluate_zero_shot.py",
         "Evaluate a CLIP by the names of classes, without training, and by retrieval.",
@@ -185,22 +185,18 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"nothing to evaluate: give any of --{', --'.join(_SETS)}")
     if (options.classes or options.templates) and not (options.data or options.videos):
         parser.error("--classes and --templates belong to --data or --videos")
-    return options
-
-
-def _check_sets(options: argparse.Namespace) -> None:
     weights_file(options.weights)
     for name, forms in _SETS.items():
-        value = getattr(options, name)
+        value = values[name]
         for location in value if isinstance(value, list) else filter(None, [value]):
             require_data(str(location), name=f"--{name}", forms=forms)
+    return options
 
 
 evaluate = command(
     "clip/evaluate_zero_shot.py",
     _parse_evaluate,
     lazy_import("eva_contrastive.evaluation.evaluating:evaluate"),
-    check=_check_sets,
 )
 
 
@@ -224,7 +220,7 @@ the output of eva batch features --kind embedding, or of eva index build, by the
 """
 
 
-def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser("clip/demo.py", "Compare images, videos and sentences.", epilog=_DEMO)
     commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
     rank = commands.add_parser("rank", help="rank captions for images and videos", epilog=_RANK)
@@ -282,19 +278,6 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Rank captions, and search images and videos: `clip/demo.py`."""
-    options = _parse_demo(arguments)
-    return run_demo(
-        options.parser,
-        options,
-        prepare=lambda: _plan(options),
-        load=lambda options: weights_file(options.weights),
-        work=lambda options, _, planned: _show(options, planned.jobs),
-        results=[options.output / name for name in options.results if options.output is not None],
-    )
-
-
 def has_features(folder: Path) -> bool:
     """Return whether a folder is an index, or the output of `eva batch`."""
     pairs = ("index.json", "features.npy"), ("manifest.json", "parts")
@@ -322,6 +305,19 @@ def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
     return work(load(options), options, jobs)
 
 
+def _demo(options: argparse.Namespace) -> int:
+    return run_demo(
+        options,
+        prepare=lambda: _plan(options),
+        load=lambda options: weights_file(options.weights),
+        work=lambda options, _, planned: _show(options, planned.jobs),
+        results=[options.output / name for name in options.results if options.output is not None],
+    )
+
+
+demo = Command("clip/demo.py", _parse_demo, _demo, error_code=1)
+
+
 _EXPORT = """
     eva clip export --weights eva_clip_psz14.pt --format onnx --output eva_clip_onnx
 
@@ -330,7 +326,7 @@ OUTPUT receives image.onnx and text.onnx (or .pt2), clip.json and the tokenizer'
 _TOWERS = ("image", "text")
 
 
-def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "eva clip export",
         "Write the towers of an EVA-CLIP (normalised images or tokens in, features out) for "
@@ -377,7 +373,7 @@ gives a file `share_0.5.safetensors` in float32, with the notes of END. Evaluate
 """
 
 
-def _parse_interpolate(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_interpolate(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "eva clip interpolate",
         "Weights between those that a training began with and those that it ended with (WiSE-FT, "

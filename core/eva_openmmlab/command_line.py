@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_runs.commands import echo, program_name
-from eva_runs.errors import stderr_from_main_process
+from eva_runs.commands import Command, echo, program_name
 from eva_runs.options import (
     SOURCES,
     add_download_option,
@@ -29,31 +28,35 @@ if TYPE_CHECKING:
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
-def run(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
+def make_command(
+    program: str,
+    make_parser: Callable[[], argparse.ArgumentParser],
     *,
     own_data: ModuleType,
     change: Callable[["Config", argparse.Namespace], None] | None = None,
-) -> int:
-    """Train as a command line describes, or score weights; None for that of the process.
+) -> Command[argparse.Namespace]:
+    """Make the command that trains as its arguments describe, or scores weights.
 
     `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`.
     `change` applies the project's own flags of an evaluation to the config, None trains.
     """
-    own_data.add_arguments(parser, training=change is None)
-    with stderr_from_main_process():
+
+    def parse(arguments: Sequence[str]) -> argparse.Namespace:
+        parser = make_parser()
+        own_data.add_arguments(parser, training=change is None)
         package = own_data.__name__.partition(".")[0]
-        try:
-            arguments, line = resolve_auto_batch(arguments, f"{package}.planning")
-        except ValueError as error:
-            parser.error(str(error))
+        arguments, line = resolve_auto_batch(arguments, f"{package}.planning")
         args = read(parser, arguments, check=own_data.check)
         if line:
             echo(line)
-    from eva_openmmlab import programs
+        return args
 
-    return programs.run(args, own_data.apply, change=change)
+    def run(args: argparse.Namespace) -> int:
+        from eva_openmmlab import programs
+
+        return programs.run(args, own_data.apply, change=change)
+
+    return Command(program, parse, run, error_code=1)
 
 
 def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentParser:
@@ -124,7 +127,7 @@ def _runner_parser(
 
 def read(
     parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
+    arguments: Sequence[str],
     *,
     check: Callable[[argparse.Namespace], object],
 ) -> argparse.Namespace:
@@ -143,21 +146,18 @@ def read(
     if len(words) > 1 or not (words or scored):
         parser.error(f"name one config or recipe, not {words}; settings are written KEY=VALUE")
     args.of_run = not words
-    try:
-        recipe = find_recipe(args.task, words[0]) if words else None
-        args.config = recipe or require_config_of_run(args.weights)
-        if args.data_root is not None and not Path(args.data_root).is_dir():
-            raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
-        args.own_data = check(args)
-        start = args.weights if scored else args.load_from
-        if not start and "load_from" not in args.settings:
-            start = stated_start(args.config)
-        if start and (scored or not args.resume):
-            require_start(args.task, start)
-        if args.work_dir is not None:
-            require_writable(Path(args.work_dir))
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+    recipe = find_recipe(args.task, words[0]) if words else None
+    args.config = recipe or require_config_of_run(args.weights)
+    if args.data_root is not None and not Path(args.data_root).is_dir():
+        raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
+    args.own_data = check(args)
+    start = args.weights if scored else args.load_from
+    if not start and "load_from" not in args.settings:
+        start = stated_start(args.config)
+    if start and (scored or not args.resume):
+        require_start(args.task, start)
+    if args.work_dir is not None:
+        require_writable(Path(args.work_dir))
     return args
 
 

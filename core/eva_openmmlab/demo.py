@@ -14,7 +14,7 @@ from eva_data.inputs import JobPlan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
-from eva_runs.commands import lazy_import
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
@@ -45,36 +45,38 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     return parser
 
 
-def main(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
+def make_command(
+    make_parser: Callable[[], argparse.ArgumentParser],
     *,
     plan: Callable[[argparse.Namespace, list[Path]], JobPlan],
     load: Callable[[argparse.Namespace], P],
     work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     result: Callable[[argparse.Namespace], Path | None],
-) -> int:
-    """Run a demo.
+) -> Command[argparse.Namespace]:
+    """Make the command of a demo.
 
     `load` builds the predictor of `args.config` and `args.weights`, `work` returns an error for
     each job that could not be done, and `result` names a file besides those of the jobs.
     """
-    args = parser.parse_intermixed_args(arguments)
 
-    def prepare() -> JobPlan:
-        words, weights_option = args.words, args.weights
+    def prepare(args: argparse.Namespace) -> JobPlan:
         args.config, args.weights, inputs = named_model(
-            words, task=args.task, weights_option=weights_option
+            args.words, task=args.task, weights_option=args.weights
         )
         planned = plan(args, inputs)
         if planned.jobs:
             resolve_source(args.weights)
         return planned
 
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
-    file = result(args)
-    results = [file] if file else []
-    return run_demo(parser, args, prepare=prepare, load=load, work=work, results=results)
+    def run(args: argparse.Namespace) -> int:
+        warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
+        file = result(args)
+        results = [file] if file else []
+        return run_demo(args, prepare=lambda: prepare(args), load=load, work=work, results=results)
+
+    return Command(
+        "demo.py", lambda words: make_parser().parse_intermixed_args(words), run, error_code=1
+    )
 
 
 def load(args: argparse.Namespace, **options: Any) -> Any:

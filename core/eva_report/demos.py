@@ -4,12 +4,11 @@ import argparse
 import contextlib
 import importlib
 import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_data.writing import FORMATS, entries_of
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
-from eva_runs.commands import Result, print_error
-from eva_runs.interruption import EXIT_KEYBOARD
+from eva_runs.commands import Result
+from eva_runs.errors import print_error
 from eva_runs.options import probability
 
 P = TypeVar("P")
@@ -277,13 +276,7 @@ def require_format(args: argparse.Namespace) -> None:
         require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
 
 
-def exit_with_error(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
-    """End a program with code 2 and one sentence on a value, without the lines on its usage."""
-    parser.exit(2, printable(f"{parser.prog}: error: {error}\n"))
-
-
 def run_demo(
-    parser: argparse.ArgumentParser,
     args: argparse.Namespace,
     *,
     prepare: Callable[[], JobPlan],
@@ -293,40 +286,28 @@ def run_demo(
 ) -> int:
     """Process every readable input and report the rest; the terminal gets warnings alone.
 
-    An OSError or ValueError of `prepare`, which plans and checks, is a mistake in the arguments.
-    `load` makes a predictor if there are jobs; `work` does the jobs with it, and returns a sentence
-    for each file that could not be used. Besides the targets of the jobs, files
-    `results` are written, and the dataset of `--to`, of demos that have it.
+    `prepare` plans and checks, `load` makes a predictor if there are jobs; `work` does the jobs
+    with it, and returns a sentence for each file that could not be used. Besides the targets of the
+    jobs, files `results` are written, and the dataset of `--to`, of demos that have it.
 
     Returns:
         1, and one sentence for each input that could not be used, or 0; with the JSON file of
         `results`, if there is one.
-
-    Raises:
-        SystemExit: With code 2 for wrong arguments, 1 and a sentence for another error, 130 after
-            Ctrl-C.
     """
-    try:
-        try:
-            plan = prepare()
-            targets = [target for job in plan.jobs for target in job.targets]
-            require_free([*targets, *results], overwrite=args.overwrite)
-            require_format(args)
-        except (OSError, ValueError) as error:
-            exit_with_error(parser, error)
-        log_to_terminal()
-        predictor = load(args) if plan.jobs else None
-        problems = [*plan.problems, *(work(args, predictor, plan) if predictor is not None else ())]
-    except KeyboardInterrupt:
-        sys.exit(EXIT_KEYBOARD)
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(printable(f"{parser.prog}: {error}"))
-    if not plan.jobs and len(problems) == 1:
-        sys.exit(printable(f"{parser.prog}: {problems[0]}"))
+    plan = prepare()
+    targets = [target for job in plan.jobs for target in job.targets]
+    require_free([*targets, *results], overwrite=args.overwrite)
+    require_format(args)
+    log_to_terminal()
+    problems = list(plan.problems)
+    if plan.jobs:
+        problems += work(args, load(args), plan)
+    elif len(problems) == 1:
+        raise ValueError(problems[0])
     if problems:
         print_error(printable("\n  ".join(["not everything could be read:", *problems])))
     table = next((file for file in results if file.suffix == ".json"), None)
-    return Result(table, int(bool(problems))) if table else int(bool(problems))
+    return Result(table, int(bool(problems)))
 
 
 def log_to_terminal() -> None:

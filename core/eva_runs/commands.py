@@ -8,17 +8,18 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from eva_data.files import expand_home, make_folder, require_free
 from eva_data.progress import above_bars
 from eva_runs import processes
-from eva_runs.extras import describe_missing_package
-from eva_runs.interruption import EXIT_KEYBOARD
+from eva_runs.errors import exit_on_error, stderr_from_main_process
 
+Options = TypeVar("Options")
 EXIT_BROKEN_PIPE = 141  # as a shell counts SIGPIPE
 JSON = "--json"  # of every command: its result alone on the standard output
 DEMO_DATA = {  # folder below output/datasets -> arguments of the command that makes it
@@ -50,12 +51,6 @@ def exit_on_broken_pipe() -> NoReturn:
     sys.exit(EXIT_BROKEN_PIPE)
 
 
-def print_error(message: str) -> None:
-    """Write a line to the standard error output, if there is one."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"{message}\n")
-
-
 def program_name(default: str) -> str:
     """Return what a command is called: by the words of `eva`, or its own program in a checkout."""
     called = sys.argv[0]
@@ -85,41 +80,40 @@ class Result(int):
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command of one step; called with arguments, or None for those of the process.
+class Command(Generic[Options]):
+    """A command; called with arguments, or None for those of the process, it returns the exit code.
 
-    It returns the exit code. An error that the user can fix is one sentence; Ctrl-C gives 130. With
-    `--json` the result is printed, and what the command says goes to the standard error output.
+    With `--json` the result is printed, and what the command says goes to the standard error
+    output.
 
     Attributes:
         name: What its messages begin with, unless it is called by the words of `eva`.
-        parse: Function that parses the arguments, and ends the process for wrong ones.
-        run: Function of the parsed arguments, which returns the exit code, a `Result` or None.
-        error_code: Exit code for an error that the user can fix.
+        parse: Function that parses and checks the arguments before torch is imported. Of several
+            processes one says what is wrong.
+        run: Function of what `parse` returns, which returns the exit code, a `Result` or None.
+        error_code: Exit code after an error, see `eva_runs.errors.exit_on_error`.
         interrupted: What Ctrl-C leaves behind, for its message.
     """
 
     name: str
-    parse: Callable[[Sequence[str]], Any]
-    run: Callable[[Any], int | None]
+    parse: Callable[[Sequence[str]], Options]
+    run: Callable[[Options], int | None]
     _: KW_ONLY
     error_code: int = 2
-    interrupted: str = "nothing was written"
+    interrupted: str = ""
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments, do the work, and return the exit code."""
         words = [*(sys.argv[1:] if arguments is None else arguments)]
         as_json = JSON in words
         words = [word for word in words if word != JSON]
-        try:
-            with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-                code = self.run(self.parse(words))
-        except (OSError, ValueError, ImportError) as error:
-            print_error(f"{program_name(self.name)}: {_describe_error(error)}")
-            return self.error_code
-        except KeyboardInterrupt:
-            print_error(f"interrupted; {self.interrupted}")
-            return EXIT_KEYBOARD
+        saved = (lambda: self.interrupted) if self.interrupted else None
+        end = partial(exit_on_error, program_name(self.name), code=self.error_code, saved=saved)
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            with stderr_from_main_process(), end():
+                options = self.parse(words)
+            with end():
+                code = self.run(options)
         if as_json:
             print_json(code)
         return 0 if code is None else code
@@ -127,46 +121,28 @@ class Command:
 
 def print_json(code: int | None) -> None:
     """Write the result that comes with an exit code, if there is one, to the standard output."""
-    if isinstance(code, Result) and processes.is_reporting_rank():
+    if isinstance(code, Result) and code.value is not None and processes.is_reporting_rank():
         if not isinstance(code.value, Path):
             echo(json.dumps(code.value, default=str))
         elif code.value.is_file():  # scores of an evaluation that has some
             echo(code.value.read_text().rstrip())
 
 
-def _describe_error(error: Exception) -> str:
-    """Write an error that a user can fix as a sentence; raise an error of a module's code again."""
-    if not isinstance(error, ImportError):
-        return str(error)
-    sentence = describe_missing_package(error)
-    if sentence is None:
-        raise error
-    return sentence
-
-
 def run_and_exit(function: str) -> NoReturn:
-    """Be the program of a command line, see `run_function`, and exit with its code."""
+    """Be the program of a command, see `run_function`, and exit with its code."""
     sys.exit(run_function(function))
 
 
 def run_function(function: str, *arguments: Any) -> int:
-    """Import and call the function of a command line, "module:name"; return its exit code.
+    """Import and call a command, "module:name"; return its exit code.
 
     What is not installed, or a Ctrl-C while modules are imported, is one line.
     """
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # sizes that change leave fewer gaps
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    title = program_name(Path(sys.argv[0]).name)
-    try:
-        code = lazy_import(function)(*arguments)
+    with exit_on_error(program_name(Path(sys.argv[0]).name)):
+        code: int | None = lazy_import(function)(*arguments)
         return 0 if code is None else code
-    except ImportError as error:
-        print_error(f"{title}: {_describe_error(error)}")
-        return 1
-    except KeyboardInterrupt:
-        if processes.is_reporting_rank():
-            print_error(f"{title}: stopped by Ctrl-C")
-        return EXIT_KEYBOARD
 
 
 def lazy_import(name: str) -> Callable[..., Any]:

@@ -22,8 +22,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eva_runs import processes
-from eva_runs.commands import print_error
-from eva_runs.errors import TooManyUnreadableError, single_line_message
+from eva_runs.errors import TooManyUnreadableError, print_error, single_line_message
 from eva_runs.interruption import ignore_signals_in_worker
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from typing import Any
 
 from eva_data.files import printable
 from eva_runs import processes
-from eva_runs.commands import print_error
 from eva_runs.extras import describe_missing_package
 from eva_runs.interruption import EXIT_KEYBOARD
 from eva_runs.processes import OtherProcessError, claim_message
@@ -47,22 +46,29 @@ _WORKERS = {  # part of PyTorch's message -> likely cause
 }
 
 
+def print_error(message: str) -> None:
+    """Write a line to the standard error output, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{message}\n")
+
+
 @contextlib.contextmanager
 def exit_on_error(
     program: str,
     *,
+    code: int = 1,
     log: Callable[[], Path | None] = lambda: None,
     begun: Callable[[], bool] = lambda: True,
     saved: Callable[[], str] | None = None,
 ) -> Iterator[None]:
-    """End the program with one line and an exit code, whatever is raised in the block.
+    """End the program with one line and exit code `code`, whatever is raised in the block.
 
     Where several processes meet the same error, one says so. Messages begin with `program` and end
     with what of a training is `saved`; `log` gives the file of this process that receives
     tracebacks, if there is one yet. Of a run that has not `begun`, it has unexpected errors alone.
 
     Raises:
-        SystemExit: 1 after an error, 130 after Ctrl-C, and what the block raises.
+        SystemExit: `code` after an error, 130 after Ctrl-C, and what the block raises.
         Exception: An unexpected error of a program without a log.
     """
     try:
@@ -73,7 +79,7 @@ def exit_on_error(
         sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
         _append_traceback(log() if begun() else None)
-        sys.exit(1)
+        sys.exit(code)
     except Exception as error:
         line = _explain(error)
         file = log() if line is None or begun() else None
@@ -91,7 +97,7 @@ def exit_on_error(
             line += f" (traceback: {file})"
         if says:
             print_error(printable(f"{program}: {line}"))
-        sys.exit(1)
+        sys.exit(code)
 
 
 @contextlib.contextmanager

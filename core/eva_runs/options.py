@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -101,13 +100,10 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_auto_batch(
-    words: Sequence[str] | None, module: str, device_of: Callable[..., str] = lambda _: "auto"
-) -> tuple[Sequence[str] | None, str]:
+    words: Sequence[str], module: str, device_of: Callable[..., str] = lambda _: "auto"
+) -> tuple[Sequence[str], str]:
     """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
-    arguments = sys.argv[1:] if words is None else words
-    arguments = [
-        part for word in arguments for part in (_AUTO if word == "=".join(_AUTO) else [word])
-    ]
+    arguments = [part for word in words for part in (_AUTO if word == "=".join(_AUTO) else [word])]
     if _AUTO not in pairwise(arguments):
         return words, ""
     if not module:

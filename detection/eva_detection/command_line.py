@@ -20,10 +20,9 @@ from eva_data.detection.tiles import add_slicing
 from eva_data.files import expand_home, is_there, require_writable
 from eva_data.inputs import JobPlan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import add_detector_options, exit_with_error, plan_detection, run_demo
+from eva_report.demos import add_detector_options, plan_detection, run_demo
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.commands import echo, lazy_import, program_name
-from eva_runs.errors import exit_on_error, stderr_from_main_process
+from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     EXPORT_SUFFIXES,
     SOURCES,
@@ -157,7 +156,7 @@ class Launch:
         return data
 
 
-def parse(arguments: Sequence[str] | None = None) -> TrainingRequest:
+def parse(arguments: Sequence[str]) -> TrainingRequest:
     """Parse as detectron2's parser does.
 
     Of weights that `--eval-only` is given, a setting is made; those of a run bring its config, and
@@ -288,17 +287,21 @@ def require_config(
     )
 
 
-def train(arguments: Sequence[str] | None = None) -> int:
-    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
-    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
-        arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
-        request = parse(arguments)
-        if line:
-            echo(line)
-        launch = check(request)
-    from eva_detection.training.train import start
+def _parse_training(arguments: Sequence[str]) -> Launch:
+    arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
+    request = parse(arguments)
+    if line:
+        echo(line)
+    return check(request)
 
-    return start(launch)
+
+# exits with 75 if a signal stopped it after a checkpoint
+train = Command(
+    "train_net.py",
+    _parse_training,
+    lazy_import("eva_detection.training.train:start"),
+    error_code=1,
+)
 
 
 _DEMO = """\
@@ -338,12 +341,16 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=help_text)
 
 
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Detect objects in images, folders and videos."""
+def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
     args.opts += slice_settings(args.slice, args.overlap)
     _take_model(parser, args)
+    return args
+
+
+def _demo(args: argparse.Namespace) -> int:
+    """Detect objects in images, folders and videos."""
 
     def prepare() -> JobPlan:
         planned = plan_detection(args, args.inputs)
@@ -358,7 +365,10 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         return lazy_import("eva_detection.inference.predictor:named_predictor")(args)
 
     results = [args.output / PREDICTIONS]
-    return run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
+    return run_demo(args, prepare=prepare, load=load, work=detect_files, results=results)
+
+
+demo = Command("demo.py", _parse_demo, _demo, error_code=1)
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -413,30 +423,27 @@ def _export_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def export(arguments: Sequence[str] | None = None) -> None:
+def _export(args: argparse.Namespace) -> None:
     """Write a detector, or its backbone, for other programs."""
-    parser = _export_parser()
-    args = parser.parse_args(arguments)
-    try:
-        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-        require_export(args, _FORMS)
-        scripted = args.form == "torchscript"
-        other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
-        other |= scripted and args.size is not None
-        if scripted if args.image is None else (other or args.form == "torch-export"):
-            raise ValueError(
-                f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
-                "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
-                "with --image; --size is for onnx"
-            )
-    except (OSError, ValueError) as error:
-        exit_with_error(parser, error)
+    args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+    require_export(args, _FORMS)
+    scripted = args.form == "torchscript"
+    other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
+    other |= scripted and args.size is not None
+    if scripted if args.image is None else (other or args.form == "torch-export"):
+        raise ValueError(
+            f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
+            "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
+            "with --image; --size is for onnx"
+        )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _hush()
-    from eva_detection.inference.export import export_from_config
-
-    with exit_on_error(parser.prog):
-        outputs = export_from_config(args)
+    outputs = lazy_import("eva_detection.inference.export:export_from_config")(args)
     for name, difference in outputs.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
+
+
+export = Command(
+    "export.py", lambda words: _export_parser().parse_args(words), _export, error_code=1
+)

@@ -4,7 +4,6 @@ The frameworks are imported once the arguments are known to be right.
 """
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
@@ -50,20 +49,16 @@ Examples:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `train.py`; None for the arguments of the process."""
-    parser = command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
-    return command_line.run(parser, arguments, own_data=own_data)
+def _training_parser() -> argparse.ArgumentParser:
+    return command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `test.py`; None for the arguments of the process."""
-    parser = command_line.test_parser(
-        "mmdetection",
-        title="a detector",
-        predictions="the predictions, in COCO's format for results,",
-    )
-    return command_line.run(parser, arguments, own_data=own_data, change=_change)
+train = command_line.make_command("train.py", _training_parser, own_data=own_data)
+
+
+def _evaluation_parser() -> argparse.ArgumentParser:
+    predictions = "the predictions, in COCO's format for results,"
+    return command_line.test_parser("mmdetection", title="a detector", predictions=predictions)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
@@ -78,19 +73,25 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
 
 
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `demo.py`; None for the arguments of the process."""
+evaluate = command_line.make_command(
+    "test.py", _evaluation_parser, own_data=own_data, change=_change
+)
+
+
+def _demo_parser() -> argparse.ArgumentParser:
     parser = openmmlab_demo.demo_parser(
         "Detect objects in images, folders of them, videos and cameras.",
         _EPILOG,
         task="mmdetection",
     )
     add_detector_options(parser)
-    return openmmlab_demo.main(
-        parser,
-        arguments,
-        plan=plan_detection,
-        work=detect_files,
-        load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
-        result=lambda args: args.output / PREDICTIONS,
-    )
+    return parser
+
+
+demo = openmmlab_demo.make_command(
+    _demo_parser,
+    plan=plan_detection,
+    work=detect_files,
+    load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
+    result=lambda args: args.output / PREDICTIONS,
+)

@@ -1,11 +1,12 @@
 """Command lines of pre-training and its tokenizer; what needs torch is imported after parsing."""
 
+import argparse
 import shlex
 from collections.abc import Sequence
 
 from eva_engine.commands.training import training_command
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
-from eva_runs.commands import echo, lazy_import, require_data
+from eva_runs.commands import Command, echo, lazy_import, require_data
 from eva_runs.options import command_parser
 from eva_runs.recipes import require_start
 
@@ -45,8 +46,7 @@ train_tokenizer = training_command(
 )
 
 
-def distill(arguments: Sequence[str] | None = None) -> int:
-    """Train a small ViT on the cached features of a large one: `eva distill`."""
+def _parse_distill(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser("""Let a small ViT learn the features of a large one on images without
 labels. They are computed once, then the training begins, whose command is printed; further
 arguments are its own. The same command with --run.resume continues both.""")
@@ -56,6 +56,11 @@ arguments are its own. The same command with --run.resume continues both.""")
     add("--student", choices=_STUDENTS, default="eva_s_patch16", help="default: %(default)s")
     add("--output", required=True, help="folder of the run, and of the features")
     options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
+    return options
+
+
+def _distill(options: argparse.Namespace) -> int:
     words = [
         f"{options.student}_student",
         "--data.train",
@@ -66,6 +71,10 @@ arguments are its own. The same command with --run.resume continues both.""")
         f"{options.output}/features",
         "--run.output",
         options.output,
+        *options.rest,
     ]
-    echo(f"$ eva pretrain train {shlex.join([*words, *rest])}")
-    return train([*words, *rest])
+    echo(f"$ eva pretrain train {shlex.join(words)}")
+    return train(words)
+
+
+distill = Command("eva distill", _parse_distill, _distill, error_code=1)

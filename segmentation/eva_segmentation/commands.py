@@ -37,23 +37,23 @@ The demo, on two CPU cores:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `train.py`; None for the arguments of the process."""
-    parser = command_line.train_parser("segmentation", title="a segmentor", examples=_EXAMPLES)
-    return command_line.run(parser, arguments, own_data=custom_data)
+def _training_parser() -> argparse.ArgumentParser:
+    return command_line.train_parser("segmentation", title="a segmentor", examples=_EXAMPLES)
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `test.py`; None for the arguments of the process."""
+train = command_line.make_command("train.py", _training_parser, own_data=custom_data)
+
+
+def _evaluation_parser() -> argparse.ArgumentParser:
     parser = command_line.test_parser(
         "segmentation", title="a segmentor", predictions="the predicted label maps"
     )
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     add_slicing(parser)
-    return command_line.run(parser, arguments, own_data=custom_data, change=_change)
+    return parser
 
 
-def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     about = """Write a segmentor for programs without this toolkit: the pixels of an image in, the
 labels and scores of its classes out. It is compared with the model before it is kept."""
     usage = "--weights WEIGHTS [--config CONFIG] --output FILE [flags]"
@@ -88,6 +88,11 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = str(args.show_dir)
     change_views(cfg, multi_scale=args.tta, slice=args.slice, overlap=args.overlap)
+
+
+evaluate = command_line.make_command(
+    "test.py", _evaluation_parser, own_data=custom_data, change=_change
+)
 
 
 def change_views(

@@ -3,7 +3,7 @@
 import pytest
 
 from eva_command import quickstart
-from eva_command.table import GROUPS
+from eva_command.table import COMMANDS
 from eva_demo import command as make_demo
 from eva_runs.recipes import find_recipe
 
@@ -29,7 +29,7 @@ def test_data_and_training_belong_together(steps, task, tmp_path):
     assert data[:2] == ["data", "make-demo"]
     folder = make_demo.parse(data[2:]).output.as_posix()
     assert train[:2] == [task, "train"]
-    assert train[1] in GROUPS[task].commands
+    assert f"{task} train" in COMMANDS
     recipe = find_recipe(task, train[2])
     texts = [
         recipe.read_text(),

@@ -4,14 +4,9 @@ import json
 import subprocess
 import sys
 
-from eva_command.table import COMMANDS, GROUPS
+from eva_command.table import COMMANDS
 
 HEAVY = ("torch", "detectron2", "mmseg", "mmdet", "deepspeed", "timm", "open_clip", "scipy")
-BY_WORDS = {(name,): command for name, command in COMMANDS.items()} | {
-    (group, verb): command
-    for group, entry in GROUPS.items()
-    for verb, command in entry.commands.items()
-}
 RECIPES = {  # a recipe's own help lists all its values
     ("classification", "train"): "eva_debug_digits_linear",
     ("pretrain", "train"): "eva_debug_digit_scenes",
@@ -21,7 +16,7 @@ RECIPES = {  # a recipe's own help lists all its values
 }
 CHECKS = ("captions", "coco", "folders", "images", "semantic", "video")
 CASES = [
-    *BY_WORDS,
+    *(tuple(words.split()) for words in COMMANDS),
     *((*words, recipe) for words, recipe in RECIPES.items()),
     *(("data", "verify", check) for check in CHECKS),
 ]

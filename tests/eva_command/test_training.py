@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eva_command import main, training
+from eva_command import training
 from eva_command.training import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
@@ -80,7 +80,7 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
     write_picture, tmp_path, monkeypatch
 ):
     ran = []
-    monkeypatch.setattr(main, "main", lambda words: ran.append(words) or 75)
+    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 75)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     card = SimpleNamespace(total_memory=24 * 10**9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
@@ -90,5 +90,6 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
     for _ in range(2):
         assert training.main([str(tmp_path / "data"), "--run.epochs", "3"]) == 75
         (tmp_path / "eva_l_psz14_21k_ft.pt").touch()
-    assert [words[2] for words in ran] == ["custom/eva_small", "eva_l_patch14_in21k_to_in1k_336px"]
-    assert ran[0][-2:] == ["--run.epochs", "3"]
+    recipes = [words[0] for _, words in ran]
+    assert recipes == ["custom/eva_small", "eva_l_patch14_in21k_to_in1k_336px"]
+    assert ran[0][1][-2:] == ["--run.epochs", "3"]

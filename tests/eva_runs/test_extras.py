@@ -51,10 +51,11 @@ def _main(arguments=None):
 
 
 def test_a_program_ends_with_the_sentence(capsys):
-    assert run_function(f"{__name__}:_main") == 1
+    with pytest.raises(SystemExit, match="1"):
+        run_function(f"{__name__}:_main")
     assert "lvis is not installed; this installs it: pip install" in capsys.readouterr().err
-    one_step = Command("error", lambda arguments: arguments, _main)
-    assert one_step([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        Command("error", list, _main)([])
     assert "lvis is not installed" in capsys.readouterr().err
 
 

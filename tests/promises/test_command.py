@@ -147,6 +147,6 @@ def test_the_quick_start_makes_data_trains_and_reports(run, read_page, tmp_path)
 def test_a_run_of_another_task_is_named(tmp_path, capsys):
     for name in ("config.yaml", "model_final.pth"):  # detectron2's
         (tmp_path / name).touch()
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="1"):
         eva(["segmentation", "demo", str(tmp_path), str(tmp_path), "--output", str(tmp_path)])
     assert f"eva detection demo {tmp_path}" in capsys.readouterr().err

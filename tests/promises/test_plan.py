@@ -162,7 +162,8 @@ def test_a_table_with_what_makes_it_fit(capsys):
 
 
 def test_wrong_words_are_the_librarys_errors(capsys):
-    assert main(["plan", "eva_no_such_recipe"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "eva_no_such_recipe"])
     assert "eva_no_such_recipe" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["plan", "eva_debug_digits", "run.batch_sise=3"])

@@ -33,7 +33,7 @@ class Source(NamedTuple):
     config: Path | None = None
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("weights", nargs="*", metavar="RUN|WEIGHTS", help=f"models: {SOURCES}")

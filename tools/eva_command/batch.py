@@ -33,8 +33,8 @@ from eva_data.files import (
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_report.demos import require_format
-from eva_runs.commands import Result, echo, print_error, program_name
-from eva_runs.errors import exit_on_error
+from eva_runs.commands import Command, Result, echo
+from eva_runs.errors import print_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.options import add_download_option, command_parser, integer, probability
 from eva_runs.output_folder import clean_if_refused, lock_folder
@@ -50,7 +50,9 @@ _RUNNING = (
     "address",
     "actors",
     "local_rank",
+    "verb",
 )
+_LOOKS = ("status", "retry", "merge")
 _OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
 
 
@@ -122,7 +124,15 @@ def _parser(task: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments behind a task, or what to do with a folder."""
+    verb, *words = arguments
+    options = (_parse_look if verb in _LOOKS else _parse_task)(verb, words)
+    options.verb = verb
+    return options
+
+
+def _parse_task(task: str, arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser(task)
     options = parser.parse_args(arguments)
     if task == "features":
@@ -138,14 +148,14 @@ def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _start(task: str, arguments: Sequence[str]) -> int:
+def _start(options: argparse.Namespace) -> int:
     """Begin or continue the work of a command line."""
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.model.open_clip_files import weights_file
     from eva_data.records import NAMES, identify, plan_records
     from eva_runs.batch import PARTS, summarise, write_manifest
 
-    options = _parse(task, arguments)
+    task = options.verb
     if task in ("detect", "segment"):
         options.framework, config = find_model(options.weights, options.recipe, options.framework)
         if (options.framework == "segmentation") != (task == "segment"):
@@ -177,10 +187,10 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     with clean_if_refused(options.output, made, begun=lambda: any(parts.glob("*.parquet"))), lock:
         write_manifest(options.output, settings, plan_settings, plan)
         summary = summarise(options.output, rows=True)
-        return _run(options, {*range(summary.shards)} - summary.done, task)
+        return _compute(options, {*range(summary.shards)} - summary.done, task)
 
 
-def _run(options: argparse.Namespace, numbers: set[int], action: str) -> int:
+def _compute(options: argparse.Namespace, numbers: set[int], action: str) -> int:
     """Compute shards of an output, and say what it holds."""
     from eva_command.batch_tasks import build
     from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards, summarise
@@ -224,8 +234,7 @@ def _show(folder: Path) -> dict[str, Any]:
     return about | {"failed": summary.failed}
 
 
-def _look(verb: str, arguments: Sequence[str]) -> int:
-    """Show, repeat or merge the results in a folder."""
+def _parse_look(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("folder", type=expand_home, metavar="DIR", help="output of eva batch")
     if verb == "merge":
@@ -237,37 +246,41 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     if verb == "retry":
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         _add_running(parser)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def _look(options: argparse.Namespace) -> int:
+    """Show, repeat or merge the results in a folder."""
     from eva_runs.batch import merge_parts, read_manifest, summarise
 
     manifest = read_manifest(options.folder)
-    if verb == "merge" and options.form:
-        require_format(options)
-    elif verb == "merge":
-        require_free([options.output], overwrite=options.overwrite)
-        remove_unfinished(options.output.parent, options.output.stem)  # of a merge that was killed
-    if verb == "status":
+    if options.verb == "status":
         return Result(_show(options.folder))
-    if verb == "retry":
+    if options.verb == "retry":
         options.output, summary = options.folder, summarise(options.folder, rows=True)
         options.batch_size = manifest["options"]["batch_size"]
         again = {*range(summary.shards)} - summary.done | {*summary.errors} | {*summary.failed}
         with lock_folder(options.output):
-            return _run(options, again, manifest["options"]["task"])
-    elif options.form or options.output.suffix == ".json":
+            return _compute(options, again, manifest["options"]["task"])
+    if options.form:
+        require_format(options)
+    else:
+        require_free([options.output], overwrite=options.overwrite)
+        remove_unfinished(options.output.parent, options.output.stem)  # of a merge that was killed
+    if options.form or options.output.suffix == ".json":
         from eva_command.batch_tasks import merge_objects
 
-        count = merge_objects(options.folder, options.output, options.form)
-        echo(f"{options.output} has {count:,} images")
-    elif options.output.suffix != ".parquet":
-        raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
+        count, unit = merge_objects(options.folder, options.output, options.form), "images"
+    elif options.output.suffix == ".parquet":
+        count, unit = merge_parts(options.folder, options.output), "rows"
     else:
-        echo(f"{options.output} has {merge_parts(options.folder, options.output):,} rows")
-    return 0
+        raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
+    echo(f"{options.output} has {count:,} {unit}")
+    return Result({"output": options.output, unit: count})
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `eva batch`, of which the first argument is a task, or what to do with a folder."""
-    word, *rest = arguments
-    with exit_on_error(program_name("eva batch")):
-        return (_look if word in ("status", "retry", "merge") else _start)(word, rest)
+def _run(options: argparse.Namespace) -> int:
+    return (_look if options.verb in _LOOKS else _start)(options)
+
+
+main = Command("eva batch", _parse, _run, error_code=1)

@@ -25,7 +25,8 @@ from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
-from eva_runs.commands import Result, check_outputs, echo, print_error
+from eva_runs.commands import Result, check_outputs, echo
+from eva_runs.errors import print_error
 
 _SHOWN = 30  # classes with their counts
 

@@ -37,7 +37,7 @@ FOLDERS = {  # form that is a folder -> its files
 }
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)

@@ -161,7 +161,7 @@ def _install(part: str, *, dry_run: bool) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="look at versions only, import nothing")

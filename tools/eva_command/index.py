@@ -18,7 +18,7 @@ from eva_runs.options import command_parser, integer
 _FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("action", choices=("build",), help="the only one")

@@ -40,7 +40,7 @@ TASKS = ("detection", "mmdetection", "segmentation")
 _CONTINUES = "the same command continues"
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("source", nargs="+", type=Path, metavar="SOURCE", help="folder, pattern or image")

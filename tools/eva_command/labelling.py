@@ -43,7 +43,8 @@ from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
 from eva_runs import record
-from eva_runs.commands import Result, echo, print_error
+from eva_runs.commands import Result, echo
+from eva_runs.errors import print_error
 
 _BYTE = 256  # values of a stored probability
 Floats = NDArray[np.float64]

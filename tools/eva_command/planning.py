@@ -13,7 +13,7 @@ from eva_runs.recipes import TASKS, recipe_name
 _COLUMNS = ("weights", "gradients", "optimizer", "activations", "peak")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Say how much memory a training step of a recipe needs, and what makes it fit.
 Further arguments are those of the task's training: KEY=VALUE, --image-size, --batch, --lora."""
     parser = command_parser(description, usage="%(prog)s RECIPE [flags] [KEY=VALUE ...]")

@@ -25,7 +25,7 @@ FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml"
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add = parser.add_argument

@@ -55,10 +55,10 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Make demo data, train on a CPU in a few minutes, score and report. The same
 command continues a run that was stopped. Further arguments are those of the training."""
-    tasks = "tasks:\n" + "\n".join(f"  {name:<15} {GROUPS[name].text}" for name in RECIPES)
+    tasks = "tasks:\n" + "\n".join(f"  {name:<15} {GROUPS[name]}" for name in RECIPES)
     parser = command_parser(description, epilog=tasks)
     add = parser.add_argument
     help_of_task = "default: %(default)s"

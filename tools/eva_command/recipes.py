@@ -24,7 +24,7 @@ from eva_runs.recipes import (
 _YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
 
 
-def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_recipes(arguments: Sequence[str]) -> argparse.Namespace:
     description = "List the recipes, by the names that every command takes."
     parser = command_parser(description)
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
@@ -47,7 +47,7 @@ def _list(options: argparse.Namespace) -> int:
 recipes = Command("eva recipes", _parse_recipes, _list)
 
 
-def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_config(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Show a recipe and the files that it inherits from, or copy them all: the copy
 keeps the layout and works wherever it lies."""
     parser = command_parser(description)

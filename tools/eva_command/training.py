@@ -9,8 +9,8 @@ from typing import Any
 
 from eva_backbone.checkpoints.registry import weights_directories
 from eva_backbone.checkpoints.run_folders import describe_missing
-from eva_command import main as eva
-from eva_command.table import GROUPS
+from eva_command.main import call
+from eva_command.table import COMMANDS
 from eva_command.verify import guess
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
 from eva_data.checks.folders import find_parts
@@ -20,7 +20,7 @@ from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
 from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
-from eva_runs.recipes import find_recipe, list_recipes, name_on_own_data
+from eva_runs.recipes import TASKS, find_recipe, list_recipes, name_on_own_data
 
 Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
@@ -41,7 +41,7 @@ _RECIPES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Train on own data: the task by their form, the recipe by this machine. The
 command is printed, then run; further arguments are those of the task's training.
 
@@ -72,18 +72,18 @@ def _run(options: argparse.Namespace) -> int:
     if "--data.train" in task_data:  # other trainers name their runs by data and recipe themselves
         folder = name_on_own_data(find_recipe(task, recipe), options.data)
         task_data += ["--run.output", f"output/{folder or 'own_data'}"]
-    return _call([task, "train", recipe, *task_data, *options.rest])
+    return _call(f"{task} train", [recipe, *task_data, *options.rest])
 
 
-def _call(words: Words) -> int:
-    echo(f"$ eva {shlex.join(words)}")
-    return eva.main(words)
+def _call(command: str, words: Words) -> int:
+    echo(f"$ eva {command} {shlex.join(words)}")
+    return call(command, words)
 
 
 main = Command("eva train", _parse, _run)
 
 
-def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Write a model for programs without this toolkit, such as onnxruntime. Further
 arguments are those of `eva TASK export`; docs/export.md has a program that runs the file.
 
@@ -104,11 +104,11 @@ def _export(options: argparse.Namespace) -> int:
 
         words = ["--weights", task, *words]
         task = read_run_folder(Path(task), best=False, ema=False).task
-    if "export" not in (GROUPS[task].commands if task in GROUPS else ()):
-        missing = task not in GROUPS and describe_missing(Path(task))
-        tasks = ", ".join(name for name, group in GROUPS.items() if "export" in group.commands)
+    if f"{task} export" not in COMMANDS:
+        missing = task not in TASKS and describe_missing(Path(task))
+        tasks = ", ".join(name for name in TASKS if f"{name} export" in COMMANDS)
         raise ValueError(f"{missing or task + ' has no export'}: name a run, or a task of {tasks}")
-    return _call([task, "export", *words])
+    return _call(f"{task} export", words)
 
 
 export = Command("eva export", _parse_export, _export)

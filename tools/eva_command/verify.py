@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
-from eva_runs.commands import Command, print_error
+from eva_runs.commands import Command
+from eva_runs.errors import print_error
 from eva_runs.options import add_check_options, command_parser
 
 _ABOUT = """\
@@ -32,15 +33,14 @@ _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _START = 2**16  # bytes of a JSON file that are looked at
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; a path in place of a check's name stands for the one that fits."""
-    words_after = list(sys.argv[1:] if arguments is None else arguments)
-    if words_after and words_after[0] not in _CHECKS and not words_after[0].startswith("-"):
-        words_after = guess(words_after)
-        print_error(f"checked as: {shlex.join(words_after)}")
+    if arguments and arguments[0] not in _CHECKS and not arguments[0].startswith("-"):
+        arguments = guess(arguments)
+        print_error(f"checked as: {shlex.join(arguments)}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
-    return parse(words_after)
+    return parse(arguments)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

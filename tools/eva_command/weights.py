@@ -14,11 +14,12 @@ from eva_backbone.checkpoints.registry import (
     verify_sha256,
     weights_directories,
 )
-from eva_runs.commands import Command, Result, echo, print_error
+from eva_runs.commands import Command, Result, echo
+from eva_runs.errors import print_error
 from eva_runs.options import add_download_option, command_parser
 
 
-def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_list(arguments: Sequence[str]) -> argparse.Namespace:
     description = "List the official files and where they are on this machine."
     parser = command_parser(description)
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
@@ -42,7 +43,7 @@ def _list(options: argparse.Namespace) -> int:
 list_command = Command("eva weights list", _parse_list, _list)
 
 
-def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_get(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Find weights as every command does, fetch them where that is needed and
 allowed, and print their paths."""
     parser = command_parser(description)
@@ -61,7 +62,7 @@ def _get(options: argparse.Namespace) -> int:
 get_command = Command("eva weights get", _parse_get, _get, error_code=1)
 
 
-def _parse_verify(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_verify(arguments: Sequence[str]) -> argparse.Namespace:
     description = """Read official files again and compare their SHA-256 with the recorded one. Exit
 code: 1 if a file differs or is missing."""
     parser = command_parser(description)

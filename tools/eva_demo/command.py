@@ -19,7 +19,7 @@ from eva_runs.options import command_parser, integer
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add = parser.add_argument

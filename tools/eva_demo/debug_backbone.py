@@ -222,7 +222,7 @@ def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder
     logger.info("wrote %s (%.2f MB)", file, file.stat().st_size / 1e6)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of weights and record")

@@ -16,6 +16,7 @@ from eva_engine.commands.classifiers import (
     ClassifierProject,
     add_demo,
     check_classes,
+    parse_demo,
     run_classifier_demo,
 )
 from eva_engine.commands.options import (
@@ -27,7 +28,7 @@ from eva_engine.commands.options import (
     parse_with_weights,
 )
 from eva_engine.config import LARGEST_SEED
-from eva_runs.commands import lazy_import
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import integer, number
 from eva_video.config import (
     PREDICTIONS,
@@ -71,7 +72,7 @@ with its label, its first five classes and the result of each view.
 """
 
 
-def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "video/evaluate.py",
         "Evaluate a classifier of videos. Each video is decoded once, its views go through the "
@@ -107,20 +108,16 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.frame_interval = 1  # and not what weights of a dense training note
     if options.subset and options.classes:
         parser.error("--subset names its classes: leave --classes out")
-    return options
-
-
-def _check_evaluate(options: argparse.Namespace) -> None:
     resolve_source(options.weights)
     VIDEOS.require(options.data, name="--data")
     check_classes(options.classes)
+    return options
 
 
 evaluate = command(
     "video/evaluate.py",
     _parse_evaluate,
     lazy_import("eva_video.evaluation.evaluating:evaluate"),
-    check=_check_evaluate,
 )
 
 
@@ -133,7 +130,7 @@ Tokens wait in memory; where they are more than --probe-gb, the probe gets the m
 """
 
 
-def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "eva video evaluate-frozen",
         "A quick check of weights on videos: the backbone is frozen, its features are computed "
@@ -177,14 +174,13 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of the attentive probe (default: 0)",
     )
     add_arguments(parser, batch_size=4)
-    return parse_with_weights(parser, arguments)
+    return VIDEOS.check_frozen_paths(parse_with_weights(parser, arguments))
 
 
 evaluate_frozen = command(
     "eva video evaluate-frozen",
     _parse_frozen,
     lazy_import("eva_video.evaluation.frozen:evaluate"),
-    check=VIDEOS.check_frozen_paths,
 )
 
 
@@ -205,8 +201,7 @@ Events in a long recording, by windows of 10 seconds:
 """
 
 
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Name what happens in videos: `video/demo.py`."""
+def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "video/demo.py",
         "Name what happens in videos, folders of them and long recordings.",
@@ -220,9 +215,12 @@ def demo(arguments: Sequence[str] | None = None) -> int:
     add("--clips", type=integer(1), default=1, help="views in time of a window (default: 1)")
     add("--crops", type=int, choices=(1, 3), default=1, help="views in space (default: 1)")
     add("--no-video", action="store_true", help="write no annotated videos")
+    return parse_demo(parser, arguments)
+
+
+def _demo(options: argparse.Namespace) -> int:
     return run_classifier_demo(
-        parser,
-        arguments,
+        options,
         suffixes=VIDEO_SUFFIXES,
         kinds="videos",
         omit="no_video",
@@ -231,3 +229,6 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         work=lazy_import("eva_video.inference.demo:recognise"),
         check=lambda options: check_windows(options.window, options.stride),
     )
+
+
+demo = Command("video/demo.py", _parse_demo, _demo, error_code=1)

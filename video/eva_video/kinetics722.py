@@ -164,7 +164,7 @@ def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> 
             stream.write(os.fsencode(f"{path} {labels[merged.videos.labels[index]]}\n"))
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, pair = parser.add_argument, ("TRAIN", "VAL")

@@ -41,7 +41,7 @@ class ClassifierProject:
     check_data: Callable[[str], None] = lambda location: None
     predictor: str  # `module:Class`
 
-    def training(self) -> Command:
+    def training(self) -> Command[Any]:
         """Make the command that trains a classifier."""
         module = f"eva_{self.name}.training"
         return training_command(
@@ -66,7 +66,7 @@ class ClassifierProject:
         require_data(location, name=name, forms=self.forms)
         self.check_data(location)
 
-    def exporting(self) -> Command:
+    def exporting(self) -> Command[argparse.Namespace]:
         """Make the command that writes a classifier for programs without this toolkit."""
         name = f"eva {self.name} export"
 
@@ -89,11 +89,12 @@ class ClassifierProject:
         echo(f"wrote {options.output}; differences as shares of the largest value: {differences}")
         return 0
 
-    def check_frozen_paths(self, options: argparse.Namespace) -> None:
-        """Refuse paths of `evaluate-frozen` that are not there."""
+    def check_frozen_paths(self, options: argparse.Namespace) -> argparse.Namespace:
+        """Return the options of `evaluate-frozen`; paths that are not there are refused."""
         for name in ("train", "val"):
             self.require(getattr(options, name), name=f"--{name}")
         resolve_source(options.weights)
+        return options
 
     def counted(self, samples: Any) -> str:
         """Count samples and classes; say how many are not there, or transparent, if it is known."""
@@ -190,9 +191,15 @@ def add_demo(parser: argparse.ArgumentParser, *, inputs: str, batch_size: int, o
     add("--overwrite", action="store_true", help="replace earlier results")
 
 
+def parse_demo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the options of `add_demo` and others."""
+    options = parser.parse_intermixed_args(arguments)
+    take_weights(parser, options)
+    return options
+
+
 def run_classifier_demo(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
+    options: argparse.Namespace,
     *,
     suffixes: Collection[str],
     kinds: str,
@@ -202,14 +209,12 @@ def run_classifier_demo(
     work: Callable[[Any, Sequence[Job], argparse.Namespace], list[str]],
     check: Callable[[argparse.Namespace], None] = lambda options: None,
 ) -> int:
-    """Parse the options of `add_demo` and others, plan the jobs, and do them by `run_demo`.
+    """Plan the jobs of the options of `parse_demo`, and do them by `run_demo`.
 
     Files of these suffixes, called `kinds`, are taken from folders; the option `omit` omits
     annotated ones, and `files` are lists of predictions. `check` refuses options by a ValueError
     before torch is imported, `load` makes a predictor of them.
     """
-    options = parser.parse_intermixed_args(arguments)
-    take_weights(parser, options)
     from eva_report.demos import run_demo  # loads PyAV
 
     output = options.output
@@ -230,7 +235,6 @@ def run_classifier_demo(
         return planned
 
     return run_demo(
-        parser,
         options,
         prepare=prepare,
         load=load,

@@ -15,7 +15,6 @@ from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import Command, Result, program_name
-from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.options import add_download_option, add_precision, integer, number
 from eva_runs.output_folder import reserve_folder
 
@@ -30,31 +29,22 @@ L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
 
 def command(
     program: str,
-    parse: Callable[[Sequence[str] | None], argparse.Namespace],
+    parse: Callable[[Sequence[str]], argparse.Namespace],
     work: Callable[[argparse.Namespace, "torch.device"], None],
-    *,
-    check: Callable[[argparse.Namespace], None] = lambda options: None,
-) -> Command:
+) -> Command[argparse.Namespace]:
     """Make a command that runs a model on one or several processes.
 
-    It ends as `eva_runs.errors.exit_on_error` says. `parse` gives the options of `add_arguments`,
-    and others; `check` refuses paths that are not there, before torch is imported; other runs are
-    kept out of the folder `--output`.
+    `parse` gives the options of `add_arguments`, and others; other runs are kept out of the folder
+    `--output`.
     """
 
-    def parse_and_check(arguments: Sequence[str]) -> argparse.Namespace:
-        with stderr_from_main_process(), exit_on_error(program_name(program)):
-            options = parse(arguments)
-            check(options)
-        return options
-
     def run(options: argparse.Namespace) -> int:
-        output: Path | None = getattr(options, "output", None)
-        with exit_on_error(program_name(program)), contextlib.ExitStack() as stack:
-            from eva_engine.distributed import process_group
-            from eva_report.demos import log_to_terminal  # loads PyAV
+        from eva_engine.distributed import process_group
+        from eva_report.demos import log_to_terminal  # loads PyAV
 
-            log_to_terminal()
+        log_to_terminal()
+        output: Path | None = getattr(options, "output", None)
+        with contextlib.ExitStack() as stack:
             device = stack.enter_context(process_group(options.device, alone=False))
             if output:
                 stack.enter_context(
@@ -63,7 +53,7 @@ def command(
             work(options, device)
         return Result(output / "results.json") if output else 0
 
-    return Command(program, parse_and_check, run)
+    return Command(program, parse, run, error_code=1)
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
@@ -98,7 +88,7 @@ def add_weights(
 
 
 def parse_with_weights(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> argparse.Namespace:
     """Parse a command line with the options of `add_weights(..., alone=True)`."""
     options: argparse.Namespace = parser.parse_intermixed_args(arguments)

@@ -26,7 +26,7 @@ from eva_engine.config import (
 )
 from eva_report.terminal import show
 from eva_runs.commands import Command, echo, program_name
-from eva_runs.errors import exit_on_error, stderr_from_main_process
+from eva_runs.errors import exit_on_error
 from eva_runs.options import (
     add_download_option,
     add_lora,
@@ -75,7 +75,7 @@ class Parsed(NamedTuple, Generic[C]):
 
 def parse(
     kind: type[C],
-    arguments: Sequence[str] | None = None,
+    arguments: Sequence[str],
     *,
     program: str,
     adapt: Adapt[C] | None = None,
@@ -251,7 +251,7 @@ def training_command(
     check: Callable[[R], None] = lambda config: None,
     adapt: Adapt[R] | None = None,
     planning: str = "",
-) -> Command:
+) -> Command[Parsed[R]]:
     """Make the command of a project's training.
 
     `train` takes the config, the device, and the recipe's name as `recipe`. `check` refuses paths
@@ -267,12 +267,11 @@ def training_command(
         return device
 
     def parse_and_check(arguments: Sequence[str]) -> Parsed[R]:
-        with stderr_from_main_process(), exit_on_error(program_name(program)):
-            words, batch = resolve_auto_batch(arguments, planning, device_of)
-            parsed = parse(kind, words, program=program, adapt=adapt)
-            if not parsed.only_print:
-                _check_output(parsed.config.run)
-                check(parsed.config)  # last: it may download weights
+        words, batch = resolve_auto_batch(arguments, planning, device_of)
+        parsed = parse(kind, words, program=program, adapt=adapt)
+        if not parsed.only_print:
+            _check_output(parsed.config.run)
+            check(parsed.config)  # last: it may download weights
         return parsed._replace(changes=f"{parsed.changes}\n{batch}".strip())
 
     def run(parsed: Parsed[R]) -> None:
@@ -281,7 +280,7 @@ def training_command(
         else:
             _run_training(parsed, train, program_name(program))
 
-    return Command(program, parse_and_check, run)
+    return Command(program, parse_and_check, run, error_code=1)
 
 
 def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str) -> None:

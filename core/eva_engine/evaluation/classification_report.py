@@ -43,7 +43,8 @@ from eva_report.content import (
 from eva_report.drawing import score_text
 from eva_report.page import report_name, try_report, write_csv
 from eva_report.terminal import align_columns, closing_lines, show
-from eva_runs.commands import echo, print_error
+from eva_runs.commands import echo
+from eva_runs.errors import print_error
 from eva_runs.interruption import StopSignal
 from eva_runs.record import run_facts
 from eva_runs.step_guard import BadSamples

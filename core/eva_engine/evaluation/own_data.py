@@ -39,7 +39,8 @@ from eva_engine.evaluation.counting import (
     require_few,
 )
 from eva_report.demos import Prediction
-from eva_runs.commands import echo, print_error
+from eva_runs.commands import echo
+from eva_runs.errors import print_error
 from eva_runs.exported import CallableModule, normal_batches, replacing_program, write_compared
 
 logger = logging.getLogger(__name__)

@@ -82,7 +82,7 @@ def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str,
     return {**lvis, "images": images, "annotations": annotations}
 
 
-def _table(args: argparse.Namespace) -> int:
+def _table(args: argparse.Namespace) -> Result:
     paper = PAPER if args.paper else {}
     rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
     echo(markdown(rows))
@@ -103,7 +103,7 @@ def _subset(args: argparse.Namespace) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(required=True)

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 from eva_data.detection.rules import format_value, is_box, is_integer, is_number, rle_runs
 from eva_data.files import load_json, make_folder, parse_json, replace_file, require_regular_file
-from eva_runs.commands import Command, check_outputs, echo, print_error
+from eva_runs.commands import Command, check_outputs, echo
+from eva_runs.errors import print_error
 from eva_runs.options import command_parser, number
 
 Detection = dict[str, Any]
@@ -265,7 +266,7 @@ def _name(string: str) -> str:
     return string
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(required=True)

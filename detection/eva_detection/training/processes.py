@@ -18,8 +18,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.multiprocessing.spawn import start_processes as start_all
 
 from eva_detection.command_line import TrainingRequest
-from eva_runs.commands import print_error, program_name
-from eva_runs.errors import exit_on_error
+from eva_runs.commands import program_name
+from eva_runs.errors import exit_on_error, print_error
 from eva_runs.interruption import (
     EXIT_KEYBOARD,
     EXIT_RUN_AGAIN,

@@ -23,7 +23,8 @@ from PIL import Image
 from eva_data.files import make_folder, replace_file
 from eva_data.label_maps import IGNORED, LabelTable, read_label_map
 from eva_data.pools import ordered_map
-from eva_runs.commands import Command, echo, print_error
+from eva_runs.commands import Command, echo
+from eva_runs.errors import print_error
 from eva_runs.options import command_parser, integer
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
@@ -63,7 +64,7 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
     return len(sources) - len(todo), len(todo) - len(problems), problems
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)

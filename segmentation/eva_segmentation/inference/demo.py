@@ -52,8 +52,7 @@ What the ADE20K test server takes, a ZIP of PNG files with the values 1 to 150:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of `demo.py`; None for the arguments of the process."""
+def _make_parser() -> argparse.ArgumentParser:
     parser = demo.demo_parser(
         "Segment images, folders of them, videos and cameras.", _EPILOG, task="segmentation"
     )
@@ -67,14 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_format(parser)
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
-    return demo.main(
-        parser,
-        arguments,
-        plan=_plan,
-        load=_load,
-        work=_segment,
-        result=lambda args: args.ade20k_submission,
-    )
+    return parser
 
 
 def _plan(args: argparse.Namespace, inputs: list[Path]) -> JobPlan:
@@ -149,3 +141,12 @@ def _write_submission(archive: Path, jobs: Sequence[Job]) -> None:
                 values = Image.frombytes("L", labels.size, labels.tobytes())  # without colours
             values.save(stream, format="PNG")
             file.writestr(f"{job.source.stem}.png", stream.getvalue())
+
+
+main = demo.make_command(
+    _make_parser,
+    plan=_plan,
+    load=_load,
+    work=_segment,
+    result=lambda args: args.ade20k_submission,
+)
