@@ -17,7 +17,6 @@ from eva_engine.commands.classifiers import (
     run_classifier_demo,
 )
 from eva_engine.commands.options import (
-    MAX_BAD_SAMPLES,
     add_arguments,
     add_frozen,
     add_max_bad_samples,
@@ -106,7 +105,7 @@ def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
     add("--classes", help="text file with the classes of --data in label order")
     for name, help_text in SETS.items():
         add(f"--{name}", type=Path, help=help_text)
-    add_max_bad_samples(parser, unit="images of --data")
+    add_max_bad_samples(parser)
     add_arguments(parser)
     add_output(parser, help="folder of results.json and images")
     options = parse_with_weights(parser, arguments)
@@ -115,8 +114,6 @@ def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"give either --data, your own, or any of --{', --'.join(SETS)}")
     if options.classes and not options.data:
         parser.error("--classes belongs to --data")
-    if options.max_bad_samples != MAX_BAD_SAMPLES and not options.data:
-        parser.error("--max-bad-samples belongs to --data: ImageNet's sets have to be complete")
     if options.data:
         IMAGES.require(options.data, name="--data")
     for name, form in SETS.items():

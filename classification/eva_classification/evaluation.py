@@ -50,7 +50,7 @@ class Evaluated(NamedTuple):
     scores: dict[str, Score]
     data: list[tuple[str, str]]
     sections: Callable[[], Sequence[Section]]
-    left_out: Sequence[str] = ()
+    left_out: Sequence[str]
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -101,7 +101,7 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     data = [(dataset.name, f"{len(dataset.samples):,} images") for dataset in sets]
     _announce(model, options, data)
     device = next(model.parameters()).device
-    scores: dict[str, Score] = {}
+    scores, left_out = dict[str, Score](), list[str]()
     sections: Callable[[], Sequence[Section]] = tuple
     for samples, group in itertools.groupby(sets, key=lambda entry: entry.samples):
         rules: dict[str, Rule] = {
@@ -122,13 +122,15 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
             progress=first,
             confusion=complete,
             examples=complete,
+            max_bad_samples=options.max_bad_samples,
         )
         scores |= counted.scores
+        left_out += counted.left_out
         if complete:
             sections = partial(class_sections, samples, counted)
     # in the paper's order: ReaL was judged together with ImageNet-1K
     ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
-    return Evaluated(ordered, data, sections)
+    return Evaluated(ordered, data, sections, left_out)
 
 
 def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
@@ -143,8 +145,6 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         samples,
         options,
         num_classes=model.num_classes,
-        skip_unreadable=True,
-        max_bad_samples=options.max_bad_samples,
     )
     sections = partial(class_sections, samples, counted, complete_in="per_class.csv")
     return Evaluated(dict(counted.scores), data, sections, counted.left_out)

@@ -25,6 +25,7 @@ from eva_data.labelled_videos.lists import UCF101_SPLITS
 from eva_engine.commands.options import (
     add_arguments,
     add_device,
+    add_max_bad_samples,
     add_weights,
     command,
     new_parser,
@@ -173,7 +174,7 @@ def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
         help="sentences with {} for --data, a file of "
         "them, or imagenet, cifar, ucf101, kinetics or simple (default: simple)",
     )
-    add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
+    add_max_bad_samples(parser, unit="samples of a set")
     add_arguments(parser)
     add("--output", type=Path, help="folder of the results")
     options = parse_with_weights(parser, arguments)

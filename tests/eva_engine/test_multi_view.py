@@ -47,14 +47,14 @@ def test_what_cannot_be_read_is_left_out_and_named():
     model, batches = Linear().eval(), []
     bad = (1, 4, 5)
     counted = count(MultiView(model), Noise(bad), {"": OneLabel()}, device=CPU, batch_size=2,
-                    workers=1, confusion=True, skip_unreadable=True,
+                    workers=1, confusion=True, max_bad_samples=3,
                     receive=batches.append)  # fmt: skip
     assert counted.left_out == ["noise-1 is torn", "noise-4 is torn", "noise-5 is torn"]
     assert counted.scores[""].samples == counted.confusion.sum() == 6
     assert [batch.indexes.tolist() for batch in batches] == [[0], [2, 3], [], [6, 7], [8]]
     assert [[*batch.unreadable] for batch in batches] == [[1], [], [4, 5], [], []]
-    with pytest.raises(OSError, match="noise-1 is torn"):
+    with pytest.raises(ValueError, match="noise-1 is torn"):
         count(MultiView(model), Noise(bad), {"": OneLabel()}, device=CPU)
-    with pytest.raises(ValueError, match="9 cannot be read: noise-0 is torn"):
+    with pytest.raises(ValueError, match="9 of 9 samples cannot be read"):
         count(MultiView(model), Noise(range(9)), {"mine": OneLabel()}, device=CPU,
-              skip_unreadable=True)  # fmt: skip
+              max_bad_samples=9)  # fmt: skip

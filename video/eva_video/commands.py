@@ -22,6 +22,7 @@ from eva_engine.commands.classifiers import (
 from eva_engine.commands.options import (
     add_arguments,
     add_frozen,
+    add_max_bad_samples,
     add_weights,
     command,
     new_parser,
@@ -100,7 +101,7 @@ def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     add("--sampling", choices=get_args(Kind), help="of frames (default: as in the training)")
     add("--frame-interval", type=positive, help="of --sampling dense (default: as in the training)")
     add("--views-per-forward", type=positive, help="for less memory (default: those of a batch)")
-    add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
+    add_max_bad_samples(parser, unit="videos")
     add_arguments(parser, batch_size=1)
     add("--output", type=Path, help="folder of the results")
     options = parse_with_weights(parser, arguments)

@@ -20,7 +20,6 @@ from eva_contrastive.evaluation.table import (
     accuracy_rows,
     aligned,
     further_entries,
-    markdown,
     retrieval_rows,
     summary,
 )
@@ -116,7 +115,6 @@ class _Evaluation:
                 benchmark.samples,
                 options,
                 num_classes=len(benchmark.names),
-                skip_unreadable=options.skip_unreadable,
             )
         else:
             # of a part of the names, the confusion would not have the labels as its rows
@@ -131,7 +129,7 @@ class _Evaluation:
                 progress=benchmark.name,
                 confusion=small,
                 examples=small,
-                skip_unreadable=options.skip_unreadable,
+                max_bad_samples=options.max_bad_samples,
             )
         (results.scores[benchmark.name],) = counted.scores.values()
         if counted.confusion is not None:
@@ -160,7 +158,7 @@ class _Evaluation:
             batch_size=options.batch_size,
             workers=options.workers,
             progress=name,
-            skip_unreadable=options.skip_unreadable,
+            max_bad_samples=options.max_bad_samples,
         )
         results.retrieval[name] = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
         results.left_out += encoded.left_out
@@ -194,7 +192,7 @@ class _Evaluation:
         output, page, next_steps = self._options.output, None, list[NextStep]()
         if output is not None:
             next_steps = [search_step(self._options.weights, output)]
-            write_text(output / "table.md", markdown(self._results))
+            write_text(output / "table.md", f"```\n{aligned(self._results)}\n```\n")
             page = try_report(
                 output,
                 lambda: self._page(data, device, next_steps),

@@ -17,6 +17,7 @@ from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
+from eva_engine.evaluation.counting import require_few
 from eva_runs.interruption import StopSignal
 
 RANKS = (1, 5, 10)
@@ -94,20 +95,18 @@ def encode_pairs(
     batch_size: int,
     workers: int,
     progress: str | None = None,
-    skip_unreadable: bool = False,
+    max_bad_samples: int = 0,
     stop: StopSignal | None = None,
 ) -> EncodedPairs:
     """Compute the features of images and captions; called on all processes, which get them all.
 
-    With `skip_unreadable` images are left out that, or whose captions, cannot be read; a ValueError
-    if none is left.
+    Images are left out that, or whose captions, cannot be read; a ValueError for more than allowed.
     """
     captions, owners, reasons = list[str](), list[int](), dict[int, str]()
-    passed_over = (OSError,) if skip_unreadable else ()
     for index in range(len(pairs)):
         try:
             own = pairs.captions(index)
-        except passed_over as error:
+        except OSError as error:
             reasons[index] = str(error)
         else:
             captions += own
@@ -127,12 +126,11 @@ def encode_pairs(
         batch_size=batch_size,
         workers=workers,
         progress=progress and f"{progress}, images",
-        skip_unreadable=skip_unreadable,
+        max_bad_samples=max_bad_samples,
         stop=stop,
     )
     reasons |= unreadable
-    if len(reasons) == len(images):
-        raise ValueError(f"none of {len(reasons)} images can be read: {reasons[min(reasons)]}")
+    require_few([reasons[k] for k in sorted(reasons)], total=len(images), most=max_bad_samples)
     owner = torch.tensor(owners, device=images.device)
     is_readable = torch.ones(len(images), dtype=torch.bool, device=images.device)
     is_readable[list(reasons)] = False

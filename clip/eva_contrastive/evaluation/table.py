@@ -119,29 +119,18 @@ def retrieval_rows(results: Results) -> list[Row]:
     return rows
 
 
-def text_tables(results: Results) -> list[list[list[str]]]:
-    """Make the tables that have rows, below their heads, as text."""
-    tables = [[HEADS, *accuracy_rows(results)], [RETRIEVAL_HEADS, *retrieval_rows(results)]]
-    return [[[_text(cell) for cell in row] for row in rows] for rows in tables if len(rows) > 1]
-
-
-def _text(cell: str | float | None) -> str:
-    return f"{cell:.2f}" if isinstance(cell, float) else "" if cell is None else str(cell)
-
-
 def aligned(results: Results) -> str:
-    """Format the tables for the terminal."""
-    return "\n".join(map(align_columns, text_tables(results)))
+    """Format the tables that have rows for the terminal."""
 
+    def write(cell: str | float | None) -> str:
+        return f"{cell:.2f}" if isinstance(cell, float) else "" if cell is None else str(cell)
 
-def markdown(results: Results) -> str:
-    """Format the tables for `table.md`."""
-    tables = []
-    for rows in text_tables(results):
-        head, *rest = [[cell.strip().replace("|", r"\|") for cell in row] for row in rows]
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rest]
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return "\n".join(tables)
+    tables = [[HEADS, *accuracy_rows(results)], [RETRIEVAL_HEADS, *retrieval_rows(results)]]
+    return "\n".join(
+        align_columns([[write(cell) for cell in row] for row in rows])
+        for rows in tables
+        if len(rows) > 1
+    )
 
 
 def further_entries(results: Results) -> dict[str, dict[str, float]]:

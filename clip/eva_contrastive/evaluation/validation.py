@@ -86,11 +86,12 @@ class ContrastiveValidation:
         options: dict[str, Any] = {
             "batch_size": self._run.batch_size,
             "workers": self._run.workers,
-            "skip_unreadable": True,
             "stop": stop,
         }
         if self.pairs is not None:
-            encoded = encode_pairs(clip, self.pairs, self._transform, **options)
+            encoded = encode_pairs(
+                clip, self.pairs, self._transform, max_bad_samples=len(self.pairs), **options
+            )
             self._left_out.add(dict.fromkeys(encoded.left_out, ""))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
             shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
@@ -105,6 +106,7 @@ class ContrastiveValidation:
                 device=weights.device,
                 examples=True,
                 confusion=len(self._names) <= MOST_CONFUSION,
+                max_bad_samples=len(self.classes),  # which `BadSamples` limits
                 **options,
             )
             self._left_out.add(dict.fromkeys(counted.left_out, ""))

@@ -19,7 +19,7 @@ from eva_contrastive.evaluation.prompts import sentences
 from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import IndexedSamples, collate_readable
+from eva_engine.evaluation.counting import IndexedSamples, collate_readable, require_few
 from eva_runs.interruption import StopSignal
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
@@ -60,7 +60,7 @@ def encode_all(
     batch_size: int,
     workers: int = 0,
     progress: str | None = None,
-    skip_unreadable: bool = False,
+    max_bad_samples: int = 0,
     stop: StopSignal | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
     """Compute the features of all samples; called on all processes, which all get all of them.
@@ -74,7 +74,7 @@ def encode_all(
 
     Raises:
         FloatingPointError: If a feature is not finite.
-        OSError: If a sample cannot be read, unless such samples are skipped.
+        ValueError: If more samples of a process than allowed cannot be read.
     """
     count, device = len(samples), next(model.parameters()).device
     batches = list(torch.arange(count).split(batch_size))
@@ -82,7 +82,7 @@ def encode_all(
     features = torch.zeros(count, model.embed_dim, device=device)
     reasons: dict[int, str] = {}
     with evaluation_loader(
-        IndexedSamples(samples, skip_unreadable=skip_unreadable),
+        IndexedSamples(samples),
         workers=workers,
         batches=own,
         collate=collate_readable,
@@ -92,6 +92,7 @@ def encode_all(
     ) as loaded:
         for inputs, _, indexes, unreadable in loaded:
             reasons |= unreadable
+            require_few([*reasons.values()], total=count, most=max_bad_samples)
             if len(indexes):
                 with torch.inference_mode():
                     features[indexes.to(device)] = compute(inputs)

@@ -409,7 +409,7 @@ class Validation:
             self._samples,
             {"val": OneLabel()},
             device=self._device,
-            skip_unreadable=True,
+            max_bad_samples=len(self._samples),  # which `BadSamples` limits
             batch_size=self._run.batch_size,
             workers=self._run.workers,
             confusion=len(self._samples.classes) <= MOST_CONFUSION,

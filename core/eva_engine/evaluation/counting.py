@@ -134,18 +134,15 @@ class ShownSamples(LabelledSamples, Protocol):
 
 
 class IndexedSamples(Dataset[tuple[Any, int, int, str]]):
-    """Samples: input, label, index, and "" or why it cannot be read, if that is no error."""
+    """Samples: input, label, index, and "" or why it cannot be read."""
 
-    def __init__(
-        self, samples: LabelledSamples | Dataset[tuple[Any, int]], *, skip_unreadable: bool = True
-    ) -> None:
+    def __init__(self, samples: LabelledSamples | Dataset[tuple[Any, int]]) -> None:
         self.samples = samples
-        self._passed_over = (OSError,) if skip_unreadable else ()
 
     def __getitem__(self, index: int) -> tuple[Any, int, int, str]:
         try:
             return *self.samples[index], index, ""
-        except self._passed_over as error:
+        except OSError as error:
             return None, 0, index, str(error)
 
 
@@ -163,11 +160,11 @@ def collate_readable(
     return *(default_collate(good) if good else (None, nothing, nothing)), reasons
 
 
-def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
-    """Refuse to leave out more samples ("images", "samples of val") than are allowed, or all."""
+def require_few(left_out: Sequence[str], *, total: int, most: int) -> None:
+    """Refuse to leave out more samples than are allowed, or all."""
     if left_out and (len(left_out) > most or len(left_out) == total):
         raise ValueError(
-            f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
+            f"{len(left_out)} of {total} samples cannot be read, and --max-bad-samples is {most}: "
             f"{printable(left_out[0])}"
         )
 
@@ -248,7 +245,7 @@ def count(
     confusion: bool = False,
     examples: bool = False,
     progress: str | None = None,
-    skip_unreadable: bool = False,
+    max_bad_samples: int = 0,
     receive: Callable[[BatchResults], None] | None = None,
     stop: StopSignal | None = None,
 ) -> Counted:
@@ -265,21 +262,19 @@ def count(
         confusion: Count the classes of the predictions too, of at most `MAX_CONFUSION`.
         examples: Keep wrong and right samples for a report; all columns of the logits are labels.
         progress: Title of a progress bar in the first process; None shows none.
-        skip_unreadable: Leave samples out that cannot be read; they count nowhere.
+        max_bad_samples: Samples that may be left out because they cannot be read.
         receive: Function that is given the results of each batch of this process, in order.
         stop: Signal of a run, which ends the evaluation.
 
     Raises:
         FloatingPointError: If the logits are not finite.
-        OSError: If a sample cannot be read, unless such samples are left out.
-        ValueError: If no sample counts.
+        ValueError: If more samples than allowed cannot be read, or no sample counts.
     """
     classes = len(samples.classes)
     sums = _Sums(rules, classes if confusion else 0, device, examples=examples)
-    indexed = IndexedSamples(samples, skip_unreadable=skip_unreadable)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
-        Subset(indexed, distributed.rank_indices(len(samples))),
+        Subset(IndexedSamples(samples), distributed.rank_indices(len(samples))),
         batch_size=batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
@@ -301,9 +296,12 @@ def count(
                     raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
                 sums.add(logits, labels, indexes)
             sums.left_out |= unreadable
+            require_few([*sums.left_out.values()], total=len(samples), most=max_bad_samples)
             if receive is not None:
                 receive(BatchResults(indexes, labels, logits, views, unreadable))
-    return sums.counted()
+    counted = sums.counted()
+    require_few(counted.left_out, total=len(samples), most=max_bad_samples)
+    return counted
 
 
 class _Sums:

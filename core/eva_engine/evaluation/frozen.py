@@ -116,7 +116,7 @@ def labelled_features(
     if not left:
         return results, labels
     reasons = [left[position] for position in sorted(left)]
-    require_few(reasons, of=f"samples of {title}", total=len(selected), most=max_bad_samples)
+    require_few(reasons, total=len(selected), most=max_bad_samples)
     if distributed.rank() == 0:
         warn_of_left_out(reasons, unit=f"samples of {title}")
     kept_places = torch.tensor(

@@ -36,7 +36,6 @@ from eva_engine.evaluation.counting import (
     LabelledSamples,
     OneLabel,
     count,
-    require_few,
 )
 from eva_report.demos import Prediction
 from eva_runs.commands import echo
@@ -188,13 +187,9 @@ def evaluate_own_data(
     *,
     num_classes: int,
     unit: str = "images",
-    skip_unreadable: bool = False,
-    max_bad_samples: int | None = None,
     receive: Callable[[BatchResults], None] | None = None,
 ) -> Counted:
     """Count correct predictions of K classes, and write results per class to the output.
-
-    `max_bad_samples` limits those that are left out, None does not; the rest is as for `count`.
 
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
@@ -215,11 +210,9 @@ def evaluate_own_data(
         progress="data",
         confusion=len(classes) <= MAX_CONFUSION,
         examples=True,
-        skip_unreadable=skip_unreadable,
+        max_bad_samples=options.max_bad_samples,
         receive=receive,
     )
-    if max_bad_samples is not None:
-        require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)
     if distributed.rank():
         return counted
     if counted.confusion is not None and (

@@ -16,7 +16,7 @@ def evaluate(launch, weights, folders, captions, tmp_path):
     def run(ranks, *more, output="out"):
         codes, texts = launch(
             "--weights", weights, "--data", folders, "--pairs", table,
-            "--skip-unreadable", "--batch-size", 2, "--workers", 0, "--device", "cpu",
+            "--max-bad-samples", 3, "--batch-size", 2, "--workers", 0, "--device", "cpu",
             "--templates", "cifar", "--output", tmp_path / output / "results", *more, ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts

@@ -82,7 +82,6 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         unit="videos",
         receive=None if options.output is None else lines.add,
         num_classes=model.num_classes if columns is None else len(columns),
-        skip_unreadable=options.skip_unreadable,
     )
     if options.output is not None:
         lines.write(options.output / LINES)
