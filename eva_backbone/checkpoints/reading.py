@@ -36,6 +36,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _AGAIN = "get it from its publisher again"
 _MOST_HEADER = 16 * 2**20  # bytes of safetensors': 150,000 tensors; 700,000 took 40 s
+_ARCHIVE = b"PK\x03\x04"  # first bytes
 _LOOKS_LIKE = {  # first bytes -> what it is
     b"version https://git-lfs": "it is a Git LFS pointer; run `git lfs pull`",
     b"<": "it is a web page or XML; download the file itself",
@@ -78,9 +79,9 @@ def read_torch_file(
     """
     path = require_regular_file(path)
     with path.open("rb") as file:
-        archive = file.read(4) == b"PK\x03\x04"  # what torch looks at, too
+        archive = file.read(4) == _ARCHIVE  # what torch looks at, too
         try:
-            fault = (_fault_of_archive if archive else _fault_of_pickle)(file)
+            fault = _fault_of_file(file)
             if fault:
                 raise pickle.UnpicklingError(fault)
             with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
@@ -274,31 +275,24 @@ def _refusal(name: str, error: Exception) -> ValueError:
     )
 
 
-def _fault_of_pickle(file: BinaryIO) -> str:
-    """Find what torch should not see in a file that is not an archive, or ""."""
+def _fault_of_file(file: BinaryIO) -> str:
+    """Find what torch should not see in a file, or ""; an archive by its table of contents."""
     file.seek(0)
     start = file.read(100)
-    meanings = (meaning for first, meaning in _LOOKS_LIKE.items() if start.startswith(first))
-    return next(meanings, "" if start else "it is empty")
-
-
-def _fault_of_archive(file: BinaryIO) -> str:
-    """Check the records of a torch archive against its table of contents."""
+    if not start.startswith(_ARCHIVE):
+        meanings = (meaning for first, meaning in _LOOKS_LIKE.items() if start.startswith(first))
+        return next(meanings, "" if start else "it is empty")
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         if any(record.filename.partition("/")[2] == "constants.pkl" for record in records):
             return "it is a TorchScript archive"
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             return "a record is compressed, and torch.save compresses nothing"
-        return _fault_of_records(archive)
-
-
-def _fault_of_records(archive: zipfile.ZipFile) -> str:
-    if not any(record.CRC for record in archive.infolist()):
-        for record in archive.infolist():  # torch.serialization.set_crc32_options(False)
-            record.CRC = None  # type: ignore[assignment]  # which zipfile does not compare
-    damaged = archive.testzip()
-    return f"its record {damaged} is damaged" if damaged else ""
+        if not any(record.CRC for record in records):
+            for record in records:  # torch.serialization.set_crc32_options(False)
+                record.CRC = None  # type: ignore[assignment]  # which zipfile does not compare
+        damaged = archive.testzip()
+        return f"its record {damaged} is damaged" if damaged else ""
 
 
 def list_names(names: Sequence[str], shown: int = 8) -> str:

@@ -6,9 +6,7 @@ memory for each storage.
 """
 
 import io
-import itertools
 import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -32,7 +30,6 @@ _DTYPES = {
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
 }
-_DEEPEST, _MOST = 100, 100_000  # modules in modules, modules of all
 
 
 def is_torchscript(file: Path) -> bool:
@@ -54,17 +51,16 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If it is damaged, compressed, or holds anything but modules of plain values; if
+        ValueError: If it is damaged, or holds anything but modules of plain values; if
             weights are not finite.
     """
     require_regular_file(file)
     try:
         with zipfile.ZipFile(file) as archive:
             root = archive.namelist()[0].partition("/")[0]
-            pickled = _record(archive, f"{root}/data.pkl")
-            _check_numbering(pickled)
-            top = _Unpickler(pickled, lambda name: _record(archive, f"{root}/data/{name}")).load()
-        tensors = dict(_walk(top, "", 0, itertools.count()))
+            pickled = archive.read(f"{root}/data.pkl")
+            top = _Unpickler(pickled, lambda name: archive.read(f"{root}/data/{name}")).load()
+        tensors = dict(_walk(top, ""))
     except Exception as error:  # the unpickler of a damaged file raises anything
         raise ValueError(
             f"{file.name} is refused: it is damaged or holds more than the values of modules "
@@ -72,19 +68,6 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         ) from error
     check_tensors(tensors, source=file.name)
     return tensors
-
-
-def _record(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a few MB could fill the memory
-        raise ValueError(f"its record {name} is compressed, and TorchScript compresses no values")
-    return archive.read(name)
-
-
-def _check_numbering(content: bytes) -> None:
-    """Refuse large numbers of objects: the unpickler fills a table up to the largest."""
-    for code, number, _ in pickletools.genops(content):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
-            raise pickle.UnpicklingError(f"it numbers an object {number}, more than it can have")
 
 
 class _Module:
@@ -142,13 +125,9 @@ class _Unpickler(pickle.Unpickler):
         return self._storages[dtype, record]
 
 
-def _walk(
-    module: _Module, prefix: str, depth: int, met: Iterator[int]
-) -> Iterator[tuple[str, Tensor]]:
-    if depth > _DEEPEST or next(met) > _MOST:
-        raise pickle.UnpicklingError(f"it has too many modules in each other: {prefix[:60]}...")
+def _walk(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, _Module):
-            yield from _walk(value, f"{prefix}{name}.", depth + 1, met)
+            yield from _walk(value, f"{prefix}{name}.")

@@ -1,9 +1,9 @@
 """What a file is, without reading weights: a regular one, and the official one of its name.
 
 The SHA-256 of an official file is computed once. What was verified is remembered for one user, in
-`~/.cache/eva/verified`, and not beside the file: a record that comes with a folder of weights, or
-that somebody else can write, would vouch for itself. It holds while path, size, time of change,
-inode and its change (which no program can set) stay.
+`~/.cache/eva/verified`, and not beside the file: a record that comes with a folder of weights would
+vouch for itself. It holds while path, size, time of change, inode and its change (which no program
+can set) stay.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -73,61 +72,17 @@ def verify_once(path: Path, expected: str, *, advice: str, of: str = "the offici
         ValueError: If the content differs; the message has both hashes and what to do.
         OSError: If the file cannot be read.
     """
-    state = _state_of(path, expected)
-    record = _record_of(path)
-    if record is not None and _recall(record) == state:
-        return
-    if path.stat().st_size >= LARGE:
-        size = path.stat().st_size / 1e9
-        logger.info("verifying the SHA-256 of %s (%.2f GB), once", path, size)
+    resolved, status = path.resolve(), path.stat()
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    state = [str(resolved), expected, status.st_size, *times, status.st_ino]
+    name = hashlib.sha256(os.fsencode(resolved)).hexdigest()
+    record = Path(RECORDS).expanduser() / f"{name[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(record.read_text(encoding="utf-8")) == state:
+            return
+    if status.st_size >= LARGE:
+        logger.info("verifying the SHA-256 of %s (%.2f GB), once", path, status.st_size / 1e9)
     verify_sha256(path, expected, advice=advice, of=of)
-    if record is not None and _state_of(path, expected) == state:  # unchanged meanwhile
-        _remember(record, state)
-
-
-def _state_of(path: Path, expected: str) -> dict[str, str | int]:
-    status = path.stat()
-    return {
-        "path": str(path.resolve()),
-        "sha256": expected,
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "ctime_ns": status.st_ctime_ns,
-        "inode": status.st_ino,
-    }
-
-
-def _record_of(path: Path) -> Path | None:
-    """Path of the record of a file; None for a user without a home."""
-    try:
-        folder = Path(RECORDS).expanduser()
-    except RuntimeError:
-        return None
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    return folder / f"{name[:32]}.json"
-
-
-def _recall(record: Path) -> object:
-    """Content of a record that nobody but this user can have written, else None."""
-    try:
-        with record.open("rb") as file:
-            status = os.fstat(file.fileno())
-            others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others_write:
-                return None
-            return json.loads(file.read(10_000))
-    except (OSError, ValueError):
-        return None
-
-
-def _remember(record: Path, state: dict[str, str | int]) -> None:
-    """Write a record completely or not at all; without one, the file is verified every time."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # without a record, the file is verified every time
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=record.parent, suffix=".part")  # for this user alone
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(state, file)
-            os.replace(part, record)
-        except OSError:
-            Path(part).unlink()
+        record.write_text(json.dumps(state), encoding="utf-8")
