@@ -110,7 +110,7 @@ class _Objective(nn.Module):
 
 
 def _tokenizer():
-    from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
+    from eva_pretrain.tokenizer import Codebook, FeatureTokenizer
 
     codebook = Codebook(num_codes=CODES, code_dim=4)
     return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)
@@ -124,7 +124,7 @@ def tokenizer():
 def pretraining(kind):
     """An objective on a batch as a run has it."""
     from eva_pretrain import masked_image_modeling as mim
-    from eva_pretrain.tokens.tokenizer import MaskedTokens
+    from eva_pretrain.tokenizer import MaskedTokens
     from eva_pretrain.training import alternating_mask
 
     masked, samples = kind != "distillation", [{"images": x} for x in _randn(6, 3, 64, 64)]

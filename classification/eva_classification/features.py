@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 from torch import Tensor
 
-from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.checkpoints.from_weights import PooledVit
 from eva_data.images import read_image
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.features import Extractor

@@ -4,11 +4,16 @@ A pair that cannot be read is an OSError, which the engine answers with the next
 and the crop are drawn from torch's global generator, which the loop seeds by seed, epoch and index:
 a sample does not depend on the process, the worker or the step in which it is loaded.
 
+Weights between those that a training began and ended with often keep most of both (WiSE-FT,
+https://arxiv.org/abs/2109.01903).
+
 Shapes: H x W pixels, L tokens.
 """
 
+import argparse
 import logging
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +25,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.loading import LoadReport
+from eva_backbone.checkpoints.run_folders import complete_checkpoints, of_checkpoint
 from eva_backbone.layers import no_init_weights
 from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
-from eva_contrastive.interpolation import write_interpolated
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip, tokenize
-from eva_contrastive.model.loading import initialise
+from eva_contrastive.model.loading import initialise, read_clip_weights
 from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
@@ -36,14 +41,16 @@ from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed, planning
+from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import NextStep
+from eva_report.terminal import SHOWN
 from eva_runs import memory
 from eva_runs.adapters import Adapters
-from eva_runs.commands import command_to_run
+from eva_runs.commands import command_to_run, echo
 from eva_runs.data_order import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -58,6 +65,8 @@ MEANINGS = {
     "(zero-shot).",
     "top5": "Percent of the images whose class is among the first five (zero-shot).",
 }
+
+FOLDER = "interpolated"
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
@@ -285,3 +294,51 @@ def _next_steps(data: DataConfig, folder: Path) -> list[NextStep]:
     )
     scored = NextStep(text="Score the best weights by class names or retrieval.", command=evaluate)
     return [scored, search_step(folder, folder)]
+
+
+def interpolate(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Compute `(1 - share) * start + share * end` of each weight, in float32.
+
+    Raises:
+        ValueError: If names or shapes differ, naming the first that does.
+    """
+    for name in (*start, *end):
+        first, last = (
+            tuple(weights[name].shape) if name in weights else None for weights in (start, end)
+        )
+        if first != last:
+            raise ValueError(
+                f"start and end are of different models: {name} has shape {first} in the start "
+                f"and {last} in the end"
+            )
+    return {name: torch.lerp(start[name].float(), end[name].float(), share) for name in end}
+
+
+def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
+    """Write a file for each share of `eva clip interpolate`, with the notes of the end."""
+    start, end = (read_clip_weights(sources[name]).tensors for name in ("start", "end"))
+    notes = read_config(sources["end"])
+    for share, file in zip(options.share, options.files, strict=True):
+        save_weights(interpolate(start, end, share), file, notes)
+        echo(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
+
+
+def write_interpolated(
+    config: ContrastiveConfig, first_weights: Callable[[], Mapping[str, Tensor]]
+) -> None:
+    """Write `interpolated/model.safetensors` of a run that has reached its end.
+
+    It is computed from files alone, so a run that was stopped in between writes the same one when
+    it is started again. `first_weights` reads those that the run began with.
+    """
+    if config.interpolation == 1:
+        return
+    newest = complete_checkpoints(config.run.output)[-1]
+    end = of_checkpoint(newest, ema=False)
+    file = config.run.output / FOLDER / WEIGHTS
+    weights = interpolate(first_weights(), read_clip_weights(end).tensors, config.interpolation)
+    save_weights(weights, file, read_config(end))
+    share = f"{config.interpolation:g} of {newest.name}, the rest of the start"
+    logger.info("between  %s (%s)", file, share, extra=SHOWN)

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eva_backbone.checkpoints.from_weights import Trunk
-from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
+from eva_backbone.checkpoints.from_weights import PooledVit, Trunk, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_engine.commands.options import take_options
 from eva_engine.distributed import choose_device

@@ -40,7 +40,7 @@ train = training_command(
 )
 train_tokenizer = training_command(
     TokenizerConfig,
-    lazy_import("eva_pretrain.tokens.training:train_tokenizer"),
+    lazy_import("eva_pretrain.tokenizer:train_tokenizer"),
     program="pretrain/train_tokenizer.py",
     check=_check_data,
 )

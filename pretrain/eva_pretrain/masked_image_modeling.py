@@ -111,11 +111,14 @@ def masked_positions(mask: Tensor) -> Positions:
 
 
 def collate(samples: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """Make a batch in the processes that load, with the `positions` of its masks (H, W), if any."""
-    batch: dict[str, Any] = default_collate(samples)
-    if "mask" in batch:
-        batch["positions"] = masked_positions(batch["mask"].flatten(1))
-    return batch
+    """Make a batch in the processes that load, with the `positions` of its masks, if any."""
+    return with_positions(default_collate(samples))
+
+
+def with_positions(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Add the `positions` of the masks (B, H, W) of a batch, if it has any."""
+    positions = {"positions": masked_positions(batch["mask"].flatten(1))} if "mask" in batch else {}
+    return {**batch, **positions}
 
 
 # ---- the student ---------------------------------------------------------------------------------

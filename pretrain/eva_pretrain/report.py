@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from eva_pretrain.tokens.tokenizer import Codebook
-from eva_report.content import Curve, Curves, Example, Gallery, NextStep, Section, TitledImage
+from eva_report.content import Example, Gallery, NextStep, TitledImage
 from eva_report.drawing import enlarge
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
@@ -92,24 +91,6 @@ def first_samples(
         hidden = F.interpolate(batch["mask"][:, None].float(), images.shape[-2:]) > 0
         images = images.masked_fill(hidden, 0.0)  # the mean color
     return image_tiles(images, [""] * len(images), mean, std)
-
-
-def use_of_codes(codebook: Codebook) -> list[Section]:
-    """Show how evenly the codes of a trained tokenizer are used: a curve, most used codes first."""
-    shares = codebook.usage.float().cpu().sort(descending=True).values
-    even = 1 / len(shares)
-    points = [(number + 1.0, float(share) / even) for number, share in enumerate(shares)]
-    used = int((shares > 0.1 * even).sum())
-    return [
-        Curves(
-            title="Use of the codes",
-            x_label="code, the most used first",
-            y_label="share, of an even one",
-            curves=[Curve(name="share", points=points)],
-            text=f"{used:,} of {len(shares):,} codes have more than a tenth of an even share; "
-            "1 everywhere would be even.",
-        )
-    ]
 
 
 def next_steps(variant: str, folder: Path) -> list[NextStep]:

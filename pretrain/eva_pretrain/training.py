@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch import nn
+from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import LEFT_OUT
+from eva_engine.evaluation.counting import LEFT_OUT, IndexedSamples, Mapped, collate_readable
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
@@ -35,11 +35,11 @@ from eva_pretrain.masked_image_modeling import (
     collate,
     masked_image_modeling,
     masked_positions,
+    with_positions,
 )
 from eva_pretrain.report import MEANINGS, SHOWN, first_samples, gallery, next_steps
 from eva_pretrain.teachers import Teacher, build_teacher
-from eva_pretrain.tokens.tokenizer import MaskedTokens
-from eva_pretrain.tokens.training import load_tokenizer
+from eva_pretrain.tokenizer import MaskedTokens, load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
 from eva_runs.data_order import seed_everything, to_device
@@ -64,28 +64,6 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
     return model
 
 
-class _Readable(Dataset[Any]):
-    """Samples, or (name, reason) of those that cannot be read."""
-
-    def __init__(self, samples: Any) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor] | tuple[str, str]:
-        try:
-            sample: dict[str, Tensor] = self.samples[index]
-        except OSError as error:
-            return self.samples.sample_id(index), str(error)
-        return sample
-
-
-def _collate_readable(loaded: list[Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    good = [item for item in loaded if isinstance(item, dict)]
-    return collate(good) if good else None, dict(item for item in loaded if isinstance(item, tuple))
-
-
 class Validation:
     """Loss and metrics on validation images: every second patch masked, each image counted once.
 
@@ -101,8 +79,7 @@ class Validation:
         mask = None if config.objective == "distillation" else partial(alternating_mask, self._grid)
         transform = ValidationTransform(views, mask=mask)
         self.images = open_part("val", transform, teacher=step.teacher, config=config)
-        self._readable = _Readable(self.images)
-        self._own = Subset(self._readable, distributed.rank_indices(len(self.images)))
+        self._samples = IndexedSamples(Mapped(self.images.__getitem__, range(len(self.images))))
         self._left_out = BadSamples(config.run.max_bad_samples, done=LEFT_OUT)
         self._gallery: Callable[[], Gallery] | None = None
 
@@ -111,24 +88,20 @@ class Validation:
         names, run = ("loss", *self._step.objective.metric_names), self._config.run
         sums, left_out = dict.fromkeys(("images", *names), 0.0), dict[str, str]()
         with evaluation_loader(
-            self._own,
+            Subset(self._samples, distributed.rank_indices(len(self.images))),
             batch_size=run.batch_size,
             workers=run.workers,
-            collate=_collate_readable,
+            collate=collate_readable,
             stop=stop,
         ) as batches:
-            for batch, unreadable in batches:
-                left_out |= unreadable
-                if batch is None:
+            for inputs, _, indexes, unreadable in batches:
+                left_out |= {self.images.sample_id(k): why for k, why in unreadable.items()}
+                if not len(indexes):
                     continue
-                loss, metrics = self._step(model, to_device(batch, self._device))
+                loss, metrics = self._step(model, to_device(with_positions(inputs), self._device))
                 for name, value in {"images": torch.ones(()), "loss": loss, **metrics}.items():
-                    sums[name] += float(value) * len(batch["images"])
-        lost = {
-            name: why
-            for left_out_of_rank in distributed.gather(left_out)
-            for name, why in left_out_of_rank.items()
-        }
+                    sums[name] += float(value) * len(indexes)
+        lost = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
         self._left_out.add(lost)
         if len(lost) == len(self.images):
             raise ValueError(
@@ -142,10 +115,10 @@ class Validation:
     @torch.no_grad()
     def _look(self, model: nn.Module) -> Callable[[], Gallery]:
         """Predict the first images, for the report."""
-        entries = ((index, self._readable[index]) for index in range(len(self.images)))
-        readable = ((index, sample) for index, sample in entries if isinstance(sample, dict))
-        selected, samples = zip(*islice(readable, SHOWN), strict=True)
-        batch = to_device(collate([*samples]), self._device)
+        entries = (self._samples[index] for index in range(len(self.images)))
+        loaded = [*islice((entry for entry in entries if not entry[3]), SHOWN)]
+        inputs, _, selected, _ = collate_readable(loaded)
+        batch = to_device(with_positions(inputs), self._device)
         mask = batch["mask"].cpu() if "mask" in batch else None
         objective = self._step.objective
         predicted = (
@@ -154,7 +127,7 @@ class Validation:
         agreement = torch.full(predicted.shape, float("nan"))
         values = objective.agreement(*self._step.compare(model, batch))
         agreement[predicted] = values.float().cpu()
-        names = [self.images.sample_id(index) for index in selected]
+        names = [self.images.sample_id(index) for index in selected.tolist()]
         data = self._config.data
         std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
         images = batch["images"].float().cpu() * std + mean

@@ -23,7 +23,7 @@ DETECTOR = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 FUNCTIONS = [
     ("eva_backbone", "load_vit", (), "", {}),
     ("eva_backbone", "load_pretrained", (nn.Linear(1, 1),), "", {}),
-    ("eva_backbone.checkpoints.pooled", "load_pooled", (), "", {"pooling": None}),
+    ("eva_backbone.checkpoints.from_weights", "load_pooled", (), "", {"pooling": None}),
     ("eva_command.conversion", "find_source", (), "", {"ema": False}),
     ("eva_engine.evaluation.own_data", "notes_of_training", (), "", {}),
     ("eva_classification.models", "load_classifier", (), "", {}),

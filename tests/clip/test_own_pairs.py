@@ -22,7 +22,7 @@ def adapted(tmp_path, monkeypatch):
             ContrastiveConfig, ["eva_debug_captions", *words], program="clip/train.py",
             adapt=without_other_classes,
         )  # fmt: skip
-        return found.config, found.left_out
+        return found.config, found.changes
 
     return read
 

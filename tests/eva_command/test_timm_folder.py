@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eva_backbone import variants
-from eva_backbone.checkpoints.pooled import load_pooled
+from eva_backbone.checkpoints.from_weights import load_pooled
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
 from eva_command.convert import main
 from eva_contrastive.model.eva_clip import build_eva_clip

@@ -190,7 +190,7 @@ def _named(file):
 
 def _extractor(file):
     from eva_backbone import eva_debug
-    from eva_backbone.checkpoints.pooled import PooledVit
+    from eva_backbone.checkpoints.from_weights import PooledVit
     from eva_classification.features import FeatureExtractor
 
     pooled = PooledVit(eva_debug(), pooling="mean", image_size=32)

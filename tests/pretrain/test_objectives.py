@@ -10,7 +10,7 @@ from eva_pretrain.masked_image_modeling import (
     PretrainStep,
     collate,
 )
-from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer, MaskedTokens
+from eva_pretrain.tokenizer import Codebook, FeatureTokenizer, MaskedTokens
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
          "mlp_dim": 48}  # fmt: skip

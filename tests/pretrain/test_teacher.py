@@ -1,7 +1,6 @@
 """The teacher's tokens against open_clip's own outputs, its weights' sources, its refusals."""
 
 import json
-import logging
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -159,15 +158,13 @@ def test_another_size_resizes_position_embeddings(make_clip, tmp_path, name):
     assert teacher.grid[0] == 2 * ClipTeacher(clip.visual).grid[0]
 
 
-def test_openai_archive(archive, caplog):
+def test_openai_archive(archive):
     """Read without unpickling objects; quick-GELU whatever the name says."""
     file, clip = archive
     images = torch.randn(2, 3, 28, 28)
-    with caplog.at_level(logging.WARNING, "eva_pretrain"):
-        teacher = ClipTeacher.from_open_clip("tiny", str(file))
+    teacher = ClipTeacher.from_open_clip("tiny", str(file))
     assert _activations(teacher) == {QuickGELU}
     torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
-    assert "openai.pt" in caplog.text
     larger = ClipTeacher.from_open_clip("tiny", str(file), image_size=56)
     assert larger(torch.randn(1, 3, 56, 56)).shape == (1, 64, 32)
 

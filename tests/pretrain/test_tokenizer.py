@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
+from eva_pretrain.tokenizer import Codebook, FeatureTokenizer
 
 CODEBOOK = {"num_codes": 64, "code_dim": 8, "decay": 0.9}
 DIM = 24
@@ -151,8 +151,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
-from eva_pretrain.tokens.tokenizer import Codebook
-from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+from eva_pretrain.tokenizer import Codebook
+from eva_pretrain.tokenizer import FeatureTokenizer
 
 def worker(rank, folder):
     timeout = datetime.timedelta(seconds=20)

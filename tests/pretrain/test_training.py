@@ -16,6 +16,7 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_pretrain import tokenizer as tokens
 from eva_pretrain import training
 from eva_pretrain.config import (
     DataConfig,
@@ -26,7 +27,6 @@ from eva_pretrain.config import (
     TokenizerConfig,
 )
 from eva_pretrain.masked_image_modeling import PretrainStep
-from eva_pretrain.tokens import training as tokens
 
 CONFIGS = Path(__file__).parents[2] / "pretrain" / "configs"
 TEACHER = TeacherConfig(

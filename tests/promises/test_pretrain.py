@@ -8,7 +8,7 @@ from PIL import Image
 
 import eva_backbone
 from eva_pretrain.config import TeacherConfig
-from eva_pretrain.tokens.training import load_tokenizer
+from eva_pretrain.tokenizer import load_tokenizer
 
 DEBUG_TEACHER = ("--run.workers", 0, "--run.device", "cpu", "--run.no-tensorboard")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
 from eva_backbone.checkpoints.convert import FORMATS, find_trunk, resampled
-from eva_backbone.checkpoints.fitting import stored_frames
 from eva_backbone.checkpoints.from_weights import describe, load_vit
+from eva_backbone.checkpoints.loading import stored_frames
 from eva_backbone.checkpoints.reading import Weights, read_safetensors, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS, weights_of_run

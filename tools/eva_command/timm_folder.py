@@ -17,8 +17,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import find_trunk
-from eva_backbone.checkpoints.from_weights import Trunk, describe
-from eva_backbone.checkpoints.pooled import load_pooled
+from eva_backbone.checkpoints.from_weights import Trunk, describe, load_pooled
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_classification.models import PROBE_EPS, load_classifier

@@ -12,12 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eva_contrastive.evaluation.zero_shot import Mapped, encode_all, image_features, text_features
+from eva_contrastive.evaluation.zero_shot import encode_all, image_features, text_features
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine import distributed
-from eva_engine.evaluation.counting import require_few
+from eva_engine.evaluation.counting import Mapped, require_few
 from eva_runs.interruption import StopSignal
 
 RANKS = (1, 5, 10)

@@ -8,18 +8,16 @@ feature.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from eva_contrastive.evaluation.prompts import sentences
 from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import IndexedSamples, collate_readable, require_few
+from eva_engine.evaluation.counting import IndexedSamples, Mapped, collate_readable, require_few
 from eva_runs.interruption import StopSignal
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
@@ -37,19 +35,6 @@ def text_features(model: EvaClip, tokens: Tensor) -> Tensor:
     """Encode tokens (B, L) as unit features (B, D), float32."""
     device = next(model.parameters()).device
     return F.normalize(model.encode_text(tokens.to(device)).float(), dim=-1)
-
-
-class Mapped(Dataset[tuple[Any, int]]):
-    """What a function makes of each item, without a label (0), in the processes of a loader."""
-
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
-        self._function, self._items = function, items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self._function(self._items[index]), 0
 
 
 def encode_all(

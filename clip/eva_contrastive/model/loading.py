@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import Trunk, describe
-from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
+from eva_backbone.checkpoints.loading import LoadReport, cast, load_pretrained
 from eva_backbone.checkpoints.reading import Weights, list_names, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript

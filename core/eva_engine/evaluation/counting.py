@@ -133,6 +133,19 @@ class ShownSamples(LabelledSamples, Protocol):
     def image(self, index: int) -> Image.Image: ...  # noqa: D102
 
 
+class Mapped(Dataset[tuple[Any, int]]):
+    """What a function makes of each item, without a label (0), in the processes of a loader."""
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self._function, self._items = function, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self._function(self._items[index]), 0
+
+
 class IndexedSamples(Dataset[tuple[Any, int, int, str]]):
     """Samples: input, label, index, and "" or why it cannot be read."""
 

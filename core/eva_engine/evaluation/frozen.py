@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.checkpoints.from_weights import PooledVit
 from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2

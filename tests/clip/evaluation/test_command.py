@@ -11,8 +11,8 @@ from torch import nn
 
 from eva_contrastive import commands
 from eva_contrastive.evaluation import benchmarks, evaluating
+from eva_contrastive.evaluation.evaluating import SETS, summary
 from eva_contrastive.evaluation.prompts import named_classes, named_templates, sentences
-from eva_contrastive.evaluation.table import SETS, summary
 from eva_contrastive.model.eva_clip import tokenize
 from eva_data.imagenet import IMAGENET_A, IMAGENET_R
 from eva_engine.evaluation import own_data

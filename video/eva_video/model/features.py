@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.checkpoints.from_weights import PooledVit
 from eva_backbone.vit import VideoTransformer
 from eva_data.video.source import open_video, require_usual_shape
 from eva_engine.features import Extractor

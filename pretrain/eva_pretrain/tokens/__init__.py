@@ -1,1 +1,0 @@
-"""Tokenised targets: a tokenizer of the teacher's features and its codebook."""
