@@ -20,7 +20,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Pooling = Literal["mean", "cls"]  # what makes one vector of the tokens, see `checkpoints.pooled`
+Pooling = Literal[
+    "mean", "cls"
+]  # what makes one vector of the tokens, see `checkpoints.from_weights`
 POOLINGS = get_args(Pooling)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.checkpoints.from_weights import PooledVit
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
 from eva_contrastive.model.eva_clip import ClipOutput
