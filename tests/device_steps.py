@@ -219,7 +219,7 @@ def contrastive(kind):
 
     def loss(model, pairs):
         step = ContrastiveStep(loss_fn)
-        batches = iter([Batch(data=pairs, items=[], unreadable={})])
+        batches = iter([Batch(data=pairs, draws=[], unreadable={})])
         micro_batches = MicroBatches(batches, count=1, device=pairs[0].device, seeds=(0, 0))
         step.begin(model, micro_batches)
         (batch,) = micro_batches

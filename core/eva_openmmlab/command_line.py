@@ -66,7 +66,8 @@ def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentPa
     help_text = f"weights to start from, in place of the config's: {SOURCES}"
     add("--load-from", metavar="WEIGHTS", help=help_text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
-    add("--amp", action="store_true", help="train in mixed precision (GPU)")
+    help_text = "train in mixed precision (GPU)"
+    add("--amp", action="store_const", const="fp16", dest="precision", help=help_text)
     add_size_and_length(parser)
     add_lora(parser)
     return parser

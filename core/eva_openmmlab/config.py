@@ -1,38 +1,28 @@
-"""Configs of mmengine: read as data where they are data, changed by settings, checked for files.
+"""Configs of mmengine: read, changed by what a user asks, checked for files.
 
-A config in Python is a program, and so are those that it inherits from. One in YAML or JSON is
-data; mmengine would run whatever Python a YAML file asks for. Configs such as `mmseg::NAME` come
+A config is a program, and so are those that it inherits from. Configs such as `mmseg::NAME` come
 from the maintained forks, which mmengine knows under the names of the original projects alone.
 """
 
+import argparse
 import inspect
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import get_world_size
-from mmengine.fileio import load, register_handler
-from mmengine.fileio.handlers import YamlHandler
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
-from mmengine.utils import import_modules_from_strings
 
-from eva_openmmlab.own_data import as_list, dicts, scaled, set_image_size
+from eva_openmmlab.own_data import dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import describe_missing_package
 from eva_runs.request import RunRequest
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-# that a config in data may import
-_MODULES = ("eva_segmentation.plugin", "eva_mmdetection.plugin", "mmdet.models")
-_KIND = re.compile(
-    r"((mmcv|mmdet|mmengine|mmpretrain|mmseg)\.)?[A-Z]\w*|pseudo_collate|default_collate"
-)
 _OF_RUNNER = {
     *inspect.signature(Runner).parameters,  # and what it reads from the config itself
     *("runner_type", "activation_checkpointing", "compile", "efficient_conv_bn_eval"),
@@ -42,25 +32,6 @@ _COUNTED = {"warmup_iters", "milestones", "begin", "end", "T_max"}  # iterations
 MODULE2PACKAGE.update(mmseg="onedl-mmsegmentation", mmdet="onedl-mmdetection")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain data, and the tuples of a config that was saved."""
-
-
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple",
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
-)
-
-
-@register_handler(["yaml", "yml"])
-class SafeYamlHandler(YamlHandler):
-    """mmengine's reader and writer of YAML, which reads no Python objects."""
-
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Read plain data from an open file."""
-        return yaml.load(file, Loader=_Loader)
-
-
 def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None = None) -> Config:
     """Read a config, import its plugins, and merge settings (dotted name -> text) into it.
 
@@ -68,17 +39,26 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
         ValueError: If it cannot be read, or a setting does not belong to it.
     """
     path = Path(path)
+    if path.suffix != ".py":  # mmengine would run whatever Python a YAML file asks for
+        raise ValueError(f"{path} is no config of mmengine in Python")
+    # mmengine replaces `{{ fileBasename }}` and the like; a saved config is as it was
+    replaces = config_of_run(path) != path
     try:
-        cfg = _read(path)
+        cfg = Config.fromfile(
+            path, use_predefined_variables=replaces, use_environment_variables=replaces
+        )
     except Exception as error:  # a config in Python is a program: it raises anything
         reason = f"{path} cannot be read ({type(error).__name__}: {error})"
         raise ValueError(describe_missing_package(error) or reason) from error
-    for name, value in (settings or {}).items():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--settings", nargs="*", action=DictAction)
+    words = [f"{name}={value}" for name, value in (settings or {}).items()]
+    for name, value in parser.parse_args(["--settings", *words]).settings.items():
         first = name.partition(".")[0]  # constructors refuse what is wrong behind it
         if first not in cfg and first not in _OF_RUNNER:
             raise ValueError(f"option {name}: {path} has no such setting, nothing reads it")
         try:
-            cfg.merge_from_dict({name: DictAction._parse_iterable(value)})
+            cfg.merge_from_dict({name: value})
         except (KeyError, TypeError) as error:
             raise ValueError(f"option {name}: {error}") from error
     return cfg
@@ -86,45 +66,15 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
 
 def apply_request(cfg: Config, request: RunRequest) -> None:
     """Put what a user asks of a training into a config; its epochs wait, see `set_epochs`."""
-    if request.output:
-        cfg.work_dir = str(request.output)
     cfg.resume = bool(cfg.get("resume")) or request.resume
-    if request.seed is not None:
-        cfg.merge_from_dict({"randomness.seed": request.seed})
     if request.lora:
         cfg.merge_from_dict({"lora.rank": request.lora})
     if request.image_size:
         set_image_size(cfg, request.image_size)
-    if request.accumulate:
-        cfg.optim_wrapper.accumulative_counts = request.accumulate
     if request.batch:
         set_batch(cfg, request)
-    if request.precision in ("fp16", "bf16"):
-        half = {"dtype": "bfloat16"} if request.precision == "bf16" else {"loss_scale": "dynamic"}
-        cfg.optim_wrapper.update(type="AmpOptimWrapper", **half)
-
-
-def _read(path: Path) -> Config:
-    if path.suffix not in (".json", ".yaml", ".yml"):
-        # mmengine replaces `{{ fileBasename }}` and the like; a saved config is as it was
-        replaces = config_of_run(path) != path
-        return Config.fromfile(
-            path, use_predefined_variables=replaces, use_environment_variables=replaces
-        )
-    cfg = Config(load(path), filename=path)
-    modules = as_list((cfg.get("custom_imports") or {}).get("imports"))
-    kinds = [
-        part[key]
-        for part in dicts(cfg._cfg_dict)
-        for key in ("type", "runner_type", "constructor")
-        if key in part
-    ]
-    wrong = [str(name) for name in modules if name not in _MODULES]
-    wrong += [str(kind) for kind in kinds if not _KIND.fullmatch(str(kind))]
-    if wrong or "_base_" in cfg:
-        raise ValueError(f"it is data, and names programs or a _base_: {wrong}; write it in Python")
-    import_modules_from_strings(modules)
-    return cfg
+    if request.precision:
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
 
 
 def parts_of(dataset: Any) -> list[Any]:

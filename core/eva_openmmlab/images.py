@@ -1,4 +1,4 @@
-"""Images read by the rules of `eva_data.images`, resized strips, and samples of a batch drawn."""
+"""Images read by the rules of `eva_data.images`, and samples of a batch drawn."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -68,25 +68,6 @@ class LoadPicture(LoadImageFromFile):
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
-
-
-class KeepSides:
-    """Base class, before a `Resize`: a side that it would round to nothing keeps a pixel."""
-
-    keep_ratio: bool
-    scale: Any
-
-    def transform(self, results: dict[str, Any]) -> Any:
-        """Resize an image and what belongs to it; see mmcv's and mmdetection's class."""
-        before = self.keep_ratio, self.scale
-        if self.keep_ratio and self.scale:
-            width, height = mmcv.rescale_size(results["img"].shape[1::-1], tuple(self.scale))
-            if min(width, height) < 1:
-                self.keep_ratio, self.scale = False, (max(1, width), max(1, height))
-        try:
-            return super().transform(results)  # type: ignore[misc]
-        finally:
-            self.keep_ratio, self.scale = before
 
 
 def first_samples(

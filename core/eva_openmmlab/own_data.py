@@ -77,7 +77,7 @@ def set_image_size(cfg: "Config", side: int) -> None:
             f"--image-size {side}: {cfg.filename} has no RandomCrop or Resize of a size"
         )
     model = cfg.model.get("module", cfg.model)  # of test-time augmentation
-    nodes = {id(node): node for node in dicts(cfg._cfg_dict) if _kind(node) in _SIZED}
+    nodes = {id(node): node for node in dicts([*cfg.values()]) if _kind(node) in _SIZED}
     targets = [(node, key) for node in nodes.values() for key in _SIZES]
     targets += [(model.get("data_preprocessor") or {}, "size")]
     targets += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]

@@ -29,8 +29,6 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
         overrides = dict(word.split("=", 1) for word in settings)
         cfg = load_config(find_recipe(task, recipe), overrides)
         apply_request(cfg, RunRequest.from_options(args))
-        if args.amp:
-            cfg.optim_wrapper.update(type="AmpOptimWrapper")
         return cfg
 
     return read

@@ -108,8 +108,6 @@ def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None)
     cfg.work_dir = str(_work_dir(cfg, args, trains=change is None))
     if change is None:
         cfg.load_from = args.load_from or cfg.get("load_from")
-        if args.amp:
-            cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
         if not cfg.resume:
             require_unused(Path(cfg.work_dir))
     else:

@@ -9,7 +9,6 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import is_mmengine_run
@@ -44,14 +43,13 @@ class RunReport:
         self.runner, self.kind, self.task = runner, kind, task
         self.folder, self._trains = Path(runner.cfg.work_dir), kind == "training"
         self._config = Path(runner.cfg.filename or "config.py")
-        train = runner._train_loop if self._trains else None
-        scored = runner._val_loop if self._trains else runner._test_loop
-        self._scored = scored if isinstance(scored, BaseLoop) else None
+        train = runner.train_loop if self._trains else None
+        self._scored = runner.val_loop if self._trains else runner.test_loop
         self._over = bool(getattr(train, "was_over", False))  # nothing was left to train
         self.training_set = train.dataloader.dataset if train else None
         self.dataset = self._scored.dataloader.dataset if self._scored else None
         # those that a user goes on with: the best of a training, or those scored
-        folder = self.folder if self._trains else runner._load_from
+        folder = self.folder if self._trains else runner.cfg.load_from
         none = self._trains and not is_mmengine_run(self.folder)
         self._weights = None if none else resolve_source(folder).absolute()
         self.entries = read_scalars(self.folder) if self._trains else []
@@ -115,7 +113,7 @@ class RunReport:
         sections: Iterable[Section],
     ) -> Report:
         """Put the report together; `scored` says the scores that count in a few words."""
-        summary = f"{scored} for {self.runner._load_from}."
+        summary = f"{scored} for {self.runner.cfg.load_from}."
         if self._trains:
             summary = f"{scored} after {self.runner.iter:,} iterations."
         best = self._best()
@@ -196,7 +194,7 @@ class RunReport:
         """Write a command for these weights, with the folder of their run or with their config."""
         model: list[str | Path] = [self.folder]
         if not self._trains:
-            weights = str(self.runner._load_from)
+            weights = str(self.runner.cfg.load_from)
             config = [] if config_of_run(weights) else [self.folder / self._config.name]
             model = [*config, weights]
         script = f"{self.task}/{program}.py"

@@ -107,7 +107,7 @@ class TerminalHook(Hook):
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
-            weights=describe_weights(str(resumed or runner._load_from or "")),
+            weights=describe_weights(str(resumed or runner.cfg.get("load_from") or "")),
             data=[_described(runner, loader) for loader in loaders if runner.cfg.get(loader)],
             output=Path(runner.work_dir),
         )

@@ -15,7 +15,6 @@ install_stand_in()
 import_datasets("mmdet.datasets")
 
 from mmdet.datasets import utils as dataset_utils
-from mmdet.datasets.transforms import Resize
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.runner import CheckpointLoader
@@ -46,11 +45,6 @@ MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
 # mmdetection's inferencers look for this name, and build the reader by it
 TRANSFORMS.register_module(name="LoadImageFromFile", module=images.LoadPicture)
 dataset_utils.LoadImageFromFile = images.LoadPicture  # `get_loading_pipeline` compares classes
-
-
-@TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
-class ResizeKeepingSides(images.KeepSides, Resize):
-    """mmdetection's `Resize`, also of images that are very long."""
 
 
 @load_start.register(BaseDetector)

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
@@ -83,7 +82,12 @@ export = Command("eva segmentation export", _parse_export, _export, error_code=1
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
-        _save_maps(cfg, args.out)
+        evaluator = cfg.test_evaluator
+        if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
+            raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
+        command_line.require_empty(args.out)
+        images = image_folder(cfg.test_dataloader.dataset)
+        evaluator.update(type="IoUAndLabelMaps", maps=str(args.out), images=str(images))
     if args.show_dir is not None:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = str(args.show_dir)
@@ -101,8 +105,11 @@ def change_views(
     """Let a config test at several scales and flips, or slide over large images as they are."""
     if (multi_scale or "module" in cfg.model) and slice is not None:
         raise ValueError(f"--slice {slice} does not go with views that resize every image (--tta)")
-    if multi_scale:
-        average_views(cfg)
+    if multi_scale and not cfg.get("tta_pipeline"):
+        raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
+    if multi_scale and "module" not in cfg.model:  # else it does so already
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = {**cfg.tta_model, "module": cfg.model}
     if slice is None:
         return
     patch = cfg.model.backbone.get("patch_size", 1)
@@ -113,21 +120,3 @@ def change_views(
     for step in dicts(cfg.test_dataloader.dataset.pipeline):
         if step.get("type") == "Resize":
             step["above"] = above
-
-
-def average_views(cfg: "Config") -> None:
-    """Let a config test at several scales and flips, by its `tta_pipeline`."""
-    if not cfg.get("tta_pipeline"):
-        raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
-    if "module" not in cfg.model:  # else it does so already
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = {**cfg.tta_model, "module": cfg.model}
-
-
-def _save_maps(cfg: "Config", folder: Path) -> None:
-    evaluator = cfg.test_evaluator
-    if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
-        raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
-    command_line.require_empty(folder)
-    images = image_folder(cfg.test_dataloader.dataset)
-    evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=str(images))

@@ -22,8 +22,8 @@ from eva_segmentation.model import backbone, head, segmentor
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
-class ResizeKeepingSides(images.KeepSides, Resize):
-    """mmsegmentation's `Resize`, also of images that are very long; not of those `above` a side."""
+class ResizeBelow(Resize):
+    """mmsegmentation's `Resize`, which leaves images `above` a side as they are."""
 
     def __init__(self, *args: Any, above: float = math.inf, **options: Any) -> None:
         super().__init__(*args, **options)

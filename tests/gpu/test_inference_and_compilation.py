@@ -85,7 +85,7 @@ def test_cached_features_have_the_gradients_of_one_graph(steps, gpu, assert_same
 
     def micro_batches():
         parts = zip(*(part.chunk(2) for part in pairs), strict=True)
-        batches = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
+        batches = iter([Batch(data=part, draws=[], unreadable={}) for part in parts])
         return MicroBatches(batches, count=2, device=gpu, seeds=(0, 0))
 
     outputs = [model(*part) for part in micro_batches()]

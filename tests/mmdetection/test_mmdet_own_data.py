@@ -10,10 +10,7 @@ import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmengine.dataset import Compose
-from PIL import Image
 
-from eva_mmdetection import parts
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
@@ -51,20 +48,6 @@ def flags(root, *parts):
     for part in parts:
         yield from (f"--{part}-annotations", root / f"{part}.json")
         yield from (f"--{part}-images", root / part)
-
-
-@pytest.mark.parametrize("bitmaps", [False, True])
-def test_a_strip_keeps_a_pixel_of_its_short_side_in_training(bitmaps, tmp_path):
-    Image.new("RGB", (1200, 2), "white").save(tmp_path / "strip.png")
-    instance = {"bbox": [5, 0, 35, 2], "bbox_label": 0, "ignore_flag": 0}
-    instance["mask"] = [[5, 0, 35, 0, 35, 2, 5, 2]]
-    record = {"img_path": str(tmp_path / "strip.png"), "img_id": 1, "instances": [instance]}
-    steps = parts.training(64, ratios=(0.5, 0.5), flip=0, bitmaps=bitmaps)
-    found = Compose(steps[:-2])(record | {"height": 2, "width": 1200})
-    assert found["img_shape"] == (1, 32)
-    assert found["gt_masks"].height == 1
-    later = Compose(parts.testing(64))(record)
-    assert later["inputs"].shape == (3, 1, 64)
 
 
 def test_classes_of_coco_have_the_ids_of_coco():

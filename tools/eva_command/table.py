@@ -65,10 +65,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "clip interpolate": ("eva_contrastive.commands:interpolate", "between two sets of weights"),
     "data verify": ("eva_command.verify:main", "check data, write a clean copy"),
     "data make-demo": ("eva_demo.command:main", "handwritten digits on photographs"),
-    "data prepare-segmentation": (
-        "eva_segmentation.data.coco_stuff:main",
-        "label maps of COCO-Stuff",
-    ),
     "data make-kinetics722": ("eva_video.kinetics722:main", "merge Kinetics"),
     "batch features": (
         "eva_command.batch:main features",

@@ -1,7 +1,6 @@
 """What the report of a detector says, and the tables beside it."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,16 @@ def make_report(run: RunReport) -> Report:
     for task in getattr(metric, "metrics", ()):  # without a detection the metric gives none
         scores.setdefault(task, dict.fromkeys(("AP", "AP50", "AP75")))
     if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
-        truth, predictions = _truth(metric), _predictions(metric.outfile_prefix)
-        _add_classes(scores, truth, scores_of_classes(metric))
+        truth = _truth(metric)
+        files = [Path(f"{metric.outfile_prefix}.{kind}.json") for kind in ("segm", "bbox")]
+        names = {entry["id"]: entry["name"] for entry in truth["categories"]}
+        for task, values in scores_of_classes(metric).items():
+            each = {f"AP-{names[k]}": 100 * value for k, value in values.items() if k in names}
+            scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
         sections = detection_sections(
             truth=truth,
-            predictions=predictions,
+            predictions=next(file for file in files if file.is_file()),
             images=_files(run.dataset),
             scores=scores,
             folder=run.folder,
@@ -49,17 +52,6 @@ def make_report(run: RunReport) -> Report:
     )
 
 
-def _add_classes(
-    scores: dict[str, dict[str, float | None]],
-    truth: Mapping[str, Any],
-    classes: Mapping[str, Mapping[int, float]],
-) -> None:
-    names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-    for task, values in classes.items():
-        each = {f"AP-{names[key]}": 100 * value for key, value in values.items() if key in names}
-        scores.get(task, {}).update(each)
-
-
 def _truth(metric: CocoMetric) -> dict[str, Any]:
     """Return the labels that were scored: of the model's classes alone."""
     labels, ids = metric._coco_api.dataset, {*metric.cat_ids}
@@ -70,11 +62,6 @@ def _truth(metric: CocoMetric) -> dict[str, Any]:
             annotation for annotation in labels["annotations"] if annotation["category_id"] in ids
         ],
     }
-
-
-def _predictions(prefix: str) -> Path:
-    files = [Path(f"{prefix}.{kind}.json") for kind in ("segm", "bbox")]
-    return next(file for file in files if file.is_file())
 
 
 def _files(dataset: Any) -> dict[Any, Path]:

@@ -100,7 +100,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
             )
             if part == "val":
                 config[name].batch_size = 1  # images of any sizes
-    for node in dicts(config._cfg_dict):
+    for node in dicts([*config.values()]):
         if str(node.get("type")).rpartition(".")[2] in LABEL_READERS:
             node.clear()
             node.update(
