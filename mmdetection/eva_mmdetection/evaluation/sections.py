@@ -28,8 +28,8 @@ def make_report(run: RunReport) -> Report:
         truth = _truth(metric)
         files = [Path(f"{metric.outfile_prefix}.{kind}.json") for kind in ("segm", "bbox")]
         names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-        for task, values in scores_of_classes(metric).items():
-            each = {f"AP-{names[k]}": 100 * value for k, value in values.items() if k in names}
+        for task, classes in scores_of_classes(metric).items():
+            each = {f"AP-{names[k]}": 100 * value for k, value in classes.items() if k in names}
             scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
         sections = detection_sections(
