@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import re
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +45,6 @@ _COUNT = re.compile(r"[1-9]\d{0,7}")
 _SPAN = r"_(\d+)(?:\.\d+)?_(\d+)(?:\.\d+)?"
 _TIMES = re.compile(f"(.+){_SPAN}")
 _NAMED = re.compile(rf"([\w-]{{{ID_LENGTH}}})(?:{_SPAN})?(?![\w-])", re.ASCII)
-_SUFFIXES = (*sorted(VIDEO_SUFFIXES), *sorted(suffix.upper() for suffix in VIDEO_SUFFIXES))
 
 
 class Labels:
@@ -54,7 +52,7 @@ class Labels:
 
     def __init__(self, classes: Sequence[str] | None) -> None:
         self._classes = None if classes is None else list(classes)
-        self._spellings = None if classes is None else Spellings(classes)
+        self._spellings = Spellings(classes or ())
         self._largest = -1
 
     @classmethod
@@ -74,9 +72,7 @@ class Labels:
 
     def read(self, written: str) -> int | None:
         """Read a label, None if it is neither a number nor the name of a class."""
-        if _NUMBER.fullmatch(written):
-            return int(written)
-        return None if self._spellings is None else self._spellings.label(written)
+        return int(written) if _NUMBER.fullmatch(written) else self._spellings.label(written)
 
     def require(self, written: str, where: str) -> int:
         """Read a label that has a class; an error begins with `where`."""
@@ -118,30 +114,28 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
         raise ValueError(f"{file} is empty: it must have a line `path label` for each video")
 
     def fits(separator: str) -> int:
-        parts = (_divided(line, separator, labels) for line in head)
+        parts = (_split_line(line, separator, labels) for line in head)
         return sum(1 for _ in itertools.takewhile(bool, parts))
 
     separator = max(_SEPARATORS, key=fits)
-    paths = [(_divided(line, separator, labels) or ("",))[0] for line in head]
-    with_frames = all(_counted(path, separator) for path in paths) and (
-        DirectoryListing(root).find(paths[0]) is None
-    )
+    paths = [(_split_line(line, separator, labels) or ("",))[0] for line in head]
+    with_frames = all(_split_frames(path, separator) for path in paths)
+    with_frames = with_frames and DirectoryListing(root).find(paths[0]) is None
     for number, line in text_lines(file):
-        where = f"{file}, line {number}"
-        path, written_label = _divided(line, separator, labels) or ("", "")
-        frames = None
+        where, frames = f"{file}, line {number}", None
+        path, label = _split_line(line, separator, labels) or ("", "")
         if with_frames:
-            path, frames = _counted(path, separator) or ("", None)
+            path, frames = _split_frames(path, separator) or ("", None)
         if not path:
             raise ValueError(
                 f"{where} is {line!r}, and not `path{separator}label` as the lines before: labels "
                 "are numbers from 0, or names of given classes; or `folder frames label`"
             )
-        yield Entry(number, path, labels.require(written_label, where), frames)
+        yield Entry(number, path, labels.require(label, where), frames)
 
 
-def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | None:
-    """Divide a line into path and label; at spaces, the label is as long as classes have it."""
+def _split_line(line: str, separator: str, labels: Labels) -> tuple[str, str] | None:
+    """Split a line into path and label; at spaces, the label is as long as classes have it."""
     if separator == " ":
         spaces = [space.span() for space in re.finditer(r"\s+", line)]
         if spaces and _NUMBER.fullmatch(line[spaces[-1][1] :]):
@@ -153,12 +147,10 @@ def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | Non
     return next(((p, label) for p, label in parts if p and labels.read(label) is not None), None)
 
 
-def _counted(path: str, separator: str) -> tuple[str, int] | None:
-    """Divide `folder number_of_frames`."""
-    parts = _divided(path, separator, Labels(None))
-    if parts is None or not _COUNT.fullmatch(parts[1]) or is_video(parts[0]):
-        return None
-    return parts[0], int(parts[1])
+def _split_frames(path: str, separator: str) -> tuple[str, int] | None:
+    """Split `folder number_of_frames`."""
+    folder, count = _split_line(path, separator, Labels(None)) or ("", "")
+    return (folder, int(count)) if _COUNT.fullmatch(count) and not is_video(folder) else None
 
 
 def list_line(path: str, label: int) -> str | None:
@@ -209,7 +201,7 @@ class DirectoryListing:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._folders: dict[str, dict[str, bool]] = {}  # name -> whether it is a folder
+        self._folders: dict[str, tuple[dict[str, str], set[str]]] = {}
 
     def find(self, path: str) -> tuple[str, bool] | None:
         """Find a video by its path, absolute or below the root; the suffix may differ or lack.
@@ -220,27 +212,27 @@ class DirectoryListing:
         folder, name = os.path.split(path.rstrip("/"))
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
-        listing = self._folders[folder]
-        if listing.get(name) is False:
-            return path, False
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122 (millions of names)
-        stems = (name, stem) if suffix.lower() in VIDEO_SUFFIXES else (name,)
-        for extension, start in itertools.product(_SUFFIXES, stems):
-            if listing.get(start + extension) is False:
-                return os.path.join(folder, start + extension), False  # noqa: PTH118
-        return (path, True) if name in listing else None
+        files, folders = self._folders[folder]
+        file = files.get(name) or files.get(_stem(name))
+        if file is None:
+            return (path, True) if name in folders else None
+        return (path if file == name else os.path.join(folder, file)), False  # noqa: PTH118
 
-    def _list(self, folder: str) -> dict[str, bool]:
-        is_folder = {}
+    def _list(self, folder: str) -> tuple[dict[str, str], set[str]]:
+        """List the files of a folder, by their names and those without suffix, and its folders."""
+        names, folders = list[str](), set[str]()
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),  # a zero byte
             os.scandir(self._root / folder) as entries,
         ):
             for entry in entries:
                 with contextlib.suppress(OSError):  # a link to itself
-                    if entry.is_dir() or entry.is_file():  # not a pipe or a link that leads nowhere
-                        is_folder[entry.name] = entry.is_dir()
-        return is_folder
+                    if entry.is_dir():
+                        folders.add(entry.name)
+                    elif entry.is_file():  # not a pipe or a link that leads nowhere
+                        names.append(entry.name)
+        stems = {_stem(name): name for name in sorted(names, reverse=True) if is_video(name)}
+        return stems | {name: name for name in names}, folders
 
 
 class ClipFinder:
@@ -310,25 +302,21 @@ def place_entries(
     `missing` of the result names them, `unlisted` the clips of the folder that a list of ids does
     not have. Without any video it is an error, unless all `may_lack`.
     """
-    numbers, frames, seen = array("i"), array("i"), set[str]()
-    again, absent, absent_lines = list[str](), list[str](), list[str]()
-
-    def placed() -> Iterator[str]:
-        for entry in entries:
-            clip = finder.find(entry.path)
-            if clip is None:
-                absent.append(entry.path)
-                absent_lines.append(f"{entry.path} (line {entry.line})")
-                continue
-            path, is_folder = clip
-            if path in seen:
-                again.append(f"{path} (line {entry.line})")
-            seen.add(path)
-            numbers.append(entry.label)
-            frames.append((entry.frames or 0) if is_folder else -1)
-            yield path
-
-    names = Names.collect(placed())
+    paths, numbers, frames = list[str](), list[int](), list[int]()
+    seen, again, absent = set[str](), list[str](), list[Entry]()
+    for entry in entries:
+        clip = finder.find(entry.path)
+        if clip is None:
+            absent.append(entry)
+            continue
+        path, is_folder = clip
+        if path in seen:
+            again.append(f"{path} (line {entry.line})")
+        seen.add(path)
+        paths.append(path)
+        numbers.append(entry.label)
+        frames.append((entry.frames or 0) if is_folder else -1)
+    absent_lines = [f"{entry.path} (line {entry.line})" for entry in absent]
     if not numbers and not may_lack:
         raise ValueError(
             f"none of the {len(absent):,} videos of {file} is in {root}: looked for "
@@ -338,14 +326,12 @@ def place_entries(
         if lines:
             count = f"{len(lines):,} of {len(absent) + len(numbers)}"
             logger.warning("%s: %s videos %s: %s", file, count, problem, list_names(lines, 5))
-    counts = np.array(frames, np.int32)
+    unlisted = finder.names if isinstance(finder, ClipFinder) else []
     return LabelledVideos(
-        FolderFiles(root, Table(names.arrays())),
+        FolderFiles(root, Table(Names.collect(paths).arrays())),
         np.array(numbers, np.int32),
         labels.classes(),
-        images=counts if (counts >= 0).any() else None,
-        missing=absent,
-        unlisted=[n for n in finder.names if n not in seen]
-        if isinstance(finder, ClipFinder)
-        else [],
+        images=np.array(frames, np.int32) if max(frames, default=-1) >= 0 else None,
+        missing=[entry.path for entry in absent],
+        unlisted=[name for name in unlisted if name not in seen],
     )

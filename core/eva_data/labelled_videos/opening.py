@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,10 +135,9 @@ def open_ucf101(
     """
     file, above = location, location.parent
     if location.is_dir():
-        name = f"testlist{split:02}.txt"
         folders = (location, location / _UCF101_LISTS, above / _UCF101_LISTS, above)
-        places = [folder / name for folder in folders]
-        file = next((candidate for candidate in places if candidate.is_file()), places[0])
+        files = [folder / f"testlist{split:02}.txt" for folder in folders]
+        file = next((path for path in files if path.is_file()), files[0])
     labels = Labels(classes)
     by_key = {_letters(name): str(label) for label, name in enumerate(classes)}
     entries = []
@@ -162,33 +160,37 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
     A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with `KEY.json` that
     has a field for it.
     """
-    codes, texts, unlabelled = array("i"), dict[str, int](), list[str]()
-    first: dict[str, str] = {}  # where each text came first
+    written, unlabelled = list[str](), list[str]()
+    first: dict[str, str] = {}  # where each label came first
 
-    def found() -> Iterator[tuple[int, Member]]:
+    def labelled_members() -> Iterator[tuple[int, Member]]:
         for number, shard in enumerate(shards):
-            for video, class_of_clip in _labelled(shard):
-                if not class_of_clip:
-                    unlabelled.append(f"{shard}:{video.name}")
+            for video, label in _labelled(shard):
+                location = f"{shard}:{video.name}"
+                if not label:
+                    unlabelled.append(location)
                     continue
-                first.setdefault(class_of_clip, f"{shard}:{video.name}")
-                codes.append(texts.setdefault(class_of_clip, len(texts)))
+                first.setdefault(label, location)
+                written.append(label)
                 yield number, video
 
-    table = table_of_members(shards, found(), kind=VIDEO_KIND)
-    if not codes:
+    table = table_of_members(shards, labelled_members(), kind=VIDEO_KIND)
+    if not written:
         raise ValueError(
             f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
             "KEY.mp4 with KEY.cls, or KEY.json that has a label"
         )
     if unlabelled:
-        logger.warning(
-            "videos without a label of their own are left out: %s", list_names(unlabelled, 5)
-        )
+        shown = list_names(unlabelled, 5)
+        logger.warning("videos without a label of their own are left out: %s", shown)
     labels = Labels.among(first) if classes is None else Labels(classes)
-    numbers = np.array([labels.require(label, first[label]) for label in texts], np.int32)
-    members, labels_of_all = TarIndex(shards, table), numbers[np.array(codes, np.int32)]
-    return LabelledVideos(members, labels_of_all, labels.classes(), unlisted=unlabelled)
+    numbers = {label: labels.require(label, where) for label, where in first.items()}
+    return LabelledVideos(
+        TarIndex(shards, table),
+        np.array([numbers[label] for label in written], np.int32),
+        labels.classes(),
+        unlisted=unlabelled,
+    )
 
 
 def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
