@@ -18,6 +18,7 @@ from eva_data.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _BLOCK = 512  # samples that a process looks at at once
+_AHEAD = 4  # chunks for each process that wait or are done
 _SECONDS = 1.0  # between looks at the parent process
 
 
@@ -68,45 +69,49 @@ def _spread(
     died: Callable[[Item], Result] | None,
 ) -> Iterator[Result]:
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
-    done = suspects = 0  # suspects are done one by one
+    done = 0
     while done < len(chunks):
-        processes = 1 if suspects else min(workers, len(chunks) - done)
-        ahead = 1 if suspects else 4 * workers
-        end = done + suspects if suspects else len(chunks)
-        pool = ProcessPoolExecutor(
-            processes,
-            multiprocessing.get_context("spawn"),  # the caller may hold threads
-            initializer=_begin,
-            initargs=shared,
-        )
-        started = False
         try:
-            for first in [pool.submit(int) for _ in range(processes)]:  # starts all of them
-                first.result()
-            started = True
-            waiting: deque[Future[list[Result]]] = deque()
-            while done < end:
-                for number in chunks[done + len(waiting) : min(done + ahead, end)]:
-                    waiting.append(pool.submit(_with_shared, work, number))
-                results = waiting[0].result()
-                waiting.popleft()
-                done, suspects = done + 1, max(0, suspects - 1)
+            for results in _run_chunks(work, chunks[done:], workers, shared):
+                done += 1
                 yield from results
         except BrokenProcessPool as error:
-            for process in list((pool._processes or {}).values()):  # it may wait for work
-                process.kill()
-            if died is None or not started:
+            if died is None:
                 raise ValueError(
                     f"one of {workers} processes died, perhaps for lack of memory; give fewer "
                     "--workers"
                 ) from error
-            if suspects:
-                yield died(chunks[done][0])
-                done, suspects = done + 1, suspects - 1
-            else:
-                suspects = min(ahead, len(chunks) - done)
-        finally:
-            pool.shutdown(cancel_futures=True)
+            for suspect in chunks[done : done + _AHEAD * workers]:
+                try:
+                    (results,) = _run_chunks(work, [suspect], 1, shared)
+                    yield from results
+                except BrokenProcessPool:
+                    yield died(suspect[0])
+                done += 1
+
+
+def _run_chunks(
+    work: Callable[..., Result], chunks: list[Sequence[Any]], workers: int, shared: tuple[Any, ...]
+) -> Iterator[list[Result]]:
+    processes = min(workers, len(chunks))
+    spawn = multiprocessing.get_context("spawn")  # the caller may hold threads
+    pool = ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=shared)
+    try:
+        for first in [pool.submit(int) for _ in range(processes)]:  # starts all of them
+            first.result()
+        waiting: deque[Future[list[Result]]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(_with_shared, work, chunk))
+            if len(waiting) == _AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        for process in list((pool._processes or {}).values()):  # it may wait for work
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Process:

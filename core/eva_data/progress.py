@@ -31,24 +31,17 @@ class ProgressBar:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.done = total, start
-        self._what, self._unit, self._start = title, unit, start
+        self._title, self._unit, self._start, self._note = title, unit, start, ""
         self._clock = clock
-        self._began = self._said = clock()
-        self._said_at, self._note = -1, ""
+        self._began = self._shown = clock()
+        self._shown_at = -1  # steps of the last line
         self._bar: Any = None
         if is_terminal(sys.stderr):
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total,
-                initial=start,
-                desc=title,
-                unit=unit,
-                leave=leave,
-                dynamic_ncols=True,
-                mininterval=0.5,
-                file=sys.stderr,
-            )
+            about: dict[str, Any] = {"total": total, "initial": start, "desc": title, "unit": unit}
+            shape = {"leave": leave, "dynamic_ncols": True, "mininterval": 0.5}
+            self._bar = tqdm(**about, **shape, file=sys.stderr)
 
     def update(self, steps: int = 1, **note: str) -> None:
         """Count steps, with names and values to show, such as `loss="0.71"`."""
@@ -59,17 +52,17 @@ class ProgressBar:
             with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
                 self._bar.set_postfix_str(self._note, refresh=False)
                 self._bar.update(steps)
-        elif self._clock() - self._said >= LINE_SECONDS:
-            self._say_line()
+        elif self._clock() - self._shown >= LINE_SECONDS:
+            self._write_line()
 
     def close(self) -> None:
         """End the bar; after lines on the way, one says where it ended."""
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.close()
-        elif 0 <= self._said_at < self.done:
-            self._say_line()
-        self._said_at = -1  # a second call says nothing
+        elif 0 <= self._shown_at < self.done:
+            self._write_line()
+        self._shown_at = -1  # a second call says nothing
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -84,16 +77,16 @@ class ProgressBar:
             with above_bars(sys.stderr), contextlib.suppress(OSError, ValueError):
                 sys.stderr.write(f"{line}\n")
 
-    def _say_line(self) -> None:
-        self._said, self._said_at = self._clock(), self.done
-        elapsed = self._said - self._began
-        of = "" if self.total is None else f"/{self.total:,}"
-        parts = [f"{self._what}: {self.done:,}{of} {self._unit}", self._note]
+    def _write_line(self) -> None:
+        self._shown, self._shown_at = self._clock(), self.done
+        seconds, end = self._shown - self._began, "passed"
         if self.total is not None and self.done < self.total:
-            left = elapsed / max(1, self.done - self._start) * (self.total - self.done)
-            parts.append(f"{_clock(left)} left")
-        else:
-            parts.append(f"{_clock(elapsed)} passed")
+            seconds *= (self.total - self.done) / max(1, self.done - self._start)
+            end = "left"
+        of = "" if self.total is None else f"/{self.total:,}"
+        hours, rest = divmod(round(seconds), 3600)
+        time_text = f"{hours}:{rest // 60:02d}:{rest % 60:02d} {end}"
+        parts = [f"{self._title}: {self.done:,}{of} {self._unit}", self._note, time_text]
         self.write(", ".join(part for part in parts if part))
 
 
@@ -124,8 +117,3 @@ def is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except (OSError, ValueError):
         return False
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
