@@ -33,7 +33,7 @@ from eva_data.pools import ordered_map
 
 logger = logging.getLogger(__name__)
 
-IMAGE_KIND = "eva_pretrain image index 1"
+IMAGE_KIND = "eva_data image index 2"
 VIDEO_KIND = "eva_data video index 2"
 CAPTION_KIND = "eva_data caption index 2"
 INDEX_SUFFIX = ".safetensors"

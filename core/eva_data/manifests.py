@@ -20,7 +20,7 @@ import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -106,19 +106,20 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
         "limit": limit is None or (type(limit) is int and limit >= 1),
         **{key: isinstance(value, str) and value for key, value in options.items()},
     }
-    wrong = [key for key, is_right in checks.items() if not is_right]
-    if wrong:
-        raise ValueError(
-            f"{where}: {wrong[0]} is {entry.get(wrong[0])!r}; a source has one place, a name of "
-            f"letters, digits, '_', '-' and '.', a weight above 0 and at most {_LARGEST_WEIGHT}, "
-            "a limit from 1"
-        )
+    for key, is_right in checks.items():
+        if not is_right:
+            raise ValueError(
+                f"{where}: {key} is {entry.get(key)!r}; a source has one place, a name of "
+                "letters, digits, '_', '-' and '.', a weight above 0 and at most "
+                f"{_LARGEST_WEIGHT}, a limit from 1"
+            )
     if "root" in options:
         options["root"] = str(root / expand_path(options["root"], where))
+    location = str(root / expand_path(entry[kinds[0]], where))
     return SourceEntry(
         name=str(name),
         kind=kinds[0],
-        location=str(root / expand_path(entry[kinds[0]], where)),
+        location=location,
         weight=float(weight),
         limit=limit,
         options=options,
@@ -203,12 +204,23 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
     arrays = {f"{name}/{key}": table[key] for name, table in tables.items() for key in table}
     about = []
     for entry in manifest.sources:
-        description = asdict(entry) | {"location": os.path.abspath(entry.location)}  # noqa: PTH100 (of a pattern)
-        root = entry.options.get("root")
-        if root:
-            description["options"] = {**entry.options, "root": os.path.abspath(root)}  # noqa: PTH100
-        about.append([entry.name, entry.kind, tables[entry.name].about, description])
+        options = dict(entry.options)
+        if "root" in options:
+            options["root"] = os.path.abspath(options["root"])  # noqa: PTH100 (of a pattern, too)
+        location = os.path.abspath(entry.location)  # noqa: PTH100
+        description = asdict(replace(entry, location=location, options=options))
+        about.append([description, tables[entry.name].about])
     Table(arrays, about, kind=manifest.form.index).save(file)
+
+
+def open_index(file: Path, form: Form) -> list[tuple[SourceEntry, Table]]:
+    """Open an index of a form: the sources as they were, with the table of each."""
+    index = Table.open(file, kind=form.index)
+    try:
+        entries = [(SourceEntry(**description), about) for description, about in index.about]
+        return [(entry, index.part(entry.name, about)) for entry, about in entries]
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        raise damaged(file, repr(error)) from error
 
 
 def read_index(manifest: Manifest) -> list[Table] | list[None]:
@@ -219,20 +231,18 @@ def read_index(manifest: Manifest) -> list[Table] | list[None]:
     command = f"eva data verify {manifest.form.check} {manifest.file} --write {file}"
     if not file.is_file():
         raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")
-    index = Table.open(file, kind=manifest.form.index)
-    try:
-        indexed = [_stated(entry[0], entry[1], entry[3]["options"]) for entry in index.about]
-    except (TypeError, LookupError, AttributeError) as error:
-        raise damaged(file, repr(error)) from error
-    current = [_stated(entry.name, entry.kind, entry.options) for entry in manifest.sources]
+    index = open_index(file, manifest.form)
+    indexed = [_stated(entry) for entry, _ in index]
+    current = [_stated(entry) for entry in manifest.sources]
     if indexed != current:
         raise ValueError(
             f"{file} is the index of {indexed}, and {manifest.file} has {current}; write it again "
             f"with: {command} --overwrite"
         )
-    return [index.part(entry[0], entry[2]) for entry in index.about]
+    return [table for _, table in index]
 
 
-def _stated(name: str, kind: str, options: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
+def _stated(entry: SourceEntry) -> tuple[str, str, dict[str, str]]:
     """Leave out where the data lie, which may change."""
-    return name, kind, {key: value for key, value in options.items() if key != "root"}
+    options = {key: value for key, value in entry.options.items() if key != "root"}
+    return entry.name, entry.kind, options

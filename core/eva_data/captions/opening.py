@@ -28,12 +28,19 @@ from eva_data.index import (
     INDEX_SUFFIX,
     FolderFiles,
     Table,
-    damaged,
     index_shards,
     require_unchanged,
     state_of,
 )
-from eva_data.manifests import Form, Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.manifests import (
+    Form,
+    Manifest,
+    Mixture,
+    SourceEntry,
+    expand_path,
+    open_index,
+    read_index,
+)
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -89,30 +96,43 @@ def open_captions(
         if options.pop(key, None):
             logger.warning("%s=%s has no effect on %s", key, settings[key], path)
     index: Path | None = None
+    parts: list[tuple[SourceEntry, Table | None]]
     if path.suffix == ".toml":
         manifest = Manifest.read(path, root=options.get("root"), form=PAIRS)
-        entries, index = manifest.sources, manifest.index
-        tables = read_index(manifest)
+        index, parts = manifest.index, [*zip(manifest.sources, read_index(manifest), strict=True)]
     elif path.suffix == INDEX_SUFFIX:
         index = path
-        entries, tables = _read_index(path, options.get("root"))
+        parts = [
+            (_moved(entry, options.get("root")), table) for entry, table in open_index(path, PAIRS)
+        ]
     else:
-        entries, tables = (entry_of(path, options),), [None]
+        parts = [(entry_of(path, options), None)]
     opened = []
-    for entry, table in zip(entries, tables, strict=True):
+    for entry, table in parts:
         if index is not None and table is not None and entry.kind == "table":
             file, split = file_and_split(Path(entry.location))
             require_unchanged(file, table.about, part=split, index=index)
-        opened.append(source := open_source(entry, table, indexes=indexes))
+        source = open_source(entry, table, indexes=indexes)
+        opened.append(source)
         if index is None:
             source.left_out.warn(entry.location)
             require_readable(source, entry.location)
     if path.suffix != ".toml" and len(opened) == 1:
         return opened[0]
-    mixed = CaptionView(Mixture[CaptionedImages](opened, entries))
+    mixed = CaptionView(Mixture[CaptionedImages](opened, [entry for entry, _ in parts]))
     for source in opened:
         mixed.left_out.merge(source.left_out)
     return mixed
+
+
+def _moved(entry: SourceEntry, root: str | None) -> SourceEntry:
+    """Say where a source of an index lies now."""
+    if root is None:
+        return entry
+    if entry.kind == "table":
+        return replace(entry, options={**entry.options, "root": root})
+    name = Path(entry.location).name if entry.kind == "shards" else ""
+    return replace(entry, location=str(Path(root, name)))
 
 
 def _kind_of(path: Path) -> str:
@@ -157,22 +177,21 @@ def open_source(
         opened = FolderCaptions(FolderFiles(location, table), left_out)
     else:
         root = expand_home(entry.options.get("root", location.parent))
-        table = _read_list(entry, root, left_out) if table is None else table
+        if table is None:
+            file, split = file_and_split(location)
+            if not file.is_file() or not root.is_dir():
+                raise ValueError(
+                    f"there is no {file}, or no folder {root} of its images: name {FORMS}"
+                )
+            state = state_of(file, split)  # before it is read
+            image, caption = (entry.options.get(key) for key in PAIRS.options[1:])
+            pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
+            table = table_of_pairs(pairs, state)
         opened = ListedCaptions(root, table, left_out)
     if not len(opened):
         seen = "; ".join(left_out.lines())
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
     return opened
-
-
-def _read_list(entry: SourceEntry, root: Path, left_out: Findings) -> Table:
-    file, split = file_and_split(Path(entry.location))
-    if not file.is_file() or not root.is_dir():
-        raise ValueError(f"there is no {file}, or no folder {root} of its images: name {FORMS}")
-    image, caption = (entry.options.get(key) for key in ("image_column", "caption_column"))
-    state = state_of(file, split)  # before it is read
-    pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
-    return table_of_pairs(pairs, state)
 
 
 def file_and_split(path: Path) -> tuple[Path, str | None]:
@@ -181,22 +200,6 @@ def file_and_split(path: Path) -> tuple[Path, str | None]:
     if mark and split and name.lower().endswith(".json") and not path.is_file():
         return path.with_name(name), split
     return path, None
-
-
-def _read_index(file: Path, root: str | None) -> tuple[tuple[SourceEntry, ...], list[Table]]:
-    table, entries = Table.open(file, kind=CAPTION_KIND), []
-    try:
-        for about in table.about:
-            entry = SourceEntry(**about[3])
-            if root is not None and entry.kind == "table":
-                entry = replace(entry, options={**entry.options, "root": root})
-            elif root is not None:  # where it is now
-                location = Path(root, Path(entry.location).name if entry.kind == "shards" else "")
-                entry = replace(entry, location=str(location))
-            entries.append(entry)
-        return tuple(entries), [table.part(about[0], about[2]) for about in table.about]
-    except (TypeError, LookupError, AttributeError) as error:
-        raise damaged(file, repr(error)) from error
 
 
 def require_readable(pairs: CaptionedImages, location: str) -> None:
