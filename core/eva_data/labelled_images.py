@@ -1,6 +1,5 @@
 """Labelled images: folders of classes, and datasets of torchvision and Hugging Face by name."""
 
-import contextlib
 import copy
 import inspect
 import os
@@ -18,11 +17,9 @@ from torch.utils.data import Dataset
 from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.holdout import holdout_mask
-from eva_data.images import UnreadableImageError, inspect_image, read_image
+from eva_data.images import UnreadableImageError, read_image
 from eva_data.transforms import ImageTransform
 
-_LOOKED_AT = 10_000  # images whose headers are read before a training
-_OPAQUE = (".jpg", ".jpeg", ".bmp")
 _TRAIN = {"train": True, "test": False, "val": False, "validation": False}
 _OF_TORCHVISION = (
     *(AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -106,16 +103,6 @@ class ClassFolders(LabelledImages):
         selected.labels, selected._places = self.labels[which], self._places[which]
         selected.transform = transform
         return selected
-
-    def transparent(self) -> int:
-        """Count the images shown on white, by their headers; 0 of very many, unlooked at."""
-        count, looks = 0, self._on_white and len(self) <= _LOOKED_AT
-        for name in map(self.sample_id, range(len(self) if looks else 0)):
-            if not name.lower().endswith(_OPAQUE):
-                with contextlib.suppress(UnreadableImageError):
-                    facts = inspect_image(name, decode=False)
-                    count += facts.transparent
-        return count
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""

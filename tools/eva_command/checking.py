@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_data.captions.opening import PAIRS, entry_of, open_source, require_readable
+from eva_data.captions.opening import PAIRS, entry_of, open_source
 from eva_data.captions.sources import select
 from eva_data.checks import folders as class_folders
 from eva_data.checks import label_maps
@@ -162,8 +162,6 @@ def _check_sources(
     for entry in manifest.sources:
         try:
             source = search(entry)
-            if entry.kind == "table" and not args.skip_decode:
-                require_readable(source, entry.location)
         except (OSError, ValueError) as error:
             findings.add("source", entry.name, str(error))
             continue

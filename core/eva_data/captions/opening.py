@@ -61,7 +61,6 @@ _WITHOUT_EFFECT = {
     "folder": PAIRS.options,
     "shards": ("root", "image_column"),
 }
-_TRIED = 20  # pairs of which one can be read
 
 
 def open_captions(
@@ -86,7 +85,7 @@ def open_captions(
         indexes: Folder for indexes of shards, which later calls map; None reads them into memory.
 
     Raises:
-        ValueError: If a shard is damaged, there is no pair, or none of the first can be read.
+        ValueError: If a shard is damaged, or there is no pair.
     """
     path = expand_path(os.fspath(location), "the captions")
     settings = {"root": root, "image_column": image_column, "caption_column": caption_column}
@@ -116,7 +115,6 @@ def open_captions(
         opened.append(source)
         if index is None:
             source.left_out.warn(entry.location)
-            require_readable(source, entry.location)
     if path.suffix != ".toml" and len(opened) == 1:
         return opened[0]
     mixed = CaptionView(Mixture[CaptionedImages](opened, [entry for entry, _ in parts]))
@@ -200,20 +198,3 @@ def file_and_split(path: Path) -> tuple[Path, str | None]:
     if mark and split and name.lower().endswith(".json") and not path.is_file():
         return path.with_name(name), split
     return path, None
-
-
-def require_readable(pairs: CaptionedImages, location: str) -> None:
-    """Try some pairs, so that a wrong root or column is an error at once."""
-    places = [number * len(pairs) // _TRIED for number in range(_TRIED)]
-    problems = []
-    for index in sorted({*places}):
-        try:
-            pairs.captions(index)
-            pairs.image(index)
-            return
-        except OSError as error:
-            problems.append(error)
-    raise ValueError(
-        f"none of {len(problems)} pairs of {location} can be read: {problems[0]}; is the folder of "
-        "the images (--root, of a training --data.root) right, and the column?"
-    )

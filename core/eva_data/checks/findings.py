@@ -14,7 +14,6 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 5  # ids of a kind in the table
 KEPT = 1000  # ids of a kind in the report
-WRITTEN_AT_ONCE = 20_000  # entries of a list
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,8 @@ class Findings:
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Write an object of JSON, completely or not at all; a long list in it is written in parts."""
+    """Write an object of JSON, completely or not at all; each of its values is text at a time."""
     with replace_file(file) as part, part.open("w", encoding="utf-8") as stream:
         for number, (name, value) in enumerate(data.items()):
-            stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")
-            if not isinstance(value, list) or not value:
-                stream.write(json.dumps(value))
-                continue
-            for start in range(0, len(value), WRITTEN_AT_ONCE):
-                stream.write("," if start else "[")
-                stream.write(json.dumps(value[start : start + WRITTEN_AT_ONCE])[1:-1])
-            stream.write("]")
+            stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: {json.dumps(value)}")
         stream.write("\n}\n" if data else "{}\n")

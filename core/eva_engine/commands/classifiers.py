@@ -97,12 +97,9 @@ class ClassifierProject:
         return options
 
     def counted(self, samples: Any) -> str:
-        """Count samples and classes; say how many are not there, or transparent, if it is known."""
+        """Count samples and classes; say how many are not there, if it is known."""
         missing = len(getattr(samples, "missing", ()))
         more = f", {missing:,} more are listed and not there" if missing else ""
-        alpha = getattr(samples, "transparent", int)()
-        if alpha:
-            more += f", {alpha:,} with transparency, shown on white"
         return f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes{more}"
 
     def demo_step(
