@@ -30,7 +30,7 @@ class Given(CaptionedImages):
     def sample_id(self, index):
         return f"picture {index}"
 
-    def source(self, index):
+    def locate(self, index):
         raise NotImplementedError
 
     def image(self, index):
