@@ -10,10 +10,21 @@ from torch import Tensor, nn
 from eva_data.holdout import validation_fact
 from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
-from eva_engine.config import ClassifierConfig
+from eva_engine.config import ClassifierConfig, RunConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
-from eva_engine.evaluation.classification_report import Validation, describe_scores
-from eva_engine.evaluation.counting import LabelledSamples, ShownSamples
+from eva_engine.evaluation.classification_report import (
+    MOST_CONFUSION,
+    BestSections,
+    class_sections,
+    describe_scores,
+)
+from eva_engine.evaluation.counting import (
+    LEFT_OUT,
+    LabelledSamples,
+    OneLabel,
+    ShownSamples,
+    count,
+)
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
@@ -21,7 +32,9 @@ from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
 from eva_runs.data_order import seed_everything
+from eva_runs.interruption import StopSignal
 from eva_runs.memory import MeasuredStep
+from eva_runs.step_guard import BadSamples
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -35,6 +48,48 @@ def classifier_step(config: ClassifierConfig, model: nn.Module, inputs: Tensor) 
     batch = inputs, torch.zeros(len(inputs), dtype=torch.int64)
     side = config.model.image_size
     return planning.build_step(config, model, ClassificationStep(targets), batch, side)
+
+
+class Validation:
+    """Accuracy on validation samples during a run, each counted once.
+
+    At most `run.max_bad_samples` that cannot be read are left out and named.
+
+    Attributes:
+        results: Names of the results.
+        sections: Makes the sections of a report on the best evaluation by `run.best_metric`, or
+            else by `top1`; with the confusion of at most `MOST_CONFUSION` classes.
+    """
+
+    results = ("loss", "top1", "top5")
+
+    def __init__(
+        self, samples: ShownSamples, run: RunConfig, device: torch.device, *, unit: str = "images"
+    ) -> None:
+        self._samples, self._run, self._device, self._unit = samples, run, device, unit
+        self.sections = BestSections(run.best_metric or "top1")
+        self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
+
+    def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
+        """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
+        counted = count(
+            model,
+            self._samples,
+            {"val": OneLabel()},
+            device=self._device,
+            max_bad_samples=len(self._samples),  # which `BadSamples` limits
+            batch_size=self._run.batch_size,
+            workers=self._run.workers,
+            confusion=len(self._samples.classes) <= MOST_CONFUSION,
+            examples=True,
+            stop=stop,
+        )
+        self._left_out.add(dict.fromkeys(counted.left_out, ""))
+        results = {name: getattr(counted.scores["val"], name) for name in self.results}
+        self.sections.offer(
+            results, partial(class_sections, self._samples, counted, unit=self._unit)
+        )
+        return results
 
 
 def train_classifier(

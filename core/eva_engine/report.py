@@ -1,13 +1,20 @@
-"""What a training says of itself: opening lines, closing lines, its page."""
+"""What a training says of itself: logs, TensorBoard, a progress bar, first and last lines, page."""
 
+import contextlib
 import json
 import logging
+import math
+import resource
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from eva_backbone.checkpoints.run_folders import (
     CONFIG,
@@ -15,15 +22,26 @@ from eva_backbone.checkpoints.run_folders import (
     is_average,
     weights_of_run,
 )
-from eva_data.files import write_text
+from eva_data.files import explain_os_errors, make_folder, write_text
+from eva_data.progress import ProgressBar
 from eva_engine.config import MESSAGES, METRICS, RunConfig
-from eva_engine.run_log import Size
+from eva_engine.steps.flops import peak_flops
 from eva_report.content import Curve, Curves, Link, NextStep, Report, ScoreRow, ScoreTable, Section
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, try_report
 from eva_report.sheets import Tile
-from eva_report.terminal import closing_lines, counted, opening_lines, show
-from eva_runs.output_folder import read_log
+from eva_report.terminal import (
+    SHOWN,
+    FileFormatter,
+    TerminalHandler,
+    closing_lines,
+    counted,
+    opening_lines,
+    root_logs_to,
+    show,
+)
+from eva_runs.output_folder import cut_log, read_log
+from eva_runs.processes import rank
 from eva_runs.record import record_start, run_facts
 
 logger = logging.getLogger(__name__)
@@ -43,6 +61,181 @@ _SETTINGS = {  # those that people ask for first
     "layer decay": ("optimizer", "layer_decay"),
     "moving average": ("run", "ema_decay"),
 }
+_SHOWN = 12  # evaluations on the terminal, about
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path) -> Iterator[Path]:
+    """Send messages to the terminal and a file of the run's folder while the block runs.
+
+    The main process writes all of them to `log.txt`, another one warnings to `log_rankN.txt`.
+
+    Yields:
+        The file, which appears with its first line.
+    """
+    number = rank()
+    file = folder / (f"log_rank{number}.txt" if number else "log.txt")
+    terminal = TerminalHandler()
+    terminal.setLevel(logging.ERROR if number else logging.NOTSET)  # most warn of the same
+    level = logging.WARNING if number else logging.INFO
+    with root_logs_to(terminal, _LogFile(file), level=level):
+        yield file
+
+
+class _LogFile(logging.FileHandler):
+    """A file that appears with its first line; if it cannot be written, that is said once."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self.setFormatter(FileFormatter())
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one opens the file, which may fail too."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Write the error that is being handled."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            ProgressBar.write(f"{self.baseFilename} cannot be written: {error.strerror}")
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class Size(NamedTuple):
+    """How much a run does in all, and where."""
+
+    steps: int
+    batch: int  # samples of a step of all processes
+    processes: int
+    device: torch.device
+
+
+class RunLog:
+    """Writes the reports of the main process; lines of an earlier start after its first step go.
+
+    Attributes:
+        last_evaluation: Step of the last evaluation before `start_step`, or -1.
+    """
+
+    def __init__(
+        self, run: RunConfig, size: Size, *, start_step: int, flops_per_sample: float | None
+    ) -> None:
+        self._size, self._log_every, self._flops = size, run.log_every, flops_per_sample
+        self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
+        make_folder(run.output)
+        self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
+        lines = cut_log(self._file, lambda line: line["step"] < start_step)
+        evaluated = (
+            line["step"] for line in lines if any(name.startswith("val_") for name in line)
+        )
+        self.last_evaluation = max(evaluated, default=-1)
+        with explain_os_errors(self._file):
+            self._lines = self._file.open("a", encoding="utf-8")
+        self._board: Any = None
+        if run.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # not for other runs
+
+            with explain_os_errors(self._board_folder):
+                self._board = SummaryWriter(str(self._board_folder), purge_step=start_step)
+        self._bar = ProgressBar(size.steps, title="training", unit="step", start=start_step)
+        self._next_shown = 0
+        self._since, self._last_step = time.perf_counter(), start_step
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Report loss, learning rate and other measurements of an optimizer step (from 0)."""
+        done = step + 1
+        self._bar.update(done - self._bar.done, loss=f"{values['loss']:.4f}")
+        record = {"step": step, "samples": done * self._size.batch, **values}
+        if done % self._log_every and done != self._size.steps:
+            self._write(record)
+            return
+        record |= self._speed(done)
+        self._write(record)
+        self._send(step, record)
+        shown = ("loss", "lr", "grad_norm", "loss_scale")
+        parts = [f"{name} {record[name]:.4g}" for name in shown if name in record]
+        parts.append(f"{record['samples_per_second']:.4g} samples/s")
+        parts.append(f"{record['memory_gib']:.2f} GiB")
+        if "model_flops_use" in record:
+            parts.append(f"{record['model_flops_use']:.1%} of peak FLOPs")
+        parts.append(f"{timedelta(seconds=int(record['eta_seconds']))} left")
+        logger.info("step %d/%d: %s", done, self._size.steps, ", ".join(parts))
+
+    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Report the results of an evaluation after `step`; the terminal has about a dozen."""
+        record = {f"val_{name}": value for name, value in values.items()}
+        self._write({"step": step, **record})
+        self._send(step, record)
+        line = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        done = step + 1
+        shown = done >= self._next_shown or done == self._size.steps
+        if shown:
+            self._next_shown = done + self._size.steps // _SHOWN
+        logger.info("step %d: evaluation: %s", done, line, extra=SHOWN if shown else None)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block (evaluations, checkpoints) out of the speed."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Close the files."""
+        self._bar.close()
+        try:
+            self._lines.close()
+            if self._board:
+                self._board.close()
+        except OSError as error:  # a full disk, which is about to be reported, or was nearly missed
+            logger.warning("the end of the log is lost: %s", error.strerror or error)
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        with explain_os_errors(self._file):
+            self._lines.write(json.dumps(finite) + "\n")
+            self._lines.flush()
+
+    def _speed(self, done: int) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds_per_step = (now - self._since) / max(1, done - self._last_step)
+        self._since, self._last_step = now, done
+        samples_per_second = self._size.batch / seconds_per_step
+        values = {
+            "samples_per_second": samples_per_second,
+            "eta_seconds": (self._size.steps - done) * seconds_per_step,
+            "memory_gib": _memory(self._size.device) / 2**30,
+        }
+        if self._flops is not None:
+            flops = samples_per_second * self._flops
+            values["model_tflops"] = flops / 1e12
+            if math.isfinite(self._peak):
+                values["model_flops_use"] = flops / self._peak
+        return values
+
+    def _send(self, step: int, record: Mapping[str, float]) -> None:
+        if self._board:
+            with explain_os_errors(self._board_folder):
+                for name in record.keys() - {"step"}:
+                    self._board.add_scalar(name, record[name], step)
+
+
+def _memory(device: torch.device) -> float:
+    """Measure the most bytes in use so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 class Evaluation(NamedTuple):

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from eva_engine import run_log as metrics_module
+from eva_engine import report as metrics_module
 from eva_engine.config import RunConfig
-from eva_engine.run_log import RunLog, Size
+from eva_engine.report import RunLog, Size
 from eva_engine.steps.flops import peak_flops
 
 

@@ -296,7 +296,8 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
 
     file: Path | None = None
     with exit_on_error(program, log=log_of_begun, saved=saved):
-        from eva_engine import distributed, run_log
+        from eva_engine import distributed
+        from eva_engine.report import logging_to
 
         with (
             distributed.process_group(run.device) as device,
@@ -309,7 +310,7 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
                 check=lambda: _check_output(run),
                 record=False,
             ),
-            run_log.logging_to(run.output) as file,
+            logging_to(run.output) as file,
         ):
             show(*parsed.changes.splitlines())
             if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report names the error

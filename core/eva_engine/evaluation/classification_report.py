@@ -6,26 +6,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.files import printable, replace_file, write_text
 from eva_engine import distributed
-from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
-    LEFT_OUT,
     Counted,
-    OneLabel,
     Outcome,
     Score,
     ShownSamples,
-    count,
 )
 from eva_report.content import (
     Confusion,
@@ -45,9 +39,7 @@ from eva_report.page import report_name, try_report, write_csv
 from eva_report.terminal import align_columns, closing_lines, show
 from eva_runs.commands import echo
 from eva_runs.errors import print_error
-from eva_runs.interruption import StopSignal
 from eva_runs.record import run_facts
-from eva_runs.step_guard import BadSamples
 
 Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANINGS`
 
@@ -380,45 +372,3 @@ class BestSections:
         """Make the sections, which name their evaluation; none before the first one."""
         sections = self._make() if self._make else []
         return [replace(s, text=f"{self._text} {s.text}".strip()) for s in sections]
-
-
-class Validation:
-    """Accuracy on validation samples during a run, each counted once.
-
-    At most `run.max_bad_samples` that cannot be read are left out and named.
-
-    Attributes:
-        results: Names of the results.
-        sections: Makes the sections of a report on the best evaluation by `run.best_metric`, or
-            else by `top1`; with the confusion of at most `MOST_CONFUSION` classes.
-    """
-
-    results = ("loss", "top1", "top5")
-
-    def __init__(
-        self, samples: ShownSamples, run: RunConfig, device: torch.device, *, unit: str = "images"
-    ) -> None:
-        self._samples, self._run, self._device, self._unit = samples, run, device, unit
-        self.sections = BestSections(run.best_metric or "top1")
-        self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
-
-    def __call__(self, model: nn.Module, stop: StopSignal | None = None) -> dict[str, float]:
-        """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
-        counted = count(
-            model,
-            self._samples,
-            {"val": OneLabel()},
-            device=self._device,
-            max_bad_samples=len(self._samples),  # which `BadSamples` limits
-            batch_size=self._run.batch_size,
-            workers=self._run.workers,
-            confusion=len(self._samples.classes) <= MOST_CONFUSION,
-            examples=True,
-            stop=stop,
-        )
-        self._left_out.add(dict.fromkeys(counted.left_out, ""))
-        results = {name: getattr(counted.scores["val"], name) for name in self.results}
-        self.sections.offer(
-            results, partial(class_sections, self._samples, counted, unit=self._unit)
-        )
-        return results
