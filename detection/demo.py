@@ -3,4 +3,4 @@
 from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit("eva_detection.command_line:demo")
+    run_and_exit("eva_detection.inference.command_line:demo")

@@ -19,8 +19,8 @@ GROUPS: Mapping[str, str] = {  # first word of commands -> line of help
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "detection train": ("eva_detection.command_line:train", "train a detector"),
     "detection evaluate": ("eva_detection.command_line:train --eval-only", "score a detector"),
-    "detection demo": ("eva_detection.command_line:demo", "detect in images, videos"),
-    "detection export": ("eva_detection.command_line:export", "for other programs"),
+    "detection demo": ("eva_detection.inference.command_line:demo", "detect in images, videos"),
+    "detection export": ("eva_detection.inference.command_line:export", "for other programs"),
     "detection submit": (
         "eva_detection.evaluation.submission:main",
         "files for COCO's and LVIS's servers",

@@ -121,20 +121,13 @@ def resolve(request: DataRequest) -> DetectionData:
         parts["train"] = tiles = tile_dataset(whole, request.tile)
         count, size = len(whole.images), request.tile.size
         notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
+    labelled = any(isinstance(source, LabelledImages) for source in sources.values())
     return DetectionData(
         parts=parts,
         notes=tuple(notes),
-        generated=(not request.files and not _are_files(sources))
-        or request.val_fraction is not None,
+        generated=labelled or len(sources) > 1 or request.val_fraction is not None,
         boxes_only=request.boxes_only,
         tile=request.tile,
-    )
-
-
-def _are_files(sources: Mapping[Path, Source]) -> bool:
-    """Return whether the data are the files of one export in COCO format."""
-    return len(sources) == 1 and not any(
-        isinstance(source, LabelledImages) for source in sources.values()
     )
 
 
@@ -299,9 +292,8 @@ def _merge(
     request: DataRequest,
 ) -> dict[str, CocoDataset]:
     """Merge several sources, which have the same classes, or have no lists of them."""
-    categories = _common_categories(
-        sources.values(), [dataset for part in request.parts for dataset in datasets[part]]
-    )
+    every = [dataset for part in request.parts for dataset in datasets[part]]
+    categories = _common_categories(sources.values(), every)
     owners: dict[str, Path] = {}
     merged = {}
     for part in request.parts:

@@ -20,12 +20,13 @@ from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import build, error_context, resolve_errors, target_of
-from eva_detection.command_line import TrainingRequest, config_of_run
+from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import apply_overrides, literal, load_config_file
 from eva_detection.config.recipes import box_predictors, drop_masks, set_image_size, update_each
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
+from eva_detection.training.output_folder import config_of_run, last_checkpoint
 from eva_runs.recipes import find_recipe, require_start
 from eva_runs.request import RunRequest
 
@@ -65,7 +66,7 @@ def load_config(
             notes.append(set_epochs(cfg, request.run, data.parts["train"] if data else None))
         notes += find_misfits(cfg, data) if data else []
         check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
-        continues = request.run.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+        continues = request.run.resume and last_checkpoint(Path(cfg.train.output_dir))
         if cfg.train.init_checkpoint and not continues:
             require_start("detection", cfg.train.init_checkpoint)
         if request.scale_lr:

@@ -10,13 +10,19 @@ from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
-from eva_detection.command_line import config_of_run, setting
+from eva_detection.command_line import setting
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.inference.predictor import find_categories
-from eva_detection.training.output_folder import METRICS, RESULTS, final_weights, read_metrics
+from eva_detection.training.output_folder import (
+    METRICS,
+    RESULTS,
+    config_of_run,
+    final_weights,
+    read_metrics,
+)
 from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile

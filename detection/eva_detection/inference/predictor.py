@@ -27,7 +27,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import map_inputs
 from eva_detection.building import build, load_initial_weights, require_device, resolve_errors
-from eva_detection.command_line import require_config, slice_settings
+from eva_detection.command_line import slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
@@ -37,6 +37,7 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
+from eva_detection.training.output_folder import require_config
 from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone

@@ -13,7 +13,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import describe_weights
-from eva_detection.command_line import SAVED, TrainingRequest
+from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import save_config
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.loading import EvaluationSet
@@ -25,7 +25,13 @@ from eva_detection.evaluation.report import (
     read_results,
     scored,
 )
-from eva_detection.training.output_folder import LAST, MESSAGES, final_weights, last_checkpoint
+from eva_detection.training.output_folder import (
+    LAST,
+    MESSAGES,
+    SAVED,
+    final_weights,
+    last_checkpoint,
+)
 from eva_report.detection import title_of
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report

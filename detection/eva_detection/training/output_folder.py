@@ -1,15 +1,18 @@
 """The output folder of a run: its last checkpoint, and what was logged in it."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.run_folders import adapter_of
-from eva_data.files import require_regular_file
+from eva_backbone.checkpoints.registry import require_known
+from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
+from eva_data.files import expand_home, is_there, require_regular_file
 from eva_runs.output_folder import RunMessages, read_log
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
+SAVED = "config.yaml"  # the config that a run leaves with its weights
 MESSAGES = RunMessages(unit="iteration", resume="--resume", output="train.output_dir")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-fixed)?/")  # also rpn/num_pos_anchors has a slash
 
@@ -85,3 +88,25 @@ def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
     entries = {entry["iteration"]: entry for entry in read_metrics(folder)}
     names = entries.get(iteration, {}).keys() - {"iteration"}
     return any(bool(_SCORE.match(name)) == scores for name in names)
+
+
+def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
+    """Find the config that a training has left with its weights."""
+    path = expand_home(weights)
+    if not is_there(str(path)):
+        return None
+    file = folder_of_run(path) / SAVED
+    return file if file.is_file() else None
+
+
+def require_config(
+    config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
+) -> str | os.PathLike[str]:
+    """Return the config of a detector: the one that is given, or that of the run of its weights."""
+    config = config_file or config_of_run(weights)
+    if config:
+        return config
+    require_known(weights)
+    raise ValueError(
+        f"no {SAVED} of a training lies with {weights}: name the recipe (--config-file)"
+    )
