@@ -8,8 +8,7 @@ import math
 import os
 import sys
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
 from io import StringIO
@@ -25,7 +24,6 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eva_backbone.block import Block
 from eva_backbone.layers import StochasticDepth
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
@@ -89,8 +87,7 @@ class _Follower(TorchDispatchMode):
         super().__init__()
         self.total = self.peak = 0
         self.gradients = self.rest = 0  # those of parameters; the peak of all else
-        self.shared = 0  # what has content, such as an index that all blocks share
-        self.known: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.storages: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -124,11 +121,9 @@ class _Follower(TorchDispatchMode):
         """Follow the storage of a tensor."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.known:
-            shared = 0 if isinstance(tensor, FakeTensor) else size
-            self.known[key] = weakref.ref(storage, lambda _: self._forget(key, size, shared)), size
+        if key not in self.storages:
+            self.storages[key] = weakref.ref(storage, lambda _: self._forget(key, size))
             self.total += size
-            self.shared += shared
             self.peak = max(self.peak, self.total)
             self.rest = max(self.rest, self.total - self.gradients)
 
@@ -136,123 +131,14 @@ class _Follower(TorchDispatchMode):
         """Note a gradient, which is there from now on."""
         self.gradients += parameter.grad.nbytes
 
-    def _forget(self, key: int, size: int, shared: int) -> None:
-        del self.known[key]
+    def _forget(self, key: int, size: int) -> None:
+        del self.storages[key]
         self.total -= size
-        self.shared -= shared
 
 
-class _Replaced(torch.autograd.Function):
-    """Outputs and gradients of a block without what is between."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        ctx.held = x, parameters
-        return torch.empty_like(x, dtype=dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, parameters), ctx.held = ctx.held, None
-        empty = [
-            torch.empty_like(tensor) if tensor.requires_grad else None
-            for tensor in (x, *parameters)
-        ]
-        return empty[0], None, *empty[1:]
-
-
-class _Blocks:
-    """Blocks of ViTs, of which equal ones are followed once and counted again.
-
-    Backward passes begin at the end: the last block of a kind is followed, and before it the first.
-    """
-
-    def __init__(self, follower: _Follower, model: nn.Module, *, replace: bool) -> None:
-        self._replace = replace
-        self._follower, self._seen = follower, dict[Any, Any]()
-        self._followed, self._within = set[nn.Module](), False
-        vits = [
-            module.blocks for module in model.modules() if isinstance(module, VisionTransformer)
-        ]
-        self.frozen = min((_count_frozen(vit) for vit in vits), default=0)
-        for vit in vits:
-            last = {_kind(block): block for block in vit}
-            self._followed |= {*last.values(), *vit[-2:]}  # the last may read a part
-        self.forward, self._kept, self._times = Block.forward, dict[Any, Any](), Counter[Any]()
-
-    def __call__(self, block: Any, x: Tensor, grid: Any = None, read: Any = None) -> Tensor:
-        """Run a block, or replace it."""
-        learning = [parameter for parameter in block.parameters() if parameter.requires_grad]
-        graph = torch.is_grad_enabled() and bool(learning or x.requires_grad)
-        alone = read is not None or (graph and not x.requires_grad)
-        if self._within or alone or not self._replace:
-            return self.forward(block, x, grid, read)
-        kind = _kind(block), x.shape, x.dtype, graph
-        again = kind in self._seen and not (graph and block in self._followed)
-        if graph:
-            x = x.view_as(x)
-            x.register_hook(lambda _: self._end((kind, "back"), again))
-        self._begin()
-        if again:
-            out = _Replaced.apply(x, self._seen[kind][-1], *learning)
-        else:
-            before = {*self._follower.known}
-            out = self.forward(block, x, grid)
-            new = self._follower.known.keys() - before - {out.untyped_storage()._cdata}
-            self._kept[kind] = {key: self._follower.known[key] for key in new}
-        self._times[kind] += again
-        self._end(kind, again, out.dtype)
-        if graph:
-            out.register_hook(self._begin)
-        return out
-
-    def leave(self) -> None:
-        """Count what the blocks lose when a forward pass ends: autocast's copies of weights."""
-        for kind, saved in self._kept.items():
-            gone = sum(size for storage, size in saved.values() if storage() is None)
-            self._follower.total -= gone * self._times[kind]
-
-    def _begin(self, _: Any = None) -> None:
-        follower = self._follower
-        self._before, self._start = (
-            (follower.peak, follower.rest),
-            (follower.total, follower.total - follower.gradients),
-        )
-        self._shared = follower.shared
-        follower.peak, follower.rest = self._start
-        self._within = True
-
-    def _end(self, kind: Any, again: bool, *more: Any) -> None:
-        follower, (total, rest) = self._follower, self._start
-        if not again:
-            shared = follower.shared - self._shared  # is there once for all blocks
-            added = follower.total - total - shared
-            self._seen[kind] = (
-                follower.peak - total - shared,
-                follower.rest - rest - shared,
-                added,
-                *more,
-            )
-            total, rest = total + shared, rest + shared
-        peak, most, added = self._seen[kind][:3]
-        follower.total = total + added
-        follower.peak = max(self._before[0], total + peak)
-        follower.rest = max(self._before[1], rest + most)
-        self._within = False
-
-
-def _kind(block: Any) -> tuple[Any, ...]:
-    sizes = (
-        (name, parameter.shape, parameter.requires_grad)
-        for name, parameter in block.named_parameters()
-    )
-    return (block.window_size, *sizes)
-
-
-def _count_frozen(blocks: Iterable[nn.Module]) -> int:
-    learning = [
-        any(parameter.requires_grad for parameter in block.parameters()) for block in blocks
-    ]
-    return [*learning, True].index(True)
+def _places(index: Any) -> tuple[Any, ...]:
+    real = isinstance(index, Tensor) and not isinstance(index, FakeTensor)
+    return index.nonzero(as_tuple=True) if real and index.dtype is torch.bool else (index,)
 
 
 def _convert(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -267,9 +153,20 @@ def _convert(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module
     return module
 
 
-def _places(index: Any) -> tuple[Any, ...]:
-    real = isinstance(index, Tensor) and not isinstance(index, FakeTensor)
-    return index.nonzero(as_tuple=True) if real and index.dtype is torch.bool else (index,)
+def _build_without_content(build: Callable[[], MeasuredStep], follower: _Follower) -> MeasuredStep:
+    """Build a step whose parameters are fake from the moment when a module registers them."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def empty(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
+        if isinstance(parameter, FakeTensor) or parameter is None:
+            return None
+        emptied = FakeTensor(fake, parameter.detach().to("meta"), parameter.device)
+        follower.add(emptied)
+        return nn.Parameter(emptied, requires_grad=parameter.requires_grad)
+
+    register: Any = register_module_parameter_registration_hook
+    with register(empty), patch.object(nn.Module, "_apply", _convert):
+        return build()
 
 
 def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
@@ -281,49 +178,22 @@ def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
         and frozen networks), gradients, optimizer, of the activations that a forward pass keeps,
         and of the peak.
     """
-    with suppress(KeyError):  # of a kind of blocks of which the last does not run
-        return _measure(build, replace=True)
-    return _measure(build, replace=False)
-
-
-def _measure(build: Callable[[], MeasuredStep], *, replace: bool) -> dict[str, int]:
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
     for results in CACHES:  # an earlier step's are not followed
         results.clear()
-
-    def without_content(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
-        if isinstance(parameter, FakeTensor) or parameter is None:
-            return None
-        emptied = FakeTensor(fake, parameter.detach().to("meta"), parameter.device)
-        follower.add(emptied)
-        return nn.Parameter(emptied, requires_grad=parameter.requires_grad)
-
     with _Follower() as follower:
-        register: Any = register_module_parameter_registration_hook
-        hook = register(without_content)
-        with hook, patch.object(nn.Module, "_apply", _convert):
-            step = build()
+        step = _build_without_content(build, follower)
         for part in step.model.modules():
             if isinstance(part, StochasticDepth):
                 part.rate = 0.0  # nothing is left out: the most that can happen
-        for model_parameter in step.model.parameters():
-            if model_parameter.requires_grad:
-                model_parameter.register_post_accumulate_grad_hook(follower.keep)
+        trained = [value for value in step.model.parameters() if value.requires_grad]
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(follower.keep)
         follower.peak = weights = follower.total
-        shared = follower.shared
-        blocks = _Blocks(follower, step.model, replace=replace)
-        with patch.object(Block, "forward", lambda *inputs: blocks(*inputs)):
-            loss = step.loss()
-            blocks.leave()
-            activations = follower.total - weights
-            loss.backward()
+        loss = step.loss()
+        activations = follower.total - weights
+        loss.backward()
         del loss
-        gradients = follower.total - weights - (follower.shared - shared)
-    sizes = [
-        (parameter.numel(), parameter.numel() * parameter.requires_grad)
-        for parameter in step.model.parameters()
-    ]
-    parameters, trainable = map(sum, zip(*sizes, strict=True))
+    gradients, trainable = follower.gradients, sum(parameter.numel() for parameter in trained)
     state, passes = step.state * trainable, max(follower.peak, follower.total + step.update)
     # all but the first micro-batch begin with gradients, and buckets are there all the time
     before = (step.accumulate > 1) + (step.processes > 1)
@@ -332,9 +202,9 @@ def _measure(build: Callable[[], MeasuredStep], *, replace: bool) -> dict[str, i
         "batch": step.batch,
         "accumulate": step.accumulate,
         "side": step.side,
-        "parameters": parameters,
+        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "trainable": trainable,
-        "frozen": blocks.frozen,
+        "frozen": _count_frozen_blocks(step.model),
         "processes": step.processes,
         "weights": weights,
         "gradients": gradients,
@@ -342,6 +212,13 @@ def _measure(build: Callable[[], MeasuredStep], *, replace: bool) -> dict[str, i
         "activations": activations,
         "peak": passes + state,  # of the second step, which has a state from the first
     }
+
+
+def _count_frozen_blocks(model: nn.Module) -> int:
+    """Count the first blocks of a ViT that do not learn; of several, in the one with fewest."""
+    vits = [module.blocks for module in model.modules() if isinstance(module, VisionTransformer)]
+    learning = [[any(p.requires_grad for p in block.parameters()) for block in vit] for vit in vits]
+    return min(([*blocks, True].index(True) for blocks in learning), default=0)
 
 
 def add_configured_adapters(model: nn.Module, lora: Mapping[str, Any] | None) -> None:
