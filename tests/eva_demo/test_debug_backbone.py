@@ -14,7 +14,7 @@ def test_a_short_training_makes_weights_that_load(tmp_path):
     command = ["--output", str(tmp_path), "--steps=2", "--batch=1"]
     assert debug_backbone.main(command) == 0
     record = json.loads((tmp_path / "eva_debug.json").read_text())
-    assert record["command"].endswith("--output RUN --steps 2 --batch 1 --seed 0 --install")
+    assert record["command"].endswith("--output RUN --steps 2 --batch 1 --seed 0")
     load_pretrained(eva_debug(), tmp_path / "eva_debug.safetensors", complete=True)
 
 

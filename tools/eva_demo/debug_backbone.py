@@ -1,30 +1,22 @@
 """Pre-train `eva_debug`, the small backbone that ships with the package.
 
+    python tools/train_debug_backbone.py --output output/debug_backbone
+
 The quick start fine-tunes a detector in minutes, as users do from `eva_psz14to16`; from scratch ten
 digits are not learned in that time. This program makes the weights to start from: dense supervised
-pre-training on digit scenes of the training side, generated as it goes, with real digits and
-photographs only. The model is the plain ViT with global attention and a class token, without
-relative positions, as in the paper's pre-training (section 2.2).
-
-Each patch predicts the digit under it (or none), the digit's box and its ink; the class token
-predicts which digits the scene holds.
-
-    python tools/train_debug_backbone.py --output output/debug_backbone
-    python tools/train_debug_backbone.py --output output/debug_backbone --install
-
-The weights (fp16) and a record of how they came about are written to the folder; `--install` puts
-them into the package, too.
+pre-training on scenes of the training side, generated as it goes. Each patch predicts the digit
+under it (or none), the digit's box and its ink; the class token predicts which digits there are.
+The weights (fp16) and a record of how they came about are written to the folder; those of the
+package are a copy of them (`eva_backbone/weights`).
 
 Letters: B scenes, G patches along a side, N = G * G patches, p patch size.
 """
 
 import argparse
 import json
-import logging
 import platform
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +30,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-import eva_backbone
 from eva_backbone import VARIANTS, VisionTransformer, eva_debug
 from eva_data.files import make_folder, write_tensors, write_text
-from eva_demo.scenes import Scene, SceneGenerator
+from eva_demo.scenes import SceneGenerator
 from eva_demo.sources import box_of_mask
-from eva_runs.commands import Command
+from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
-
-logger = logging.getLogger("train_debug_backbone")
 
 SIZE = VARIANTS["eva_debug"].img_size
 PATCH = VARIANTS["eva_debug"].patch_size
@@ -55,13 +44,16 @@ MEAN = (123.675, 116.28, 103.53)  # the detectors' normalisation, in grey levels
 STD = (58.395, 57.12, 57.375)
 NO_DIGIT = 10
 MIN_INK = 6  # pixels of a digit in a patch that make it the patch's digit
-
-_LR = 1.5e-3  # the highest
-_WEIGHTS = Path(eva_backbone.__file__).resolve().parent / "weights"
+LR = 1.5e-3  # the highest
 
 
 class DenseScenes(Dataset[dict[str, Tensor]]):
-    """Augmented training scenes with a target for every patch; item i depends on (seed, i)."""
+    """Augmented training scenes with a target for every patch; item i depends on (seed, i).
+
+    image (3, SIZE, SIZE) uint8; digit (N,) 0..9 or NO_DIGIT; box (N, 4) distances from the patch
+    centre to the left, top, right and bottom side in patches; ink (N, p * p) 0 or 1; present (10,)
+    0 or 1.
+    """
 
     def __init__(self, length: int, *, seed: int) -> None:
         self.length, self.seed = length, seed
@@ -74,48 +66,38 @@ class DenseScenes(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        scene = self.scenes.make(index)
+        owner: NDArray[np.int16] = np.full((SIZE, SIZE), -1, dtype=np.int16)
+        for number, instance in enumerate(scene.instances):
+            owner[instance.mask] = number
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, 7, index)))
-        return dense_targets(self.scenes.make(index), rng=rng)
-
-
-def dense_targets(scene: Scene, *, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Augment a scene of SIZE pixels and describe it patch by patch.
-
-    Returns:
-        image (3, SIZE, SIZE) uint8; digit (N,) 0..9 or NO_DIGIT; box (N, 4) distances from the
-        patch centre to the left, top, right and bottom side in patches; ink (N, p * p) 0 or 1;
-        present (10,) 0 or 1.
-    """
-    owner: NDArray[np.int16] = np.full((SIZE, SIZE), -1, dtype=np.int16)
-    for number, instance in enumerate(scene.instances):
-        owner[instance.mask] = number
-    image, owner = _warp(scene.image, owner, rng=rng)
-    digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
-    box = np.zeros((GRID, GRID, 4), dtype=np.float32)
-    most = np.full((GRID, GRID), MIN_INK - 1)
-    present = np.zeros(10, dtype=np.float32)
-    centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
-    for number, instance in enumerate(scene.instances):
-        mask = owner == number
-        if mask.sum() < 0.4 * instance.full_area:  # mostly outside the image
-            continue
-        present[instance.category] = 1
-        pixels = _per_patch(mask).sum(-1)  # (G, G)
-        wins = pixels > most
-        most[wins] = pixels[wins]
-        digit[wins] = instance.category
-        x0, y0, x1, y1 = box_of_mask(mask)
-        sides = np.broadcast_arrays(
-            centre[None] - x0, centre[:, None] - y0, x1 - centre[None], y1 - centre[:, None]
-        )
-        box[wins] = np.stack(sides, -1)[wins] / PATCH
-    return {
-        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-        "digit": torch.from_numpy(digit.reshape(-1)),
-        "box": torch.from_numpy(box.reshape(-1, 4)),
-        "ink": torch.from_numpy(_per_patch(owner >= 0).reshape(GRID * GRID, -1)),
-        "present": torch.from_numpy(present),
-    }
+        image, owner = _warp(scene.image, owner, rng=rng)
+        digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
+        box = np.zeros((GRID, GRID, 4), dtype=np.float32)
+        most = np.full((GRID, GRID), MIN_INK - 1)
+        present = np.zeros(10, dtype=np.float32)
+        centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
+        for number, instance in enumerate(scene.instances):
+            mask = owner == number
+            if mask.sum() < 0.4 * instance.full_area:  # mostly outside the image
+                continue
+            present[instance.category] = 1
+            pixels = _per_patch(mask).sum(-1)  # (G, G)
+            wins = pixels > most
+            most[wins] = pixels[wins]
+            digit[wins] = instance.category
+            x0, y0, x1, y1 = box_of_mask(mask)
+            sides = np.broadcast_arrays(
+                centre[None] - x0, centre[:, None] - y0, x1 - centre[None], y1 - centre[:, None]
+            )
+            box[wins] = np.stack(sides, -1)[wins] / PATCH
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "digit": torch.from_numpy(digit.reshape(-1)),
+            "box": torch.from_numpy(box.reshape(-1, 4)),
+            "ink": torch.from_numpy(_per_patch(owner >= 0).reshape(GRID * GRID, -1)),
+            "present": torch.from_numpy(present),
+        }
 
 
 def _per_patch(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -146,12 +128,6 @@ def _warp(
     return np.clip(image * gain + offset, 0, 255).astype(np.uint8), owner
 
 
-def _normalise(images: Tensor) -> Tensor:
-    """Normalise (B, 3, H, W) grey levels as the detectors do."""
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (images.float() - mean) / std
-
-
 class DensePretraining(nn.Module):
     """The backbone with one linear prediction for every patch and one for the scene."""
 
@@ -166,7 +142,9 @@ class DensePretraining(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Compute the loss of a batch from `DenseScenes`."""
-        features = self.backbone(_normalise(batch["image"])).float()  # (B, 1 + N, C)
+        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        images = (batch["image"].float() - mean) / std  # (B, 3, H, W)
+        features = self.backbone(images).float()  # (B, 1 + N, C)
         patches, target = features[:, 1:], batch["digit"]
         has_digit = target != NO_DIGIT  # (B, N)
         per_patch = F.cross_entropy(
@@ -188,9 +166,9 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     plain = [p for p in model.parameters() if p.ndim <= 1]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=_LR, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _LR, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
+        optimizer, LR, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
     )
     scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
     # a generator of its own, not the one that drops paths
@@ -213,15 +191,6 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     return averaged
 
 
-def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder: Path) -> None:
-    """Write the fp16 weights and their record into a folder."""
-    weights = {name: value.half() for name, value in backbone.state_dict().items()}
-    file = folder / "eva_debug.safetensors"
-    write_tensors(weights, file, {"variant": "eva_debug", "made_by": record["command"]})
-    write_text(file.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-    logger.info("wrote %s (%.2f MB)", file, file.stat().st_size / 1e6)
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
@@ -229,29 +198,28 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--steps", type=int, default=7000, help="optimizer steps")
     add("--batch", type=int, default=32, help="scenes per step")
     add("--seed", type=int, default=0, help="seed of weights and scenes")
-    add("--install", action="store_true", help="put the result into the package")
     return parser.parse_args(arguments)
 
 
-def _run(args: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+def _run(args: argparse.Namespace) -> None:
     make_folder(args.output)
     began = time.monotonic()
-    backbone = train(args)
-    minutes = (time.monotonic() - began) / 60
+    weights = {name: value.half() for name, value in train(args).state_dict().items()}
     settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
     options = " ".join(f"--{name} {value}" for name, value in settings.items())
+    command = f"python tools/train_debug_backbone.py --output RUN {options}"
     record = {
-        "command": f"python tools/train_debug_backbone.py --output RUN {options} --install",
+        "command": command,
         "settings": settings,
-        "training_minutes": round(minutes, 1),
+        "training_minutes": round((time.monotonic() - began) / 60, 1),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
     }
-    for folder in (args.output, _WEIGHTS) if args.install else (args.output,):
-        write_weights(backbone, record, folder)
-    return 0
+    file = args.output / "eva_debug.safetensors"
+    write_tensors(weights, file, {"variant": "eva_debug", "made_by": command})
+    write_text(file.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    echo(f"wrote {file}")
 
 
 main = Command("error", _parse, _run, error_code=1)
