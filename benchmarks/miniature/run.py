@@ -8,17 +8,15 @@ benchmarks/results/miniature.jsonl, a copy of such a file, by `table.py`.
 """
 
 import json
-import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,12 +47,6 @@ TRIED = {
     "maps": ("1e-3", "3e-3"),
 }
 VIT = ["embed_dim=64", "depth=4", "num_heads=2", "mlp_dim=256"]  # of `STUDENT`
-# commands are forked from a process that has imported the frameworks, ten seconds each
-PROCESSES = multiprocessing.get_context("forkserver")
-FRAMEWORKS = (
-    *("cv2", "deepspeed", "detectron2.engine", "detectron2.evaluation", "eva_engine.loop"),
-    *("matplotlib.pyplot", "mmengine.runner", "mmseg.apis", "pandas", "timm", "tyro"),
-)
 _RUN = "run.workers=0 run.tensorboard=False run.keep_checkpoints=1 --run.resume"
 Scores = dict[str, float]
 
@@ -78,13 +70,13 @@ class Miniature:
 
     def eva(self, *words: object) -> None:
         """Run a command of `eva` on one core."""
-        arguments, used = [*map(str, words)], PROCESSES.Value("d")
-        process = PROCESSES.Process(target=_run_eva, args=(arguments, self.at("log.txt"), used))
-        process.start()
-        process.join()
-        self.children[threading.get_ident()] += used.value
-        if process.exitcode:
-            raise SystemExit(f"see {self.at('log.txt')}: eva {' '.join(arguments)}")
+        arguments = [sys.executable, "-m", "eva_command", *map(str, words)]
+        with self.at("log.txt").open("ab") as log:
+            process = subprocess.Popen(arguments, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+        self.children[threading.get_ident()] += usage.ru_utime + usage.ru_stime
+        if status:
+            raise SystemExit(f"see {self.at('log.txt')}: eva {' '.join(arguments[3:])}")
 
     def job(self, arm: str, seed: int, job: str, measure: Callable[[], Scores]) -> Scores:
         """Return the scores of a job, which is done if they are not known."""
@@ -160,8 +152,7 @@ class Miniature:
 
         To validate, k-NN with a tenth of the labels alone, on images that are not of the test.
         """
-        encode = _encoder(weights) if weights else self._teachers_encoder()
-        fashion, scores = self.at("data/fashion"), {}
+        encode, fashion, scores = self._encoder(weights), self.at("data/fashion"), {}
         if validate:
             labelled, queries = (encode(fashion / name) for name in ("labels_10_0", "val"))
             return {"val": _right(_neighbours(labelled, queries), queries)}
@@ -248,23 +239,18 @@ class Miniature:
         scores = json.loads((run / "results.json").read_text())["sem_seg"]
         return {"val" if part == "val" else "mIoU": scores["mIoU"]}
 
-    def _teachers_encoder(self) -> "Encoder":
-        weights = str(self.at("data/teachers/imagenet.safetensors"))
-        teacher = TimmTeacher(TEACHER, weights=weights, image_size=112, stride=16)
-        read = evaluation_transform(112, mean=teacher.mean, std=teacher.std)
-        return _encoding(lambda images: teacher(images).mean(1), partial(_parts, read))
-
-
-def _run_eva(arguments: list[str], log: Path, used: Any) -> None:
-    """Run a command of `eva` in this process, and note its core-seconds."""
-    with log.open("ab") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-    sys.argv = ["eva", *arguments]
-    try:
-        runpy.run_module("eva_command", run_name="__main__", alter_sys=True)
-    finally:
-        used.value = time.process_time()
+    def _encoder(self, weights: Path | None) -> Callable[[Path], "Features"]:
+        """Make the function that computes features of class folders; the teacher's for None."""
+        if weights is None:
+            file = str(self.at("data/teachers/imagenet.safetensors"))
+            teacher = TimmTeacher(TEACHER, weights=file, image_size=112, stride=16)
+            read = evaluation_transform(112, mean=teacher.mean, std=teacher.std)
+            return partial(_encode, lambda images: teacher(images).mean(1), read)
+        extractor = FeatureExtractor.from_weights(
+            str(weights), image_size=SIDE, pooling="mean", precision="fp32"
+        )
+        read = evaluation_transform(SIDE, mean=extractor.mean, std=extractor.std)
+        return partial(_encode, extractor, read)
 
 
 class Features(NamedTuple):
@@ -275,39 +261,18 @@ class Features(NamedTuple):
     names: list[str]
 
 
-Encoder = Callable[[Path], Features]
-
-
-def _encoder(weights: Path) -> Encoder:
-    extractor = FeatureExtractor.from_weights(
-        str(weights), image_size=SIDE, pooling="mean", precision="fp32"
-    )
-    return _encoding(extractor, partial(_kept, extractor.mean, extractor.std))
-
-
-def _parts(read: ImageTransform, files: Sequence[Path]) -> Iterator[Tensor]:
-    for at in range(0, len(files), 64):
-        part = files[at : at + 64]
-        yield torch.stack([read(read_image(file, upright=False)) for file in part])
-
-
-@cache  # the same for the weights of all arms and seeds; three gigabytes
-def _kept(mean: Sequence[float], std: Sequence[float], files: tuple[Path, ...]) -> list[Tensor]:
-    return [*_parts(evaluation_transform(SIDE, mean=mean, std=std), files)]
-
-
-def _encoding(
-    network: Callable[[Tensor], Tensor], parts: Callable[[tuple[Path, ...]], Iterable[Tensor]]
-) -> Encoder:
-    @torch.no_grad()
-    def encode(folder: Path) -> Features:
-        files = tuple(sorted(folder.glob("*/*"), key=lambda file: file.name))
-        classes = sorted({file.parent.name for file in files})
-        labels = torch.tensor([classes.index(file.parent.name) for file in files])
-        values = torch.cat([network(images) for images in parts(files)])
-        return Features(values, labels, [file.name for file in files])
-
-    return encode
+@torch.no_grad()
+def _encode(network: Callable[[Tensor], Tensor], read: ImageTransform, folder: Path) -> Features:
+    files = sorted(folder.glob("*/*"), key=lambda file: file.name)
+    classes = sorted({file.parent.name for file in files})
+    labels = torch.tensor([classes.index(file.parent.name) for file in files])
+    parts = [
+        network(
+            torch.stack([read(read_image(file, upright=False)) for file in files[at : at + 64]])
+        )
+        for at in range(0, len(files), 64)
+    ]
+    return Features(torch.cat(parts), labels, [file.name for file in files])
 
 
 def _neighbours(labelled: Features, queries: Features) -> Tensor:
@@ -403,7 +368,6 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("output/miniature"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    PROCESSES.set_forkserver_preload([*FRAMEWORKS])
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     options.output.mkdir(parents=True, exist_ok=True)
     results = options.output / "results.jsonl"

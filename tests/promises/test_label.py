@@ -125,8 +125,8 @@ def test_thresholds_by_labelled_data(run, labelled, weights, photos, demo, fails
     before = (output / "coco").stat().st_mtime_ns
     words = ("eva", "label", photos, "--weights", weights("detection"), "--output", output)
     val = ("--target-precision", 1, "--val", demo("coco") / "coco")
-    fails(run(*words, "--to", "coco", *val, code=2), output / "coco", "--overwrite")
-    fails(run(*words, "--to", "maps", code=2), "maps", "detection")
+    fails(run(*words, "--to", "coco", *val, code=1), output / "coco", "--overwrite")
+    fails(run(*words, "--to", "maps", code=1), "maps", "detection")
     fails(run(*words, "--to", "cvat", "--val", tmp_path, code=2), "--target-precision")
     assert (output / "coco").stat().st_mtime_ns == before
     ended = run(*words, "--to", "cvat", *val, code=1)

@@ -286,7 +286,7 @@ def _write_list(file: Path, videos: Any, left: list[int]) -> None:
     echo(f"{file}: list of {len(lines):,} videos")
 
 
-CHECKS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+_CHECKS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "captions": _run_captions,
     "coco": _run_coco,
     "folders": _run_folders,
@@ -294,3 +294,8 @@ CHECKS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "semantic": _run_semantic,
     "video": _run_video,
 }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the check that the options of `eva data verify` name."""
+    return _CHECKS[args.command](args)

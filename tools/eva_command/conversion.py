@@ -23,6 +23,7 @@ from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_data.files import open_atomic, replace_folder
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
+from eva_runs.commands import echo
 
 _FORMS = {
     **FORMATS,
@@ -34,20 +35,13 @@ _WRITERS = {"open-clip": open_clip_form.write_folder, "timm": timm_folder.write_
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
-def convert(args: argparse.Namespace, *, folder: bool) -> str:
-    """Convert a checkpoint.
+def run(args: argparse.Namespace) -> None:
+    """Convert a checkpoint or merge adapters, as the options of `eva convert` say."""
+    echo(merge_adapters(args) if args.merge_lora else _convert(args, folder=args.to in _WRITERS))
 
-    Args:
-        args: Options of `eva convert`.
-        folder: Whether the output is a folder for another program.
 
-    Returns:
-        The report.
-
-    Raises:
-        ValueError: If the weights cannot take that form; nothing is written.
-        FileNotFoundError: If there is no such source.
-    """
+def _convert(args: argparse.Namespace, *, folder: bool) -> str:
+    """Convert a checkpoint to a file, or a folder for another program; return the report."""
     source = find_source(args.source, ema=args.ema)
     read = Weights.read(source)
     stored, frames = read.tensors, read.frames

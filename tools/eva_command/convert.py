@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.files import require_free, require_replaceable
-from eva_runs.commands import Command, echo
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import add_download_option, command_parser, integer
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -72,11 +72,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _work(args: argparse.Namespace) -> int:
-    from eva_command.conversion import convert, merge_adapters  # loads torch
-
-    echo(merge_adapters(args) if args.merge_lora else convert(args, folder=args.to in FOLDERS))
-    return 0
-
-
-main = Command("eva convert", parse, _work, error_code=1)
+main = Command("eva convert", parse, lazy_import("eva_command.conversion:run"), error_code=1)

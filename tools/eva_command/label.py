@@ -31,13 +31,11 @@ from eva_data.inputs import JobPlan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
 from eva_openmmlab.run_folder import config_of_run
 from eva_report.demos import require_format
-from eva_runs.commands import Command, program_name
-from eva_runs.errors import exit_on_error
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
 
 TASKS = ("detection", "mmdetection", "segmentation")
-_CONTINUES = "the same command continues"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -68,6 +66,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.target_precision is None) != (options.val is None):
         parser.error("--target-precision and --val are given together")
+    options.plan = _plan(options)
     return options
 
 
@@ -129,7 +128,7 @@ def open_model(
     return [*names.values()], lambda rgb: model.in_coco_format(rgb).objects
 
 
-def _prepare(options: argparse.Namespace) -> JobPlan:
+def _plan(options: argparse.Namespace) -> JobPlan:
     """Find task, config and images, and check that the dataset may be written."""
     options.task, options.config = find_model(options.weights, options.recipe, options.task)
     if options.form == "maps" and options.task != "segmentation":
@@ -148,12 +147,10 @@ def _prepare(options: argparse.Namespace) -> JobPlan:
     return plan
 
 
-def _run(options: argparse.Namespace) -> int:
-    plan = _prepare(options)
-    from eva_command.labelling import label  # frameworks
-
-    with exit_on_error(program_name("eva label"), saved=lambda: _CONTINUES):
-        return label(options, plan)
-
-
-main = Command("eva label", _parse, _run, interrupted=_CONTINUES)
+main = Command(
+    "eva label",
+    _parse,
+    lazy_import("eva_command.labelling:label"),
+    error_code=1,
+    interrupted="the same command continues",
+)

@@ -260,8 +260,9 @@ def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, most: int) 
     return order
 
 
-def label(options: argparse.Namespace, plan: JobPlan) -> int:
+def label(options: argparse.Namespace) -> int:
     """Label the images of a plan; return the exit code."""
+    plan: JobPlan = options.plan
     log_to_terminal()
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

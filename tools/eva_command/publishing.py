@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import jinja2
 from eva_backbone.checkpoints import run_folders
 from eva_backbone.checkpoints.hub import (
     DEFAULT_FILE,
+    SCHEME,
     HubError,
     HubFile,
     explain_hub_errors,
@@ -36,8 +38,9 @@ from eva_command.public_settings import (
     task_of_mmengine,
 )
 from eva_command.push import FILES
-from eva_data.files import write_tensors, write_text
+from eva_data.files import replace_folder, require_replaceable, write_tensors, write_text
 from eva_openmmlab.run_folder import config_of_run, read_scalars
+from eva_runs.commands import echo
 from eva_runs.extras import DETECTRON2, TOOLKIT
 from eva_runs.output_folder import read_log
 
@@ -215,6 +218,25 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
         for name, value in values.items()
         if type(value) in (int, float) and math.isfinite(value)
     }
+
+
+def push(options: argparse.Namespace) -> None:
+    """Publish a run, or write what would be published."""
+    run = read_run_folder(options.run, best=options.best, ema=options.ema, verify=True)
+    target = SCHEME + options.repository
+    if options.dry_run is not None:
+        written = [*FILES, *(file.name for file in options.include)]
+        require_replaceable(options.dry_run, written, overwrite=options.overwrite)
+        with replace_folder(options.dry_run) as folder:
+            compose(run, options, folder)
+        echo(f"wrote {options.dry_run}, which would be {target}; nothing was uploaded")
+        return
+    with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
+        compose(run, options, Path(name))
+        message = f"{run.task}, {run.unit} {run.step}"
+        commit = upload(Path(name), options.repository, private=options.private, message=message)
+    echo(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
+    echo(f"weights by address: {target}@{commit}")
 
 
 def compose(run: Run, options: argparse.Namespace, folder: Path) -> None:

@@ -12,13 +12,11 @@ classes, parts and known datasets are published; paths, addresses and free text 
 
 import argparse
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_backbone.checkpoints.hub import DEFAULT_FILE, SCHEME
-from eva_data.files import replace_folder, require_replaceable
-from eva_runs.commands import Command, echo
+from eva_backbone.checkpoints.hub import DEFAULT_FILE
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import command_parser
 
 FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml", "config.py")
@@ -54,25 +52,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _push(options: argparse.Namespace) -> int:
-    from eva_command.publishing import compose, read_run_folder, upload
-
-    run = read_run_folder(options.run, best=options.best, ema=options.ema, verify=True)
-    target = SCHEME + options.repository
-    if options.dry_run is not None:
-        written = [*FILES, *(file.name for file in options.include)]
-        require_replaceable(options.dry_run, written, overwrite=options.overwrite)
-        with replace_folder(options.dry_run) as folder:
-            compose(run, options, folder)
-        echo(f"wrote {options.dry_run}, which would be {target}; nothing was uploaded")
-        return 0
-    with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
-        compose(run, options, Path(name))
-        message = f"{run.task}, {run.unit} {run.step}"
-        commit = upload(Path(name), options.repository, private=options.private, message=message)
-    echo(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
-    echo(f"weights by address: {target}@{commit}")
-    return 0
-
-
-main = Command("eva push", parse, _push, interrupted="nothing was published")
+main = Command(
+    "eva push",
+    parse,
+    lazy_import("eva_command.publishing:push"),
+    interrupted="nothing was published",
+)

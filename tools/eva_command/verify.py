@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
-from eva_runs.commands import Command
+from eva_runs.commands import Command, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.options import add_check_options, command_parser
 
@@ -56,14 +56,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(args: argparse.Namespace) -> int:
-    from eva_command.checking import CHECKS  # libraries that --help does not need
-
-    return CHECKS[args.command](args)
-
-
-# 0 without problems, 1 with some
-main = Command("eva data verify", _parse, _run, interrupted="only complete files were written")
+# exits with 0 without problems, with 1 with some
+main = Command(
+    "eva data verify",
+    _parse,
+    lazy_import("eva_command.checking:run"),
+    interrupted="only complete files were written",
+)
 
 
 def guess(arguments: Sequence[str]) -> list[str]:

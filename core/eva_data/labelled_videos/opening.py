@@ -231,7 +231,7 @@ def write_video_index(
     facts: Mapping[str, NDArray[Any]],
     *,
     listed_in: Path | None = None,
-    state: dict[str, Any] | None = None,
+    state: list[Any] | None = None,
 ) -> None:
     """Write an index, `.safetensors`, of the videos of some indexes.
 

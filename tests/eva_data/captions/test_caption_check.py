@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from eva_command.checking import CHECKS
+from eva_command import checking
 from eva_command.verify import parse
 from eva_data.captions.opening import open_captions
 
@@ -17,7 +17,7 @@ def check():
     def run(location, *options, workers=1):
         arguments = ["captions", location, "--workers", workers, *options]
         args = parse([str(argument) for argument in arguments])
-        return CHECKS[args.command](args)
+        return checking.run(args)
 
     return run
 

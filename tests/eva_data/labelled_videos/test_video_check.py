@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from eva_command.checking import CHECKS
+from eva_command import checking
 from eva_command.verify import parse
 from eva_data.index import VIDEO_KIND, Table
 from eva_data.labelled_videos.opening import open_videos
@@ -71,7 +71,7 @@ def check():
     def run(location, *options, workers=1):
         arguments = ["video", location, "--workers", workers, *options]
         args = parse([str(argument) for argument in arguments])
-        return CHECKS[args.command](args)
+        return checking.run(args)
 
     return run
 
