@@ -35,15 +35,15 @@ def make_command(
     own_data: ModuleType,
     change: Callable[["Config", argparse.Namespace], None] | None = None,
 ) -> Command[argparse.Namespace]:
-    """Make the command that trains as its arguments describe, or scores weights.
+    """Make the command that trains as its arguments describe (`train.py`), or scores weights.
 
-    `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`.
-    `change` applies the project's own flags of an evaluation to the config, None trains.
+    `own_data` is the project's module for own data: `add_arguments`, `check`, which gives them as
+    an object, and `apply` of that. `change` applies the project's own flags to the config.
     """
 
     def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser = make_parser()
-        own_data.add_arguments(parser, training=change is None)
+        own_data.add_arguments(parser, training=program == "train.py")
         package = own_data.__name__.partition(".")[0]
         arguments, line = resolve_auto_batch(arguments, f"{package}.planning")
         args = read(parser, arguments, check=own_data.check)
@@ -52,9 +52,9 @@ def make_command(
         return args
 
     def run(args: argparse.Namespace) -> int:
-        from eva_openmmlab import programs
+        from eva_openmmlab.programs import Run
 
-        return programs.run(args, own_data.apply, change=change)
+        return Run(args, own_data.apply, change).start()
 
     return Command(program, parse, run, error_code=1)
 

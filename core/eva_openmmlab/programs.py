@@ -38,91 +38,136 @@ from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
 from eva_runs.request import RunRequest
 
-Apply = Callable[[Config, argparse.Namespace], Config]
-Change = Callable[[Config, argparse.Namespace], None]
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
 
-def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> int:
-    """Train as a command line describes, or score weights; exit with a code of `eva_runs.errors`.
+class Run:
+    """A training or an evaluation by a command line: its config is resolved, built and run.
 
-    `own_data` puts own data into a config and returns a new one, the same if there are none;
-    `change` applies the project's own flags of an evaluation to the config, None trains.
+    Args:
+        args: What `command_line.read` has read.
+        apply_data: Function that puts own data into a copy of a config.
+        change: Function that applies the project's own flags to the config; None for no such.
+
+    Attributes:
+        folder: Work folder, once it is reserved for this run.
     """
-    began, trains = time.monotonic(), change is None
-    kind: Kind = "training" if trains else "evaluation"
-    folders: list[Path] = []
-    watched: list[Callable[[], bool]] = []  # whether the run has begun
 
-    def log() -> Path | None:
-        return folders[0] / f"log_rank{processes.rank()}.txt" if folders else None
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        apply_data: Callable[[Config, Any], Config],
+        change: Callable[[Config, argparse.Namespace], None] | None,
+    ) -> None:
+        self.args, self.apply_data, self.change = args, apply_data, change
+        self.trains = "weights" not in args
+        self.request = RunRequest.from_options(args) if self.trains else RunRequest()
+        self.folder: Path | None = None
+        self._is_record_new: Callable[[], bool] = lambda: False
 
-    def saved() -> str:
-        return describe_saved(folders[0]) if folders else "nothing is saved"
-
-    for message in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
-        warnings.filterwarnings("ignore", message=message)
-    program = program_name("train.py" if trains else "test.py")
-
-    def begun() -> bool:
-        return any(has_begun() for has_begun in watched)
-
-    end = exit_on_error(program, log=log, begun=begun, saved=saved if trains else None)
-    with end, quiet() as write_log:
-        with stderr_from_main_process(), exit_on_error(program):
-            cfg = _configure(args, own_data, change)
+    def start(self) -> int:
+        """Train or score; exit with a code of `eva_runs.errors`."""
+        began, program = time.monotonic(), program_name("train.py" if self.trains else "test.py")
+        for message in ("The draw is False", "torch.meshgrid"):  # which a user cannot change
+            warnings.filterwarnings("ignore", message=message)
+        end = exit_on_error(
+            program,
+            log=self._log,
+            begun=lambda: self._is_record_new(),
+            saved=self._describe_saved if self.trains else None,
+        )
+        with end, quiet() as write_log:
+            with stderr_from_main_process(), exit_on_error(program):
+                cfg = self._resolve()
             folder = Path(cfg.work_dir)
-            require_data(cfg, ("train", "val") if trains else ("test",))
-            if cfg.get("load_from"):
-                resolve_source(cfg.load_from)  # official ones may be downloaded now
-        _join(cfg)
-        if getattr(args, "epochs", None):
-            line = set_epochs(cfg, RunRequest.from_options(args))
-            if processes.is_main():
-                show(line)
-        watched.append(watch(folder / RECORD))
-        settings, continues = cfg.to_dict(), partial(has_run, folder)
-        with reserve_folder(
-            folder, kind, traces=_TRACES, begun=RECORD, settings=settings, check=continues
-        ):
-            folders.append(folder)
-            write_log(folder)
-            runner = _run(cfg, trains=trains, recipe=recipe_name(args.task, args.config))
-            processes.barrier()  # here: the other processes do not wait for the report
-            if processes.is_main():
-                report = RunReport(runner, kind, task=args.task)
-                show(*report.closing(report.write(), duration=time.monotonic() - began))
-        processes.destroy_group()
-    return Result(folder / RESULTS)
+            kind: Kind = "training" if self.trains else "evaluation"
+            _join(cfg)
+            if self.request.epochs:
+                line = set_epochs(cfg, self.request)
+                if processes.is_main():
+                    show(line)
+            self._is_record_new = watch(folder / RECORD)
+            reserved = reserve_folder(
+                folder,
+                kind,
+                traces=_TRACES,
+                begun=RECORD,
+                settings=cfg.to_dict(),
+                check=partial(has_run, folder),
+            )
+            with reserved:
+                self.folder = folder
+                write_log(folder)
+                runner = self._run(cfg)
+                processes.barrier()  # here: the other processes do not wait for the report
+                if processes.is_main():
+                    report = RunReport(runner, kind, task=self.args.task)
+                    show(*report.closing(report.write(), duration=time.monotonic() - began))
+            processes.destroy_group()
+        return Result(folder / RESULTS)
 
+    def _log(self) -> Path | None:
+        return self.folder and self.folder / f"log_rank{processes.rank()}.txt"
 
-def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
-    cfg, request = load_config(args.config, args.settings), RunRequest()
-    if change is None:
-        request = RunRequest.from_options(args)
-        apply_request(cfg, request)
-    if request.epochs and "train_cfg.max_iters" in args.settings:
-        raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
-    cfg.launcher = args.launcher
-    cfg.setdefault("runner_type", "Runner")
-    cfg.work_dir = str(_work_dir(cfg, args, trains=change is None))
-    if change is None:
-        cfg.load_from = args.load_from or cfg.get("load_from")
-        if not cfg.resume:
-            require_unused(Path(cfg.work_dir))
-    else:
-        cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
-        copy = Path(cfg.work_dir, Path(args.config).name)
-        if copy.exists() and copy.samefile(args.config):
-            raise ValueError(f"--work-dir {cfg.work_dir} holds {args.config}: name another folder")
-    own = own_data(cfg, args)
-    if args.data_root is not None:
-        if own is not cfg:
+    def _describe_saved(self) -> str:
+        return describe_saved(self.folder) if self.folder else "nothing is saved"
+
+    def _resolve(self) -> Config:
+        """Read the config, apply what the command line asks, and look for what it names."""
+        args = self.args
+        cfg = load_config(args.config, args.settings)
+        if self.request.epochs and "train_cfg.max_iters" in args.settings:
+            raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
+        cfg.launcher = args.launcher
+        cfg.setdefault("runner_type", "Runner")
+        cfg.work_dir = str(_work_dir(cfg, args, trains=self.trains))
+        if self.trains:
+            apply_request(cfg, self.request)
+            cfg.load_from = args.load_from or cfg.get("load_from")
+            if not cfg.resume:
+                require_unused(Path(cfg.work_dir))
+        else:
+            cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
+            copy = Path(cfg.work_dir, Path(args.config).name)
+            if copy.exists() and copy.samefile(args.config):
+                raise ValueError(f"--work-dir {cfg.work_dir} holds {args.config}: name another")
+        if args.data_root is not None and args.own_data is not None:
             raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
-        set_data_root(cfg, args.data_root)
-    if change is not None:
-        change(own, args)
-    return own
+        if args.data_root is not None:
+            set_data_root(cfg, args.data_root)
+        if args.own_data is not None:
+            cfg = self.apply_data(cfg, args.own_data)
+            args.own_data = None  # its memory; whoever is built of the config reads the files
+        if self.change is not None:
+            self.change(cfg, args)
+        require_data(cfg, ("train", "val") if self.trains else ("test",))
+        if cfg.get("load_from"):
+            resolve_source(cfg.load_from)  # official ones may be downloaded now
+        return cfg
+
+    def _run(self, cfg: Config) -> Any:
+        """Build the runner, and let it train or test."""
+        folder = Path(cfg.work_dir)
+        replaced = not self.trains or has_run(folder)  # the first weights
+        try:
+            with no_init_weights(replaced):
+                runner = RUNNERS.build(cfg)
+            shown = terminal()
+            shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
+            runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree
+            hook = run_hook(runner)
+            lines = TerminalHook(recipe_name(self.args.task, self.args.config))
+            runner.register_hook(lines)
+            try:
+                runner.train() if self.trains else runner.test()
+            finally:
+                hook.after_run(runner)
+                lines.after_run(runner)
+        except TypeError as error:  # of a setting that a constructor does not know
+            if "unexpected keyword argument" not in str(error) or (folder / RECORD).exists():
+                raise
+            raise ValueError(f"the config cannot be built: {single_line_message(error)}") from None
+        return runner
 
 
 def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
@@ -157,27 +202,3 @@ def _join(cfg: Config) -> None:
         processes.join_group("gloo")
     wrapper = {name: cfg[name] for name in ("find_unused_parameters",) if name in cfg}
     cfg.setdefault("model_wrapper_cfg", dict(type="EVADataParallel", **wrapper))
-
-
-def _run(cfg: Config, *, trains: bool, recipe: str) -> Any:
-    """Build the runner, and let it train or test."""
-    folder = Path(cfg.work_dir)
-    replaced = not trains or has_run(folder)  # the first weights
-    try:
-        with no_init_weights(replaced):
-            runner = RUNNERS.build(cfg)
-        shown = terminal()
-        shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
-        runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree
-        hook, lines = run_hook(runner), TerminalHook(recipe)
-        runner.register_hook(lines)
-        try:
-            runner.train() if trains else runner.test()
-        finally:
-            hook.after_run(runner)
-            lines.after_run(runner)
-    except TypeError as error:  # of a setting that a constructor does not know
-        if "unexpected keyword argument" not in str(error) or (folder / RECORD).exists():
-            raise
-        raise ValueError(f"the config cannot be built: {single_line_message(error)}") from None
-    return runner

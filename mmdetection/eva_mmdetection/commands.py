@@ -53,7 +53,14 @@ def _training_parser() -> argparse.ArgumentParser:
     return command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
 
 
-train = command_line.make_command("train.py", _training_parser, own_data=own_data)
+def _slice(cfg: "Config", args: argparse.Namespace) -> None:
+    if args.slice is not None:
+        from eva_mmdetection.model.slices import slice_images  # after the plugin's stand-in
+
+        slice_images(cfg, args.slice, args.overlap)
+
+
+train = command_line.make_command("train.py", _training_parser, own_data=own_data, change=_slice)
 
 
 def _evaluation_parser() -> argparse.ArgumentParser:
@@ -62,6 +69,7 @@ def _evaluation_parser() -> argparse.ArgumentParser:
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
+    _slice(cfg, args)
     if args.out is not None:
         command_line.require_empty(args.out)
         args.out.mkdir(parents=True, exist_ok=True)

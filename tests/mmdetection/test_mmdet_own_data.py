@@ -55,24 +55,13 @@ def test_classes_of_coco_have_the_ids_of_coco():
     assert predictor._categories(CocoDataset.METAINFO) == expected
 
 
-def training():
-    """What `train.py` has of a command line for own data."""
-    parser = argparse.ArgumentParser()
-    own_data.add_arguments(parser)
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--work-dir")
-    parser.add_argument("--resume", action="store_true")
-    return parser
-
-
 def configured(name, load_config, root, *more, pipeline=None):
-    parser, config = training(), load_config(name)
+    config, parser = load_config(name), argparse.ArgumentParser()
+    own_data.add_arguments(parser)
     if pipeline:
         config.val_dataloader.dataset.pipeline = pipeline
-    words = [str(word) for word in (name, *flags(root, "train", "val"), *more)]
-    args = parser.parse_args(words)
-    args.own_data = own_data.check(args)
-    return own_data.apply(config, args)
+    words = [str(word) for word in (*flags(root, "train", "val"), *more)]
+    return own_data.apply(config, own_data.check(parser.parse_args(words)))
 
 
 def test_classes_and_colours_are_what_mmdetections_tools_take(load_config, own):

@@ -44,17 +44,9 @@ def check(arguments: argparse.Namespace) -> DetectionData | None:
     return resolve(request) if request else None
 
 
-def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data that `check` has read into a copy of a config; without any, return it itself."""
-    data: DetectionData | None = arguments.own_data
-    if arguments.slice is not None:
-        from eva_mmdetection.model.slices import slice_images  # after the plugin's stand-in
-
-        slice_images(config, arguments.slice, arguments.overlap)
-    if data is None:
-        return config
+def apply(config: "Config", data: DetectionData) -> "Config":
+    """Put the data that `check` has read into a copy of a config."""
     config = copy.deepcopy(config)
-    arguments.own_data = None  # its memory; whoever is built of the config reads the files
     folder = Path(config.get("work_dir") or "work_dirs")
     data = data.place(folder)  # what is not a file in COCO format yet
     parts, boxes_only = data.parts, data.boxes_only

@@ -7,6 +7,8 @@ that is needed to test, to continue or to predict, also with mmsegmentation's ow
 import argparse
 import copy
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     add("--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes")
 
 
-def check(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Look at the flags for own data before anything heavy is imported.
+@dataclass(frozen=True)
+class PairedData:
+    """Own folders of images and label maps, from the command line to the config.
 
-    Returns:
-        Flag -> file or folder; empty if there are no flags. An error names what is missing.
+    Attributes:
+        folders: "train" and "val", or one of them -> images, label maps.
+        classes: File of the classes.
+        share: Share of the pairs for training that is held out for evaluation; None for none.
     """
+
+    folders: Mapping[str, tuple[Path, Path]]
+    classes: Path
+    share: float | None = None
+
+
+def check(arguments: argparse.Namespace) -> PairedData | None:
+    """Look for what the flags name before anything heavy is imported; None without any."""
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{kind}" for part in parts for kind in ("images", "maps")] + ["classes"]
     paths: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
@@ -56,32 +69,30 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
             raise ValueError(f"--val-share {share:g} takes the place of --val-images, --val-maps")
         flags = ["train_images", "train_maps", "classes"]
     elif not paths:
-        return {}
+        return None
     missing = [f"--{f.replace('_', '-')}" for f in flags if f not in paths]
     if missing:
         raise ValueError(f"own data needs {', '.join(missing)}, too; {EXAMPLE}")
     for path in paths.values():
         path.stat()  # which names a missing one
-    return paths
+    sources = {part: "train" if share is not None else part for part in parts}
+    folders = {
+        part: (paths[f"{source}_images"].absolute(), paths[f"{source}_maps"].absolute())
+        for part, source in sources.items()
+    }
+    return PairedData(folders, paths["classes"], share)
 
 
-def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data of the command line into a copy of a config; without any, return it itself."""
-    paths = check(arguments)
-    if not paths:
-        return config
-    share = getattr(arguments, "val_share", None)
-    classes = read_class_file(paths["classes"])
+def apply(config: "Config", data: PairedData) -> "Config":
+    """Put the data that `check` has found into a copy of a config."""
+    classes = read_class_file(data.classes)
     config = copy.deepcopy(config)
-    for part in ("train", "val") if "train_images" in paths else ("val",):
-        source_part = part if share is None else "train"
-        images = paths[f"{source_part}_images"].absolute()
-        maps = paths[f"{source_part}_maps"].absolute()
+    for part, (images, maps) in data.folders.items():
         held: dict[str, Any] = {}
         pairs = check_pairs(images, maps, classes)
-        if share is not None:
-            held = {"val_share": share, "held_out": part == "val"}
-            pairs = hold_out(pairs, images, share)[part == "val"]
+        if data.share is not None:
+            held = {"val_share": data.share, "held_out": part == "val"}
+            pairs = hold_out(pairs, images, data.share)[part == "val"]
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in LOADERS[part]:
             replace_dataset(
