@@ -86,7 +86,7 @@ def test_several_kinds_of_features_are_kept_in_order():
 
     kept = [Kept([]), Kept([2, 3], torch.float16)]
     (sums, grids), labels = labelled_features(
-        compute, Squares(), features_to_keep=kept, device=CPU, batch_size=4, workers=0
+        compute, Squares(), kinds=kept, device=CPU, batch_size=4, workers=0
     )
     assert sums.tolist() == [i + i * i for i in range(11)]
     assert grids.shape == (11, 2, 3)
@@ -94,7 +94,7 @@ def test_several_kinds_of_features_are_kept_in_order():
     assert grids[5].tolist() == [[5.0] * 3, [25.0] * 3]
     assert labels.tolist() == [i % 3 for i in range(11)]
     (fewer, _), some = labelled_features(
-        compute, Squares(), features_to_keep=kept, device=CPU, batch_size=2, workers=0, limit=4
+        compute, Squares(), kinds=kept, device=CPU, batch_size=2, workers=0, limit=4
     )
     places = [sums.tolist().index(value) for value in fewer.tolist()]
     assert places == sorted(places)

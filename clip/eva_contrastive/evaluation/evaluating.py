@@ -6,7 +6,7 @@ Which videos of Kinetics were evaluated is not published; theirs are those of th
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,12 +43,6 @@ from eva_report.terminal import align_columns
 from eva_runs.precision import choose_dtype, resolve, to_precision
 
 PAPER = "EVA-CLIP-g"
-HEADS = ("set", "samples", "top-1", "top-5", "(1+5)/2", "class mean", PAPER)
-RETRIEVAL_HEADS = (
-    *("set", "images", "captions"),
-    *(f"{way} R@{rank}" for way in ("I->T", "T->I") for rank in RANKS),
-)
-Row = Sequence[Any]  # of text, numbers and None
 
 
 class Published(NamedTuple):
@@ -73,10 +67,11 @@ SETS: Mapping[str, Published] = {
     "Kinetics-700": Published((46.65 + 70.16) / 2, 33_914),
 }
 SHIFTS = tuple(SETS)[:6]  # the gap is that of the first to the mean of all six
-RETRIEVAL = {  # images of the complete set, and published recalls as in `RETRIEVAL_HEADS`
+RETRIEVAL = {  # images of the complete set, and published recalls from images and from texts
     "Flickr30k": (1_000, (88.3, 98.3, 99.3, 72.64, 91.6, 95.12)),
     "COCO": (5_000, (61.76, 83.28, 89.96, 44.07, 68.5, 77.33)),
 }
+MOST_CLASSES = 200  # of a set with a section of its own
 
 
 @dataclass
@@ -84,28 +79,9 @@ class Results:
     """What an evaluation has found so far, by the names of its sets."""
 
     scores: dict[str, Score] = field(default_factory=dict)
-    class_means: dict[str, float] = field(default_factory=dict)  # of accuracies
+    extra: dict[str, dict[str, float]] = field(default_factory=dict)  # further numbers of these
     retrieval: dict[str, Retrieval] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # reasons
-
-
-def main_score(name: str, score: Score) -> float:
-    """Give the accuracy that counts: of Kinetics the mean of top-1 and top-5, else top-1."""
-    return score.mean_top1_top5 if name.startswith("Kinetics") else score.top1
-
-
-def published_score(name: str, score: Score) -> float | None:
-    """Give the `main_score` of EVA-CLIP-g; None for other sets, and for parts of a set."""
-    published = SETS.get(name)
-    return (
-        published.accuracy if published is not None and score.samples >= published.samples else None
-    )
-
-
-def expected_retrieval(name: str, retrieval: Retrieval) -> Sequence[float]:
-    """Give the recalls of EVA-CLIP-g; none for other sets, and for parts of a set."""
-    images, recalls = RETRIEVAL.get(name, (0, ()))
-    return recalls if retrieval["images"] == images else ()
 
 
 def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
@@ -114,64 +90,69 @@ def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
     The gap is that of ImageNet-1K's top-1 to the mean of it and its five variants, as in the
     paper. Kinetics counts with the mean of top-1 and top-5.
     """
-    values = {name: main_score(name, score) for name, score in scores.items()}
+    values = {
+        name: score.mean_top1_top5 if name.startswith("Kinetics") else score.top1
+        for name, score in scores.items()
+    }
     complete, shifts = average_and_gap(values, tuple(SETS)), average_and_gap(values, SHIFTS)
     return {"average": complete and complete[0], "gap": shifts and shifts[1]}
 
 
-def accuracy_rows(results: Results) -> list[Row]:
-    """Make the rows below `HEADS`, with the average and the gap."""
-    rows: list[Row] = []
+def accuracy_table(results: Results, meanings: Mapping[str, str]) -> ScoreTable:
+    """Make the table of sets of classes, with the average, the gap and the paper's numbers."""
+    values: dict[str, list[float | None]] = {}
     for name, score in results.scores.items():
-        mean = score.mean_top1_top5 if name.startswith("Kinetics") else None
-        more = (mean, results.class_means.get(name), published_score(name, score))
-        rows.append((name, score.samples, score.top1, score.top5, *more))
-    mean_scores = summary(results.scores)
-    for title, value in (
-        ("average of 12", mean_scores["average"]),
-        ("robustness gap", mean_scores["gap"]),
-    ):
-        if value is not None:
-            rows.append((title, None, value, None, None, None, None))
-    return rows
-
-
-def retrieval_rows(results: Results) -> list[Row]:
-    """Make the rows below `RETRIEVAL_HEADS`, with those of the paper."""
-    rows: list[Row] = []
-    for name, retrieval in results.retrieval.items():
-        rows.append((name, *retrieval.values()))
-        paper = expected_retrieval(name, retrieval)
-        if paper:
-            rows.append((f"  {PAPER}", None, None, *paper))
-    return rows
-
-
-def aligned(results: Results) -> str:
-    """Format the tables that have rows for the terminal."""
-
-    def write(cell: str | float | None) -> str:
-        return f"{cell:.2f}" if isinstance(cell, float) else "" if cell is None else str(cell)
-
-    tables = [[HEADS, *accuracy_rows(results)], [RETRIEVAL_HEADS, *retrieval_rows(results)]]
-    return "\n".join(
-        align_columns([[write(cell) for cell in row] for row in rows])
-        for rows in tables
-        if len(rows) > 1
+        numbers, published = results.extra[name], SETS.get(name)
+        mean = numbers["mean_top1_top5"] if name.startswith("Kinetics") else None
+        complete = published is not None and score.samples >= published.samples
+        values[name] = [score.samples, score.top1, score.top5, mean, numbers.get("mean_per_class")]
+        values[name].append(published.accuracy if published is not None and complete else None)
+    means = summary(results.scores)
+    for title, name in (("average of 12", "average"), ("robustness gap", "gap")):
+        if means[name] is not None:
+            values[title] = [None, means[name], *[None] * 4]
+    return ScoreTable(
+        title="Zero-shot accuracy",
+        columns=["samples", "top-1", "top-5", "(1+5)/2", "class mean", PAPER],
+        rows=[ScoreRow(name=k, values=v, meaning=meanings.get(k, "")) for k, v in values.items()],
+        text="Percent of the samples whose class is the first, or among the first five, by "
+        "sentences about the classes alone. The mean over classes counts each class alike.",
+        digits=2,
     )
 
 
-def further_entries(results: Results) -> dict[str, dict[str, float]]:
-    """Make further entries of the sets of classes for `results.json`."""
-    entries = {
-        name: {"mean_top1_top5": score.mean_top1_top5} for name, score in results.scores.items()
-    }
-    for name, value in results.class_means.items():
-        entries[name]["mean_per_class"] = value
-    return entries
+def retrieval_table(results: Results, meanings: Mapping[str, str]) -> ScoreTable:
+    """Make the table of retrieval, with the paper's numbers."""
+    values: dict[str, list[float | None]] = {}
+    for name, retrieval in results.retrieval.items():
+        values[name] = [*retrieval.values()]
+        images, recalls = RETRIEVAL.get(name, (0, ()))
+        if images == retrieval["images"]:
+            values[f"{name}, {PAPER}"] = [None, None, *recalls]
+    ways = [f"{way} R@{rank}" for way in ("I->T", "T->I") for rank in RANKS]
+    return ScoreTable(
+        title="Retrieval",
+        columns=["images", "captions", *ways],
+        rows=[ScoreRow(name=k, values=v, meaning=meanings.get(k, "")) for k, v in values.items()],
+        text="Percent of the images that find a caption of theirs (I->T), and of the captions that "
+        "find their image (T->I), in the first place, among the first five and ten.",
+        digits=2,
+    )
 
 
-MOST_CLASSES = 200  # of a set with a section of its own
+def aligned(tables: Iterable[ScoreTable]) -> str:
+    """Format tables for the terminal."""
+    written = []
+    for table in tables:
+        rows = [["set", *table.columns]]
+        for row in table.rows:
+            cells = (
+                f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v)
+                for v in row.values
+            )
+            rows.append([row.name, *cells])
+        written.append(align_columns(rows))
+    return "\n".join(written)
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -257,8 +238,10 @@ class _Evaluation:
                 max_bad_samples=options.max_bad_samples,
             )
         (results.scores[benchmark.name],) = counted.scores.values()
+        score = results.scores[benchmark.name]
+        extra = results.extra[benchmark.name] = {"mean_top1_top5": score.mean_top1_top5}
         if counted.confusion is not None:
-            results.class_means[benchmark.name] = counted.mean_per_class
+            extra["mean_per_class"] = counted.mean_per_class
             self._sections.append(
                 partial(
                     class_sections,
@@ -308,43 +291,34 @@ class _Evaluation:
             settings,
             results.scores,
             unit="samples",
-            extra=further_entries(results),
+            extra=results.extra,
             more=more,
         )
 
     def report(self, data: list[tuple[str, str]], began: float, device: torch.device) -> None:
         """Write tables and page, and say the end; `data` has names and descriptions of the sets."""
         output, page, next_steps = self._options.output, None, list[NextStep]()
+        meanings, make = dict(data), (accuracy_table, retrieval_table)
+        tables = [table for table in (m(self._results, meanings) for m in make) if table.rows]
         if output is not None:
             next_steps = [search_step(self._options.weights, output)]
-            write_text(output / "table.md", f"```\n{aligned(self._results)}\n```\n")
+            write_text(output / "table.md", f"```\n{aligned(tables)}\n```\n")
             page = try_report(
                 output,
-                lambda: self._page(data, device, next_steps),
+                lambda: self._page(data, tables, device, next_steps),
                 name=report_name(output, "evaluation"),
             )
-        echo_result(aligned(self._results), began=began, report=page, next_steps=next_steps)
+        echo_result(aligned(tables), began=began, report=page, next_steps=next_steps)
         warn_of_left_out(self._results.left_out, unit="samples")
 
     def _page(
-        self, data: list[tuple[str, str]], device: torch.device, next_steps: list[NextStep]
+        self,
+        data: list[tuple[str, str]],
+        tables: list[ScoreTable],
+        device: torch.device,
+        next_steps: list[NextStep],
     ) -> Report:
-        options, results, meanings = self._options, self._results, dict(data)
-
-        def table(title: str, heads: Sequence[str], rows: Iterable[Row], note: str) -> ScoreTable:
-            scores = [
-                ScoreRow(name=name, values=values[-len(heads) :], meaning=meanings.get(name, ""))
-                for name, *values in rows
-            ]
-            return ScoreTable(title=title, columns=heads, rows=scores, text=note, digits=2)
-
-        note = "Percent of the samples whose class is the first, or among the first five, by "
-        note += "sentences about the classes alone. The mean over classes counts each class as "
-        note += "much as any other."
-        accuracies = table("Zero-shot accuracy", HEADS[2:], accuracy_rows(results), note)
-        note = "Percent of the images that find a caption of theirs (I->T), and of the captions "
-        note += "that find their image (T->I), in the first place, among the first five and ten."
-        retrieval = table("Retrieval", RETRIEVAL_HEADS[3:], retrieval_rows(results), note)
+        options, results = self._options, self._results
         settings = {
             "sentences of data": " | ".join(options.templates or ()),
             "class names": options.classes,
@@ -366,7 +340,7 @@ class _Evaluation:
             summary=f"{'; '.join(lines)}.",
             next_steps=next_steps,
             sections=[
-                *(table for table in (accuracies, retrieval) if table.rows),
+                *tables,
                 *(section for make in self._sections for section in make()),
             ],
             links=("table.md", "per_class.csv", "confusion.png"),

@@ -8,21 +8,19 @@ feature.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_contrastive.evaluation.prompts import sentences
-from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
-from eva_engine import distributed
-from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import IndexedSamples, Mapped, collate_readable, require_few
-from eva_runs.interruption import StopSignal
+from eva_contrastive.model.eva_clip import EvaClip, tokenize
+from eva_engine.evaluation.counting import Mapped
+from eva_engine.evaluation.frozen import Kept, compute_features
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
 TEXTS = 512  # of a forward pass
-_EXCHANGED = 4096  # samples whose features are sent at once
 
 
 def image_features(model: EvaClip, images: Tensor) -> Tensor:
@@ -38,54 +36,17 @@ def text_features(model: EvaClip, tokens: Tensor) -> Tensor:
 
 
 def encode_all(
-    model: EvaClip,
-    compute: Callable[[Tensor], Tensor],
-    samples: Mapped,
-    *,
-    batch_size: int,
-    workers: int = 0,
-    progress: str | None = None,
-    max_bad_samples: int = 0,
-    stop: StopSignal | None = None,
+    model: EvaClip, compute: Callable[[Tensor], Tensor], samples: Mapped, **settings: Any
 ) -> tuple[Tensor, dict[int, str]]:
-    """Compute the features of all samples; called on all processes, which all get all of them.
-
-    The batches, of which `compute` makes features (B, D), are the same whatever the number of
-    processes, and so are the features. `stop` is the signal of a run, which ends the evaluation.
-
-    Returns:
-        (N, D), float32 on the model's device; and index -> reason for those that cannot be read,
-        whose features are zeros.
-
-    Raises:
-        FloatingPointError: If a feature is not finite.
-        ValueError: If more samples of a process than allowed cannot be read.
-    """
-    count, device = len(samples), next(model.parameters()).device
-    batches = list(torch.arange(count).split(batch_size))
-    own = [batches[position].tolist() for position in distributed.rank_indices(len(batches))]
-    features = torch.zeros(count, model.embed_dim, device=device)
-    reasons: dict[int, str] = {}
-    with evaluation_loader(
-        IndexedSamples(samples),
-        workers=workers,
-        batches=own,
-        collate=collate_readable,
-        pin_memory=device.type == "cuda",
-        progress=progress,
-        stop=stop,
-    ) as loaded:
-        for inputs, _, indexes, unreadable in loaded:
-            reasons |= unreadable
-            require_few([*reasons.values()], total=count, most=max_bad_samples)
-            if len(indexes):
-                with torch.inference_mode():
-                    features[indexes.to(device)] = compute(inputs)
-    if distributed.world_size() > 1:
-        for part in features.split(_EXCHANGED):
-            torch.distributed.all_reduce(part)  # the others have zeros there
-    reasons = {index: why for part in distributed.gather(reasons) for index, why in part.items()}
-    return require_finite(features), reasons
+    """Compute features (N, D) float32 of all samples by `compute`; see `compute_features`."""
+    (features,), _, reasons = compute_features(
+        lambda inputs: [compute(inputs)],
+        samples,
+        kinds=[Kept([model.embed_dim])],
+        device=next(model.parameters()).device,
+        **settings,
+    )
+    return features, reasons
 
 
 class ZeroShotClassifier(nn.Module):

@@ -35,6 +35,7 @@ from eva_engine.evaluation.counting import (
     counted_of,
     require_few,
 )
+from eva_runs.interruption import StopSignal
 from eva_runs.precision import resolve
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
@@ -51,89 +52,96 @@ class Kept(NamedTuple):
     device: torch.device | None = None
 
 
+def compute_features(
+    compute: Callable[[Any], Sequence[Tensor]],
+    samples: Any,
+    *,
+    kinds: Sequence[Kept],
+    device: torch.device,
+    batch_size: int,
+    workers: int = 0,
+    progress: str | None = None,
+    max_bad_samples: int = 0,
+    stop: StopSignal | None = None,
+) -> tuple[list[Tensor], Tensor, dict[int, str]]:
+    """Compute features of samples; called on all processes, which all get all of them.
+
+    The batches, of which `compute` makes each kind of features (B, *shape), are the same whatever
+    the number of processes, and so are the features. `stop` ends the evaluation of a run.
+
+    Returns:
+        Features (N, *shape) of each kind, and labels (N,), int64 on `device`; zeros for samples
+        that cannot be read, and index -> reason for these.
+
+    Raises:
+        FloatingPointError: If a feature is not finite in its number format.
+        ValueError: If more samples than allowed cannot be read.
+    """
+    count, left_out = len(samples), dict[int, str]()
+    labels = torch.zeros(count, dtype=torch.int64, device=device)
+    results = [
+        torch.zeros(count, *kind.shape, dtype=kind.dtype, device=kind.device or device)
+        for kind in kinds
+    ]
+    batches = [part.tolist() for part in torch.arange(count).split(batch_size)]
+    with evaluation_loader(
+        IndexedSamples(samples),
+        workers=workers,
+        batches=[batches[position] for position in distributed.rank_indices(len(batches))],
+        collate=collate_readable,
+        pin_memory=device.type == "cuda",
+        progress=progress,
+        stop=stop,
+    ) as loaded:
+        for inputs, batch_labels, indexes, unreadable in loaded:
+            left_out |= unreadable
+            require_few([*left_out.values()], total=count, most=max_bad_samples)
+            if len(indexes):
+                with torch.inference_mode():
+                    features = compute(inputs)
+                for result, values in zip(results, features, strict=True):
+                    result[indexes.to(result.device)] = values.to(result.device, result.dtype)
+                labels[indexes.to(device)] = batch_labels.to(device)
+    for result in (*results, labels):
+        for part in result.split(_EXCHANGED):
+            if distributed.world_size() > 1:  # the others have zeros there
+                sent = part.to(device)  # what the exchange of GPUs takes
+                torch.distributed.all_reduce(sent)
+                part.copy_(sent)
+            if not part.isfinite().all():
+                raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+    left_out = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
+    reasons = [left_out[index] for index in sorted(left_out)]
+    require_few(reasons, total=count, most=max_bad_samples)
+    return results, labels, dict(zip(sorted(left_out), reasons, strict=True))
+
+
 def labelled_features(
     compute: Callable[[Tensor], Sequence[Tensor]],
     samples: LabelledSamples,
     *,
-    features_to_keep: Sequence[Kept],
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    limit: int | None = None,
     title: str = "features",
-    max_bad_samples: int = 0,
+    limit: int | None = None,
+    **settings: Any,
 ) -> tuple[list[Tensor], Tensor]:
-    """Compute features and labels; each process computes its share, all get all of them.
+    """Compute features and labels of the samples that can be read; the others are named.
 
-    `compute` gives each kind of features of a batch, (B, *shape). With a `limit`, so many samples
-    are taken at random, the same ones in every run. Those that cannot be read are named.
-
-    Returns:
-        Features (N, *shape) of each kind, and labels (N,), int64 on `device`, of the samples that
-        could be read.
-
-    Raises:
-        FloatingPointError: If a feature is not finite in its number format.
+    With a `limit`, so many samples are taken at random, the same ones in every run; for the
+    `settings` see `compute_features`.
     """
-    selected = list(range(len(samples)))
+    selected = torch.arange(len(samples))
     if limit is not None and limit < len(samples):
-        generator = torch.Generator().manual_seed(0)
-        selected = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-    own = distributed.rank_indices(len(selected))
-    results = [
-        torch.zeros(
-            len(selected),
-            *kind.shape,
-            dtype=kind.dtype,
-            device=kind.device or device,
-        )
-        for kind in features_to_keep
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+        selected = order[:limit].sort().values
+    chosen = Subset[Any](samples, selected.tolist())  # type: ignore[arg-type]  # a map-style one
+    results, labels, left_out = compute_features(compute, chosen, progress=title, **settings)
+    if left_out and distributed.rank() == 0:
+        warn_of_left_out([*left_out.values()], unit=f"samples of {title}")
+    readable = torch.ones(len(labels), dtype=torch.bool)
+    readable[list(left_out)] = False
+    return [result[readable.to(result.device)] for result in results], labels[
+        readable.to(labels.device)
     ]
-    labels = torch.zeros(len(selected), dtype=torch.int64, device=device)
-    place_of = {selected[position]: position for position in own}
-    left_out: dict[int, str] = {}
-    with evaluation_loader(
-        Subset(IndexedSamples(samples), list(place_of)),
-        batch_size=batch_size,
-        workers=workers,
-        progress=title,
-        collate=collate_readable,
-    ) as batches:
-        for inputs, batch_labels, indexes, unreadable in batches:
-            left_out |= {place_of[index]: reason for index, reason in unreadable.items()}
-            if not len(batch_labels):
-                continue
-            places = torch.tensor([place_of[index] for index in indexes.tolist()])
-            for result, features in zip(results, compute(inputs), strict=True):
-                result[places.to(result.device)] = features.to(result.device, result.dtype)
-            labels[places.to(device)] = batch_labels.to(device)
-    if distributed.world_size() > 1:
-        _exchange([*results, labels], device)
-    for result in results:
-        if not all(part.isfinite().all() for part in result.split(_EXCHANGED)):
-            raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
-    left = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
-    if not left:
-        return results, labels
-    reasons = [left[position] for position in sorted(left)]
-    require_few(reasons, total=len(selected), most=max_bad_samples)
-    if distributed.rank() == 0:
-        warn_of_left_out(reasons, unit=f"samples of {title}")
-    kept_places = torch.tensor(
-        [position for position in range(len(selected)) if position not in left]
-    )
-    return [tensor[kept_places.to(tensor.device)] for tensor in results], labels[
-        kept_places.to(device)
-    ]
-
-
-def _exchange(tensors: Sequence[Tensor], device: torch.device) -> None:
-    """Add up what the processes have, which is zero where another one computes."""
-    for tensor in tensors:
-        for part in tensor.split(_EXCHANGED):
-            sent = part.to(device)  # what the exchange of GPUs takes
-            torch.distributed.all_reduce(sent)
-            part.copy_(sent)
 
 
 def nearest_neighbours(
@@ -281,7 +289,7 @@ def evaluate_frozen(
         labelled_features,
         compute or (lambda inputs: [extractor(inputs)]),
         device=device,
-        features_to_keep=[Kept([extractor.vit.embed_dim]), *more],
+        kinds=[Kept([extractor.vit.embed_dim]), *more],
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_samples=options.max_bad_samples,
