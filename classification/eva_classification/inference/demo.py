@@ -1,7 +1,6 @@
 """Work of the demo: images in batches, frames of videos one by one; drawn and written."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,17 +11,15 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
-from eva_data.files import make_folder, write_text
+from eva_data.files import make_folder
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_engine.evaluation.own_data import require_finite
-from eva_report.demos import DetectionSummary, Prediction, describe_error, draw_video, run_jobs
+from eva_engine.evaluation.own_data import DemoResults, entry_of, require_finite
+from eva_report.demos import describe_error, draw_video, run_jobs
 from eva_report.page import write_csv
-from eva_report.sheets import CLASSES_SHOWN, annotate
-from eva_runs.commands import echo
+from eva_report.sheets import annotate
 
 MOST_WAITING = 64_000_000  # pixels of images that wait for a batch
-_DIGITS = 6  # of a probability
 Pixels = NDArray[np.uint8]
 Entry = dict[str, Any]  # of a file in predictions.json
 
@@ -37,11 +34,13 @@ def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace
     work = _Work(predictor, args)
     problems = run_jobs(jobs, work, title="classifying")
     work.finish()
-    work.write()
-    for line in work.found.lines():
-        echo(line)
-    drawn = "" if args.no_images else "images, "
-    echo(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
+    work.write_table()
+    work.results.write(
+        args.output / JSON,
+        "files",
+        drawn="" if args.no_images else f"images, {TABLE} and ",
+        settings={"image_size": predictor.model.img_size, "crop_pct": predictor.crop_pct},
+    )
     return problems + work.problems
 
 
@@ -59,16 +58,14 @@ class _Work:
 
     def __init__(self, predictor: Predictor, args: argparse.Namespace) -> None:
         self._predictor, self._args = predictor, args
-        self._rows = min(args.top, CLASSES_SHOWN, len(predictor.class_names))
         self._waiting: list[_Waiting] = []
-        self._entries: list[Entry] = []
-        self.found = DetectionSummary(args.score_threshold, objects=False)
+        self.results = DemoResults(predictor, args)
         self.problems: list[str] = []  # images that were read and not classified
 
     def __call__(self, job: Job) -> str | None:
         """Do a job, or let it wait; returns a complaint if it cannot be read."""
         entry: Entry = {"file": job.name}
-        self._entries.append(entry)
+        self.results.entries.append(entry)
         try:
             if job.is_video or job.is_camera:
                 self.finish()
@@ -97,16 +94,9 @@ class _Work:
                 item.entry["error"] = describe_error(item.job, error)
                 self.problems.append(item.entry["error"])
 
-    def write(self) -> None:
-        """Write the first classes of each file; the table has none of those that failed."""
+    def write_table(self) -> None:
+        """Write the first classes of each file that could be classified as a table."""
         args = self._args
-        settings = {
-            "weights": args.weights,
-            "image_size": self._predictor.model.img_size,
-            "crop_pct": self._predictor.crop_pct,
-        }
-        content = {"settings": settings, "files": self._entries}
-        write_text(args.output / JSON, json.dumps(content, indent=1) + "\n")
         top = min(args.top, len(self._predictor.class_names))
         more = [f"{name}_{k}" for k in range(2, top + 1) for name in ("class", "probability")]
         rows = [
@@ -114,35 +104,23 @@ class _Work:
                 entry["file"],
                 *(cell for prediction in entry["classes"] for cell in prediction.values()),
             ]
-            for entry in self._entries
+            for entry in self.results.entries
             if "classes" in entry
         ]
         write_csv(args.output / TABLE, ["file", "class", "probability", *more], rows)
 
     def _image(self, item: _Waiting, row: NDArray[np.float32]) -> None:
         for target in item.job.targets:
-            shown = self._shown(row)
+            shown = self.results.shown(row)
             drawn = annotate(item.rgb, shown, rows=max(1, len(shown)))
             save_image(Image.fromarray(drawn), target)
         height, width = item.rgb.shape[:2]
         self._note(item.entry, row, width=width, height=height)
 
-    def _shown(self, row: NDArray[np.float32]) -> list[Prediction]:
-        first = self._predictor.top(row, self._rows)
-        return [
-            prediction
-            for prediction in first
-            if prediction.probability >= self._args.score_threshold
-        ]
-
     def _note(self, entry: Entry, row: NDArray[np.float32], **facts: Any) -> None:
-        first = self._predictor.top(row, self._args.top)
-        classes = [
-            {"class": prediction.name, "probability": round(prediction.probability, _DIGITS)}
-            for prediction in first
-        ]
-        entry |= {**facts, "classes": classes}
-        self.found.add_first(entry["file"], first[0], frames=facts.get("frames"))
+        first = self.results.first(row)
+        entry |= {**facts, "classes": [*map(entry_of, first)]}
+        self.results.summary.add_first(entry["file"], first[0], frames=facts.get("frames"))
 
     def _video(self, job: Job, entry: Entry) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
@@ -154,7 +132,8 @@ class _Work:
             require_finite(row, job.name)
             total[:] += row
             # all frames have one size
-            return annotate(rgb, self._shown(row), rows=self._rows) if job.targets else rgb
+            rows, shown = self.results.rows, self.results.shown(row)
+            return annotate(rgb, shown, rows=rows) if job.targets else rgb
 
         frames, problem = draw_video(job, draw)
         if not frames:

@@ -7,6 +7,7 @@ Shapes: B samples, K classes.
 """
 
 import argparse
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from torch import nn
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.classes import names_of_head
+from eva_data.files import write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import take_options
@@ -37,7 +39,8 @@ from eva_engine.evaluation.counting import (
     OneLabel,
     count,
 )
-from eva_report.demos import Prediction
+from eva_report.demos import DetectionSummary, Prediction
+from eva_report.sheets import CLASSES_SHOWN
 from eva_runs.commands import echo
 from eva_runs.errors import print_error
 from eva_runs.exported import CallableModule, normal_batches, replacing_program, write_compared
@@ -159,6 +162,43 @@ class NamedClasses:
                 inputs=normal_batches(self.model, *self.facts["shape"]),
                 facts={**self.facts, "class_names": self.class_names},
             )
+
+
+class DemoResults:
+    """What the demos of classifiers show, write and say.
+
+    Attributes:
+        entries: Of each file in the table of predictions.
+        summary: What was found in the files that could be read.
+    """
+
+    def __init__(self, predictor: NamedClasses, options: argparse.Namespace) -> None:
+        self._predictor, self._options = predictor, options
+        self.rows = min(options.top, CLASSES_SHOWN, len(predictor.class_names))
+        self.entries: list[dict[str, Any]] = []
+        self.summary = DetectionSummary(options.score_threshold, objects=False)
+
+    def first(self, probabilities: NDArray[np.float32]) -> list[Prediction]:
+        """Name the classes that are written."""
+        return self._predictor.top(probabilities, self._options.top)
+
+    def shown(self, probabilities: NDArray[np.float32]) -> list[Prediction]:
+        """Name the classes that are drawn: a few, with the least probability that is shown."""
+        first = self._predictor.top(probabilities, self.rows)
+        return [p for p in first if p.probability >= self._options.score_threshold]
+
+    def write(self, file: Path, key: str, *, drawn: str, settings: Mapping[str, Any]) -> None:
+        """Write the entries, and say what was found and where it lies."""
+        content = {"settings": {"weights": self._options.weights, **settings}, key: self.entries}
+        write_text(file, json.dumps(content, indent=1) + "\n")
+        for line in self.summary.lines():
+            echo(line)
+        echo(f"output   {file.parent} ({drawn}{file.name})")
+
+
+def entry_of(prediction: Prediction) -> dict[str, Any]:
+    """Write a class and its probability for a table of predictions."""
+    return {"class": prediction.name, "probability": round(prediction.probability, 6)}
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:

@@ -56,7 +56,7 @@ def test_a_folder(start, weights, digits, tmp_path, capsys):
     assert lines[11].startswith("11 images: ")
     for name in {*firsts}:
         assert re.search(rf'\b{firsts.count(name)} "?{name}', lines[11])
-    kinds = "images, predictions.json and predictions.csv"
+    kinds = "images, predictions.csv and predictions.json"
     assert lines[12:] == [f"output   {tmp_path}/out ({kinds})"]
 
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:

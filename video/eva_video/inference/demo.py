@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import make_folder
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
 from eva_data.video.source import ArrayVideo, UnreadableVideoError, VideoSource, open_video
 from eva_data.video.streams import CameraReader, Frame, VideoReader, VideoWriter
-from eva_report.demos import DetectionSummary, Prediction, format_predictions, run_jobs
+from eva_engine.evaluation.own_data import DemoResults, entry_of
+from eva_report.demos import Prediction, format_predictions, run_jobs
 from eva_report.drawing import clock, score_text
-from eva_report.sheets import CLASSES_SHOWN, annotate
-from eva_runs.commands import echo
+from eva_report.sheets import annotate
 from eva_video.config import PREDICTIONS
 from eva_video.inference.predictor import (
     JudgedWindow,
@@ -31,7 +30,6 @@ from eva_video.inference.predictor import (
 
 CAMERA_SECONDS = 2.0  # of a window, if none is asked for
 _KEPT = 64  # frames of a camera's window in memory, at most
-_DIGITS = 6  # of a probability; times are in milliseconds
 CLASSES_NAMED = 3  # of a video that is one window
 SEGMENTS_NAMED = 20  # of a video
 
@@ -47,37 +45,27 @@ def recognise(
     make_folder(options.output)
     work = _Work(predictor, options)
     problems = run_jobs(jobs, work, title="recognising")
-    settings = {
-        "weights": options.weights,
-        "frames": predictor.sampling.frames,
-        "image_size": predictor.model.img_size,
-        "clips": options.clips,
-        "crops": options.crops,
-        "window": options.window,
-        "stride": options.stride,
-    }
-    content = {"settings": settings, "videos": work.entries}
-    write_text(options.output / PREDICTIONS, json.dumps(content, indent=1) + "\n")
-    for line in work.found.lines():
-        echo(line)
-    kinds = PREDICTIONS if options.no_video else f"annotated videos and {PREDICTIONS}"
-    echo(f"output   {options.output} ({kinds})")
+    names = ("clips", "crops", "window", "stride")
+    settings = {name: getattr(options, name) for name in names}
+    work.results.write(
+        options.output / PREDICTIONS,
+        "videos",
+        drawn="" if options.no_video else "annotated videos and ",
+        settings={
+            "frames": predictor.sampling.frames,
+            "image_size": predictor.model.img_size,
+            **settings,
+        },
+    )
     return problems
 
 
 class _Work:
-    """Does jobs.
-
-    Attributes:
-        entries: Their entries in predictions.json.
-        found: What was found in those that could be read.
-    """
+    """Does jobs."""
 
     def __init__(self, predictor: VideoPredictor, options: argparse.Namespace) -> None:
         self._predictor, self._options = predictor, options
-        self._rows = min(CLASSES_SHOWN, len(predictor.class_names))
-        self.entries: list[dict[str, Any]] = []
-        self.found = DetectionSummary(options.score_threshold, objects=False)
+        self.results = DemoResults(predictor, options)
 
     def __call__(self, job: Job) -> str | None:
         """Judge and draw a video or camera; returns a sentence if it cannot be read to its end."""
@@ -96,14 +84,14 @@ class _Work:
         joined = list(segments(moments(windows), least=self._options.score_threshold))
         names = self._predictor.class_names
         facts["windows"] = [
-            _times(window) | {"classes": [_class(*pair) for pair in self._first(window)]}
+            _times(window) | {"classes": [*map(entry_of, self.results.first(window.probabilities))]}
             for window in windows
         ]
         facts["segments"] = [
-            _times(segment) | _class(names[segment.label], segment.probability)
+            _times(segment) | entry_of(Prediction(names[segment.label], segment.probability))
             for segment in joined
         ]
-        self.entries.append(facts if problem is None else {**facts, "error": problem})
+        self.results.entries.append(facts if problem is None else {**facts, "error": problem})
         if windows:
             self._add_found(job.name, windows, joined, frames=facts.get("frames"))
         return problem
@@ -135,10 +123,10 @@ class _Work:
     def _draw(self, job: Job, pieces: Iterator[JudgedWindow], stack: contextlib.ExitStack) -> None:
         reader, writers = VideoReader(job.source), _writers(job, stack)
         piece = next(pieces)
-        shown = self._shown(piece)
+        shown = self.results.shown(piece.probabilities)
         for time, frame in _timed(reader):
             while time >= piece.end and (later := next(pieces, None)):
-                piece, shown = later, self._shown(later)
+                piece, shown = later, self.results.shown(later.probabilities)
             self._write(writers, time, frame, shown)
         if reader.error is not None:
             raise UnreadableVideoError(reader.error)
@@ -155,7 +143,7 @@ class _Work:
             for time, frame in _timed(reader):
                 if frames and time >= begin + seconds:
                     windows.append(self._judged(frames, begin, time))
-                    shown, frames, begin = self._shown(windows[-1]), [], time
+                    shown, frames, begin = self.results.shown(windows[-1].probabilities), [], time
                 if len(frames) <= (time - begin) / seconds * _KEPT:
                     frames.append(frame.rgb)
                 self._write(writers, time, frame, shown)
@@ -172,22 +160,11 @@ class _Work:
         (judged,) = self._predictor.windows(video)
         return JudgedWindow(begin, end, judged.probabilities)
 
-    def _first(self, window: JudgedWindow) -> list[Prediction]:
-        return self._predictor.top(window.probabilities, self._options.top)
-
-    def _shown(self, piece: JudgedWindow) -> list[Prediction]:
-        first = self._predictor.top(piece.probabilities, self._rows)
-        return [
-            prediction
-            for prediction in first
-            if prediction.probability >= self._options.score_threshold
-        ]
-
     def _write(
         self, writers: Sequence[VideoWriter], time: float, frame: Frame, shown: list[Prediction]
     ) -> None:
         for writer in writers:
-            image = annotate(frame.rgb, shown, heading=clock(time), rows=self._rows)
+            image = annotate(frame.rgb, shown, heading=clock(time), rows=self.results.rows)
             writer.add(image, frame)
 
     def _add_found(
@@ -199,12 +176,12 @@ class _Work:
     ) -> None:
         """Count segments by class, with a line for each; of a single window its first classes."""
         names = self._predictor.class_names
-        best = max(
-            (self._first(window)[0] for window in windows), key=lambda window: window.probability
-        )
+        firsts = [self.results.first(window.probabilities)[0] for window in windows]
+        best = max(firsts, key=lambda prediction: prediction.probability)
         description, details = "", list[str]()
         if len(windows) == 1:
-            description = format_predictions(self._shown(windows[0])[:CLASSES_NAMED])
+            shown = self.results.shown(windows[0].probabilities)
+            description = format_predictions(shown[:CLASSES_NAMED])
         else:
             details = [
                 f"  {clock(segment.start):>9} - {clock(segment.end):<9}  "
@@ -214,7 +191,7 @@ class _Work:
         more = len(details) - SEGMENTS_NAMED
         if more > 0:
             details[SEGMENTS_NAMED:] = [f"  and {more:,} more: {PREDICTIONS} has all"]
-        self.found.add(
+        self.results.summary.add(
             name,
             [names[segment.label] for segment in joined],
             best=best,
@@ -252,7 +229,3 @@ def _facts(video: VideoSource) -> dict[str, float]:
 
 def _times(segment: JudgedWindow | Segment) -> dict[str, Any]:
     return {"start": round(segment.start, 3), "end": round(segment.end, 3)}
-
-
-def _class(name: str, probability: float) -> dict[str, Any]:
-    return {"class": name, "probability": round(probability, _DIGITS)}
