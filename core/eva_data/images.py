@@ -171,30 +171,27 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
 
     Who decodes it inside the context must expect what Pillow raises besides OSError.
     """
-    with _explained(name):
-        image = _open(source, name)
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        try:
+            require_regular_file(Path(source))
+        except OSError as error:
+            raise UnreadableImageError(str(error)) from error
+        size = Path(source).stat().st_size
+    require_size(size, name)
+    with _explained(name), _pillow_limit:  # which cannot be lifted for one image; ours applies
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
     with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
         _check_size(image, name)
         if decode:
             with _explained(name):
                 image.load()
         yield image
-
-
-def _open(source: File, name: str) -> Image.Image:
-    if not isinstance(source, bytes):
-        try:
-            require_regular_file(Path(source))
-        except OSError as error:
-            raise UnreadableImageError(str(error)) from error
-    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-    require_size(size, name)
-    with _pillow_limit:  # which cannot be lifted for one image; ours applies
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
 
 
 def _name(source: File, name: str | None) -> str:

@@ -135,16 +135,11 @@ def _files_below(
     folder: Path, names: Iterable[str], results: Sequence[Path]
 ) -> Iterator[tuple[Path, Path]]:
     """Yield the files of a folder but those in folders of results below it, sorted."""
-    here = folder.resolve()
-    places = [resolved for result in results if (resolved := result.resolve()) != here]
-    places = [
-        folder_of_results for folder_of_results in places if folder_of_results.is_relative_to(here)
-    ]
+    here, resolved = folder.resolve(), [result.resolve() for result in results]
+    excluded = [result for result in resolved if result != here and result.is_relative_to(here)]
     for name in sorted(map(Path, names)):
-        if not any(
-            (folder / name).resolve().is_relative_to(folder_of_results)
-            for folder_of_results in places
-        ):
+        file = (folder / name).resolve()
+        if not any(file.is_relative_to(result) for result in excluded):
             yield folder / name, name
 
 
@@ -205,16 +200,15 @@ def map_inputs(
             raise ValueError(f"{item!r} is no path of a file here, no array and no PIL image")
     if is_list:
         return [predict(item) for item in source]
-    if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
-        return _each(predict, files_at(path, suffixes), unreadable)
-    return predict(source)
+    if not isinstance(source, str | os.PathLike) or not is_several(Path(source)):
+        return predict(source)
+    files = files_at(Path(source), suffixes)
 
+    def predict_each() -> Iterator[tuple[Path, Result]]:
+        for file in files:
+            try:
+                yield file, predict(file)
+            except unreadable as error:
+                logger.warning("%s", error)
 
-def _each(
-    predict: Callable[[Any], Result], files: list[Path], unreadable: type[OSError]
-) -> Iterator[tuple[Path, Result]]:
-    for file in files:
-        try:
-            yield file, predict(file)
-        except unreadable as error:
-            logger.warning("%s", error)
+    return predict_each()

@@ -98,9 +98,9 @@ def read_class_file(path: Path) -> ClassFile:
     content: Any = load_toml(path)
     entries, ignore = content.get("classes"), content.get("ignore", [IGNORED])
     endings = {key: content.get(key, "") for key in ("image_ending", "map_ending")}
-    is_class_list = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    with_label = sum("label" in entry for entry in entries) if is_class_list else 0
-    if not is_class_list or not 2 <= len(entries) <= IGNORED or with_label not in (0, len(entries)):
+    is_list = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    with_label = sum("label" in entry for entry in entries) if is_list else 0
+    if not is_list or not 2 <= len(entries) <= IGNORED or with_label not in (0, len(entries)):
         raise ValueError(
             f"{path} needs from 2 to {IGNORED} [[classes]], with a label in all or none of them "
             f"(not in {with_label}); {EXAMPLE}"
@@ -112,30 +112,28 @@ def read_class_file(path: Path) -> ClassFile:
         ignore=(_are_labels(ignore), "a list of labels such as [0, 255]"),
         **{key: (isinstance(ending, str), "text") for key, ending in endings.items()},
     )
-    names: list[str] = []
-    labels: list[int] = []
-    colors: list[Color] = []
+    classes = dict[str, tuple[int, Color]]()
     taken = ignore if "ignore" in content else []
     for position, entry in enumerate(entries):
         name, label = entry.get("name"), entry.get("label", position)
         color = entry.get("color", [*distinct_color(position)])
-        is_class_list = isinstance(name, str) and bool(name.strip()) and name not in names
-        free = _are_labels([label]) and label not in (*labels, *taken)
-        good_color = _are_labels(color) and len(color) == 3 and max(color) <= 255
+        earlier = [label for label, _ in classes.values()]
+        is_new = isinstance(name, str) and bool(name.strip()) and name not in classes
+        is_free = _are_labels([label]) and label not in (*earlier, *taken)
+        is_color = _are_labels(color) and len(color) == 3 and max(color) <= 255
         _check(
             entry,
             f"{path}, class {position + 1}",
-            name=(is_class_list, "text such as 'road' that no earlier class has"),
-            label=(free, f"from 0 to {_LARGEST_LABEL}, of no earlier class and not in ignore"),
-            color=(good_color, "[red, green, blue], 0 to 255"),
+            name=(is_new, "text such as 'road' that no earlier class has"),
+            label=(is_free, f"from 0 to {_LARGEST_LABEL}, of no earlier class and not in ignore"),
+            color=(is_color, "[red, green, blue], 0 to 255"),
         )
-        names.append(name)
-        labels.append(label)
-        colors.append((color[0], color[1], color[2]))
+        classes[name] = label, (color[0], color[1], color[2])
+    labels = tuple(label for label, _ in classes.values())
     return ClassFile(
-        names=tuple(names),
-        labels=tuple(labels),
-        colors=tuple(colors),
+        names=tuple(classes),
+        labels=labels,
+        colors=tuple(color for _, color in classes.values()),
         ignore=tuple(value for value in ignore if value not in labels),
         **endings,
     )
@@ -193,15 +191,12 @@ def find_pairs(
     Returns:
         The pairs in order of their names, images without a map, and maps without an image.
     """
-    images_by_name = _by_name(images, IMAGE_SUFFIXES, image_ending)
+    files = _by_name(images, IMAGE_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
-    pairs = [
-        Pair(images_by_name[name], labels[name]) for name in sorted(images_by_name.keys() & labels)
-    ]
     return (
-        pairs,
-        [images_by_name[name] for name in sorted(images_by_name.keys() - labels)],
-        [labels[name] for name in sorted(labels.keys() - images_by_name)],
+        [Pair(files[name], labels[name]) for name in sorted(files.keys() & labels)],
+        [files[name] for name in sorted(files.keys() - labels)],
+        [labels[name] for name in sorted(labels.keys() - files)],
     )
 
 

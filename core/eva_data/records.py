@@ -24,7 +24,7 @@ from eva_data.captions import lists
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image, require_size
 from eva_data.tables import LONGEST, text_lines
-from eva_data.tar import expand_braces, expand_shards, find_members, is_shard_pattern
+from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
 
 NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
 _MOST, _LEAST, _FEW = 4096, 64, 32  # records of a shard at most and at least; shards
@@ -194,8 +194,9 @@ def _cut_tar(shards: Iterable[str], _: int | None, limit: int | None) -> list[An
         return [(file, None) for file in shards]
     places, plan = list[Any](), {"root": "", "captions": False}
     for file in shards:  # are read for this
-        places += [(file, sum(1 for _ in _records_of_tar(plan, file, limit)))]
-        limit -= places[-1][1]
+        count = sum(1 for _ in _records_of_tar(plan, file, limit))
+        places.append((file, count))
+        limit -= count
         if not limit:
             break
     return places
@@ -204,23 +205,24 @@ def _cut_tar(shards: Iterable[str], _: int | None, limit: int | None) -> list[An
 def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> Iterator[Record]:
     kinds = {".txt", ".json"} if plan["captions"] else set[str]()
     with _local(_place(plan, address)) as shard, files.open_regular(shard) as stream:
+
+        def read(member: Member, size: int) -> bytes:
+            stream.seek(member.offset)
+            return stream.read(size)
+
         members = list(find_members(shard, IMAGE_SUFFIXES | kinds))
         texts = {member.key: member for member in members if member.suffix == ".json"}
         texts |= {member.key: member for member in members if member.suffix == ".txt"}
         for member in islice((member for member in members if member.suffix not in kinds), limit):
-            name, caption = f"{address}:{member.name}", None
-            caption_member = texts.get(member.key)
-            if caption_member:
-                stream.seek(caption_member.offset)
-                value = stream.read(min(caption_member.size, LONGEST + 1))
-                is_json = caption_member.suffix == ".json"
+            name, caption, content = f"{address}:{member.name}", None, None
+            text = texts.get(member.key)
+            if text:
+                value, is_json = read(text, min(text.size, LONGEST + 1)), text.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
                     caption = lists.parse_captions(value, name, is_json=is_json)[0]
-            content = None
             with contextlib.suppress(UnreadableImageError):
                 require_size(member.size, name)
-                stream.seek(member.offset)
-                content = stream.read(member.size)
+                content = read(member, member.size)
             yield Record(name, content, caption, member.size)
 
 
@@ -255,16 +257,15 @@ def _find_columns(address: str, requested: Sequence[str | None], captions: bool)
     """Find the column of the images and, if they are wanted, that of the captions."""
     with _open_parquet(address) as file:
         names, columns = file.schema_arrow.names, list[str]()
-    for role, name in (
-        zip(_COLUMNS, requested, strict=True) if captions else [("image", requested[0])]
+    for role, name in zip(
+        ("image", "caption") if captions else ("image",), requested, strict=False
     ):
-        available = [
-            candidate for candidate in ([name] if name else _COLUMNS[role]) if candidate in names
-        ]
-        if not available:
+        candidates = [name] if name else _COLUMNS[role]
+        column = next((column for column in candidates if column in names), None)
+        if column is None:
             message = f"{address} has the columns {', '.join(names)}: name one with --{role}-column"
             raise ValueError(message)
-        columns.append(available[0])
+        columns.append(column)
     return columns
 
 
