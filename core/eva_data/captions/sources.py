@@ -132,7 +132,7 @@ class CaptionView(CaptionedImages):
 class ListedCaptions(SourceCaptions):
     """Images in files whose captions a list has; see `table_of_pairs`.
 
-    A list of 12 million takes 1.3 GB, which forked workers share, and twice as much more while it
+    A list of 12 million takes 1.3 GB, which forked workers share, and 4 GB more while it
     is read. With an index file all processes of a machine share it, and no list is read.
     """
 
