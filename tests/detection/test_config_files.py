@@ -6,6 +6,7 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from eva_detection.config.files import load_config_file, save_config
+from eva_detection.config.recipes import drop_masks
 from eva_detection.config.settings import load_recipe
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
@@ -77,7 +78,12 @@ def test_text_is_not_config_language(write):
         "no",
         "é: \n'\"#",
     ]
-    data = {"categories": dict(enumerate(names, 1)), "boxes_only": True, "tile": None}
+    data = {
+        "categories": dict(enumerate(names, 1)),
+        "boxes_only": True,
+        "masks": True,
+        "tile": None,
+    }
     settings = {"train.output_dir": "${oc.create:{_target_: os.system}}"}
     cfg = load_config_file(write({"recipe": DEMO, "settings": settings, "data": data}))
     assert [*cfg.data.categories.values()] == names
@@ -90,15 +96,15 @@ def test_what_a_run_saves_comes_back(load_config, name, repository, tmp_path):
              "optimizer._target_=eva_detection.training.optimizer.ClippedAdamW")  # fmt: skip
     cfg, recipe = load_config(name, *words), repository / "detection/configs" / f"{name}.py"
     cfg.dataloader.train.mapper.augmentations[0].horizontal = False
-    del cfg.model.roi_heads.mask_head
-    cfg.data = {"categories": {3: "cat"}, "boxes_only": True, "tile": [64, 0.5]}
+    drop_masks(cfg.model, cfg.dataloader)
+    cfg.data = {"categories": {3: "cat"}, "boxes_only": True, "masks": False, "tile": [64, 0.5]}
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    save_config(cfg, first, recipe=recipe)
+    save_config(cfg, first, source=recipe)
     again = load_config_file(first)
     assert OmegaConf.to_container(again.test) == {"aug": {"min_sizes": [96, 128]}}
     assert "mask_head" not in again.model.roi_heads
     assert (again.data, again.train) == (cfg.data, cfg.train)
-    save_config(again, second, recipe=recipe)
+    save_config(again, second, source=first)
     assert second.read_text() == first.read_text()
     assert yaml.safe_load(first.read_text())["recipe"] == name
 
@@ -122,7 +128,7 @@ def test_the_saved_config_builds_the_same_detector(load_config, repository, tmp_
     cfg = load_config(
         DEMO, "model.backbone.net.depth=2", "model.backbone.net.global_attn_indexes=[1]"
     )
-    save_config(cfg, tmp_path / "c.yaml", recipe=repository / f"detection/configs/{DEMO}.py")
+    save_config(cfg, tmp_path / "c.yaml", source=repository / f"detection/configs/{DEMO}.py")
     shapes = [
         {name: value.shape for name, value in instantiate(config.model).state_dict().items()}
         for config in (cfg, load_config_file(tmp_path / "c.yaml"))

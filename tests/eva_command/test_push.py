@@ -30,7 +30,6 @@ settings:
   model.backbone.net.rel_pos: vitdet
   dataloader.train.dataset.names: [coco_2017_train]
   dataloader.test.dataset.names: coco_2017_val
-removed: [model.roi_heads.mask_head]
 """
 PYTHON = """model = dict(type='EVASegmentor', pretrained='/home/jane/x.pth', neck=jane.neck('x'))
 load_from = '/home/jane/eva_sem_seg.pth'

@@ -27,7 +27,7 @@ _PUBLIC_KEYS = re.compile(
     r"instance_mask_format|interpolation|iou_metrics|jitter_each|library|log_level|"
     r"loss_scale|mask_in_features|matmul_precision|meta_keys|method|metric|mode|model|"
     r"mp_start_method|norm|padding_mode|pairing|pooler_type|pooling|precision|qkv_bias|"
-    r"reduction|rel_pos|removed|rule|runner_type|sampling|save_best|text|trunk_precision|type|"
+    r"reduction|rel_pos|rule|runner_type|sampling|save_best|text|trunk_precision|type|"
     r"variant"
 )
 _CLASS_LISTS = ("classes", "class_names", "categories", "thing_classes")

@@ -6,7 +6,7 @@ A run saves the name of its recipe, the settings that differ from it, and its ow
 import builtins
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_data.files import read_regular, require_regular_file, write_text
 from eva_detection.building import error_context
+from eva_detection.config.recipes import drop_masks
 from eva_runs.recipes import recipe_folder, recipe_name
 
 # Settings that a saved config states though they are the recipe's, which may change.
@@ -51,22 +52,27 @@ def load_config_file(
     if path.suffix == ".py":
         return _run_recipe(path)
     with error_context(f"{file} is no config of a run: name a recipe in place of it"):
-        saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
-        if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):
-            raise ValueError("it names no recipe")
+        saved = _read_saved(path)
         cfg = _run_recipe(_find_trusted(saved["recipe"], trusted))
-        for key in saved.get("removed", ()):
-            parent, _, name = str(key).rpartition(".")
-            OmegaConf.select(cfg, parent).pop(name)
         for key, value in saved.get("settings", {}).items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
         if "data" in saved:
             cfg.data = _read_data(saved["data"])
+            if not cfg.data.masks:
+                drop_masks(cfg.model, cfg.dataloader)
     return cfg
 
 
+def _read_saved(path: Path) -> dict[str, Any]:
+    saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
+    if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):
+        raise ValueError("it names no recipe")
+    return saved
+
+
 def _run_recipe(path: Path) -> DictConfig:
+    assert path.suffix == ".py"  # detectron2 would run what YAML names
     imports = builtins.__import__
     try:
         return LazyConfig.load(str(path))
@@ -107,10 +113,10 @@ def _is_plain(value: Any, levels: int = 3) -> bool:
 
 
 def _read_data(saved: Any) -> dict[str, Any]:
-    """Read the description of own data, see `eva_detection.config.settings.describe_data`."""
+    """Read the description of own data, as `load_config` states it."""
     names = saved["categories"].items()
     data: dict[str, Any] = {"categories": {int(key): literal(name) for key, name in names}}
-    data |= {key: saved[key] for key in ("boxes_only", "tile") if _is_plain(saved[key])}
+    data |= {key: saved[key] for key in ("boxes_only", "masks", "tile") if _is_plain(saved[key])}
     for part in ("train", "val"):
         if part in saved:
             files = {key: saved[part][key] for key in ("annotations", "images")}
@@ -127,20 +133,24 @@ def literal(value: Any) -> Any:
     return value
 
 
-def save_config(cfg: DictConfig, file: Path, *, recipe: Path) -> None:
-    """Save how a config differs from its recipe, for `load_config_file`."""
-    before, after = (dict(_leaves(OmegaConf.to_container(c))) for c in (_run_recipe(recipe), cfg))
+def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
+    """Save how a config differs from its recipe, for `load_config_file`.
+
+    The config is of a `source` that this process has loaded: a recipe, or a saved config.
+    """
+    name = recipe_name("detection", source)
+    if source.suffix != ".py":
+        name = _read_saved(source)["recipe"]
+    elif name == str(source):
+        name = str(source.resolve())
+    recipe = _run_recipe(_find_trusted(name, name))
+    before, after = (dict(_leaves(OmegaConf.to_container(node))) for node in (recipe, cfg))
     settings = {}
     for key, value in after.items():
         if key in _STATED or key not in before or before[key] != value:
             resolved = OmegaConf.select(cfg, key)
             settings[key] = resolved if isinstance(resolved, str) else value
-    name = recipe_name("detection", recipe)
-    saved = {
-        "recipe": str(recipe.resolve()) if name == str(recipe) else name,
-        "settings": settings,
-        "removed": sorted({*_removed(before, after)}),
-    }
+    saved = {"recipe": name, "settings": settings}
     if "data" in cfg:
         saved["data"] = OmegaConf.to_container(cfg.data, resolve=True)
     write_text(file, yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, width=1000))
@@ -156,21 +166,6 @@ def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.") if key != "data" else ()
         elif _is_plain(value):
             yield key, value
-
-
-def _removed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a config has no more, each part by its name."""
-    remaining = {*after, *(part for key in after for part in _parents(key))}
-    for key in before.keys() - after.keys():
-        parents = _parents(key)
-        if not {*parents} & {*after}:
-            yield next(part for part in [*parents, key] if part not in remaining)
-
-
-def _parents(key: str) -> list[str]:
-    """List the parts that a key lies in, the outermost first."""
-    words = key.split(".")
-    return [".".join(words[:count]) for count in range(1, len(words))]
 
 
 def is_yacs(file: str | os.PathLike[str]) -> bool:

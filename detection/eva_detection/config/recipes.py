@@ -74,6 +74,6 @@ def set_vit(
 
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
     """Make a detector of boxes alone, for data without masks."""
-    for key in ("mask_in_features", "mask_pooler", "mask_head"):
-        model.roi_heads.pop(key)
+    for key in ("mask_in_features", "mask_pooler", "mask_head", "maskness_thresh"):
+        model.roi_heads.pop(key, None)
     dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)

@@ -237,7 +237,6 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
         loaders.evaluator.max_dets_per_image = limit
     if reason and "mask_head" in heads:
         drop_masks(cfg.model, loaders)
-        heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in heads:
@@ -253,7 +252,7 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
 
 def _describe(cfg: DictConfig, data: DetectionData) -> None:
     """State own data in a config: for its report, and for whoever uses the detector later."""
-    cfg.data.boxes_only = data.boxes_only
+    cfg.data.boxes_only, cfg.data.masks = data.boxes_only, "mask_head" in cfg.model.roi_heads
     cfg.data.tile = [data.tile.size, data.tile.overlap] if data.tile else None
     for part, dataset in data.parts.items():
         files = {"annotations": str(dataset.path), "images": dataset.folder}

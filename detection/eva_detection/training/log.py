@@ -84,7 +84,7 @@ def start_log(cfg: DictConfig, request: TrainingRequest) -> Path:
     logger.info("%s\nContents of %s:\n%s", request, recipe, recipe.read_text(errors="replace"))
     logger.info("The config:\n%s", pformat(OmegaConf.to_container(cfg)))
     if comm.is_main_process() and not (request.evaluates and (folder / LAST).exists()):
-        save_config(cfg, folder / SAVED, recipe=recipe)
+        save_config(cfg, folder / SAVED, source=recipe)
     seed = cfg.train.get("seed", -1)
     seed_all_rng(None if seed is None or seed < 0 else seed + rank)
     if not request.evaluates:
