@@ -6,7 +6,6 @@ from PIL import Image
 from skimage import data
 
 from eva_backbone import build_vit
-from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
@@ -57,20 +56,6 @@ def test_a_masked_image_model_gives_the_mean_of_its_normed_patches(save, picture
     )
     token = FeatureExtractor.from_weights(file, device="cpu", pooling="cls")
     torch.testing.assert_close(token(pictures), tokens[:, 0])
-
-
-def test_the_mean_of_a_classifier_s_patches_is_normed_after_pooling_and_their_map_is_not(
-    save, pictures
-):
-    model, file = save(build_classifier("eva_debug", num_classes=3, img_size=64))
-    extract = FeatureExtractor.from_weights(file, device="cpu")
-    mean = extract.patches(pictures).mean((2, 3))
-    norm = torch.nn.functional.layer_norm
-    weight, bias = model.fc_norm.weight, model.fc_norm.bias
-    expected = norm(mean, (128,), weight, bias, LAYER_NORM_EPS).detach()
-    torch.testing.assert_close(extract(pictures), expected)
-    unpooled = FeatureExtractor.from_weights(file, device="cpu", pooling="cls")
-    assert unpooled.fc_norm is None  # it was trained on means
 
 
 @pytest.mark.parametrize("rel_pos", ["vitdet", "none"])

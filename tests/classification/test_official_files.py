@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from eva_backbone import variants
 from eva_backbone.checkpoints.registry import find_official_file, list_official_files
-from eva_backbone.variants import CLIP_MEAN
 from eva_classification import training
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.features import FeatureExtractor
@@ -198,12 +197,3 @@ def test_a_head_of_the_class_token_is_none_of_the_mean(weights, randomise, caplo
     )
     model = training.build_model(replace(config, pooling="cls"), num_classes=7)
     assert torch.equal(model.head.weight, source.head.weight)
-
-
-def test_features_of_eva_clip(clip_file):
-    source, name = clip_file
-    features = FeatureExtractor.from_weights(name, device="cpu")
-    assert (features.pooling, features.image_size, features.mean) == ("cls", 224, CLIP_MEAN)
-    images = torch.randn(2, 3, 224, 224)
-    expected = source.forward_features(images)[:, 0].detach()
-    torch.testing.assert_close(features(images), expected)

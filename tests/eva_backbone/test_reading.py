@@ -5,7 +5,6 @@ import random
 import resource
 import struct
 import zipfile
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -51,13 +50,6 @@ def test_only_mapped_tensors_lie_in_the_file(archive):
     read = read_torch_file(archive)["model"]["weight"]
     os.truncate(archive, 10)
     assert torch.equal(read, torch.arange(4000.0))
-
-
-def test_allowed_classes(save):
-    path = save({"args": Namespace(lr=1.0)})
-    with pytest.raises(ValueError, match=r"argparse\.Namespace"):
-        read_torch_file(path)
-    assert read_torch_file(path, allowed=[Namespace])["args"].lr == 1.0
 
 
 def test_files_without_checksums_are_read(save):

@@ -98,26 +98,3 @@ def test_a_video_is_named_by_the_mean_of_its_frames(start, weights, write_video,
 
 
 # --- what goes wrong ---
-
-
-def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path, capsys):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "b.png").symlink_to(digits / "1" / "0.png")
-    (folder / "a.png").write_bytes(b"no picture")
-    (folder / "c.jpg").touch()
-    (folder / "d.mp4").write_bytes(b"no video")
-    (tmp_path / "empty").mkdir()
-    start(folder, tmp_path / "missing.png", tmp_path / "empty", code=1)
-    shown = capsys.readouterr().err
-    lines = shown[shown.index("not everything could be read:") :].splitlines()
-    assert [line.strip() for line in lines[1:3]] == [
-        f"there is no {tmp_path}/missing.png",
-        f"{tmp_path}/empty holds no images and no videos",
-    ]
-    found = json.loads((tmp_path / "out" / "predictions.json").read_text())["files"]
-    assert [one["file"] for one in found] == ["a.png", "b.png", "c.jpg", "d.mp4"]
-    assert ["error" in one for one in found] == [True, False, True, True]
-    assert [one["error"] for one in found if "error" in one] == [x.strip() for x in lines[3:]]
-    assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
-    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]

@@ -1,14 +1,12 @@
 """The app's page of CLIP gives what `eva clip demo search` and `eva batch zero-shot` give."""
 
-import gc
 import json
-import shutil
 
 import pytest
 
 from eva_command.batch import main as batch
 from eva_command.index import main as index
-from eva_contrastive.commands import demo, has_features
+from eva_contrastive.commands import demo
 from eva_contrastive.inference.demo import entry
 from eva_runs.batch import read_parts
 
@@ -16,10 +14,6 @@ pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
 from eva_app.command import Source
 from eva_app.models import Models
-from eva_app.server import serve
-
-CUT_OFF = """[...document.querySelectorAll('.caption-label')].filter(
-    one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"""
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +45,6 @@ def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
     assert len(hits) == (4 if kind == "folder" else 3)  # with the film
 
 
-def test_photographs_may_lie_in_a_folder_named_parts(tmp_path):
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "index.json").touch()
-    assert not has_features(tmp_path)
-
-
 def test_own_classes_have_the_probabilities_of_the_batch(weights, media):
     name, classes = str(weights), ("cat", "dog", "red thing")
     (table,) = read_parts(compute("zero-shot", media, name, "--classes", *classes))
@@ -65,23 +53,3 @@ def test_own_classes_have_the_probabilities_of_the_batch(weights, media):
     found = name_classes(models, [row["name"]], "cat\ndog\n\n red thing \ncat", name)
     expected = dict(zip(row["classes"], row["probabilities"], strict=True))
     assert found == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_names_of_hits_fit_a_phone(weights, media):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if (program := shutil.which("chromium")) is None:
-        pytest.skip("Chromium is not installed: apt install chromium")
-    models = Models([Source("clip", str(weights))], folder=media, device="cpu")
-    with serve(models) as address, playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 400, "height": 800})
-        page.goto(address)
-        page.get_by_label("Sentence").fill("a cat")
-        page.get_by_role("button", name="Search").click()
-        page.locator(".caption-label").first.wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        assert page.evaluate(CUT_OFF) == []
-        browser.close()
-    gc.collect()  # event loops of gradio and playwright

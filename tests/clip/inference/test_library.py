@@ -1,16 +1,14 @@
 """Features between searches: what is new, changed or gone; interruptions and damage."""
 
-import json
 import logging
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.finding import KIND, Library, update
+from eva_contrastive.inference.finding import Library, update
 
 SETTINGS = {"weights": "0" * 64, "frames": 8}
 
@@ -97,40 +95,21 @@ def test_an_interrupted_search_continues(search_again, computed, open_library, c
     assert sum(computed) - before < 11  # all frames of the film, and all pictures
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut", "kind", "shape", "names", "width", "nan", "pipe", "nested", "bit"]
-)
+@pytest.mark.parametrize("damage", ["cut", "bit", "settings", "pipe"])
 def test_a_damaged_library_is_computed_again(search_again, open_library, damage, caplog):
     library, _ = search_again()
-    file, whole = library.file, library.file.read_bytes()
-    arrays, kind = load_file(file), KIND
-    files = json.loads(arrays["files"].tobytes())
-    if damage == "shape":
-        next(iter(files.values()))[2].append(1.0)
-    if damage == "width":
-        arrays["features"] = arrays["features"][:, :8]
-    if damage == "nan":
-        arrays["features"][0] = np.nan
-    if damage == "names":
-        files = [*files]
-    content = "[" * 100_000 if damage == "nested" else json.dumps(files)
-    arrays["files"] = np.frombuffer(content.encode(), np.uint8)
-    if damage == "kind":
-        kind = "another file"
-    save_file(arrays, file, {"kind": kind, "settings": json.dumps(SETTINGS, sort_keys=True)})
-    if damage == "cut":
-        file.write_bytes(whole[: len(whole) // 2])
+    file, whole = library.file, bytearray(library.file.read_bytes())
     if damage == "bit":
-        place = whole.index(arrays["features"].tobytes())
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        whole[-1] ^= 1
+    if damage == "settings":
+        whole = whole.replace(b"000000", b"111111")
+    file.write_bytes(whole[: len(whole) // 2] if damage == "cut" else whole)
     if damage == "pipe":
         file.unlink()
         os.mkfifo(file)
     with caplog.at_level(logging.WARNING):
         assert len(open_library().entries) == 0
-        (said,) = caplog.messages
-    assert "cannot be used and is computed again (" in said
-    assert file.name in said
+    assert file.name in caplog.text
     _, changes = search_again()
     assert changes.computed == 4
     assert len(open_library().entries) == 4
