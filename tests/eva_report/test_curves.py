@@ -51,7 +51,7 @@ def test_top_mistakes():
     assert [one[:3] for one in top_mistakes(many, 5)] == [(7, 200, 9), (8, 3, 4)]
 
 
-def test_few_classes_have_all_counts_more_a_map_and_many_their_mistakes():
+def test_few_classes_have_all_counts_and_many_their_mistakes():
     view = confusion_view(confusion([[4000, 2], [0, 9]]), 200)
     assert [[(text, right) for _, text, right in row] for row in view.cells] == [
         [("4,000", True), ("2", False)],
@@ -61,9 +61,8 @@ def test_few_classes_have_all_counts_more_a_map_and_many_their_mistakes():
     view = confusion_view(confusion([[400_000, 100_000], [0, 9]]), 200)
     assert view.cells[0][0][1] == "80.0"
     assert "percent" in view.unit
-    for size, has_map in ((60, True), (61, False)):
-        counts = np.eye(size, dtype=int) * 5
-        counts[3, 8] = 2
-        view = confusion_view(confusion(counts), 200)
-        assert (bool(view.map), view.cells) == (has_map, [])
-        assert view.mistakes[0][:3] == (3, 8, 2)
+    counts = np.eye(21, dtype=int) * 5
+    counts[3, 8] = 2
+    view = confusion_view(confusion(counts), 200)
+    assert view.cells == []
+    assert view.mistakes[0][:3] == (3, 8, 2)

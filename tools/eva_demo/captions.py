@@ -15,7 +15,7 @@ Letter in shape comments: S = height and width of an image.
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +173,12 @@ def export_captions(
     return entries
 
 
-def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write the shards, the class folders, CLIP_benchmark's copy and `captions.json`."""
     contents: dict[str, list[dict[str, Any]]] = {}
-    files: list[Path] = []
     for split, scenes in made.items():
         pairs = [entry for entries in scenes for entry in entries[:_PAIRS_PER_SCENE]]
-        files += _write_shards(folder / split, pairs)
+        _write_shards(folder / split, pairs)
         contents[split] = [about for _, about in pairs]
     contents["zero_shot"] = []
     members: list[tuple[str, bytes]] = []
@@ -188,11 +187,10 @@ def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]
         name = f"zero_shot/{NUMBERS[about['digit']]}/{number + 1:06d}.jpg"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(image)
-        files.append(folder / name)
         contents["zero_shot"].append(about | {"file": name})
         members.append((f"{number:06d}.jpg", image))
         members.append((f"{number:06d}.cls", str(about["digit"]).encode()))
-    files.append(_write_tar(folder / "wds" / "test" / "0.tar", members))
+    _write_tar(folder / "wds" / "test" / "0.tar", members)
     names = "".join(f"{name}\n" for name in NUMBERS)
     templates = "".join(f"{template}\n" for template in ZERO_SHOT_TEMPLATES)
     texts = {
@@ -204,10 +202,10 @@ def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]
         "wds/dataset_type.txt": "classification\n",
         "wds/zeroshot_classification_templates.txt": templates.replace("{}", "{c}"),
     }
-    return [*files, *write_texts(folder, texts)]
+    write_texts(folder, texts)
 
 
-def _write_shards(folder: Path, pairs: list[tuple[bytes, dict[str, Any]]]) -> Iterator[Path]:
+def _write_shards(folder: Path, pairs: list[tuple[bytes, dict[str, Any]]]) -> None:
     """Write pairs into shards as img2dataset names them; note each one's key."""
     for shard, first in enumerate(range(0, len(pairs), _PAIRS_PER_SHARD)):
         members = []
@@ -215,10 +213,10 @@ def _write_shards(folder: Path, pairs: list[tuple[bytes, dict[str, Any]]]) -> It
             about["key"] = f"{shard:05d}{number:04d}"
             members.append((f"{about['key']}.jpg", image))
             members.append((f"{about['key']}.txt", about["caption"].encode()))
-        yield _write_tar(folder / f"{shard:05d}.tar", members)
+        _write_tar(folder / f"{shard:05d}.tar", members)
 
 
-def _write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+def _write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write a tar file whose bytes depend on the members only."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -226,4 +224,3 @@ def _write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    return file

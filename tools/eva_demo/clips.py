@@ -144,7 +144,7 @@ def export_clip(folder: Path, split: Split, index: int, clip: Clip) -> dict[str,
     return {"file": name, **about}
 
 
-def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write lists `{train,val}.txt` of `PATH LABEL`, `classes.txt` and `clips.json`."""
     labels = {motion: label for label, motion in enumerate(MOTIONS)}
     texts = {
@@ -154,5 +154,4 @@ def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     for split, clips in made.items():
         lines = (f"{clip['file']} {labels[clip['motion']]}\n" for clip in clips)
         texts[f"{split}.txt"] = "".join(lines)
-    videos = (folder / clip["file"] for clips in made.values() for clip in clips)
-    return [*write_texts(folder, texts), *videos]
+    write_texts(folder, texts)

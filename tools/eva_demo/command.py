@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     ):
         help_text = f"{help_text} (default: {usual})"
         add(f"--{name}", type=integer(least), default=usual, metavar="N", help=help_text)
-    add("--overwrite", action="store_true", help="replace another or damaged dataset")
+    add("--overwrite", action="store_true", help="replace another dataset")
     return parser.parse_args(arguments)
 
 

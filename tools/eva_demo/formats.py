@@ -41,13 +41,12 @@ class Format(NamedTuple):
     Attributes:
         export: Called with folder, split, index and what the generator made, for all scenes of a
             split from several processes; returns what `finish` needs of it.
-        finish: Called with folder and these of each split, in order; writes the lists, and returns
-            the files whose digests the manifest records.
+        finish: Called with folder and these of each split, in order; writes the lists.
         generator: Its `make(index)` makes what is exported.
     """
 
     export: Callable[[Path, Split, int, Any], Any]
-    finish: Callable[[Path, Mapping[Split, list[Any]]], list[Path]]
+    finish: Callable[[Path, Mapping[Split, list[Any]]], None]
     generator: type[Generator] = SceneGenerator
 
     def make_generator(self, split: Split, size: int, seed: int) -> Any:
@@ -90,7 +89,7 @@ def _export_coco(
     return {**image, "photo": scene.background}, annotations
 
 
-def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write `annotations/instances_{train,val}.json`."""
     header = {
         "info": {"description": "Digit scenes: scikit-learn digits on scikit-image photographs"},
@@ -109,7 +108,7 @@ def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
             ],
         }
         texts[f"annotations/instances_{split}.json"] = json.dumps(content)
-    return write_texts(folder, texts)
+    write_texts(folder, texts)
 
 
 def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, int]:
@@ -136,13 +135,13 @@ def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict
     return entries
 
 
-def _finish_folder(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def _finish_folder(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write `digits.json`."""
     digits = {
         split: {name: digit for entries in scenes for name, digit in entries.items()}
         for split, scenes in made.items()
     }
-    return write_texts(folder, {"digits.json": json.dumps(digits)})
+    write_texts(folder, {"digits.json": json.dumps(digits)})
 
 
 def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, Any]:
@@ -167,12 +166,12 @@ def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> di
     }
 
 
-def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write `classes.toml`, which `segmentation/train.py --classes` reads, and `scenes.json`."""
     classes = zip(COLORS, range(1, len(COLORS) + 1), COLORS.values(), strict=True)
     content = render_template("classes.toml", classes=classes, ignore=0)
     contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
-    return write_texts(folder, {"classes.toml": content, "scenes.json": contents})
+    write_texts(folder, {"classes.toml": content, "scenes.json": contents})
 
 
 def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
@@ -188,17 +187,17 @@ def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
     return name
 
 
-def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write the lists of names."""
     lists = {
         f"ImageSets/Main/{split}.txt": "".join(f"{name}\n" for name in names)
         for split, names in made.items()
     }
-    return [*write_texts(folder, lists), *sorted((folder / "Annotations").iterdir())]
+    write_texts(folder, lists)
 
 
-def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
-    """Write an image and its outlines; return the file of these."""
+def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> None:
+    """Write an image and its outlines."""
     name = f"{index + 1:06d}"
     _save(scene.image, folder / "images" / split / f"{name}.jpg")
     objects = [
@@ -206,17 +205,16 @@ def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
         for instance in scene.instances
     ]
     content = render_template("yolo.txt", size=scene.image.shape[:2], objects=objects)
-    return write_texts(folder, {f"labels/{split}/{name}.txt": content})[0]
+    write_texts(folder, {f"labels/{split}/{name}.txt": content})
 
 
-def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write `data.yaml`."""
     content = "# path: where train and val are; left out, it is the folder of this file\n"
     content += render_template(
         "data.yaml", names=[str(digit) for digit in range(10)], parts=("train", "val")
     )
-    labels = [file for files in made.values() for file in files]
-    return [*write_texts(folder, {"data.yaml": content}), *labels]
+    write_texts(folder, {"data.yaml": content})
 
 
 # Name -> format; the name is that of its folder in the dataset.

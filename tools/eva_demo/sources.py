@@ -239,13 +239,12 @@ def load_photo(file_name: str, *, split: Split, size: int) -> Photo:
     return Photo(name, background_class, tuple(zooms))
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write texts by their paths below a folder; return the files."""
-    files = [folder / name for name in texts]
-    for file, content in zip(files, texts.values(), strict=True):
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts by their paths below a folder."""
+    for name, content in texts.items():
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    return files
 
 
 def package_folder(package: str) -> Path:
