@@ -11,7 +11,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -110,26 +109,16 @@ def finite_or_none(value: float | None) -> float | None:
 def render_page(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
     """Render the page, with links relative to a folder, in at most `limit` bytes.
 
-    Long tables are cut first, then images become smaller, then fewer; of what is left, sections at
-    the end go last.
-
-    Raises:
-        ValueError: If the texts alone take more than the limit.
+    Long tables are cut first, then images become smaller, then fewer.
     """
-    count = len(report.sections)
-    for most in (count, count // 2, count // 4, count // 8, 0):
-        sections = [section for section in report.sections[:most] if _has_content(section)]
-        left_out = f"\n{count - most} sections are left out: they are too long."
-        shorter = replace(report, summary=report.summary + left_out * (most < count))
-        galleries = [section for section in sections if isinstance(section, Gallery)]
-        for rows in _ROWS:
-            empty = _page(shorter, folder, sections, [[] for _ in galleries], rows, limit)
-            room = limit - len(empty.encode())
-            if room >= limit * (_IMAGE_SHARE if galleries else 0):
-                break
-        if room >= 0:
-            return _page(shorter, folder, sections, fit_images(galleries, room), rows, limit)
-    raise ValueError(f"the texts of a report take more than {limit:,} bytes")
+    sections = [section for section in report.sections if _has_content(section)]
+    galleries = [section for section in sections if isinstance(section, Gallery)]
+    for rows in _ROWS:
+        empty = _page(report, folder, sections, [[] for _ in galleries], rows, limit)
+        room = limit - len(empty.encode())
+        if room >= limit * (_IMAGE_SHARE if galleries else 0):
+            break
+    return _page(report, folder, sections, fit_images(galleries, room), rows, limit)
 
 
 def _has_content(section: Section) -> bool:

@@ -1,14 +1,12 @@
 """What a run says on the terminal: a few lines and a bar. Everything else is in its log.
 
 A record of a log reaches the terminal if it is a warning, or was logged with `extra=SHOWN`. Of what
-Python's `warnings` say, that is the first one of each kind from a module of the user's own; what
-libraries warn of, a user cannot act on.
+Python's `warnings` say, those are few: what libraries warn of, a user cannot act on.
 """
 
 import contextlib
 import logging
 import re
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,17 +18,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
 WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
-_WARNING = re.compile(r"(.+?):(\d+): (\w+): (.*)")
-_HELPFUL = re.compile(r"CUDA |This DataLoader ")
-_PYTHON = str(Path(sysconfig.get_path("stdlib")))
-_PACKAGES = frozenset(  # of this toolkit; folders of users may begin like them
-    f"eva_{name}"
-    for name in (
-        *("backbone", "classification", "command", "contrastive", "data", "demo", "detection"),
-        *("engine", "mmdetection", "openmmlab", "pretrain", "report", "runs", "segmentation"),
-        "video",
-    )
-)
+_HELPFUL = re.compile(r"Warning: (CUDA .*|This DataLoader .*)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -62,7 +50,7 @@ class TerminalHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._warned = {""}
+        self._warned = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, if it is for the terminal."""
@@ -72,31 +60,15 @@ class TerminalHandler(logging.Handler):
         try:
             message = record.getMessage()
             if record.name == WARNINGS:
-                message = line_of_warning(message)
-                if message in self._warned:
+                helpful = _HELPFUL.search(message)
+                if helpful is None or helpful[1] in self._warned:
                     return
+                message = helpful[1]
                 self._warned.add(message)
             level = f"{record.levelname.lower()}: " if warning else ""
             ProgressBar.write(level + without_colors(message))
         except Exception:
             self.handleError(record)
-
-
-def line_of_warning(warning: str) -> str:
-    """Write message and place of a warning, as Python formats it, in a line.
-
-    It is empty for one of a library, or of this toolkit, which does not help a user.
-    """
-    match = _WARNING.match(warning)
-    if match is None:
-        return ""
-    file, line, kind, message = match.groups()
-    if _HELPFUL.match(message):
-        return message
-    parts = Path(file).parts
-    if {"site-packages", "dist-packages"} & {*parts} or file.startswith((_PYTHON, "<")):
-        return ""
-    return "" if _PACKAGES & {*parts[:-1]} else f"{kind}: {message} ({parts[-1]}, line {line})"
 
 
 class FileFormatter(logging.Formatter):
