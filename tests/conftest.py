@@ -4,6 +4,7 @@ The factories are fixtures, because tests are not a package that another test co
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -18,7 +19,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -484,14 +484,6 @@ def _replace_environment(values):
     os.environ.update(values)
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How the processes of a job ended, and what each of them wrote."""
-
-    codes: list
-    texts: list
-
-
 @pytest.fixture(scope="session")
 def launch_environment():
     """Function: environment of a program of a folder, without what a launcher has set."""
@@ -530,29 +522,12 @@ def stand_in(starter, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start_launcher(launch_environment, starter):
-    """Function: context of a process that imports `program.py` of a folder and forks for jobs."""
+def start_launcher(programs, launch_environment):
+    """Function: context of a function that runs `program.py` of a folder, see `run_ranks`."""
 
-    @contextlib.contextmanager
     def start(folder):
-        (theirs, jobs), (codes, answers) = os.pipe(), os.pipe()
-        with open(theirs) as jobs_in, open(answers, "w") as codes_out:
-            process = starter.Started(
-                [HERE / "launcher.py"], [jobs_in, codes_out, sys.__stderr__],
-                place=starter.place, environment=launch_environment(folder), folder=Path.cwd(),
-            )  # fmt: skip
-        with open(jobs, "w") as stdin, open(codes) as stdout:
-
-            def submit(arguments, *, log, ranks=1, limit=60, **more):
-                job = {"arguments": arguments, "ranks": ranks, "log": str(log), "limit": limit}
-                stdin.write(json.dumps(job | more) + "\n")
-                stdin.flush()
-                ended = json.loads(stdout.readline())
-                return Ended(ended, [Path(f"{log}{rank}").read_text() for rank in range(ranks)])
-
-            yield submit
-            stdin.close()
-            process.wait(timeout=60)
+        run = functools.partial(programs.run_ranks, environment=launch_environment(folder))
+        return contextlib.nullcontext(run)
 
     return start
 

@@ -4,11 +4,32 @@ Not a test. `Programs` is the one factory of such processes, whatever folder of 
 """
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+RANK = """
+import json, resource, sys
+import program
+
+arguments, size = json.loads(sys.argv[1])
+if size:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+program.main(arguments)
+"""
+
+
+@dataclass(frozen=True)
+class EndedRanks:
+    """How the processes of a run ended, and what each of them wrote."""
+
+    codes: list
+    texts: list
 
 
 @dataclass(frozen=True)
@@ -81,8 +102,50 @@ class Programs:
         self._started.append(Running(process, *files))
         return self._started[-1]
 
+    def run_ranks(self, arguments, *, environment, log, ranks=1, limit=60, file_size=0, **signals):
+        """Run `main(arguments)` of a module `program` in each process of a run, to the end.
+
+        Their outputs are files that begin with `log`. A file may have `file_size` bytes, and a run
+        has `limit` seconds. A `signal` reaches all, or their process groups (`group`), `after`
+        seconds after `metrics`, a file, has some `lines`.
+        """
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = str(listener.getsockname()[1])
+        environment = environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        words, files, processes = ["-c", RANK, json.dumps([arguments, file_size])], [], []
+        for rank in range(ranks):
+            files.append(Path(f"{log}{rank}"))
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            with open(os.devnull) as nothing, files[-1].open("w") as output:
+                processes.append(self._starter.Started(
+                    words, [nothing, output, output], place=self._starter.place,
+                    environment=environment | (place if ranks > 1 else {}), folder=Path.cwd(),
+                ))  # fmt: skip
+        end, due = time.monotonic() + limit, None
+        while any(process.poll() is None for process in processes):
+            if signals.get("signal") and due is None and _lines(signals) >= signals["lines"]:
+                due = time.monotonic() + signals["after"]
+            if due and time.monotonic() >= due:
+                send = os.killpg if signals["group"] else os.kill
+                for process in processes:
+                    with contextlib.suppress(ProcessLookupError):
+                        send(process.pid, signal.Signals[signals["signal"]])
+                signals, due = {}, None
+            if time.monotonic() > end:
+                for process in processes:
+                    process.kill()
+            time.sleep(0.005)
+        codes = [process.wait() for process in processes]
+        return EndedRanks(codes, [file.read_text(errors="replace") for file in files])
+
     def close(self):
         """Kill what still runs."""
         for running in self._started:
             if running.process.poll() is None:
                 running.kill()
+
+
+def _lines(signals):
+    file = Path(signals["metrics"])
+    return file.read_bytes().count(b"\n") if signals["lines"] and file.exists() else 0

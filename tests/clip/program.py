@@ -1,4 +1,4 @@
-"""What a test's processes do (see tests/launcher.py).
+"""What a test's processes do (see tests/programs.py).
 
 They `evaluate`, or they run a function of `small_clip`.
 """

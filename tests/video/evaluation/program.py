@@ -1,4 +1,4 @@
-"""What a test's processes do (see tests/launcher.py): one of the commands."""
+"""What a test's processes do (see tests/programs.py): one of the commands."""
 
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
