@@ -77,7 +77,7 @@ def micro_batches(pairs, *, accumulate, rank=0, processes=1, seeds=(3, 7)):
     batches = [
         Batch(
             data=(pairs.images[at : at + size].clone(), pairs.tokens[at : at + size].clone()),
-            items=[],
+            draws=[],
             unreadable={},
         )
         for at in starts
