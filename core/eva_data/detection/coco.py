@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,24 +127,22 @@ class CocoDataset:
             most: Objects that it reports in an image; 0 for no limit.
         """
         lines, total = [], len(self.images)
-        counts = Counter(annotation["image_id"] for annotation in self.instances)
+        longest = {key: max(_size(image)) for key, image in self.images.items()}
+        counts, boxes = Counter[int](), list[float]()
+        for annotation in self.instances:
+            key, (_, _, width, height) = annotation["image_id"], annotation["bbox"]
+            counts[key] += 1
+            boxes.append(math.sqrt(width * height) * side / longest[key])
         crowded = [count for count in counts.values() if count > most > 0]
         if crowded:
             lines.append(
                 f"{len(crowded)} of {total} images have more objects, up to {max(crowded)}, than "
                 f"the {most} detections of an image that the recipe keeps"
             )
-        longest = {key: max(image["width"], image["height"]) for key, image in self.images.items()}
-        boxes = [
-            math.sqrt(annotation["bbox"][2] * annotation["bbox"][3])
-            * side
-            / longest[annotation["image_id"]]
-            for annotation in self.instances
-        ]
-        if side and boxes and (size := median(boxes)) < _TINY:
+        if side and boxes and median(boxes) < _TINY:
             lines.append(
-                f"the median box has {size:.1f} px at the training size of {side} px: take a "
-                f"larger --image-size, or tiles with --tile {side}"
+                f"the median box has {median(boxes):.1f} px at the training size of {side} px: "
+                f"take a larger --image-size, or tiles with --tile {side}"
             )
         large = [length for length in longest.values() if length > 2 * side > 0]
         if large:
@@ -465,20 +463,20 @@ def _mask(segmentation: Any, size: Size) -> Any:
 def check_images(dataset: CocoDataset) -> None:
     """Look for every image; a folder is listed once, which is fast on a network too."""
     folder = Path(dataset.folder)
-    by_folder: dict[str, set[str]] = defaultdict(set)
-    names = [os.path.split(entry["file_name"]) for entry in dataset.images.values()]
-    for below, name in names:
-        by_folder[below].add(name)
-    for below, requested in by_folder.items():
-        with contextlib.suppress(OSError, ValueError), os.scandir(folder / below) as listing:
-            requested -= {entry.name for entry in listing if entry.is_file()}
-    missing = [folder / below / name for below, name in names if name in by_folder[below]]
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for entry in dataset.images.values():
+        below, name = os.path.split(entry["file_name"])
+        if below not in listed:
+            listed[below] = set()
+            with contextlib.suppress(OSError, ValueError), os.scandir(folder / below) as files:
+                listed[below] = {file.name for file in files if file.is_file()}
+        if name not in listed[below]:
+            missing.append(folder / below / name)
     if missing:
-        other = folder / missing[0].name
-        hint = f"; {other} is there: file_name is relative to the folder" * other.is_file()
         raise ValueError(
-            f"{len(missing)} of {len(names)} images of {dataset.path} are not files in {folder} "
-            f"(looked for {missing[0]}{hint})"
+            f"{len(missing)} of {len(dataset.images)} images of {dataset.path} are not files in "
+            f"{folder}, to which file_name is relative (looked for {missing[0]})"
         )
 
 

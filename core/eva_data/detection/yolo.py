@@ -62,9 +62,7 @@ def open_yolo(file: Path) -> LabelledImages:
     classes = _class_names(file, settings)
     root = _root(file, settings, folders_of_parts["train"] + folders_of_parts["val"])
     if folders_of_parts["val"] or not all(_find(name, root) for name in folders_of_parts["test"]):
-        folders_of_parts[
-            "test"
-        ] = []  # it stands in for val, and may be left out of a copy of a dataset
+        del folders_of_parts["test"]  # it stands in for val; a copy of a dataset may lack it
     parts = {
         part: _part(file, part, values, root) for part, values in folders_of_parts.items() if values
     }

@@ -1,6 +1,5 @@
 """Own data as detectron2's records, and what is said and checked of the records of any dataset."""
 
-import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from eva_backbone.checkpoints.reading import list_names
 from eva_data.detection.coco import CocoDataset
 
-_THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
+_THREADS = 16  # a network file system answers many questions at once
 _LOOKS = 20_000  # images; a network file system takes some milliseconds for each
-_ENDLESS = "is a pipe, socket or device"
 
 
 def make_records(
@@ -111,37 +109,28 @@ def _paths(cfg: DictConfig, part: str, own: str, registered: str) -> list[str]:
 def check_files(records: Sequence[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
     """Look at image files of a dataset, evenly over all, before hours are spent on the rest."""
     seen = (records[number] for number in range(0, len(records), -(-len(records) // _LOOKS) or 1))
-    files = [
-        (str(record["file_name"]), record.get("image_id"))
-        for record in seen
-        if "file_name" in record
-    ]
-    groups = [files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE)]
+    files = [record for record in seen if "://" not in str(record.get("file_name", "://"))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        texts = [problem for problems in pool.map(_problems, groups) for problem in problems]
-    endless = [problem for problem in texts if problem.endswith(_ENDLESS)]
-    if endless or len(texts) > allowed:
+        looks = list(pool.map(_find_problem, files))
+    problems = [problem for problem in looks if problem]
+    if len(problems) > allowed:
         raise ValueError(
-            f"{len(texts)} of {len(files)} images looked at for {part} cannot be read: "
-            f"{list_names(endless or texts, 10)}; put them there, or take them out of the "
-            "annotations"
+            f"{len(problems)} of {len(files)} images looked at for {part} cannot be read: "
+            f"{list_names(problems, 10)}; put them there, or take them out of the annotations"
         )
-    return texts
+    return problems
 
 
-def _problems(files: Sequence[tuple[str, Any]]) -> list[str]:
-    problems = ((name, image, _problem(name)) for name, image in files if "://" not in name)
-    return [f"{name} (id {image}) {problem}" for name, image, problem in problems if problem]
-
-
-def _problem(name: str) -> str:
+def _find_problem(record: Mapping[str, Any]) -> str:
+    """Say why the file of a record cannot be an image; nothing if it may be one."""
+    name = f"{record['file_name']} (id {record.get('image_id')})"
     try:
-        status = os.stat(name)  # noqa: PTH116 (of millions: no object for each)
+        status = Path(record["file_name"]).stat()
     except OSError as error:
-        return f"({error.strerror})"
-    if not stat.S_ISREG(status.st_mode):
-        return "is a folder" if stat.S_ISDIR(status.st_mode) else _ENDLESS
-    return "" if status.st_size else "is empty"
+        return f"{name} ({error.strerror})"
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return f"{name} is no file, or empty"
+    return ""
 
 
 def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
