@@ -604,6 +604,12 @@ def demo(programs, once):
 
 
 @pytest.fixture(scope="session")
+def trainers(load_module, demo, tmp_path_factory):
+    """Function: the small training of a name, see `trainers.py`."""
+    return load_module(HERE / "trainers.py").Trainers(demo, tmp_path_factory.mktemp)
+
+
+@pytest.fixture(scope="session")
 def metrics():
     """Function: lines of a run's `metrics.jsonl` without times."""
 

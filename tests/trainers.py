@@ -80,6 +80,11 @@ class Trainer:
     resume: tuple[str, ...] = ("--resume",)
     fresh: tuple[str, ...] = ()  # of a run that must not continue
 
+    @property
+    def loss(self):
+        """Name of the loss in the logs."""
+        return "total_loss" if self.name == "detection" else "loss"
+
     def command(self, output, *more, steps=None, period=3, processes=1):
         """Words of the command line."""
         settings = self.steps.format(steps=steps or self.length, period=period).split()

@@ -3,14 +3,8 @@
 import io
 import logging
 import sys
-import warnings
 
-from eva_report.terminal import (
-    SHOWN,
-    WARNINGS,
-    FileFormatter,
-    TerminalHandler,
-)
+from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler
 
 
 def logger_to(terminal, monkeypatch):
@@ -40,18 +34,6 @@ def test_warnings_and_what_is_shown_reach_the_terminal(monkeypatch):
     assert " I eva_data.test: the recipe\n" in lines
     assert " I eva_data.test: weights  eva_debug\n" in lines
     assert "ValueError: no" in lines
-
-
-def test_a_helpful_warning_is_shown_once(monkeypatch):
-    terminal = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    handler = TerminalHandler()
-    message = "This DataLoader will create 9 workers"
-    for shown in (message, message, "a library speaks"):
-        text = warnings.formatwarning(shown, UserWarning, "heads.py", 7)
-        record = logging.LogRecord(WARNINGS, logging.WARNING, "", 1, text, None, None)
-        handler.handle(record)
-    assert terminal.getvalue().splitlines() == [f"warning: {message}"]
 
 
 def test_a_closed_terminal_is_no_error(monkeypatch):

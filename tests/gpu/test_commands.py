@@ -3,7 +3,6 @@
 Each is a process of its own. Models are tiny, but for the plan.
 """
 
-import json
 import math
 import os
 import re
@@ -19,27 +18,6 @@ import torch
 ROOT = Path(__file__).parents[2]
 EVA = ("-m", "eva_command")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *EVA)
-SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64}
-DETECTION = (
-    "detection", "train", "demo/cascade_mask_rcnn_vitdet_eva_debug", "train.init_checkpoint=",
-    "train.log_period=1", "train.seed=3", "train.checkpointer.period=3",
-    "dataloader.train.num_workers=0", "dataloader.train.total_batch_size=4",
-    *(f"model.backbone.net.{name}={value}" for name, value in SMALL.items()),
-    "model.backbone.net.global_attn_indexes=[1]",
-)  # fmt: skip
-MMENGINE = """
-_base_ = {base!r}
-load_from = None
-env_cfg = dict(dist_cfg=dict(backend={backend!r}))
-model = dict(backbone=dict({vit}))
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))
-"""
-RECIPES = {
-    "mmdetection": ("cascade_mask_rcnn_eva_debug.py", "coco", {"global_attn_indexes": [1]}),
-    "segmentation": ("upernet_eva_debug.py", "semantic", {}),
-}
 PLANNED = {  # on a GPU at full size; the recipe of a CPU is only to try the test out
     "cuda": [f"custom/cascade_mask_rcnn_vitdet_eva_{size}_24gb" for size in "lg"],
     "cpu": ["classification eva_debug_digits_linear"],
@@ -65,21 +43,6 @@ def call(gpu):
     return run
 
 
-@pytest.fixture(scope="session")
-def scenes(call, tmp_path_factory):
-    """Function: folder of demo data of a format."""
-    made = tmp_path_factory.mktemp("scenes")
-
-    def make(name):
-        folder = made / name / "digit_scenes"
-        if not folder.exists():
-            words = ("--formats", name, "--train", 16, "--val", 4, "--workers", 1)
-            call(*EVA, "data", "make-demo", "--output", folder, *words)
-        return folder / name
-
-    return make
-
-
 @pytest.fixture
 def two_devices(gpu):
     """For what needs a second GPU; a CPU has two processes."""
@@ -87,56 +50,37 @@ def two_devices(gpu):
         pytest.skip("needs two GPUs")
 
 
-def assert_finite(tensors):
-    assert tensors
-    for name, value in tensors.items():
-        assert value.isfinite().all(), name
-
-
 @pytest.mark.usefixtures("two_devices")
-def test_detection_on_two_gpus_continues_on_one(gpu, call, scenes, tmp_path):
-    device = (f"train.device={gpu.type}", f"train.output_dir={tmp_path}")
-    half = (f"train.amp.enabled={gpu.type == 'cuda'}",)
-    data = {"DETECTRON2_DATASETS": str(scenes("coco").parents[1])}
-    both = ("--num-gpus", 2, "--dist-url", "auto")
-    call(*EVA, *DETECTION, *device, *half, "train.max_iter=3", *both, **data)
-    call(*EVA, *DETECTION, *device, *half, "train.max_iter=6", "--resume", **data)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    losses = {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}
-    assert sorted(losses) == list(range(6))
-    assert all(map(math.isfinite, losses.values()))
-    assert_finite(torch.load(tmp_path / "model_final.pth", weights_only=True)["model"])
-
-
-@pytest.mark.usefixtures("two_devices")
-@pytest.mark.parametrize("name", RECIPES)
-def test_mmengine_on_two_gpus_continues_on_one(gpu, call, scenes, name, tmp_path):
-    recipe, data, more = RECIPES[name]
-    vit = ", ".join(f"{key}={value}" for key, value in (SMALL | more).items())
-    config, backend = tmp_path / "small.py", "nccl" if gpu.type == "cuda" else "gloo"
-    base = str(ROOT / name / "configs/demo" / recipe)
-    config.write_text(MMENGINE.format(base=base, backend=backend, vit=vit))
-    words = [name, "train", config, "--data-root", scenes(data), "--work-dir", tmp_path / "out"]
-    call(*TWO, *words, "train_cfg.max_iters=3", "train_cfg.val_interval=3")
-    call(*EVA, *words, "--resume", "train_cfg.max_iters=6", "train_cfg.val_interval=6")
-    files = (tmp_path / "out").glob("*/vis_data/scalars.json")
-    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
-    assert sorted(losses) == list(range(1, 7))
-    assert all(map(math.isfinite, losses.values()))
-    content = torch.load(tmp_path / "out/iter_6.pth", weights_only=False)  # written by this test
-    assert_finite(content["state_dict"])
+@pytest.mark.parametrize("name", ["detection", "mmdetection", "segmentation"])
+def test_a_framework_on_two_gpus_continues_on_one(gpu, call, trainers, name, tmp_path):
+    trainer = trainers(name)
+    if name == "detection":
+        more = (f"train.device={gpu.type}", f"train.amp.enabled={gpu.type == 'cuda'}",
+                "dataloader.train.total_batch_size=4")  # fmt: skip
+        first, both = EVA, ("--num-gpus", 2, "--dist-url", "auto")
+    else:
+        more = (f"env_cfg.dist_cfg.backend={'nccl' if gpu.type == 'cuda' else 'gloo'}",)
+        first, both = TWO, ()
+    variables = {key: str(value) for key, value in trainer.variables.items()}
+    call(*first, *trainer.command(tmp_path / "out", *more, *both, steps=3)[1:], **variables)
+    call(*EVA, *trainer.command(tmp_path / "out", *more, "--resume")[1:], **variables)
+    lines = [line for line in trainer.logged(tmp_path / "out") if trainer.loss in line]
+    assert len(lines) == 6
+    assert all(math.isfinite(line[trainer.loss]) for line in lines)
+    weights = trainer.weights(tmp_path / "out")
+    assert weights
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 @pytest.mark.parametrize("kind", ["processes", "actors of Ray"])
-def test_features_of_a_batch(gpu, call, scenes, report, kind, tmp_path):
+def test_features_of_a_batch(gpu, call, demo, kind, tmp_path):
     """By a process for each GPU, and by Ray's actors: those of this command's own process."""
     if kind == "processes":
         words = ("--processes", max(2, torch.cuda.device_count()))
     else:
         pytest.importorskip("ray")
         words = ("--address", "local")
-    images = scenes("coco") / "train"
+    images = demo("coco") / "coco/train"
     common = ("--weights", "eva_debug", "--device", gpu.type, "--shard-size", 4, "--store", "fp32")
     rows = {}
     for name, more in {"one": ("--processes", 0), "several": words}.items():

@@ -112,12 +112,6 @@ def measure(load_module):
 
 
 @pytest.fixture(scope="session")
-def trainers(load_module, demo, tmp_path_factory):
-    """Function: the small training of a name, see `tests/trainers.py`."""
-    return load_module(ROOT / "tests" / "trainers.py").Trainers(demo, tmp_path_factory.mktemp)
-
-
-@pytest.fixture(scope="session")
 def training(trainers):
     """Function: the command that trains a name to an output folder."""
     return lambda name, output, *more: trainers(name).command(output, *more)

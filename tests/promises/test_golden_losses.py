@@ -25,9 +25,8 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_first_losses(name, trainers, finished):
-    lines = trainers(name).logged(finished(name))
-    losses = [line.get("total_loss", line.get("loss")) for line in lines]
-    losses = [loss for loss in losses if loss is not None][:STEPS]
+    lines, loss = trainers(name).logged(finished(name)), trainers(name).loss
+    losses = [line[loss] for line in lines if loss in line][:STEPS]
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("EVA_WRITE_GOLDEN"):
         golden[name] = [round(loss, 6) for loss in losses]
