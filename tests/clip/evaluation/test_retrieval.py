@@ -63,13 +63,15 @@ def test_ties(data):
     compare(images, texts, owners)
 
 
-def test_encoding(clip, pairs):
-    encoded = encode_pairs(clip, pairs, TRANSFORM, batch_size=4, workers=0)
-    captions = [(text, i) for i in range(11) for text in pairs.captions(i)]
+def test_encoding(small_model, noise_pairs):
+    encoded = encode_pairs(small_model, noise_pairs, TRANSFORM, batch_size=4, workers=0)
+    captions = [(text, i) for i in range(11) for text in noise_pairs.captions(i)]
     assert encoded.owners.tolist() == [owner for _, owner in captions]
     with torch.no_grad():
-        texts = clip.encode_text(tokenize([text for text, _ in captions], 32), normalize=True)
-        images = torch.stack([TRANSFORM(pairs.image(i)) for i in range(11)])
-        images = clip.encode_image(images, normalize=True)
+        texts = small_model.encode_text(
+            tokenize([text for text, _ in captions], 32), normalize=True
+        )
+        images = torch.stack([TRANSFORM(noise_pairs.image(i)) for i in range(11)])
+        images = small_model.encode_image(images, normalize=True)
     torch.testing.assert_close(encoded.texts, texts, atol=1e-6, rtol=0)
     torch.testing.assert_close(encoded.images, images, atol=1e-6, rtol=0)

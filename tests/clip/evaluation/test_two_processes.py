@@ -7,25 +7,26 @@ import pytest
 
 
 @pytest.fixture
-def evaluate(launch, weights, folders, captions, tmp_path):
+def evaluate(launcher, noted_weights, folders, captions, tmp_path):
     """Function: evaluate classes and pairs, one of them torn; results, and what was written."""
     shutil.copytree(captions.parent, tmp_path / "captions")
     (tmp_path / "captions" / "3.png").write_bytes(b"torn")
     table = tmp_path / "captions" / captions.name
 
     def run(ranks, *more, output="out"):
-        codes, texts = launch(
-            "--weights", weights, "--data", folders, "--pairs", table,
+        words = (
+            "--weights", noted_weights, "--data", folders, "--pairs", table,
             "--max-bad-samples", 3, "--batch-size", 2, "--workers", 0, "--device", "cpu",
-            "--templates", "cifar", "--output", tmp_path / output / "results", *more, ranks=ranks,
+            "--templates", "cifar", "--output", tmp_path / output / "results", *more,
         )  # fmt: skip
-        assert codes == [0] * ranks, texts
+        ended = launcher(["evaluate", *map(str, words)], ranks=ranks, log=tmp_path / "log_of_rank")
+        assert ended.codes == [0] * ranks, ended.texts
         folder = tmp_path / output
         assert sorted(path.name for path in (folder / "results").glob("[!.]*")) == [
             "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl",
             "table.md",
         ]  # fmt: skip
-        return json.loads((folder / "results" / "results.json").read_text()), texts
+        return json.loads((folder / "results" / "results.json").read_text()), ended.texts
 
     return run
 

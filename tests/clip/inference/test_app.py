@@ -29,8 +29,8 @@ def compute(task, media, name, *words):
 
 
 @pytest.mark.parametrize("kind", ["folder", "features", "index"])
-def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
-    place, name, like = media, str(weights), str(media / "rocket.png")
+def test_search_finds_what_the_demo_finds(clip_weights, media, tmp_path, kind):
+    place, name, like = media, str(clip_weights), str(media / "rocket.png")
     if kind != "folder":
         place = compute("features", media, name, "--kind", "embedding")
     if kind == "index":
@@ -45,8 +45,8 @@ def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
     assert len(hits) == (4 if kind == "folder" else 3)  # with the film
 
 
-def test_own_classes_have_the_probabilities_of_the_batch(weights, media):
-    name, classes = str(weights), ("cat", "dog", "red thing")
+def test_own_classes_have_the_probabilities_of_the_batch(clip_weights, media):
+    name, classes = str(clip_weights), ("cat", "dog", "red thing")
     (table,) = read_parts(compute("zero-shot", media, name, "--classes", *classes))
     row = next(one for one in table.to_pylist() if one["name"].endswith("cat.png"))
     models = Models([Source("clip", name)], device="cpu")

@@ -14,8 +14,8 @@ from eva_data.video.source import open_video
 
 
 @pytest.fixture(scope="module")
-def model(weights):
-    return load_eva_clip(weights)
+def model(clip_weights):
+    return load_eva_clip(clip_weights)
 
 
 def pixels(picture):
@@ -52,13 +52,13 @@ def test_a_video_is_the_mean_of_frames_that_are_spread_over_it(clip, model, film
     torch.testing.assert_close(unit, F.normalize(mean, dim=-1).expand(2, -1))
 
 
-def test_probabilities(weights, clip, tmp_path):
+def test_probabilities(clip_weights, clip, tmp_path):
     """Shares for the contrastive loss; each by itself for the sigmoid loss, with its bias."""
     images = F.normalize(torch.randn(2, 16), dim=-1)
     texts = F.normalize(torch.randn(5, 16), dim=-1)
     shares = clip.probabilities(images, texts)
     torch.testing.assert_close(shares, (images @ texts.T / 0.07).softmax(-1))
-    state = load_eva_clip(weights).state_dict() | {"text.logit_bias": torch.tensor([-2.0])}
+    state = load_eva_clip(clip_weights).state_dict() | {"text.logit_bias": torch.tensor([-2.0])}
     write_tensors(state, tmp_path / "sigmoid.safetensors")
     other = ClipFeatures.from_weights(tmp_path / "sigmoid.safetensors", device="cpu")
     expected = (images @ texts.T / 0.07 - 2).sigmoid()

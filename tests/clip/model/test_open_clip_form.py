@@ -21,12 +21,12 @@ def test_open_clip_loads_ours_strictly_with_equal_features(
     assert_same_features(ours, theirs)
 
 
-def test_a_training_step_of_open_clip_gives_our_gradients(make_clip, make_peer, pairs):
+def test_a_training_step_of_open_clip_gives_our_gradients(make_clip, make_peer, inputs):
     ours, theirs = make_clip(), make_peer("trunk")
     theirs.load_state_dict(to_trunk(ours.state_dict()), strict=True)
     gradients = []
     for each in (ours, theirs):
-        image_features, text_features, scale = each.train()(*pairs)[:3]
+        image_features, text_features, scale = each.train()(*inputs)[:3]
         ClipLoss()(image_features, text_features, scale.squeeze()).backward()
         gradients.append({name: value.grad for name, value in each.named_parameters()})
     own = to_trunk(gradients[0])
