@@ -21,7 +21,15 @@ from eva_engine.checkpoints.files import (
     read_config,
     read_run,
 )
-from eva_engine.config import MESSAGES, Recipe, RunConfig, as_plain, describe_saved, require
+from eva_engine.config import (
+    MESSAGES,
+    METRICS,
+    Recipe,
+    RunConfig,
+    as_plain,
+    describe_saved,
+    require,
+)
 from eva_engine.data.loading import EvaluationInterruptedError, running_loader
 from eva_engine.report import Presentation, Presenter, RunLog, Size
 from eva_engine.steps.engine import (
@@ -59,6 +67,7 @@ from eva_runs.data_order import (
 )
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.output_folder import RunLogs
 from eva_runs.precision import warn_of_slow_bf16
 from eva_runs.step_guard import BadSamples, StepGuard
 
@@ -111,6 +120,7 @@ class TrainingRun:
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
         run, metric = self._run, self._run.best_metric
+        self._logs = RunLogs(run.output, METRICS)
         results = self.results if self.evaluate else ()
         require(
             not metric or metric in results,
@@ -159,6 +169,7 @@ class TrainingRun:
         self._run, step_batch = run, run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or size // step_batch
         self._start = saved.get("step", 0)
+        self._log_sizes = saved.get("logs") if saved else {}
         bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
         self._guard = StepGuard(MESSAGES, self._signal, self.device, bad_samples)
         self._nonfinite = NonfiniteSteps(
@@ -239,6 +250,7 @@ class TrainingRun:
         size = Size(self._total, self._record["step_batch"], self._record["processes"], self.device)
         presenter = Presenter(self.presentation, self._run, self._recipe, size)
         presenter.open(self._start, self._newest)
+        self._logs.cut(self._start, self._log_sizes)
         self._log = RunLog(
             self._run, size, start_step=self._start, flops_per_sample=self.flops_per_sample
         )
@@ -248,7 +260,8 @@ class TrainingRun:
         self._engine.engine.train()
         if self._start >= self._total:
             show(MESSAGES.finished(self._run.output, self._total))
-        if self._evaluation_is_due() and self._evaluate(self._start - 1):
+        pending = self._start and not distributed.gather(self._logs.is_evaluated(self._start))[0]
+        if pending and self._evaluates_after(self._start) and self._evaluate(self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
             self._worked = True
@@ -277,11 +290,6 @@ class TrainingRun:
         period = self._run.evaluate_every * self._steps_per_epoch
         at_period = period > 0 and done % period == 0
         return self.evaluate is not None and (done >= self._total or at_period)
-
-    def _evaluation_is_due(self) -> bool:
-        """Return whether the earlier start was stopped between checkpoint and evaluation."""
-        last = distributed.gather(self._log.last_evaluation if self._log else -1)[0]
-        return bool(self._start and self._evaluates_after(self._start) and last < self._start - 1)
 
     def _step(self, step: int) -> None:
         """Carry out one optimizer step."""
@@ -330,6 +338,7 @@ class TrainingRun:
             "step": done,
             "bad_samples": sorted(self._guard.bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
+            "logs": self._logs.sizes(),
         }
         self._finish_save(wait=True)
         with self._paused():
@@ -361,8 +370,9 @@ class TrainingRun:
             return True
         finally:
             model.train()
-        if self._log:  # after the best weights: by the log, a continued run knows that all is done
+        if self._log:  # after the best weights
             self._log.evaluation(step, results)
+            self._logs.note_evaluation(step + 1, self._logs.sizes())
         self._worked = True
         return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
 

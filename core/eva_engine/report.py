@@ -40,7 +40,7 @@ from eva_report.terminal import (
     root_logs_to,
     show,
 )
-from eva_runs.output_folder import cut_log, read_log
+from eva_runs.output_folder import read_log
 from eva_runs.processes import rank
 from eva_runs.record import record_start, run_facts
 
@@ -122,11 +122,7 @@ class Size(NamedTuple):
 
 
 class RunLog:
-    """Writes the reports of the main process; lines of an earlier start after its first step go.
-
-    Attributes:
-        last_evaluation: Step of the last evaluation before `start_step`, or -1.
-    """
+    """Writes the reports of the main process."""
 
     def __init__(
         self, run: RunConfig, size: Size, *, start_step: int, flops_per_sample: float | None
@@ -135,11 +131,6 @@ class RunLog:
         self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
-        lines = cut_log(self._file, lambda line: line["step"] < start_step)
-        evaluated = (
-            line["step"] for line in lines if any(name.startswith("val_") for name in line)
-        )
-        self.last_evaluation = max(evaluated, default=-1)
         with explain_os_errors(self._file):
             self._lines = self._file.open("a", encoding="utf-8")
         self._board: Any = None

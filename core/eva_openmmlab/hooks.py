@@ -26,14 +26,11 @@ from eva_data.files import write_text
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (
-    EVALUATED,
     LATEST,
     MESSAGES,
     RECORD,
-    cut_scalars,
+    checkpoints_of,
     describe_saved,
-    iteration_of,
-    newest_checkpoint,
     write_record,
 )
 from eva_openmmlab.weights import CONTINUED, load_start
@@ -41,12 +38,12 @@ from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
 from eva_runs import processes
 from eva_runs.adapters import Adapters, complete
+from eva_runs.checkpoint_store import CheckpointStore, find_newest
 from eva_runs.data_order import guard_workers
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import ANOTHER
+from eva_runs.output_folder import ANOTHER, RunLogs
 from eva_runs.precision import lower_backbone, resolve
-from eva_runs.saving import BackgroundWriter, latest_valid_checkpoint, open_with_digest
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 RUN = "eva_run"  # key of the place in the data
@@ -78,6 +75,8 @@ class RunHook(Hook):
         self._iteration = 0
         self._stepped = False
         self._skipped = 0
+        self._saved = 0  # iteration of the newest checkpoint
+        self._log_sizes: dict[str, int] | None = {}  # as it notes them
 
     def before_run(self, runner: Any) -> None:
         """Listen to signals, and find the checkpoint to continue from."""
@@ -96,7 +95,7 @@ class RunHook(Hook):
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
-            self.resumed = processes.run_on_main_rank(lambda: _find_checkpoint(folder))
+            self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints_of(folder)))
             runner._resume = self.resumed is not None
             if self.resumed is None:
                 runner.logger.info(MESSAGES.nothing_to_resume(folder), extra=SHOWN)
@@ -140,8 +139,10 @@ class RunHook(Hook):
             file = Path(runner.work_dir, Path(str(info[name])).name)
             info[name] = str(file) if file.name.startswith("best_") else None
         info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
+        self._saved, self._log_sizes = meta["iter"], None
         if isinstance(loop, EVATrainLoop):
             saved = content[RUN]
+            self._log_sizes = saved.get("logs")
             loop.continue_at(meta["iter"], saved)
             now = loop.position(meta["iter"]) | {"seed": meta["seed"]}
             same = {name: saved[name] == now[name] for name in now if name in saved}
@@ -167,14 +168,26 @@ class RunHook(Hook):
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
-        done = runner.iter if self.resumed else 0
-        processes.run_on_main_rank(lambda: cut_scalars(Path(runner.work_dir), done))
+        logs = logs_of(runner)
+        processes.run_on_main_rank(lambda: logs.cut(self._saved, self._log_sizes))
         self._begin(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Catch up on an evaluation that was cut off."""
-        if isinstance(runner._train_loop, EVATrainLoop):
-            runner._train_loop.catch_up()
+        """Begin with the evaluation behind the checkpoint, unless it was over; or say that all is.
+
+        What a run is stopped in has a checkpoint before it.
+        """
+        loop, done, logs = runner.train_loop, self._saved, logs_of(runner)
+        if not done or not isinstance(loop, EVATrainLoop):
+            return
+        due = done % loop.val_interval == 0 or done == loop.max_iters
+        scores = runner.val_loop is not None and done >= loop.val_begin
+        if scores and due and not processes.run_on_main_rank(lambda: logs.is_evaluated(done)):
+            runner.logger.info("begins with the evaluation after iteration %d", done)
+            runner.val_loop.run()
+        elif done >= loop.max_iters:
+            loop.was_over = True
+            runner.logger.info(MESSAGES.finished(logs.folder, loop.max_iters), extra=SHOWN)
 
     def before_test(self, runner: Any) -> None:
         """Let metrics leave their predictions for the report, and the model compute as asked."""
@@ -188,6 +201,8 @@ class RunHook(Hook):
 
     def before_val(self, runner: Any) -> None:
         """Score what a checkpoint holds: the main process's statistics of batch norm."""
+        if trains(runner) and runner.iter:
+            self._save(runner, runner.iter)
         _keep_predictions(runner.val_evaluator, Path(runner.work_dir))
         if runner.world_size > 1:
             for value in runner.model.buffers():
@@ -245,7 +260,8 @@ class RunHook(Hook):
             self._refuse(f"For {self._skipped} steps, whatever the loss scale, a gradient")
         self._stepped, self._images = False, []
         if self._guard.stopping and batch_idx + 1 < runner.max_iters:
-            self._save_and_exit(runner, batch_idx + 1)
+            self._save(runner, batch_idx + 1)
+            self._exit(runner)
 
     def _refuse(self, quantity: str, *, mine: bool = True) -> NoReturn:
         """Name the last images of the processes where it is so, or all of a step for a gradient."""
@@ -264,28 +280,35 @@ class RunHook(Hook):
             for key in {"state_dict", "ema_state_dict"} & checkpoint.keys():  # of EMAHook
                 checkpoint[key] = adapters.cut(checkpoint[key])
             checkpoint[LORA] = adapters.identity
+        if "optimizer" not in checkpoint:  # the best weights
+            return
         if isinstance(runner._train_loop, EVATrainLoop):
-            position = runner._train_loop.position(checkpoint["meta"]["iter"])
-            checkpoint[RUN] = position
+            done = checkpoint["meta"]["iter"]
+            if done != self._saved:  # once more after the evaluation, with the best score
+                self._log_sizes = logs_of(runner).sizes()
+            position = runner._train_loop.position(done)
+            checkpoint[RUN] = position | {"logs": self._log_sizes}
             checkpoint["meta"]["seed"] = position["seed"]
+        self._saved = checkpoint["meta"]["iter"]
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave an evaluation, which is caught up, if this process was asked to stop."""
+        """Leave an evaluation, which a run that continues begins with, on request."""
         if self._stop.requested and trains(runner):
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):
-                    hook._swap_ema_parameters()  # as behind an evaluation
-            self._save_and_exit(runner, runner.iter, together=False)
+            self._exit(runner, together=False)
 
-    def _save_and_exit(self, runner: Any, done: int, *, together: bool = True) -> NoReturn:
+    def _save(self, runner: Any, done: int) -> None:
+        """Save, unless it is done."""
+        if done != self._saved:
+            hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+            hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
+
+    def _exit(self, runner: Any, *, together: bool = True) -> NoReturn:
         name = self._stop.received or ANOTHER
         # once it is noted, what a launcher sends to those that are left has no effect
         self._stop.received = name
-        hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-        if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
-            hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
-        if isinstance(hook, EVACheckpointHook):
-            hook.writer.wait()
+        for hook in runner.hooks:
+            if isinstance(hook, EVACheckpointHook):
+                hook.store.writer.wait()
         if together:
             processes.barrier()  # the first process that ends takes the others along
         saved = describe_saved(Path(runner.work_dir))
@@ -310,42 +333,23 @@ class EVADataParallel(MMDistributedDataParallel):
 
 
 class CompleteFiles(LocalBackend):
-    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go.
+    """mmengine's local files, which a store writes whole or not at all, in the background.
 
     Attributes:
-        writer: What writes them in the background; None writes at once.
+        store: The store.
+        outdated: Files that are to be removed once others are written.
     """
 
-    writer: BackgroundWriter | None = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outdated: list[str] = []
+    store: CheckpointStore
+    outdated: list[Path]
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file completely or not at all."""
-
-        def write() -> None:
-            with open_with_digest(Path(filepath), self.writer) as stream:
-                stream.write(obj)
-
-        self.writer.submit(write) if self.writer else write()
+        """Begin to write a file."""
+        self.store.save(Path(filepath), lambda stream: stream.write(obj))
 
     def remove(self, filepath: str | Path) -> None:
         """Note a file for removal."""
-        self.outdated.append(str(filepath))
-
-    def remove_outdated(self) -> None:
-        """Remove what was noted."""
-        while self.outdated:
-            Path(self.outdated.pop()).unlink(missing_ok=True)
-
-    @classmethod
-    def register(cls, writer: BackgroundWriter) -> str:
-        """Return the name of a backend of a writer: mmengine makes backends by registered name."""
-        name = f"complete_files_{id(writer)}"
-        register_backend(name, type(cls.__name__, (cls,), {"writer": writer}), force=True)
-        return name
+        self.outdated.append(Path(filepath))
 
 
 @HOOKS.register_module()
@@ -357,37 +361,48 @@ class EVACheckpointHook(CheckpointHook):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.writer = BackgroundWriter()
-        backend_args = {"backend": CompleteFiles.register(self.writer)}
-        super().__init__(*args, backend_args=backend_args, **kwargs)
+        self.store, self._outdated = CheckpointStore(), list[Path]()
+        # mmengine makes backends as it needs them, of a class that is registered
+        name, own = f"files_{id(self)}", {"store": self.store, "outdated": self._outdated}
+        register_backend(name, type(name, (CompleteFiles,), own), force=True)
+        super().__init__(*args, backend_args={"backend": name}, **kwargs)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Save where it is due, and raise the error of a save that has failed."""
-        self.writer.check()
+        self.store.writer.check()
         super().after_train_iter(runner, *args, **kwargs)
 
     def before_val(self, runner: Any) -> None:
         """Wait for what is being written."""
-        self.writer.wait()
+        self.store.writer.wait()
 
     def after_train(self, runner: Any) -> None:
         """Wait for what is being written."""
         super().after_train(runner)
-        self.writer.wait()
+        self.store.writer.wait()
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
         """Save the best weights, and note that this evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process() and trains(runner):
-            note = partial(write_text, Path(runner.work_dir) / EVALUATED, str(runner.iter))
-            self.writer.submit(note)  # behind the checkpoint that has the best score
+            logs, done = logs_of(runner), runner.iter
+            sizes = logs.sizes()
+            # behind the checkpoint that has the best score
+            self.store.writer.submit(lambda: logs.note_evaluation(done, sizes))
 
     @contextlib.contextmanager
     def _behind(self) -> Iterator[None]:
         """Write the block's files in the background, and remove others behind them."""
-        self.writer.wait()
+        self.store.writer.wait()
         yield
-        self.writer.submit(self.file_backend.remove_outdated)
+        outdated = [*self._outdated]
+        self._outdated.clear()
+
+        def remove() -> None:
+            for file in outdated:
+                file.unlink(missing_ok=True)
+
+        self.store.writer.submit(remove)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         note = Path(runner.work_dir) / LATEST
@@ -397,7 +412,7 @@ class EVACheckpointHook(CheckpointHook):
             if is_main_process():  # mmengine has noted what is not written yet
                 content = note.read_text()
                 write_text(note, before) if before else note.unlink()
-                self.writer.submit(lambda: write_text(note, content))
+                self.store.writer.submit(lambda: write_text(note, content))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         # mmdetection's metric gives none where nothing is detected: the best weights stay
@@ -418,11 +433,9 @@ def trains(runner: Any) -> bool:
     return isinstance(runner._train_loop, BaseLoop)
 
 
-def _find_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint that is what was written."""
-    newest = newest_checkpoint(folder)
-    others = sorted(folder.glob("iter_*.pth"), key=iteration_of, reverse=True)
-    return newest and latest_valid_checkpoint(newest, others)
+def logs_of(runner: Any) -> RunLogs:
+    """Return the logs of a run."""
+    return RunLogs(Path(runner.work_dir), "*/vis_data/*.json")
 
 
 def _adapters(runner: Any) -> Adapters | None:

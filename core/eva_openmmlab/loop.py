@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
-from eva_openmmlab.run_folder import MESSAGES, last_evaluation
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -193,8 +192,7 @@ def _add_adapters(runner: Any) -> Adapters | None:
 class EVATrainLoop(IterBasedTrainLoop):
     """mmengine's `IterBasedTrainLoop` (same arguments), in which a sample owns its random numbers.
 
-    With `RunHook` and `EVACheckpointHook` a continued run computes what one without a break would,
-    and catches up on an evaluation that was cut off.
+    With `RunHook` and `EVACheckpointHook` a continued run computes what one without a break would.
 
     Attributes:
         was_over: Whether for this start nothing was left to do.
@@ -257,19 +255,6 @@ class EVATrainLoop(IterBasedTrainLoop):
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch
 
-    def catch_up(self) -> None:
-        """Evaluate where a run that continues was stopped before it did, or say that it is over."""
-        runner, folder = self.runner, Path(self.runner.work_dir)
-        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        evaluated = last_evaluation(folder)
-        scores = runner.val_loop is not None and self._iter >= self.val_begin
-        if self._iter and scores and due and evaluated != self._iter:
-            runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
-            runner.val_loop.run()
-        elif self._iter >= self._max_iters:
-            self.was_over = True
-            runner.logger.info(MESSAGES.finished(folder, self._max_iters), extra=SHOWN)
-
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""
         seed, sampler = run_seed(self.runner), self._sampler.sampler.sampler
@@ -288,9 +273,9 @@ class EVATrainLoop(IterBasedTrainLoop):
             self.dataloader_iterator.close()
             end_workers(getattr(val, "_iterator", None))
             for hook in self.runner.hooks:
-                writer = getattr(hook, "writer", None)
-                if writer:
-                    writer.wait()  # a run that fails leaves what it has saved
+                store = getattr(hook, "store", None)
+                if store:
+                    store.writer.wait()  # a run that fails leaves what it has saved
 
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""

@@ -12,12 +12,11 @@ from typing import Any
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
 from eva_data.files import expand_home, write_text
-from eva_runs.output_folder import RunMessages, cut_log, read_log
+from eva_runs.output_folder import RunMessages, read_log
 
 MESSAGES = RunMessages(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's
 RECORD = "run.json"
-EVALUATED = "last_evaluation"
 STEP = "step"
 Entry = Mapping[str, Any]  # of a log
 
@@ -30,6 +29,13 @@ def iteration_of(checkpoint: Path) -> int:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Find the checkpoint that `last_checkpoint` names, else the one with the highest number."""
     return last_of_mmengine(folder) if is_mmengine_run(folder) else None
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """List the checkpoints that a run may continue from, that of `last_checkpoint` first."""
+    newest = newest_checkpoint(folder)
+    numbered = sorted(folder.glob("iter_*.pth"), key=iteration_of, reverse=True)
+    return [newest, *(file for file in numbered if file != newest)] if newest else []
 
 
 def has_run(folder: Path) -> bool:
@@ -72,26 +78,6 @@ def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
     return config
-
-
-def last_evaluation(folder: Path) -> int:
-    """Return the iteration of the last finished evaluation of a training, or -1."""
-    try:
-        return int((folder / EVALUATED).read_text())
-    except (OSError, ValueError):
-        return -1
-
-
-def cut_scalars(folder: Path, iteration: int) -> None:
-    """Remove what earlier starts logged after an iteration, which will be logged again.
-
-    Scores of an evaluation alone are of iteration 0 and stay.
-    """
-    if not iteration:
-        (folder / EVALUATED).unlink(missing_ok=True)
-    scored = max(1, iteration + (last_evaluation(folder) == iteration))
-    for file in folder.glob("*/vis_data/*.json"):
-        cut_log(file, lambda line: line[STEP] < (scored, iteration + 1)["loss" in line])
 
 
 def read_scalars(folder: Path) -> list[Entry]:

@@ -31,6 +31,7 @@ from eva_runs.record import STARTS, Kind, record_start
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+EVALUATED = "evaluated.json"
 ANOTHER = "a signal to another process"
 _TRIES = 5  # not for ever: some disks number a file otherwise each time
 _HELD = (errno.EACCES, errno.EAGAIN)
@@ -309,11 +310,51 @@ def read_log(file: Path, step: str = "step") -> Iterator[dict[str, Any]]:
             yield line
 
 
-def cut_log(
-    file: Path, keep: Callable[[dict[str, Any]], bool], step: str = "step"
-) -> list[dict[str, Any]]:
-    """Keep some of the lines of a log, as what a run that continues will log again has to go."""
-    kept_lines = [line for line in read_log(file, step) if keep(line)]
-    if file.exists():
-        write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept_lines))
-    return kept_lines
+class RunLogs:
+    """The logs of a run, which go on where the checkpoint is that it continues from.
+
+    A checkpoint notes how long they were. An evaluation comes behind it, and once it is over
+    `evaluated.json` notes its step, and how long they are with it.
+
+    Args:
+        folder: Output folder of the run.
+        pattern: Of the files below it.
+    """
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self.folder, self.pattern = folder, pattern
+
+    def sizes(self) -> dict[str, int]:
+        """Measure the logs in bytes, by their paths below the folder, for a checkpoint."""
+        files = sorted(self.folder.glob(self.pattern))
+        return {file.relative_to(self.folder).as_posix(): file.stat().st_size for file in files}
+
+    def note_evaluation(self, step: int, sizes: Mapping[str, int]) -> None:
+        """Note that the evaluation after so many steps is over."""
+        write_text(self.folder / EVALUATED, json.dumps({"step": step, "logs": sizes}))
+
+    def is_evaluated(self, step: int) -> bool:
+        """Return whether the evaluation after so many steps is over."""
+        return self._noted().get("step") == step
+
+    def cut(self, step: int, sizes: Mapping[str, int] | None) -> None:
+        """Cut off what was logged after so many steps, when the checkpoint had noted `sizes`.
+
+        An evaluation that is over stays. None is of a checkpoint that has noted nothing.
+        """
+        if self.is_evaluated(step):
+            sizes = self._noted()["logs"]
+        now = self.sizes() if sizes is not None else {}
+        for name, size in now.items():
+            before, file = (sizes or {}).get(name, 0), self.folder / name
+            if size > before:
+                with explain_os_errors(file):
+                    os.truncate(file, before)
+        if not step:
+            (self.folder / EVALUATED).unlink(missing_ok=True)
+
+    def _noted(self) -> dict[str, Any]:
+        try:
+            return load_object(self.folder / EVALUATED)
+        except (OSError, ValueError):
+            return {}

@@ -40,14 +40,13 @@ def resume(tmp_path):
         for trainer.iter in range(2):
             trainer.run_step()
             checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
-            checkpointer.writer.wait()
+            checkpointer.store.writer.wait()
             saved = torch.load(run / f"model_{trainer.iter:07d}.pth", weights_only=True)
             saved["trainer"]["stream"] = dict(
                 seed=1, processes=1, total_batch_size=2, images=9, batches=trainer.iter + 1
             )
             saved["trainer"]["hooks"] = {
                 "LRScheduler": {"base_lrs": [0.1, 0.1], "last_epoch": 2},
-                "MetricsHistory": {"loss": [[0.5, 0], [0.25, 1]]},
             }
             torch.save(saved, run / f"model_{trainer.iter:07d}.pth")
 
@@ -105,21 +104,17 @@ def test_only_a_file_of_the_folder(resume, name):
         resume(lambda folder: (folder / "last_checkpoint").write_text(name))
 
 
-@pytest.mark.parametrize("damage", ["cut", "one bit", "empty"])
-def test_a_damaged_file_names_the_complete_one_before(resume, damage):
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_damaged_file_is_refused(resume, damage):
     def spoil(folder):
         content = bytearray((folder / LAST).read_bytes())
         if damage == "cut":
             del content[len(content) // 2 :]
-        elif damage == "one bit":
-            content[len(content) // 3] ^= 4
         else:
             content = bytearray()
         (folder / LAST).write_bytes(content)
 
-    with pytest.raises(
-        ValueError, match=rf"{LAST} cannot be restored.* is {OLDER} \(iter"
-    ) as error:
+    with pytest.raises(ValueError, match=f"{LAST} cannot be restored") as error:
         resume(spoil)
     assert "weights_only" not in str(error.value)
 
@@ -156,7 +151,7 @@ def test_old_checkpoints_go_at_a_continuation_too(tmp_path):
     saving.max_iter = 20
     for iteration in (7, 9):
         saving.step(iteration)
-        checkpointer.writer.wait()
+        checkpointer.store.writer.wait()
     found = sorted(path.name for path in tmp_path.glob("*.pth"))
     assert found == ["model_0000007.pth", "model_0000009.pth", "model_mine.pth"]
 

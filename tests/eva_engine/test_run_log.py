@@ -36,23 +36,6 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_lines_after_the_resumed_step_are_removed(make_log, tmp_path):
-    log = make_log()
-    for step in range(6):
-        log.step(step, {"loss": step + 0.5})
-        if step == 3:
-            log.evaluation(step, {"top1": 0.25})
-    log.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')  # killed while it wrote
-    log = make_log(start_step=4)
-    assert log.last_evaluation == 3
-    log.step(4, {"loss": 7.0})
-    kept = [(line["step"], line.get("loss", line.get("val_top1"))) for line in lines(tmp_path)]
-    assert kept == [(0, 0.5), (1, 1.5), (2, 2.5), (3, 3.5), (3, 0.25), (4, 7.0)]
-    assert make_log(start_step=3).last_evaluation == -1
-
-
 def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)

@@ -9,6 +9,7 @@ import pytest
 
 from eva_runs.output_folder import (
     FolderInUseError,
+    RunLogs,
     clean_if_refused,
     lock_folder,
 )
@@ -104,3 +105,29 @@ def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
         with contextlib.suppress(FolderInUseError), clean, lock_folder(tmp_path / "run"):
             pytest.fail("it is not refused")
         assert (tmp_path / "run/.lock").exists()
+
+
+def test_logs_go_on_where_the_checkpoint_was(tmp_path):
+    log, other = tmp_path / "a/metrics.json", tmp_path / "b/metrics.json"
+    logs = RunLogs(tmp_path, "*/metrics.json")
+
+    def write(file, content):
+        file.parent.mkdir(exist_ok=True)
+        with file.open("a") as stream:
+            stream.write(content)
+
+    write(log, "1 2 3")
+    noted = logs.sizes()
+    write(log, " scores")
+    logs.note_evaluation(3, logs.sizes())
+    write(log, " 4")
+    write(other, "of another start")
+    assert logs.is_evaluated(3)
+    logs.cut(3, noted)
+    assert (log.read_text(), other.read_text()) == ("1 2 3 scores", "")
+    logs.cut(2, {"a/metrics.json": 3})
+    assert log.read_text() == "1 2"
+    assert not logs.is_evaluated(2)
+    logs.cut(0, {})
+    assert log.read_text() == ""
+    assert not logs.is_evaluated(3)

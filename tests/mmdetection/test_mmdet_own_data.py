@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
-from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
+from eva_openmmlab.hooks import EVACheckpointHook
 
 NAMES = ["a cat", "b {{dog}}", "c"]
 
@@ -117,6 +117,6 @@ def test_scores_without_objects_are_not_numbers_and_not_the_best(found, own, tmp
     assert math.isnan(scores["coco/bbox_mAP"])
     assert all(math.isnan(value) for value in scores.values())
     hook = EVACheckpointHook(save_best="coco/bbox_mAP", rule="greater", by_epoch=False)
-    hook.file_backend, hub = CompleteFiles(), SimpleNamespace(runtime_info={})
+    hub = SimpleNamespace(runtime_info={})
     hook._save_best_checkpoint(SimpleNamespace(epoch=0, iter=1, message_hub=hub), scores)
     assert hook.best_ckpt_path is None

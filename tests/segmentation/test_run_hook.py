@@ -10,6 +10,7 @@ from torch import nn
 
 from eva_openmmlab import hooks
 from eva_openmmlab.hooks import RunHook
+from eva_runs import checkpoint_store
 from eva_runs.errors import NonFiniteError
 from eva_segmentation.commands import train
 from eva_segmentation.model.segmentor import EVASegmentor
@@ -29,14 +30,14 @@ def test_a_gradient_stops_a_run_before_the_step_and_names_the_images(
             losses = {name: value * factor for name, value in losses.items()}
         return losses
 
-    open_with_digest = hooks.open_with_digest
+    open_atomic = checkpoint_store.open_atomic
 
     def slowly(*arguments):
         time.sleep(0.5)
-        return open_with_digest(*arguments)
+        return open_atomic(*arguments)
 
     # the second save is not over at the third step
-    monkeypatch.setattr(hooks, "open_with_digest", slowly)
+    monkeypatch.setattr(checkpoint_store, "open_atomic", slowly)
     monkeypatch.setattr(EVASegmentor, "loss", spoilt)
     line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path)
     assert all(name in line for name in ("gradient", "iteration 3", *seen[2]))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_engine import distributed
-from eva_engine.checkpoints.files import FilesInBackground
+from eva_engine.checkpoints.files import FolderStore
 from eva_engine.steps.engine import TrainingEngine
 
 _ALLOWED = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]  # in DeepSpeed's files
@@ -39,14 +39,14 @@ State = dict[str, Any]  # flat tensors, and numbers such as a count of steps
 class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
     """DeepSpeed's reader and writer: it runs no code of a file, and writes in the background."""
 
-    def __init__(self, files: FilesInBackground | None = None) -> None:
+    def __init__(self, files: FolderStore | None = None) -> None:
         super().__init__()
         self._files = files
 
     def save(self, state_dict: Any, path: str) -> None:
         """Copy a state and begin to write it."""
         assert self._files is not None
-        self._files.add_state(Path(path), state_dict)
+        self._files.save_state(Path(path), state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
         """Read a file on the CPU; DeepSpeed moves tensors to their device."""

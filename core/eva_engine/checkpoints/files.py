@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -19,7 +18,6 @@ from eva_data.files import (
     explain_os_errors,
     flush,
     make_folder,
-    open_atomic,
     remove_unfinished,
     write_tensors,
     write_text,
@@ -27,15 +25,13 @@ from eva_data.files import (
 from eva_engine import distributed
 from eva_engine.config import require
 from eva_runs.adapters import Adapters
-from eva_runs.processes import is_main, run_on_main_rank
-from eva_runs.saving import (
-    BackgroundWriter,
+from eva_runs.checkpoint_store import (
+    CheckpointStore,
     Digest,
-    DigestedStream,
-    Snapshots,
     describe_difference,
     digest_of,
 )
+from eva_runs.processes import is_main, run_on_main_rank
 
 if TYPE_CHECKING:  # DeepSpeed
     from eva_engine.steps.engine import TrainingEngine
@@ -46,17 +42,24 @@ RUN = "run.json"
 _CONFIG = "config"
 
 
-class FilesInBackground:
-    """Files of a folder that this process writes while training goes on.
+class FolderStore(CheckpointStore):
+    """Writes files of a checkpoint that is a folder, for one list of all their digests.
 
     Attributes:
-        writer: What writes them.
-        digests: Sizes and SHA-256 of those that are there, by their names below `folder`.
+        folder: The folder, which has another name until the checkpoint is complete.
+        digests: Sizes and SHA-256 of the files that this process has written, by their names below.
     """
 
-    def __init__(self, folder: Path, snapshots: Snapshots) -> None:
-        self.folder, self.writer, self.snapshots = folder, BackgroundWriter(), snapshots
-        self.digests: dict[str, Digest] = {}
+    folder: Path
+
+    def begin(self, folder: Path) -> None:
+        """Begin another checkpoint."""
+        self.folder, self.digests = folder, dict[str, Digest]()
+
+    def note(self, file: Path, digest: Digest | None) -> None:
+        """Note the digest of a file for the list."""
+        if digest:
+            self.digests[file.relative_to(self.folder).as_posix()] = digest
 
     def add(self, file: Path, write: Callable[[Path], object]) -> None:
         """Let a function write a file, and perhaps others in a folder that it makes for it."""
@@ -66,21 +69,7 @@ class FilesInBackground:
             with explain_os_errors(file):
                 write(file)
                 for entry in file.parent.iterdir() if made else [file]:
-                    name = entry.relative_to(self.folder).as_posix()
-                    self.digests[name] = digest_of(entry, self.writer)
-
-        self.writer.submit(work)
-
-    def add_state(self, file: Path, state: Any) -> None:
-        """Copy a state and write it."""
-        name = file.relative_to(self.folder).as_posix()
-        copied = self.snapshots.take(name, state)
-
-        def work() -> None:
-            with explain_os_errors(file), open_atomic(file) as stream:
-                digested: Any = DigestedStream(stream, self.writer)
-                torch.save(copied, digested)
-            self.digests[name] = digested.digest
+                    self.note(entry, digest_of(entry, self.writer))
 
         self.writer.submit(work)
 
@@ -108,7 +97,7 @@ def find_damage(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     for name, digest in list(files.items())[part::parts]:
         damage = describe_difference(folder / name, digest)
         if damage:
-            return f"{name} {damage}"
+            return f"{name}: {damage}"
     if part == 0:
         try:
             read_run(folder)

@@ -28,7 +28,7 @@ from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     RUN,
     WEIGHTS,
-    FilesInBackground,
+    FolderStore,
     find_damage,
     mark_complete,
     read_run,
@@ -37,9 +37,9 @@ from eva_engine.checkpoints.files import (
 from eva_engine.config import MESSAGES, METRICS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
+from eva_runs.checkpoint_store import find_newest
 from eva_runs.output_folder import read_log, require_folder
 from eva_runs.processes import is_main, run_on_all_ranks, run_on_main_rank
-from eva_runs.saving import Snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class RunCheckpoints:
         self.keep, self.config = keep, config
         self._damaged: set[Path] = set()  # by their content, which `complete` does not read
         self._final: Path | None = None  # the checkpoint that is being written
-        self._snapshots, self._weights = Snapshots(), dict[str, dict[str, Tensor]]()  # written over
+        self._files = FolderStore()
+        self._weights: dict[str, dict[str, Tensor]] = {}  # written over
 
     def complete(self) -> list[Path]:
         """List the folders of all complete checkpoints, oldest first."""
@@ -73,23 +74,16 @@ class RunCheckpoints:
                 checkpoints and none of them is undamaged.
         """
         self._check_that_all_see_it()
-        candidates = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
-        passed_over = []
         part = {"part": distributed.rank(), "parts": distributed.world_size()}
-        for folder in distributed.gather(candidates)[0]:
-            damage = [*filter(None, distributed.gather(find_damage(folder, **part)))]
-            if not damage:
-                return Path(folder)
-            self._damaged.add(folder)
-            passed_over.append(f"{folder.name}: {damage[0]}")
-            if is_main():
-                logger.warning("passed over the damaged checkpoint %s", passed_over[-1])
-        if passed_over:
-            raise ValueError(
-                f"no checkpoint in {self.folder} can be read, and nothing was changed "
-                f"({'; '.join(passed_over)}): restore one, or begin again in another output"
-            )
-        return None
+
+        def find_damage_together(folder: Path) -> str | None:
+            damage = next(filter(None, distributed.gather(find_damage(folder, **part))), None)
+            if damage:
+                self._damaged.add(folder)
+            return damage
+
+        candidates = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
+        return find_newest(distributed.gather(candidates)[0], find_damage_together)
 
     def _check_that_all_see_it(self) -> None:
         def touch() -> Path:
@@ -132,7 +126,8 @@ class RunCheckpoints:
                 (temporary / _STATE).mkdir(parents=True)
 
         run_on_main_rank(begin)
-        files = self._files = FilesInBackground(temporary, self._snapshots)
+        files = self._files
+        files.begin(temporary)
         engine.engine.checkpoint_engine = SafeCheckpointEngine(files)
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
@@ -143,7 +138,7 @@ class RunCheckpoints:
         self._write_weights(engine, WEIGHTS)
         if average is not None:
             if is_main() or engine.zero_stage:
-                files.add_state(temporary / _average_file(engine), average.state_dict())
+                files.save_state(temporary / _average_file(engine), average.state_dict())
             with average.applied():
                 self._write_weights(engine, EMA_WEIGHTS)
         if is_main():

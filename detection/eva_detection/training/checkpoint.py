@@ -3,7 +3,6 @@
 detectron2 and torch load what fits and warn of the rest, or fail some steps later.
 """
 
-import contextlib
 import copy
 import logging
 from pathlib import Path
@@ -15,10 +14,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
 from eva_data.files import write_text
-from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
+from eva_detection.training.output_folder import LAST, last_checkpoint, logs_of
 from eva_runs.adapters import Adapters, complete
+from eva_runs.checkpoint_store import CheckpointStore
 from eva_runs.fits import check_model, check_optimizer
-from eva_runs.saving import BackgroundWriter, Snapshots, open_with_digest
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class RunCheckpointer(DetectionCheckpointer):
     and only one of the folder itself; detectron2 would unpickle whatever `last_checkpoint` names.
 
     Attributes:
-        writer: Writes the checkpoints while training goes on.
+        store: Writes the checkpoints while training goes on.
         saved_iteration: The iteration of the latest checkpoint written or restored here.
         keeps_one: Whether no older checkpoint is kept.
         adapters: Adapters of the model. A checkpoint then lacks what is frozen, and the weights are
@@ -44,30 +43,27 @@ class RunCheckpointer(DetectionCheckpointer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.writer, self._snapshots = BackgroundWriter(), Snapshots()
+        self.store = CheckpointStore()
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
         if not self.save_dir or not self.save_to_disk:
             return
-        self.writer.wait()
+        self.store.writer.wait()
         state, folder = self.model.state_dict(), Path(self.save_dir)
         adapters, file = self.adapters, folder / f"{name}.pth"
         data: dict[str, Any] = {"model": adapters.cut(state) if adapters else state}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        data |= kwargs | ({LORA: adapters.identity} if adapters else {})
-        data = self._snapshots.take("", data)
-
-        def write() -> None:
-            if adapters:
-                adapters.write(data["model"], (folder / ADAPTER).parent)
-            with open_with_digest(file, self.writer) as stream:
-                torch.save(data, stream)
-            write_text(folder / LAST, file.name)
-
-        self.writer.submit(write)
+        data |= kwargs | {"logs": logs_of(folder).sizes()}
+        if adapters:
+            data[LORA] = adapters.identity
+            weights = copy.deepcopy(data["model"])
+            self.store.writer.submit(lambda: adapters.write(weights, (folder / ADAPTER).parent))
+        self.store.save_state(
+            file, data, name="checkpoint", then=lambda: write_text(folder / LAST, file.name)
+        )
         if self.keeps_one:  # which is removed now
-            self.writer.wait()
+            self.store.writer.wait()
         self._newest = str(file)
         self.saved_iteration = kwargs.get("iteration")
 
@@ -84,8 +80,10 @@ class RunCheckpointer(DetectionCheckpointer):
         try:
             content = self._checked(file, optimizer)
         except ValueError as error:
-            advice = self._advice(file, optimizer)
-            raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
+            raise ValueError(
+                f"{file} cannot be restored: {error}. Write the name of another checkpoint into "
+                f"{file.parent / LAST}, or choose another train.output_dir"
+            ) from error
         done = content["iteration"] + 1
         if done > max_iter:
             raise ValueError(
@@ -114,15 +112,3 @@ class RunCheckpointer(DetectionCheckpointer):
         if not isinstance(done, int) or done != trainer.get("iteration"):
             raise ValueError(f"it is after {done} and {trainer.get('iteration')} iterations")
         return content
-
-    def _advice(self, damaged: Path, optimizer: torch.optim.Optimizer) -> str:
-        """Name the newest checkpoint that is complete, and how to go on from there."""
-        for file in checkpoints(damaged.parent):
-            with contextlib.suppress(ValueError, OSError):
-                if file != damaged and (content := self._checked(file, optimizer)):
-                    return (
-                        f"The newest complete checkpoint beside it is {file.name} (iteration "
-                        f"{content['iteration']}): to continue from there write its name into "
-                        f"{damaged.parent / LAST}"
-                    )
-        return "No other checkpoint beside it is complete: choose another train.output_dir"

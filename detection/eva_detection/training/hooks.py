@@ -1,26 +1,28 @@
 """Hooks for detectron2's training loop."""
 
+import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from eva_data.files import explain_os_errors
 from eva_data.progress import ProgressBar
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.log import evaluation_line, shown_every
-from eva_detection.training.output_folder import MESSAGES, last_checkpoint, was_logged
+from eva_detection.training.output_folder import MESSAGES, METRICS, last_checkpoint, logs_of
 from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.processes import run_on_main_rank
 
 logger = logging.getLogger(__name__)
-
-_WINDOW = 20  # iterations of the writers' median
-_SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
 
 
 class TrainingProgress(HookBase):
@@ -54,12 +56,12 @@ class StopOnSignal(HookBase):
     def after_step(self) -> None:
         """Save (unless just done) and exit, on all processes together."""
         iteration = self.trainer.iter
-        self.checkpointer.writer.check()
+        self.checkpointer.store.writer.check()
         if not self.trainer.guard.stopping or iteration + 1 >= self.trainer.max_iter:
             return
         if self.checkpointer.saved_iteration != iteration:
             self.checkpointer.save("model_stopped", iteration=iteration)
-        self.checkpointer.writer.wait()
+        self.checkpointer.store.writer.wait()
         comm.synchronize()  # the first process that ends takes the others along
         name = last_checkpoint(Path(self.checkpointer.save_dir))
         saved = MESSAGES.saved(name.name if name else "", done=iteration + 1)
@@ -68,43 +70,50 @@ class StopOnSignal(HookBase):
 
     def after_train(self) -> None:
         """Let a signal end the final evaluation; the last checkpoint is saved."""
-        self.checkpointer.writer.wait()
+        self.checkpointer.store.writer.wait()
         if self.trainer.iter >= self.trainer.max_iter:
             self.stop.exit_at_once()
 
 
-class MetricsHistory(HookBase):
-    """Carries over what `metrics.json` is written from, so that it continues seamlessly."""
+class MetricsFile(HookBase):
+    """Writes `metrics.json`, a JSON object a line, as detectron2 does, but before a checkpoint.
 
-    _restored: Mapping[str, list[list[float]]] = {}
+    Losses are medians of the iterations since the line before.
+    """
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return recent values of each scalar, except times and scores, with their iterations."""
-        storage, smoothed = self.trainer.storage, self.trainer.storage.smoothing_hints()
-        return {
-            name: [[float(value), int(at)] for value, at in buffer.values()[-_WINDOW:]]
-            for name, buffer in storage.histories().items()
-            if (smoothed[name] and "time" not in name and "eta" not in name) or name in _SINGLE
-        }
+    def __init__(self, folder: Path, period: int) -> None:
+        self.logs, self._file, self._period = logs_of(folder), folder / METRICS, period
+        self._written: dict[str, int] = {}  # name -> iteration
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`, when training starts."""
-        self._restored = state_dict
+    def after_step(self) -> None:
+        """Write the line of an iteration, if it has one."""
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self.write()
 
-    def before_train(self) -> None:
-        """Fill the new storage."""
-        put = self.trainer.storage.put_scalar
-        for name, values in self._restored.items():
-            for value, at in values:
-                put(name, value, smoothing_hint=name not in _SINGLE, cur_iter=int(at))
+    def write(self) -> None:
+        """Write what is new, in lines of its iterations."""
+        storage, lines = self.trainer.storage, defaultdict[int, dict[str, float]](dict)
+        hints = storage.smoothing_hints()
+        for name, buffer in storage.histories().items():
+            values, before = buffer.values(), self._written.get(name, -1)
+            latest, at = values[-1]
+            if at > before and name != "eta_seconds":  # of the terminal, behind this line
+                new = [value for value, iteration in values[-self._period :] if iteration > before]
+                lines[at][name] = float(np.median(new) if hints[name] else latest)
+                self._written[name] = int(at)
+        with explain_os_errors(self._file), self._file.open("a", encoding="utf-8") as stream:
+            for iteration in sorted(lines):
+                line = lines[iteration] | {"iteration": int(iteration)}
+                stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
 class Evaluation(hooks.EvalHook):
     """detectron2's `EvalHook`, safe against interruptions.
 
-    Scores go to the writers at once. A run that continues makes up for what was cut off: the
-    evaluation after the iteration of its checkpoint, and that iteration's line in `metrics.json`.
-    After an error in the last iteration nothing is evaluated, as after one in any other.
+    Scores are written at once. A run that continues begins with the evaluation after the iteration
+    of its checkpoint, unless it was over. After an error in the last iteration nothing is
+    evaluated, as after one in any other.
     """
 
     def __init__(
@@ -112,42 +121,36 @@ class Evaluation(hooks.EvalHook):
         period: int,
         evaluate: Callable[[], dict[str, Any]],
         *,
-        folder: Path,
+        metrics: MetricsFile,
         writers: Sequence[EventWriter] = (),
-        log_period: int = 20,
     ) -> None:
         super().__init__(period, evaluate)
-        self.folder, self.writers, self.log_period = folder, writers, log_period
+        self.metrics, self.writers = metrics, writers
 
     def before_train(self) -> None:
-        """Evaluate and write what an interruption has cut off."""
+        """Evaluate where the run was stopped before it had."""
         done, end = self.trainer.start_iter, self.trainer.max_iter
-        if not 0 < done < end:
-            return
-        evaluates = self._period > 0 and done % self._period == 0
-        writes = done % self.log_period == 0
-        if comm.is_main_process():
-            evaluates = evaluates and not was_logged(self.folder, done - 1, scores=True)
-            writes = writes and not was_logged(self.folder, done - 1)
-        evaluates, writes = comm.all_gather((evaluates, writes))[0]
-        self.trainer.storage.iter = done - 1
-        if evaluates:
-            logger.info("Making up for the evaluation after iteration %d", done)
+        due = 0 < done < end and self._period > 0 and done % self._period == 0
+        if due and not run_on_main_rank(lambda: self.metrics.logs.is_evaluated(done)):
+            logger.info("begins with the evaluation after iteration %d", done)
+            self.trainer.storage.iter = done - 1
             self._do_eval()
-        if evaluates or writes:
-            for writer in self.writers:
-                writer.write()
-        self.trainer.storage.iter = done
+            self.trainer.storage.iter = done
 
     def _do_eval(self) -> None:
         super()._do_eval()
-        if self.trainer.iter >= self.trainer.max_iter:  # written and said after training
+        storage, end = self.trainer.storage, self.trainer.max_iter
+        done = min(storage.iter + 1, end)
+        if comm.is_main_process():
+            self.metrics.write()
+            self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
+        if done == end:  # written and said after training
             return
         for writer in self.writers:
             writer.write()
-        done, latest = self.trainer.storage.iter + 1, self.trainer.storage.latest()
+        latest = storage.latest()
         results = {n.removesuffix("/AP"): {"AP": latest[n][0]} for n in latest if n.endswith("/AP")}
-        if results and done % shown_every(self._period, self.trainer.max_iter) == 0:
+        if results and done % shown_every(self._period, end) == 0:
             show(evaluation_line(done, results))
 
     def after_train(self) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there, require_regular_file
-from eva_runs.output_folder import RunMessages, read_log
+from eva_runs.output_folder import RunLogs, RunMessages, read_log
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
 SAVED = "config.yaml"  # the config that a run leaves with its weights
 MESSAGES = RunMessages(unit="iteration", resume="--resume", output="train.output_dir")
-_SCORE = re.compile(r"(bbox|segm|boundary)(-fixed)?/")  # also rpn/num_pos_anchors has a slash
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -60,11 +59,22 @@ def saved_progress(folder: Path | None) -> str:
     return MESSAGES.saved(name, done=int(number[1]) + 1 if number else None)
 
 
+def candidates(folder: Path) -> list[Path]:
+    """List the checkpoints that a run may continue from, that of `last_checkpoint` first."""
+    last = last_checkpoint(folder)
+    return [last, *(file for file in checkpoints(folder) if file != last)] if last else []
+
+
+def logs_of(folder: Path) -> RunLogs:
+    """Return the logs of a run."""
+    return RunLogs(folder, METRICS)
+
+
 def is_finished(folder: Path, max_iter: int) -> bool:
     """Return whether a run has trained to its end and was scored."""
     last = last_checkpoint(folder)
     trained = last is not None and last.name == FINAL and (folder / RESULTS).is_file()
-    return trained and was_logged(folder, max_iter, scores=True)
+    return trained and logs_of(folder).is_evaluated(max_iter)
 
 
 def check_unused(folder: Path) -> None:
@@ -81,13 +91,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for line in read_log(run / METRICS, "iteration"):
         by_iteration.setdefault(line["iteration"], {}).update(line)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
-
-
-def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
-    """Find out whether `metrics.json` has scores, or else losses, of an iteration."""
-    entries = {entry["iteration"]: entry for entry in read_metrics(folder)}
-    names = entries.get(iteration, {}).keys() - {"iteration"}
-    return any(bool(_SCORE.match(name)) == scores for name in names)
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase, default_writers, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -34,15 +34,16 @@ from eva_detection.inference.test_time_augmentation import (
     with_test_time_augmentation,
 )
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.hooks import Evaluation, MetricsHistory, StopOnSignal, TrainingProgress
+from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, TrainingProgress
 from eva_detection.training.log import close, opening, output_place, start_log
 from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
+    candidates,
     check_unused,
-    checkpoints,
     is_finished,
     last_checkpoint,
+    logs_of,
     saved_progress,
 )
 from eva_detection.training.processes import Evaluations, start_processes
@@ -51,10 +52,11 @@ from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
 from eva_report.terminal import show
 from eva_runs.adapters import Adapters
+from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
-from eva_runs.output_folder import cut_log, reserve_folder
+from eva_runs.output_folder import reserve_folder
 from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
 from eva_runs.processes import (
     destroy_group,
@@ -62,7 +64,6 @@ from eva_runs.processes import (
     run_on_all_ranks,
     run_on_main_rank,
 )
-from eva_runs.saving import latest_valid_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def build_trainer(
 ) -> DetectionTrainer:
     """Build everything that a run needs; the same call on all processes."""
     folder, options = Path(cfg.train.output_dir), cfg.train
-    last = run_on_main_rank(lambda: _find_checkpoint(folder) if resume else None)
+    last = run_on_main_rank(lambda: find_newest(candidates(folder)) if resume else None)
     model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
     optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
     model = _wrap_distributed(cfg, model)
@@ -161,13 +162,10 @@ def build_trainer(
         max_bad_images=options.get("max_bad_images", 10),
         seed=seed,
     )
-    # what will be logged again; the losses of the last iteration are written with the scores
-    logged = steps - (steps == options.max_iter)
-    run_on_main_rank(
-        lambda: cut_log(folder / METRICS, lambda entry: entry["iteration"] < logged, "iteration")
-    )
+    sizes = saved.get("logs") if saved else {}
+    run_on_main_rank(lambda: logs_of(folder).cut(steps, sizes))
     if comm.is_main_process():  # last: what is refused leaves no files of them
-        writers += default_writers(str(folder), options.max_iter)
+        writers += [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(folder))]
     saving = _build_saving_hook(cfg, checkpointer, steps)
     trainer.register_hooks(
         _build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers, saving)
@@ -178,12 +176,6 @@ def build_trainer(
     if saved:
         run_on_all_ranks(lambda: checkpointer.restore(saved))
     return trainer
-
-
-def _find_checkpoint(folder: Path) -> Path | None:
-    """Find the last checkpoint of a run that is what was written."""
-    last = last_checkpoint(folder)
-    return last and latest_valid_checkpoint(last, checkpoints(folder))
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
@@ -239,20 +231,18 @@ def _build_hooks(
     main_process, period = comm.is_main_process(), cfg.train.log_period
 
     def evaluated() -> dict[str, Any]:
-        checkpointer.writer.wait()  # data workers are forked
+        checkpointer.store.writer.wait()  # data workers are forked
         return evaluate(test_set, trainer.model, augment=False)
 
-    score = Evaluations(evaluated)
-    folder = Path(cfg.train.output_dir)
-    files = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
+    score, metrics = Evaluations(evaluated), MetricsFile(Path(cfg.train.output_dir), period)
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=multiplier),
-        MetricsHistory(),
         TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
+        metrics if main_process else None,  # a checkpoint has the line of its iteration
         saving if main_process else None,
         StopOnSignal(checkpointer, trainer.guard.stop),
-        Evaluation(cfg.train.eval_period, score, folder=folder, writers=files, log_period=period),
+        Evaluation(cfg.train.eval_period, score, metrics=metrics, writers=writers[1:]),
         hooks.PeriodicWriter(writers, period=period) if main_process else None,
     ]
 

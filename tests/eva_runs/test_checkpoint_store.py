@@ -8,12 +8,26 @@ import torch
 from mmengine.fileio import get_file_backend
 
 from eva_data.files import write_text
-from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
-from eva_runs import saving
-from eva_runs.saving import Snapshots, latest_valid_checkpoint
+from eva_openmmlab.hooks import EVACheckpointHook
+from eva_runs import checkpoint_store
+from eva_runs.checkpoint_store import CheckpointStore, Snapshots, find_newest
 
 
-def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp_path, monkeypatch):
+@pytest.fixture
+def write():
+    """Function: write a checkpoint."""
+    store = CheckpointStore()
+
+    def save(file, content):
+        store.save(file, lambda stream: stream.write(content))
+        store.writer.wait()
+
+    return save
+
+
+def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(
+    tmp_path, monkeypatch, write
+):
     """The only checkpoint is written again after the best evaluation, as mmengine does."""
 
     def kill(file, text):
@@ -22,17 +36,17 @@ def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp
         write_text(file, text)
 
     file = tmp_path / "iter_4.pth"
-    CompleteFiles().put(b"before", file)
+    write(file, b"before")
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "write_text", kill)
+        patched.setattr(checkpoint_store, "write_text", kill)
         with pytest.raises(KeyboardInterrupt):
-            CompleteFiles().put(b"with the best score", file)
+            write(file, b"with the best score")
     assert file.read_bytes() == b"with the best score"
-    assert latest_valid_checkpoint(file, [file]) == file
-    CompleteFiles().put(b"once more", file)
+    assert find_newest([file]) == file
+    write(file, b"once more")
     file.write_bytes(b"Once more")
     with pytest.raises(ValueError, match="another SHA-256"):
-        latest_valid_checkpoint(file, [file])
+        find_newest([file])
 
 
 def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
@@ -41,7 +55,7 @@ def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
     hook.out_dir = str(tmp_path)
 
     def save(folder, name, *args, **options):
-        hook.writer.submit(released.wait)
+        hook.store.writer.submit(released.wait)
         hook.file_backend.put(b"content", tmp_path / name)
 
     hub = SimpleNamespace(update_info=lambda *args: None)
@@ -51,7 +65,7 @@ def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
         assert not [*tmp_path.iterdir()]
     finally:
         released.set()
-        hook.writer.wait()
+        hook.store.writer.wait()
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_2.pth")
 
 

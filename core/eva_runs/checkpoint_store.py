@@ -1,6 +1,8 @@
-"""Checkpoints that are written while training goes on, and digests that find a flipped bit."""
+"""Checkpoints that are whole or not there, written while training goes on, with digests.
 
-import contextlib
+Of a checkpoint of one file `digests.json` beside it has the digest; one of many files lists them.
+"""
+
 import copy
 import hashlib
 import io
@@ -9,7 +11,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -19,6 +21,7 @@ from torch.utils._pytree import tree_map
 
 from eva_data.files import load_json, open_atomic, write_text
 from eva_runs.output_folder import require_folder
+from eva_runs.processes import is_main
 
 logger = logging.getLogger(__name__)
 
@@ -135,17 +138,6 @@ class DigestedStream(io.RawIOBase):
         return self._size, self._sha256.hexdigest()
 
 
-@contextlib.contextmanager
-def open_with_digest(file: Path, writer: BackgroundWriter | None = None) -> Iterator[Any]:
-    """Write a checkpoint to a folder, and note size and SHA-256; none is known until then."""
-    require_folder(file.parent)
-    _record_digest(file, None)  # a kill may come between the new file and its digest
-    with open_atomic(file) as stream:
-        result = DigestedStream(stream, writer)
-        yield result
-    _record_digest(file, result.digest)
-
-
 def digest_of(file: Path, writer: BackgroundWriter | None = None) -> Digest:
     """Read the digest of a file."""
     result = DigestedStream(None, writer)
@@ -159,37 +151,87 @@ def describe_difference(file: Path, sha256: str) -> str:
     try:
         same = digest_of(file)[1] == sha256
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return "" if same else "is not what was written (another SHA-256)"
+        return f"it cannot be read ({error.strerror})"
+    return "" if same else "it is not what was written (another SHA-256)"
 
 
-def _record_digest(file: Path, digest: Digest | None) -> None:
-    digests = _digests(file.parent) | {file.name: digest}
-    write_text(file.parent / DIGESTS, json.dumps(digests, indent=1) + "\n")
+class CheckpointStore:
+    """Writes files of checkpoints in the background, one after the other.
 
-
-def latest_valid_checkpoint(last: Path, others: Iterable[Path]) -> Path:
-    """Choose the last checkpoint, or if it is not what was written, the first that is of others.
-
-    Files whose digests are not known, of other programs, count as undamaged if they are the last.
+    Attributes:
+        writer: What writes them; who is to see a checkpoint waits for it.
     """
-    damage = _damage_of(last)
-    if not damage:
-        return last
-    for file in others:
-        if file != last and _damage_of(file) == "":
-            logger.warning("passed over %s, which %s: %s is taken", last, damage, file.name)
-            return file
-    raise ValueError(f"{last} {damage}, and no other checkpoint beside it is known to be complete")
+
+    def __init__(self) -> None:
+        self.writer, self._snapshots = BackgroundWriter(), Snapshots()
+
+    def save_state(
+        self, file: Path, state: Any, *, name: str = "", then: Callable[[], object] | None = None
+    ) -> None:
+        """Copy a state over the one before of its name, write it, and do something behind it."""
+        copied = self._snapshots.take(name or file.name, state)
+        self.save(file, lambda stream: torch.save(copied, stream), then)
+
+    def save(
+        self,
+        file: Path,
+        write: Callable[[Any], object],
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """Let a function write to a stream, which becomes a file with a digest as a whole."""
+
+        def work() -> None:
+            require_folder(file.parent)
+            self.note(file, None)  # a kill may come between the new file and its digest
+            with open_atomic(file) as stream:
+                digested = DigestedStream(stream, self.writer)
+                write(digested)
+            self.note(file, digested.digest)
+            if then:
+                then()
+
+        self.writer.submit(work)
+
+    def note(self, file: Path, digest: Digest | None) -> None:
+        """Note the digest of a file, beside it; None for one that is being replaced."""
+        digests = _read_digests(file.parent) | {file.name: digest}
+        write_text(file.parent / DIGESTS, json.dumps(digests, indent=1) + "\n")
 
 
-def _damage_of(file: Path) -> str | None:
-    """Return what is wrong with a checkpoint; empty for nothing, None if that is not known."""
-    digest = _digests(file.parent).get(file.name)
-    return describe_difference(file, digest[1]) if digest else None
+def find_newest(
+    checkpoints: Iterable[Path], find_damage: Callable[[Path], str | None] | None = None
+) -> Path | None:
+    """Find the first of some checkpoints, newest first, that is what was written; None of none.
+
+    A first file without a digest, of another program, counts as undamaged.
+
+    Raises:
+        ValueError: If there are some and all are damaged.
+    """
+    passed_over: list[str] = []
+    for checkpoint in checkpoints:
+        digest = _read_digests(checkpoint.parent).get(checkpoint.name)
+        if find_damage:
+            damage = find_damage(checkpoint)
+        elif digest:
+            damage = describe_difference(checkpoint, digest[1])
+        else:
+            damage = "it has no digest" if passed_over else None
+        if not damage:
+            for entry in passed_over if is_main() else ():
+                message = "passed over the damaged checkpoint %s; %s is taken"
+                logger.warning(message, entry, checkpoint.name)
+            return checkpoint
+        passed_over.append(f"{checkpoint.name}: {damage}")
+    if passed_over:
+        raise ValueError(
+            f"no checkpoint in {checkpoint.parent} can be read, and nothing was changed "
+            f"({'; '.join(passed_over)}): restore one, or begin again in another output"
+        )
+    return None
 
 
-def _digests(folder: Path) -> dict[str, Any]:
+def _read_digests(folder: Path) -> dict[str, Any]:
     try:
         return dict(load_json(folder / DIGESTS))
     except (OSError, ValueError, TypeError):
