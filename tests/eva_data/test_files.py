@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from eva_data.files import (
     replace_file,
     replace_folder,
     require_free,
-    require_regular_file,
     require_replaceable,
     write_tensors,
     write_text,
@@ -51,22 +49,6 @@ def test_outputs_must_be_free(tmp_path):
             require_free([tmp_path / "old.png" / "sub" / "a.png"], overwrite=overwrite)
 
 
-def test_pipes_and_devices_are_refused_without_waiting_for_their_writer(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "nowhere.png").symlink_to("missing.png")
-    (tmp_path / "round.png").symlink_to("round.png")
-    with pytest.raises(OSError, match=r"pipe\.png"):
-        require_regular_file(tmp_path / "pipe.png")
-    with pytest.raises(OSError, match="/dev/zero is a device"):
-        require_regular_file(Path("/dev/zero"))
-    with pytest.raises(OSError, match="is a folder"):
-        require_regular_file(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.png is not there"):
-        require_regular_file(tmp_path / "nowhere.png")
-    with pytest.raises(OSError, match=r"round\.png cannot be read"):
-        require_regular_file(tmp_path / "round.png")
-
-
 def test_links_in_a_loop_give_each_file_once(tmp_path):
     (tmp_path / "b/c").mkdir(parents=True)
     for name in ("z.png", "a.PNG", "b/x.jpg", "b/c/y.jpg", "b/notes.txt", ".hidden.png", "b/.png"):
@@ -95,22 +77,6 @@ def test_it_appears_complete_and_replaces_an_earlier_one(tmp_path):
             assert not folder.exists() or _names(folder) == ["one"]
         assert _names(folder) == [text]
     assert _names(folder.parent) == ["a[b]"]
-
-
-def _interrupted(folder):
-    with replace_folder(folder) as place:
-        (place / "half").touch()
-        raise KeyboardInterrupt
-
-
-def test_an_error_keeps_the_earlier_one(tmp_path):
-    folder = tmp_path / "a"
-    folder.mkdir()
-    (folder / "kept").touch()
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(folder)
-    assert _names(tmp_path) == ["a"]
-    assert _names(folder) == ["kept"]
 
 
 def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):

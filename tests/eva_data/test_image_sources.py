@@ -1,7 +1,6 @@
 """Decoding, folders, manifests and their indices, on photographs."""
 
 import io
-import os
 import pickle
 
 import pytest
@@ -72,20 +71,6 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
     monkeypatch.setenv(LIMIT, "6143")
     with pytest.raises(UnreadableImageError, match="has 96 x 64 pixels, more than 6,143"):
         decode_image(_encode(picture, "PNG"))
-
-
-def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):
-    source = open_images(folders / "coffee")
-    (folders / "coffee" / "0.JPEG").unlink()
-    os.mkfifo(folders / "coffee" / "0.JPEG")
-    assert list(Names(open_images(folders / "coffee").table)) == ["2.JPEG", "b/1.JPEG"]
-    with pytest.raises(UnreadableImageError, match=r"0\.JPEG is a named pipe and not a file"):
-        source[0]
-    monkeypatch.setenv(LIMIT, "1")
-    with (folders / "coffee" / "2.JPEG").open("ab") as stream:
-        stream.truncate(2**30)
-    with pytest.raises(UnreadableImageError, match="has 1,073,741,824 bytes, more than 67,108,872"):
-        source[1]
 
 
 def test_folder_is_searched_in_a_fixed_order(folders):

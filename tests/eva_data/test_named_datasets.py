@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.images import UnreadableImageError
@@ -65,14 +64,6 @@ def test_emnist_has_several_data_sets_of_two_parts(digits, mnist, tmp_path):
     assert [samples[index][1] for index in range(10)] == digits[1][20:].tolist()
     with pytest.raises(ValueError, match="EMNIST"):
         open_labelled(f"torchvision:EMNIST:{tmp_path}:digits", None, upright=False)
-
-
-def test_train_and_test_differ_and_load_in_other_processes(digits, mnist):
-    samples = open_labelled(f"{mnist}:train", TO_TENSOR, upright=False)
-    assert len(samples) == 20
-    batches = list(DataLoader(samples, batch_size=15, num_workers=1))
-    assert [images.shape for images, _ in batches] == [(15, 3, 14, 14), (5, 3, 14, 14)]
-    assert [k for _, labels in batches for k in labels.tolist()] == digits[1][:20].tolist()
 
 
 def test_classes_must_be_those_that_are_expected(mnist):

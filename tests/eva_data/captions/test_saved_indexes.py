@@ -1,8 +1,6 @@
 """Indexes of shards that runs save: built once, by one process, and what they notice."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -96,41 +94,3 @@ def test_images_of_shards_are_indexed_once(shards, tmp_path, monkeypatch):
     assert open_images(shards, indexes=tmp_path / "indexes").checksum() == expected
     monkeypatch.delattr(tar, "find_members")
     assert open_images(shards, indexes=tmp_path / "indexes").checksum() == expected
-
-
-PROGRAM = """
-import os, sys
-from pathlib import Path
-import torch.distributed as dist
-from eva_data import tar
-from eva_data.captions import sources
-from eva_engine.data.loading import open_shared
-from eva_data.captions.opening import open_captions
-
-def note(shard, suffixes):
-    with open(sys.argv[2] + "/read.txt", "a") as file:
-        file.write(f"{dist.get_rank()} {shard.name}\\n")
-    return tar.find_members(shard, suffixes)
-
-sources.find_members = note
-dist.init_process_group("gloo")
-run = Path(sys.argv[2], "run")
-pairs = open_shared(lambda folder: open_captions(sys.argv[1], indexes=folder), run)
-assert len(pairs) == 6
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.parametrize("damaged", [False, True])
-def test_of_two_processes_one_indexes(shards, tmp_path, damaged):
-    if damaged:
-        (shards.parent / "2.tar").write_bytes(b"no tar file" * 100)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    words = ["--nproc-per-node", "2", tmp_path / "program.py", shards, tmp_path]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", *map(str, words)]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode != 0) == damaged, done.stderr
-    lines = (tmp_path / "read.txt").read_text().split("\n")[:-1]
-    read = sorted(lines) == [f"0 {number}.tar" for number in range(4)]
-    assert read or (damaged and "0 2.tar" in lines)
-    assert "2.tar" in done.stderr or not damaged
