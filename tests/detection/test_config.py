@@ -3,9 +3,7 @@
 import pytest
 from detectron2.config import LazyConfig
 
-from eva_detection.config.settings import (
-    check_config,
-)
+from eva_detection.config.settings import check_config
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog, transforms
 from detectron2.modeling.roi_heads.fast_rcnn import get_fed_loss_cls_weights
 
@@ -46,24 +46,15 @@ def _count(model, *, trainable_only=False):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_builds_and_survives_saving(name, load_config, tmp_path):
+def test_recipe_builds(name, load_config):
     cfg = load_config(name)
     # LazyConfig takes every dict of the file: a loop variable or a helper would show up here
     sections = {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
     more = {"test": name.endswith("_tta"), "lora": "_lora_" in name}
     assert set(cfg) == sections | {section for section, there in more.items() if there}
-    shapes = _names_and_shapes(_on_meta(cfg))
+    assert _names_and_shapes(_on_meta(cfg))
     assert cfg.train.output_dir.startswith("./output/")
-
-    file = tmp_path / "config.yaml"
-    LazyConfig.save(cfg, str(file))
-    assert not (tmp_path / "config.yaml.pkl").exists(), "not plain enough for YAML"
-    again = LazyConfig.load(str(file))
-    assert set(again) == set(cfg)
-    assert _names_and_shapes(_on_meta(again)) == shapes
-    assert again.train == cfg.train
-    factors = [c.optimizer.params.lr_factor_func("backbone.net.pos_embed") for c in (cfg, again)]
-    assert factors[0] == factors[1] < 1
+    assert cfg.optimizer.params.lr_factor_func("backbone.net.pos_embed") < 1
 
 
 @pytest.mark.parametrize(

@@ -6,31 +6,10 @@ import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper
 from PIL import Image
 
 from eva_detection.data.mapper import ImageMapper, read_pixels
-
-COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
-DEEP = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)
-EXPECTED = np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, axis=2)
-
-
-@pytest.fixture
-def deep(tmp_path):
-    """A record of a picture of 16 bits."""
-    Image.fromarray(DEEP).save(tmp_path / "deep.png")
-    return {"file_name": str(tmp_path / "deep.png"), "height": 96, "width": 128, "image_id": 1}
-
-
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_16_bits_are_scaled_by_the_recipes(part, deep, load_config):
-    node = load_config(COCO).dataloader[part].mapper
-    node.augmentations = []
-    sample = instantiate(node)(deep)
-    assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), EXPECTED)
-    assert sample["file_name"] == deep["file_name"]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])

@@ -100,13 +100,7 @@ def read_lvis(file: str, *, otherwise: str) -> dict[str, Any]:
 
 
 def score(
-    truth: COCO,
-    detections: COCO,
-    kind: str,
-    *,
-    limit: int,
-    lvis: bool = False,
-    fixed: bool = False,
+    truth: COCO, detections: COCO, kind: str, *, limit: int, lvis: bool = False, fixed: bool = False
 ) -> tuple[dict[str, float], dict[int, float]]:
     """Score detections.
 

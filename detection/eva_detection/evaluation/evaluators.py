@@ -18,11 +18,7 @@ from detectron2.utils.logger import create_small_table
 from hotcoco import COCO
 
 from eva_data.detection.coco import CocoDataset
-from eva_data.detection.scoring import (
-    DetectionTable,
-    read_lvis,
-    score,
-)
+from eva_data.detection.scoring import DetectionTable, read_lvis, score
 from eva_data.files import load_json, without_collector, write_text
 from eva_detection.inference.test_time_augmentation import tabulate_instances
 

@@ -1,5 +1,6 @@
 """Small datasets of YOLO, VOC and COCO, and the command that checks them."""
 
+import argparse
 import json
 
 import numpy as np
@@ -8,8 +9,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_command.verify import main as run_check
-from eva_data.detection.resolve import read_labels
-from eva_data.detection.sources import open_source
+from eva_data.detection.resolve import read_labels, resolve
+from eva_data.detection.sources import add_arguments, open_source, read_request
 
 WIDTH, HEIGHT = 40, 20
 
@@ -78,6 +79,19 @@ def voc(tmp_path, save):
         return root
 
     return write
+
+
+@pytest.fixture
+def resolve_flags():
+    """Function: the data that the flags of a command line name."""
+
+    def resolve_words(*words, training=True):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        args = parser.parse_args([*map(str, words)])
+        return resolve(read_request(args, training=training))
+
+    return resolve_words
 
 
 @pytest.fixture

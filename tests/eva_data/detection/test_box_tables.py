@@ -1,13 +1,10 @@
 """Tables of boxes and labelImg's folder: the same for training, evaluation and the check."""
 
-import argparse
 import json
 
 import pytest
 
 from eva_command.verify import main as run_check
-from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import add_arguments, read_request
 
 HEADER = "image_path,xmin,ymin,xmax,ymax,label"
 ROWS = ["a.jpg,1,2,11,12,dog", "a.jpg,0,0,50,20,cat", "sub/b.jpg,5,5,9,9,cat", "empty.jpg,,,,,"]
@@ -23,16 +20,9 @@ def folder(tmp_path, save):
 
 
 @pytest.fixture
-def resolved():
+def resolved(resolve_flags):
     """Function: the data of a command line, for training (with more flags) or evaluation alone."""
-
-    def parts_of(path, *flags, training=True):
-        parser = argparse.ArgumentParser()
-        add_arguments(parser, training=training)
-        args = parser.parse_args(["--data", str(path), *flags])
-        return resolve(read_request(args, training=training)).parts
-
-    return parts_of
+    return lambda path, *flags, **options: resolve_flags("--data", path, *flags, **options).parts
 
 
 def boxes_of(dataset):

@@ -1,25 +1,18 @@
 """Several data sets at once: `--data a --data b`."""
 
-import argparse
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import add_arguments, read_request
-
 
 @pytest.fixture
-def read():
+def read(resolve_flags):
     """Function: the data that these sets are together."""
 
     def read_sets(*sets, more=()):
-        parser = argparse.ArgumentParser()
-        add_arguments(parser)
-        words = [word for one in sets for word in ("--data", str(one))]
-        return resolve(read_request(parser.parse_args([*words, *more]), training=True))
+        return resolve_flags(*(word for one in sets for word in ("--data", one)), *more)
 
     return read_sets
 

@@ -1,12 +1,10 @@
 """Own data on a command line, in any form: the same objects, a held-out share, and its files."""
 
-import argparse
 import json
 
 import pytest
 
-from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import add_arguments, find_exports, read_request
+from eva_data.detection.sources import find_exports
 from eva_demo.data_set import Settings, make_demo_data
 
 
@@ -19,24 +17,12 @@ def scenes(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def read():
-    """Function: the data that these flags name."""
-
-    def read_flags(*flags, training=True):
-        parser = argparse.ArgumentParser()
-        add_arguments(parser)
-        return resolve(read_request(parser.parse_args([*map(str, flags)]), training=training))
-
-    return read_flags
-
-
 def objects(file):
     return [(one["image_id"], one["category_id"], one["bbox"]) for one in file.objects]
 
 
 @pytest.mark.parametrize("form", ["yolo", "files"])
-def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_path):
+def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, resolve_flags, tmp_path):
     flags = {
         "yolo": ("--data", tmp_path / "data.yaml"),
         "files": (
@@ -48,8 +34,8 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
         f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
     )
     with pytest.raises(ValueError, match="leave out --val-share"):
-        read("--data", scenes / "voc", "--val-share", "0.3")
-    found = read(*flags, "--val-share", "0.3", "--boxes-only")
+        resolve_flags("--data", scenes / "voc", "--val-share", "0.3")
+    found = resolve_flags(*flags, "--val-share", "0.3", "--boxes-only")
     names = {
         part: {one["file_name"] for one in file.images.values()}
         for part, file in found.parts.items()
@@ -57,7 +43,7 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
     assert names["train"] | names["val"] == {f"{number:06d}.jpg" for number in range(1, 13)}
     assert not names["train"] & names["val"]
     assert f"{len(names['val'])} of 12 images are held out" in " ".join(found.notes)
-    alone = read(*flags, "--val-share", "0.3", "--boxes-only", training=False)
+    alone = resolve_flags(*flags, "--val-share", "0.3", "--boxes-only", training=False)
     assert objects(alone.parts["val"]) == objects(found.parts["val"])
     alone = alone.place(tmp_path)
     alone.write(continues=False)
