@@ -26,6 +26,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
+from eva_engine.commands.training import training_command
 from eva_runs.commands import Command, lazy_import, require_data
 
 JSON, TABLE = "predictions.json", "predictions.csv"
@@ -70,11 +71,17 @@ IMAGES = ClassifierProject(
     forms=_FORMS,
     demo="Name what images show.",
     evaluation="Score the best weights on any folder of class folders.",
-    config=ClassificationConfig,
     check_data=_check_folders,
     predictor=_PREDICTOR,
 )
-train, export = IMAGES.training(), IMAGES.exporting()
+train = training_command(
+    ClassificationConfig,
+    lazy_import("eva_classification.training:train"),
+    program="classification/train.py",
+    check=IMAGES.check_training,
+    planning="eva_classification.training",
+)
+export = IMAGES.exporting()
 
 
 def _add_crop(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
+from eva_engine.commands.training import training_command
 from eva_engine.config import LARGEST_SEED
 from eva_runs.commands import Command, lazy_import
 from eva_runs.options import integer, number
@@ -48,10 +49,16 @@ VIDEOS = ClassifierProject(
     forms="class folders, lists or shards",
     demo="Name what happens in videos.",
     evaluation="Score the best weights with 12 views of each video.",
-    config=VideoConfig,
     predictor=_PREDICTOR,
 )
-train, export = VIDEOS.training(), VIDEOS.exporting()
+train = training_command(
+    VideoConfig,
+    lazy_import("eva_video.training:train"),
+    program="video/train.py",
+    check=VIDEOS.check_training,
+    planning="eva_video.training",
+)
+export = VIDEOS.exporting()
 
 
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:

@@ -17,7 +17,6 @@ from eva_engine.commands.options import (
     parse_with_weights,
     take_weights,
 )
-from eva_engine.commands.training import training_command
 from eva_report.content import NextStep
 from eva_runs.commands import Command, command_to_run, echo, lazy_import, require_data
 from eva_runs.options import add_export, integer, probability, require_export
@@ -36,23 +35,12 @@ class ClassifierProject:
     forms: str  # of its data, for messages
     demo: str  # purpose of its demo
     evaluation: str  # purpose of its evaluation, after a training
-    config: type[Any]  # class of its recipes
     # further check of a place of data, before torch is imported
     check_data: Callable[[str], None] = lambda location: None
     predictor: str  # `module:Class`
 
-    def training(self) -> Command[Any]:
-        """Make the command that trains a classifier."""
-        module = f"eva_{self.name}.training"
-        return training_command(
-            self.config,
-            lazy_import(f"{module}:train"),
-            program=f"{self.name}/train.py",
-            check=self._check_training,
-            planning=module,
-        )
-
-    def _check_training(self, config: Any) -> None:
+    def check_training(self, config: Any) -> None:
+        """Refuse data, classes and weights of a recipe that are not there."""
         for name in ("train", "val"):
             location = getattr(config.data, name)
             if location:
