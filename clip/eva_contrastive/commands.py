@@ -38,7 +38,7 @@ from eva_runs.options import (
     DATA,
     EXPORT_SUFFIXES,
     add_download_option,
-    add_export_precision,
+    add_precision,
     integer,
     number,
     probability,
@@ -340,7 +340,7 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     add("--output", required=True, type=Path, help="folder")
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
     add("--normalize", action="store_true", help="features of unit length")
-    add_export_precision(parser)
+    add_precision(parser, default="fp32", usual="fp32; int8 is for torch-export")
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     add("--tolerance", type=number(0), help="largest difference, as a share of the largest value")
     add("--overwrite", action="store_true", help="replace an earlier folder")

@@ -90,7 +90,7 @@ class RunHook(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.strict_load = False  # a checkpoint lacks what is frozen
-        if isinstance(runner._train_loop, EVATrainLoop):
+        if own_loop(runner):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
@@ -145,8 +145,8 @@ class RunHook(Hook):
             self._log_sizes = saved.get("logs")
             loop.continue_at(meta["iter"], saved)
             now = loop.position(meta["iter"]) | {"seed": meta["seed"]}
-            same = {name: saved[name] == now[name] for name in now if name in saved}
-            other = [name for name in same if name != "samples" and not same[name]]
+            compared = now.keys() & saved.keys() - {"samples"}
+            other = sorted(name for name in compared if saved[name] != now[name])
             if other:
                 runner.logger.warning(
                     "the order of the data is not that of a run without a break: %s",
@@ -177,8 +177,8 @@ class RunHook(Hook):
 
         What a run is stopped in has a checkpoint before it.
         """
-        loop, done, logs = runner.train_loop, self._saved, logs_of(runner)
-        if not done or not isinstance(loop, EVATrainLoop):
+        loop, done, logs = own_loop(runner), self._saved, logs_of(runner)
+        if not done or not loop:
             return
         due = done % loop.val_interval == 0 or done == loop.max_iters
         scores = runner.val_loop is not None and done >= loop.val_begin
@@ -282,11 +282,12 @@ class RunHook(Hook):
             checkpoint[LORA] = adapters.identity
         if "optimizer" not in checkpoint:  # the best weights
             return
-        if isinstance(runner._train_loop, EVATrainLoop):
+        loop = own_loop(runner)
+        if loop:
             done = checkpoint["meta"]["iter"]
             if done != self._saved:  # once more after the evaluation, with the best score
                 self._log_sizes = logs_of(runner).sizes()
-            position = runner._train_loop.position(done)
+            position = loop.position(done)
             checkpoint[RUN] = position | {"logs": self._log_sizes}
             checkpoint["meta"]["seed"] = position["seed"]
         self._saved = checkpoint["meta"]["iter"]
@@ -316,7 +317,7 @@ class RunHook(Hook):
         raise SystemExit(EXIT_RUN_AGAIN)
 
 
-@MODEL_WRAPPERS.register_module(name=["EVADataParallel", "CPUDataParallel"])  # in older configs
+@MODEL_WRAPPERS.register_module()
 class EVADataParallel(MMDistributedDataParallel):
     """mmengine's wrapper, with gradients that lie in its buckets; SyncBN needs GPUs."""
 
@@ -438,8 +439,15 @@ def logs_of(runner: Any) -> RunLogs:
     return RunLogs(Path(runner.work_dir), "*/vis_data/*.json")
 
 
+def own_loop(runner: Any) -> EVATrainLoop | None:
+    """Return the loop of a training, if it is ours."""
+    loop = runner.train_loop if trains(runner) else None
+    return loop if isinstance(loop, EVATrainLoop) else None
+
+
 def _adapters(runner: Any) -> Adapters | None:
-    return getattr(runner._train_loop, "adapters", None)
+    loop = own_loop(runner)
+    return loop.adapters if loop else None
 
 
 def _inner(model: Any) -> Any:

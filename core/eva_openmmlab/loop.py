@@ -269,9 +269,9 @@ class EVATrainLoop(IterBasedTrainLoop):
         try:
             return super().run()
         finally:
-            val = getattr(getattr(self.runner, "_val_loop", None), "dataloader", None)
             self.dataloader_iterator.close()
-            end_workers(getattr(val, "_iterator", None))
+            if self.runner.val_loop is not None:
+                end_workers(self.runner.val_loop.dataloader._iterator)
             for hook in self.runner.hooks:
                 store = getattr(hook, "store", None)
                 if store:

@@ -3,7 +3,6 @@
 torch and the frameworks load what fits and warn of the rest, or fail some steps later.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,31 +34,36 @@ def check_model(saved: Any, model: nn.Module) -> None:
 
 
 def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse the `state_dict` of an optimizer with other parameters or of another kind.
+    """Refuse the `state_dict` of an optimizer with other parameters, or with values to stumble on.
 
     Raises:
-        ValueError: Naming the group or parameter that does not fit.
+        ValueError: Naming the parameter that does not fit.
     """
     try:
         groups, states = saved["param_groups"], saved["state"]
         indexes = [index for group in groups for index in group["params"]]
-        sizes, unknown = [len(group["params"]) for group in groups], states.keys() - {*indexes}
+        sizes = [len(group["params"]) for group in groups]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint holds no state of an optimizer: {error!r}") from error
     mine = optimizer.param_groups
     if sizes != [len(group["params"]) for group in mine]:
         own = f"{sum(len(group['params']) for group in mine)} in {len(mine)}"
         _refuse([f"has {sum(sizes)} tensors in {len(sizes)} groups, this run {own}"], "optimizer")
-    wrong = [f"has a state of parameter {index!r}, which is in no group" for index in unknown]
-    for number, (theirs, ours) in enumerate(zip(groups, mine, strict=True)):
-        wrong += [f"lacks {key} of group {number}" for key in ours.keys() - theirs.keys()]
-        for key in theirs.keys() & ours.keys() - {"params"}:
-            if not _alike(theirs[key], ours[key]):
-                wrong.append(f"has {key}={theirs[key]!r} in group {number}")
+    names = {"exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else set()
     parameters = [value for group in mine for value in group["params"]]
-    adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
+    wrong = []
     for index, parameter in zip(indexes, parameters, strict=True):
-        wrong += _state_problems(states.get(index, {}), parameter, index, adam=adam)
+        state = states.get(index) or {}
+        if state and not names <= state.keys():
+            wrong.append(f"has a state of parameter {index} that is not Adam's")
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                continue
+            if value.ndim and value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
+                wrong.append(f"has {name} of parameter {index} as {shapes}")
+            elif not _is_finite(value):
+                wrong.append(f"has values in {name} of parameter {index} that are infinite or NaN")
     _refuse(wrong, "optimizer")
 
 
@@ -69,34 +73,6 @@ def _is_finite(value: Tensor) -> bool:
     # a sum, one reduction, is finite only if all values are, but may overflow where they are
     total = value.sum(dtype=torch.float64)
     return bool(total.isfinite() or value.isfinite().all())
-
-
-def _state_problems(state: Any, parameter: Tensor, index: Any, *, adam: bool) -> list[str]:
-    if not isinstance(state, Mapping):
-        return [f"has a damaged state of parameter {index}"]
-    if adam and state and not {"exp_avg", "exp_avg_sq"} <= state.keys():
-        return [f"has a state of parameter {index} that is not Adam's"]
-    wrong = []
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    for name, value in tensors.items():
-        if value.ndim and value.shape != parameter.shape:
-            shapes = f"{tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
-            wrong.append(f"has {name} of parameter {index} as {shapes}")
-        elif not _is_finite(value):
-            wrong.append(f"has values in {name} of parameter {index} that are infinite or NaN")
-    return wrong
-
-
-def _alike(saved: Any, like: Any) -> bool:
-    """Return whether a setting is of the same kind; its value may be changed on purpose."""
-    if isinstance(like, (tuple, list)):
-        same = isinstance(saved, (tuple, list)) and len(saved) == len(like)
-        return same and all(map(_alike, saved, like))
-    if isinstance(like, bool) or like is None:
-        return saved is None or isinstance(saved, bool)
-    return not isinstance(like, (int, float)) or (
-        isinstance(saved, (int, float)) and math.isfinite(saved)
-    )
 
 
 def _refuse(wrong: list[str], part: str) -> None:

@@ -113,18 +113,6 @@ def resolve_auto_batch(
     return replace_auto_batch(arguments, module, device_of)
 
 
-def accumulation_steps(samples: int, batch: int) -> int:
-    """Return how many forward passes of `--batch` make the samples of a step.
-
-    Raises:
-        ValueError: If it does not divide them.
-    """
-    if samples % batch:
-        few = [divisor for divisor in range(1, samples + 1) if samples % divisor == 0]
-        raise ValueError(f"--batch {batch}: a step has {samples} samples; one of {few} fits")
-    return samples // batch
-
-
 def add_precision(
     parser: argparse.ArgumentParser, *, default: Precision | None, usual: str
 ) -> None:
@@ -132,22 +120,6 @@ def add_precision(
     help_text = "number format; auto asks the hardware; int8, of the ViT's weights, is for memory"
     usual = f"{help_text} (default: {usual})"
     parser.add_argument("--precision", choices=get_args(Precision), default=default, help=usual)
-
-
-def add_export_precision(parser: argparse.ArgumentParser) -> None:
-    """Add `--precision` of an exported file, formerly `--dtype`, see `require_form`."""
-    earlier = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-    help_text = (
-        "number format; auto asks the hardware of --device, int8 is for torch-export and needs "
-    )
-    parser.add_argument(
-        "--precision",
-        "--dtype",
-        type=lambda value: earlier.get(value, value),
-        choices=get_args(Precision),
-        default="fp32",
-        help=f"{help_text}torchao where it runs (default: %(default)s)",
-    )
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:

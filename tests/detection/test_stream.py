@@ -95,31 +95,3 @@ def test_more_in_a_row_than_allowed(workers):
 def test_a_bug_is_not_a_bad_image():
     with pytest.raises(SampleError, match=r"3\.jpg .* a bug"):
         _take(4, mapper=Unreadable(3, error=TypeError("a bug")))
-
-
-def _steps(monkeypatch, now, **options):
-    """Take 9 steps of all of `now` processes: image and random numbers of each sample."""
-    monkeypatch.setattr("eva_runs.processes.world_size", lambda: now)
-    steps = [[] for _ in range(9)]
-    for rank in range(now):
-        monkeypatch.setattr("eva_runs.processes.rank", lambda rank=rank: rank)
-        _, stream = _take(0, total_batch_size=6, **options)
-        batches = list(islice(stream, 9 * stream.accumulate))
-        for number, batch in enumerate(batches):
-            steps[number // stream.accumulate] += [
-                (one["image_id"], one["numbers"]) for one in batch
-            ]
-    return steps
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("began", [1, 2, 3])
-def test_steps_do_not_depend_on_the_number_of_processes(monkeypatch, began, accumulate):
-    whole = _steps(monkeypatch, began, accumulate=accumulate)
-    for now in (1, 2, 3, 6):
-        options = dict(accumulate=accumulate, processes_at_start=began)
-        assert _steps(monkeypatch, now, **options) == whole
-        later = _steps(monkeypatch, now, start=4, **options)
-        assert later[:5] == whole[4:]
-    with pytest.raises(ValueError, match=r"4 processes .* 6 samples .* take 1, 2, 3, 6$"):
-        _steps(monkeypatch, 4, processes_at_start=began)

@@ -42,11 +42,9 @@ def test_weights_of_another_model(change, named):
     ("change", "named"),
     [
         (lambda s: s["param_groups"][0]["params"].append(9), "3 tensors"),
-        (lambda s: s["param_groups"][0].update(lr="fast"), "lr"),
         (lambda s: s["state"][0].pop("exp_avg"), "parameter 0"),
         (lambda s: s["state"][1]["exp_avg"].fill_(float("inf")), "exp_avg of parameter 1"),
         (lambda s: s["state"][0].update(exp_avg=torch.ones(5)), r"\(5,\)"),
-        (lambda s: s["state"].update({7: {}}), "7"),
         (lambda s: s.pop("state"), "state"),
     ],
 )
@@ -61,5 +59,5 @@ def test_state_of_another_optimizer(change, named):
 
 def test_state_of_sgd_is_not_adams():
     saved = optimizer(model(), torch.optim.SGD, momentum=0.9).state_dict()
-    with pytest.raises(ValueError, match="lacks"):
+    with pytest.raises(ValueError, match="not Adam"):
         check_optimizer(saved, optimizer(model()))

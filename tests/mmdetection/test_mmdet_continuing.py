@@ -1,12 +1,10 @@
 """Runs of mmdetection that are stopped continue exactly; NaN stops them; signals are obeyed."""
 
-import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from eva_openmmlab.loop import SamplerDraws, numbered_loader
-from eva_runs.data_order import ElasticSampler, end_workers
+from eva_openmmlab.loop import numbered_loader
+from eva_runs.data_order import end_workers
 
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
@@ -38,31 +36,3 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
     assert not all(
         a.shape == b.shape and torch.equal(a, b) for a, b in zip(ours, others, strict=True)
     )
-
-
-@pytest.mark.parametrize("began", [1, 2, 3])
-@pytest.mark.parametrize("kind", [InfiniteSampler, DefaultSampler])
-def test_iterations_do_not_depend_on_the_number_of_processes(monkeypatch, kind, began):
-    """Each takes its cut of the draws of those that the run began with."""
-
-    def iterations(now, start=0):
-        found = [[] for _ in range(12)]
-        for rank in range(now):
-            monkeypatch.setattr(
-                "mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, began)
-            )
-            source = SamplerDraws(kind(range(10), seed=3), 6 // began)
-            sampler = ElasticSampler(
-                sampler=source, step_batch=6, micro_batch=6 // now, shards=began, start=start,
-                rank=rank, world_size=now,
-            )  # fmt: skip
-            for step, draws in zip(found, sampler, strict=False):
-                step += [(draw.key, draw.place) for draw in draws]
-        return found
-
-    whole = iterations(began)
-    assert {index for step in whole for _, index in step} == set(range(10))
-    assert len({number for step in whole for number, _ in step}) == 72
-    for now in (1, 2, 3, 6):
-        assert iterations(now) == whole
-        assert iterations(now, start=5)[:7] == whole[5:]

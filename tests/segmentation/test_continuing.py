@@ -58,10 +58,8 @@ def test_an_evaluation_that_a_kill_cut_off_is_begun_with_and_others_are_not_repe
         logs = RunLogs(folder, "*/vis_data/*.json")
         logs.note_evaluation(iteration, logs.sizes())
         launch(train, config, "--work-dir", folder, "--resume")
-        lines = [
-            file.read_text().splitlines() for file in logs.folder.glob("2*/vis_data/scalars.json")
-        ]
-        assert sorted(map(len, lines)) == ([8] if state == "done" else [1, 7])
+        files = folder.glob("2*/vis_data/scalars.json")
+        assert sum(len(file.read_text().splitlines()) for file in files) == 8
         assert logged(folder) == logged(without_break)
 
 

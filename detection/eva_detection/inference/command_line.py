@@ -22,7 +22,6 @@ from eva_runs.options import (
     SOURCES,
     add_download_option,
     add_export,
-    add_export_precision,
     add_precision,
     command_parser,
     integer,
@@ -147,7 +146,7 @@ def _export_parser() -> argparse.ArgumentParser:
         default=1,
         help='fixed, or "any" (default: %(default)s)',
     )
-    add_export_precision(parser)
+    add_precision(parser, default="fp32", usual="fp32; int8 is for torch-export")
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     return parser
 
