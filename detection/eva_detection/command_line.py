@@ -85,7 +85,6 @@ class TrainingRequest:
         run: What is asked of every trainer.
         data: Own data, as they are named.
         evaluates: Whether weights are evaluated, and nothing is trained.
-        weights: Weights that an evaluation names.
         scale_lr: Whether the learning rate grows with the images of a step.
         num_gpus: Processes of this machine; of a launcher, of all machines.
         num_machines: Machines of the run.
@@ -99,7 +98,6 @@ class TrainingRequest:
     run: RunRequest = field(default_factory=RunRequest)
     data: DataRequest | None = None
     evaluates: bool = False
-    weights: str | None = None
     scale_lr: bool = False
     num_gpus: int = 1
     num_machines: int = 1
@@ -184,7 +182,6 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         run=RunRequest.from_options(args, output=None, data=None),
         data=data,
         evaluates=args.eval_only,
-        weights=args.weights,
         **{name: getattr(args, name) for name in shared},
     )
 

@@ -84,8 +84,8 @@ def test_text_is_not_config_language(write):
         "tile": None,
     }
     settings = {"train.output_dir": "${oc.create:{_target_: os.system}}"}
-    cfg = load_config_file(write({"recipe": DEMO, "settings": settings, "data": data}))
-    assert [*cfg.data.categories.values()] == names
+    cfg = load_config_file(write({"recipe": DEMO, "settings": settings, "own_data": data}))
+    assert [*cfg.own_data.categories.values()] == names
     assert cfg.train.output_dir == settings["train.output_dir"]
 
 
@@ -96,13 +96,13 @@ def test_what_a_run_saves_comes_back(load_config, name, repository, tmp_path):
     cfg, recipe = load_config(name, *words), repository / "detection/configs" / f"{name}.py"
     cfg.dataloader.train.mapper.augmentations[0].horizontal = False
     drop_masks(cfg.model, cfg.dataloader)
-    cfg.data = {"categories": {3: "cat"}, "boxes_only": True, "masks": False, "tile": [64, 0.5]}
+    cfg.own_data = {"categories": {3: "cat"}, "boxes_only": True, "masks": False, "tile": [64, 0.5]}
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     save_config(cfg, first, source=recipe)
     again = load_config_file(first)
     assert OmegaConf.to_container(again.test) == {"aug": {"min_sizes": [96, 128]}}
     assert "mask_head" not in again.model.roi_heads
-    assert (again.data, again.train) == (cfg.data, cfg.train)
+    assert (again.own_data, again.train) == (cfg.own_data, cfg.train)
     save_config(again, second, source=first)
     assert second.read_text() == first.read_text()
     assert yaml.safe_load(first.read_text())["recipe"] == name

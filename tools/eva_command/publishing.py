@@ -153,7 +153,7 @@ def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
         use: settings.get(f"dataloader.{part}.dataset.names")
         for use, part in (("train", "train"), ("val", "test"))
     }
-    categories = section(published, "data", "categories")
+    categories = section(published, "own_data", "categories")
     return Run(
         task="detection",
         weights=weights,

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from eva_data.files import read_regular, require_regular_file, write_text
 from eva_detection.building import error_context
 from eva_detection.config.recipes import drop_masks
+from eva_detection.training.output_folder import SAVED
 from eva_runs.recipes import recipe_folder, recipe_name
 
 # Settings that a saved config states though they are the recipe's, which may change.
@@ -57,9 +58,9 @@ def load_config_file(
         for key, value in saved.get("settings", {}).items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
-        if "data" in saved:
-            cfg.data = _read_data(saved["data"])
-            if not cfg.data.masks:
+        if "own_data" in saved:
+            cfg.own_data = _read_data(saved["own_data"])
+            if not cfg.own_data.masks:
                 drop_masks(cfg.model, cfg.dataloader)
     return cfg
 
@@ -69,6 +70,13 @@ def _read_saved(path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):
         raise ValueError("it names no recipe")
     return saved
+
+
+def config_to_name(folder: Path) -> str:
+    """Return what is named with the weights of a run: its saved config, or a user's own recipe."""
+    saved = folder / SAVED
+    name = _read_saved(saved)["recipe"] if saved.is_file() else ""
+    return name if Path(name).is_absolute() else str(saved)
 
 
 def _run_recipe(path: Path) -> DictConfig:
@@ -151,8 +159,8 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
             resolved = OmegaConf.select(cfg, key)
             settings[key] = resolved if isinstance(resolved, str) else value
     saved = {"recipe": name, "settings": settings}
-    if "data" in cfg:
-        saved["data"] = OmegaConf.to_container(cfg.data, resolve=True)
+    if "own_data" in cfg:
+        saved["own_data"] = OmegaConf.to_container(cfg.own_data, resolve=True)
     write_text(file, yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, width=1000))
 
 
@@ -163,7 +171,7 @@ def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         if name == "_target_" and not isinstance(value, str):
             yield key, f"{value.__module__}.{value.__qualname__}"
         elif isinstance(value, dict | list) and not _is_plain(value):
-            yield from _leaves(value, f"{key}.") if key != "data" else ()
+            yield from _leaves(value, f"{key}.") if key != "own_data" else ()
         elif _is_plain(value):
             yield key, value
 

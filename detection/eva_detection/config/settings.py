@@ -52,7 +52,8 @@ def load_config(
     """
     file = find_recipe("detection", request.recipe)
     with error_context(f"{file} cannot be read"):  # Python, which may raise anything
-        cfg = _load(file, request.weights)
+        weights = request.value_of("train.init_checkpoint") if request.evaluates else None
+        cfg = _load(file, weights)
     with resolve_errors():
         check_names(cfg, request.overrides)
         reference = images_per_step(cfg)
@@ -208,24 +209,31 @@ def scale_lr(cfg: DictConfig, *, reference: int) -> str:
 
 def read_own_data(cfg: DictConfig, request: TrainingRequest) -> DetectionData | None:
     """Read the own data of a request, or those that a saved config has its detector from."""
-    if request.data or "data" not in cfg:
-        return resolve(request.data) if request.data else None
+    if request.data:
+        return resolve(request.data)
+    stated = cfg.get("own_data")
+    if not stated:
+        return None
     parts = ("val",) if request.evaluates else ("train", "val")
-    described: dict[str, Any] = {part: cfg.data.get(part) or {} for part in parts}
-    if not all(part.get("annotations") for part in described.values()):
+    if not all(part in stated and stated[part].annotations for part in parts):
         raise ValueError("the config is of own data whose files it does not state: name data")
-    files = {
-        part: (Path(entry.annotations), Path(entry.images)) for part, entry in described.items()
-    }
-    tile = Slicing(*cfg.data.tile) if cfg.data.tile and not request.evaluates else None
-    return resolve(DataRequest(files=files, parts=parts, boxes_only=cfg.data.boxes_only, tile=tile))
+    return resolve(
+        DataRequest(
+            files={
+                part: (Path(stated[part].annotations), Path(stated[part].images)) for part in parts
+            },
+            parts=parts,
+            boxes_only=stated.boxes_only,
+            tile=Slicing(*stated.tile) if stated.tile and "train" in parts else None,
+        )
+    )
 
 
 def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     """Make the detector of a config one for own data; return what was changed."""
-    categories, reason, notes = data.for_detector(OmegaConf.select(cfg, "data.categories"))
+    categories, reason, notes = data.for_detector(OmegaConf.select(cfg, "own_data.categories"))
     train, val, heads = data.parts.get("train"), data.parts["val"], cfg.model.roi_heads
-    cfg.data = {"categories": {key: literal(name) for key, name in categories.items()}}
+    cfg.own_data = {"categories": {key: literal(name) for key, name in categories.items()}}
     loaders = cfg.dataloader
     for node in (loaders.train, loaders.test):
         node.dataset.pop("names", None)
@@ -252,11 +260,14 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
 
 def _describe(cfg: DictConfig, data: DetectionData) -> None:
     """State own data in a config: for its report, and for whoever uses the detector later."""
-    cfg.data.boxes_only, cfg.data.masks = data.boxes_only, "mask_head" in cfg.model.roi_heads
-    cfg.data.tile = [data.tile.size, data.tile.overlap] if data.tile else None
+    cfg.own_data.update(
+        boxes_only=data.boxes_only,
+        masks="mask_head" in cfg.model.roi_heads,
+        tile=[data.tile.size, data.tile.overlap] if data.tile else None,
+    )
     for part, dataset in data.parts.items():
         files = {"annotations": str(dataset.path), "images": dataset.folder}
-        cfg.data[part] = {key: literal(path) for key, path in files.items()}
+        cfg.own_data[part] = {key: literal(path) for key, path in files.items()}
 
 
 def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:

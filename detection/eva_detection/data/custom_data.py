@@ -67,7 +67,7 @@ def records_of(dataset: Any) -> Any:
 
 def describe_data(cfg: DictConfig, part: str, records: Sequence[Mapping[str, Any]]) -> str:
     """Describe a dataset in one line: numbers of images, objects, classes, and its file."""
-    classes = OmegaConf.select(cfg, "data.categories")
+    classes = OmegaConf.select(cfg, "own_data.categories")
     if classes is None:
         names = registered_names(cfg, part)
         classes = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
@@ -100,8 +100,8 @@ def _loader(cfg: DictConfig, part: str) -> DictConfig:
 
 
 def _paths(cfg: DictConfig, part: str, own: str, registered: str) -> list[str]:
-    if "data" in cfg:
-        return [str(cfg.data[part][own])]
+    if "own_data" in cfg:
+        return [str(cfg.own_data[part][own])]
     values = [MetadataCatalog.get(name).get(registered) for name in registered_names(cfg, part)]
     return [str(value) for value in values if value]
 

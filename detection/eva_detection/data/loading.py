@@ -92,7 +92,7 @@ class EvaluationSet:
         node = self.cfg.dataloader.evaluator
         if self.data is None:
             return build(node, "dataloader.evaluator")
-        val, categories = self.data.parts["val"], self.cfg.data.categories
+        val, categories = self.data.parts["val"], self.cfg.own_data.categories
         make = functools.partial(CustomEvaluator, val, categories)
         return build({**node}, "dataloader.evaluator", lambda options: make(**options))
 
@@ -131,7 +131,7 @@ class EvaluationSet:
         if self.data is None:
             return build(node, f"dataloader.{name}.dataset")
         filter_empty = part == "train" and node.get("filter_empty", True)
-        categories = dict(self.cfg.data.categories)
+        categories = dict(self.cfg.own_data.categories)
         return make_records(self.data.parts[part], categories, filter_empty=filter_empty)
 
     def release_training(self) -> None:

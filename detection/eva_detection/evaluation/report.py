@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
 from eva_detection.command_line import setting
+from eva_detection.config.files import config_to_name
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
@@ -19,6 +20,7 @@ from eva_detection.inference.predictor import find_categories
 from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
+    SAVED,
     config_of_run,
     final_weights,
     read_metrics,
@@ -40,7 +42,7 @@ _FILES = {
     "predictions": "",
     "scores of every class": PER_CLASS,
     "confusion of every class": CONFUSION,
-    "config, for demo, evaluation and export": "config.yaml",
+    "config, for demo, evaluation and export": SAVED,
     "losses and scores over the training": METRICS,
     "log": "log.txt",
 }
@@ -146,11 +148,13 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
     if images is None:
         return None
     folder = Path(cfg.train.output_dir)
-    words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
-    if folder_of_run(Path(weights)) == folder:  # of a training: its folder is enough
-        words = [folder]
-    elif Path(weights).is_dir() and config_of_run(weights):
-        words = [weights]
+    config = config_to_name(folder)
+    words: list[str | Path] = ["--config-file", config, "--weights", weights]
+    if config == str(folder / SAVED):  # and no recipe of the user's own, which has to be named
+        if folder_of_run(Path(weights)) == folder:  # of a training: its folder is enough
+            words = [folder]
+        elif Path(weights).is_dir() and config_of_run(weights):
+            words = [weights]
     words += ["--output", folder / "images", images]
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 
@@ -162,7 +166,7 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Ne
     if demo:
         description = "Draw what it finds in images, folders or videos"
         steps.append(NextStep(text=description, command=demo))
-    config = ["--config-file", str(folder / "config.yaml")]
+    config = ["--config-file", config_to_name(folder)]
     settings = [
         setting("train.init_checkpoint", weights),
         setting("train.output_dir", f"{folder}_evaluation"),

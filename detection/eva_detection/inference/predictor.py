@@ -257,7 +257,7 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     The config states them (own data), or the metadata, or the annotation file; else ids are from 1
     and names the model's numbers (from 0).
     """
-    stated = OmegaConf.select(cfg, "data.categories")
+    stated = OmegaConf.select(cfg, "own_data.categories")
     if stated:
         return tuple(Category(key, stated[key]) for key in sorted(stated))
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
