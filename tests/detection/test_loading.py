@@ -38,7 +38,7 @@ def train(tiny_config, tmp_path):
     def run():
         (tmp_path / "run").mkdir()
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
-        train_module.train(cfg, resume=False, test_set=EvaluationSet(cfg))
+        train_module.Training(cfg, resume=False, test_set=EvaluationSet(cfg)).run()
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
     return run

@@ -52,9 +52,9 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     with monkeypatch.context() as patch:
         _send_at(patch, 1)
         with pytest.raises(SystemExit):
-            train_module.train(cfg, resume=False)
+            train_module.Training(cfg, resume=False).run()
     assert not evaluated
     assert (run / "last_checkpoint").read_text() == "model_final.pth"
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
-    train_module.train(cfg, resume=True)
+    train_module.Training(cfg, resume=True).run()
     assert evaluated == [1]

@@ -59,7 +59,7 @@ def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
     cfg, run = configure(
         "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"
     )
-    train_module.train(cfg, resume=False)
+    train_module.Training(cfg, resume=False).run()
     metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
     assert [i for i, entry in metrics.items() if "bbox/AP" in entry] == [1, 4]
     rates = [metrics[i]["lr"] for i in range(4)]

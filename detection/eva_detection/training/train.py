@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase, hooks
+from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -94,88 +94,114 @@ def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True)
     return results
 
 
-def train(cfg: DictConfig, *, resume: bool, test_set: EvaluationSet | None = None) -> None:
-    """Train, evaluating periodically and at the end, without test-time augmentation.
+class Training:
+    """A training, with evaluations in between and at the end, without test-time augmentation.
 
     The config is one of detectron2's `lazyconfig_train_net.py`; besides, `train.amp.precision`
     ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer step), `train.max_bad_images`
     and `train.progress_bar` are read. `resume` continues from the last checkpoint, if there is one.
-
-    Raises:
-        SystemExit: With `EXIT_RUN_AGAIN`, after a signal or Ctrl-C and a checkpoint.
-        FloatingPointError: If a loss or a gradient is not finite.
-        TooManyUnreadableError: If more images than `train.max_bad_images` cannot be read.
-        ValueError: If a part, the checkpoint or the files of the dataset cannot be used.
-        OtherProcessError: If another process has failed.
     """
-    stop, writers = StopSignal(), list[EventWriter]()
-    test_set = test_set or EvaluationSet(cfg)
-    try:
-        with stop.listen():
-            trainer = build_trainer(
-                cfg, resume=resume, stop=stop, writers=writers, test_set=test_set
-            )
-            trainer.train(trainer.iter + 1, cfg.train.max_iter)
-    finally:
-        for writer in writers:
-            with contextlib.suppress(OSError):  # of a full disk, which a write has met before
-                writer.close()
 
+    def __init__(
+        self, cfg: DictConfig, *, resume: bool, test_set: EvaluationSet | None = None
+    ) -> None:
+        self.cfg, self.resume, self.test_set = cfg, resume, test_set or EvaluationSet(cfg)
+        self.folder, self.stop = Path(cfg.train.output_dir), StopSignal()
+        self.writers: list[EventWriter] = []  # of the main process
 
-def build_trainer(
-    cfg: DictConfig,
-    *,
-    resume: bool,
-    stop: StopSignal,
-    writers: list[EventWriter],
-    test_set: EvaluationSet,
-) -> DetectionTrainer:
-    """Build everything that a run needs; the same call on all processes."""
-    folder, options = Path(cfg.train.output_dir), cfg.train
-    last = run_on_main_rank(lambda: find_newest(candidates(folder)) if resume else None)
-    model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
-    optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
-    model = _wrap_distributed(cfg, model)
-    checkpointer = RunCheckpointer(model, str(folder))
-    checkpointer.adapters = adapters
-    saved: dict[str, Any] = {}
-    stream_position: dict[str, int] = {}
-    steps = 0
-    if last is not None:
-        saved = run_on_all_ranks(lambda: checkpointer.read(optimizer, options.max_iter, last))
-        stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
-    seed = choose_seed(cfg, stream_position)
-    dataset = read_training_set(test_set, seed)
-    loader = run_on_all_ranks(
-        lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
-    )
-    run_on_all_ranks(test_set.check)
-    show(*output_place(cfg, resume=resume, done=steps))
-    warn_of_slow_bf16(precision_of(options), torch.device(options.device))
-    trainer = DetectionTrainer(
-        model,
-        loader,
-        optimizer,
-        precision=precision_of(options),
-        accumulate=getattr(loader, "accumulate", options.get("accumulate", 1)),
-        stop=stop,
-        max_bad_images=options.get("max_bad_images", 10),
-        seed=seed,
-    )
-    sizes = saved.get("logs") if saved else {}
-    run_on_main_rank(lambda: logs_of(folder).cut(steps, sizes))
-    if comm.is_main_process():  # last: what is refused leaves no files of them
-        writers += [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(folder))]
-    saving = _build_saving_hook(cfg, checkpointer, steps)
-    trainer.register_hooks(
-        _build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers, saving)
-    )
-    if comm.is_main_process() and not steps:
-        watch_first_batch(model, folder, partial(first_samples, cfg))
-    checkpointer.add_checkpointable("trainer", trainer)
-    if saved:
-        run_on_all_ranks(lambda: checkpointer.restore(saved))
-    return trainer
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            SystemExit: With `EXIT_RUN_AGAIN`, after a signal or Ctrl-C and a checkpoint.
+            FloatingPointError: If a loss or a gradient is not finite.
+            TooManyUnreadableError: If more images than `train.max_bad_images` cannot be read.
+            ValueError: If a part, the checkpoint or the files of the dataset cannot be used.
+            OtherProcessError: If another process has failed.
+        """
+        try:
+            with self.stop.listen():
+                trainer = self.build()
+                trainer.train(trainer.iter + 1, self.cfg.train.max_iter)
+        finally:
+            for writer in self.writers:
+                with contextlib.suppress(OSError):  # of a full disk, which a write has met before
+                    writer.close()
+
+    def build(self) -> DetectionTrainer:
+        """Build everything that a run needs; the same call on all processes."""
+        cfg, folder, options = self.cfg, self.folder, self.cfg.train
+        last = run_on_main_rank(lambda: find_newest(candidates(folder)) if self.resume else None)
+        model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
+        optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
+        model = _wrap_distributed(cfg, model)
+        checkpointer = RunCheckpointer(model, str(folder))
+        checkpointer.adapters = adapters
+        saved: dict[str, Any] = {}
+        stream_position: dict[str, int] = {}
+        steps = 0
+        if last is not None:
+            saved = run_on_all_ranks(lambda: checkpointer.read(optimizer, options.max_iter, last))
+            stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
+        seed = choose_seed(cfg, stream_position)
+        dataset = read_training_set(self.test_set, seed)
+        loader = run_on_all_ranks(
+            lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
+        )
+        run_on_all_ranks(self.test_set.check)
+        show(*output_place(cfg, resume=self.resume, done=steps))
+        warn_of_slow_bf16(precision_of(options), torch.device(options.device))
+        trainer = DetectionTrainer(
+            model,
+            loader,
+            optimizer,
+            precision=precision_of(options),
+            accumulate=getattr(loader, "accumulate", options.get("accumulate", 1)),
+            stop=self.stop,
+            max_bad_images=options.get("max_bad_images", 10),
+            seed=seed,
+        )
+        run_on_main_rank(lambda: logs_of(folder).cut(steps, saved.get("logs", {})))
+        self._register_hooks(trainer, checkpointer, multiplier, steps)
+        checkpointer.add_checkpointable("trainer", trainer)
+        if saved:
+            run_on_all_ranks(lambda: checkpointer.restore(saved))
+        return trainer
+
+    def _register_hooks(
+        self, trainer: DetectionTrainer, checkpointer: RunCheckpointer, multiplier: Any, steps: int
+    ) -> None:
+        cfg, options, is_main = self.cfg, self.cfg.train, comm.is_main_process()
+        if is_main:  # last: what is refused leaves no files of them
+            self.writers += [
+                CommonMetricPrinter(options.max_iter),
+                TensorboardXWriter(str(self.folder)),
+            ]
+        saving = _build_saving_hook(cfg, checkpointer, steps)
+        metrics = MetricsFile(self.folder, options.log_period)
+
+        def score() -> dict[str, Any]:
+            checkpointer.store.writer.wait()  # data workers are forked
+            return evaluate(self.test_set, trainer.model, augment=False)
+
+        evaluation = Evaluation(
+            options.eval_period, Evaluations(score), metrics=metrics, writers=self.writers[1:]
+        )
+        printer = hooks.PeriodicWriter(self.writers, period=options.log_period)
+        of_all = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=multiplier)]
+        trainer.register_hooks(
+            [
+                *of_all,
+                TrainingProgress() if is_main and options.get("progress_bar", True) else None,
+                metrics if is_main else None,  # a checkpoint has the line of its iteration
+                saving if is_main else None,
+                StopOnSignal(checkpointer, self.stop),
+                evaluation,
+                printer if is_main else None,
+            ]
+        )
+        if is_main and not steps:
+            watch_first_batch(trainer.model, self.folder, partial(first_samples, cfg))
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
@@ -217,34 +243,6 @@ def _build_saving_hook(
     earlier = [file for file in sorted(files) if int(file.stem[6:]) < steps]
     saving.recent_checkpoints = [*map(str, earlier)]
     return saving
-
-
-def _build_hooks(
-    cfg: DictConfig,
-    trainer: DetectionTrainer,
-    test_set: EvaluationSet,
-    checkpointer: RunCheckpointer,
-    multiplier: Any,
-    writers: list[EventWriter],
-    saving: hooks.PeriodicCheckpointer,
-) -> list[HookBase | None]:
-    main_process, period = comm.is_main_process(), cfg.train.log_period
-
-    def evaluated() -> dict[str, Any]:
-        checkpointer.store.writer.wait()  # data workers are forked
-        return evaluate(test_set, trainer.model, augment=False)
-
-    score, metrics = Evaluations(evaluated), MetricsFile(Path(cfg.train.output_dir), period)
-    return [
-        hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=multiplier),
-        TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
-        metrics if main_process else None,  # a checkpoint has the line of its iteration
-        saving if main_process else None,
-        StopOnSignal(checkpointer, trainer.guard.stop),
-        Evaluation(cfg.train.eval_period, score, metrics=metrics, writers=writers[1:]),
-        hooks.PeriodicWriter(writers, period=period) if main_process else None,
-    ]
 
 
 class DetectionRun:
@@ -293,7 +291,7 @@ class DetectionRun:
                 if evaluates:
                     self._evaluate()
                 else:
-                    train(self.cfg, resume=self.request.resumes, test_set=self.test_set)
+                    Training(self.cfg, resume=self.request.resumes, test_set=self.test_set).run()
             close(self.test_set, self.request, began=None if finished else self.began)
         return Result(folder / RESULTS)
 
