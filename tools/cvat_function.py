@@ -26,22 +26,21 @@ class Function:
         """Annotate an image: a mask, polygon or rectangle for each object."""
         least = _DEFAULT if context.conf_threshold is None else context.conf_threshold
         detections = filter(is_seen, self._find(np.asarray(image.convert("RGB"))))
-        polygons = context.conv_mask_to_poly
-        return [
-            _shape(detection, polygons=polygons)
-            for detection in detections
-            if detection.get("score", 1) >= least
-        ]
-
-
-def _shape(detection: dict[str, Any], *, polygons: bool) -> Any:
-    label, (x, y, width, height) = detection["category_id"], detection["bbox"]
-    if "segmentation" not in detection:
-        return cvataa.rectangle(label, [x, y, x + width, y + height])
-    mask = mask_api.decode(detection["segmentation"])
-    if polygons:
-        return cvataa.polygon(label, outline(mask, tolerance=TOLERANCE).ravel().tolist())
-    return cvataa.mask(label, encode_mask(mask.astype(bool)))
+        shapes: list[Any] = []
+        for detection in detections:
+            if detection.get("score", 1) < least:
+                continue
+            label, (x, y, width, height) = detection["category_id"], detection["bbox"]
+            if "segmentation" not in detection:
+                shapes.append(cvataa.rectangle(label, [x, y, x + width, y + height]))
+                continue
+            mask = mask_api.decode(detection["segmentation"])
+            if context.conv_mask_to_poly:
+                points = outline(mask, tolerance=TOLERANCE).ravel().tolist()
+                shapes.append(cvataa.polygon(label, points))
+            else:
+                shapes.append(cvataa.mask(label, encode_mask(mask.astype(bool))))
+        return shapes
 
 
 create = Function

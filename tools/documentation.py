@@ -9,7 +9,7 @@ import ast
 import html
 import posixpath
 import re
-from collections.abc import Iterator
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +84,23 @@ def on_env(env: Any, config: Any, files: Files) -> Any:
     """Write the pages as text for language models, in the order of the navigation."""
     index, full = [f"# {config.site_name}\n\n> {config.site_description}"], []
     section = ""
-    for page in _in_order(files):
+    page: Any = files.src_uris["README.md"].page
+    while page:
         top = page.ancestors[-1].title if page.ancestors else section
         if top != section:
             section = top
             index.append(f"\n## {section}\n")
         index.append(f"- [{page.title}]({page.url})")
-        content = _text(page.content) if "\n::: " in page.markdown else page.markdown
+        content = page.markdown
+        if "\n::: " in content:  # generated from docstrings: HTML as text, a line for each block
+            content = re.sub(r"</(?:p|li|h\d|tr|pre|div)>", "\n", page.content)
+            content = html.unescape(re.sub(r"<[^>]+>", "", content))
+            content = re.sub(r"\n\s*\n+", "\n", content)
         full.append(f"<!-- {page.url} -->\n\n{content.strip()}\n")
+        page = page.next_page
     for name, lines in (("llms.txt", index), ("llms-full.txt", full)):
         files.append(File.generated(config, name, content="\n".join(lines) + "\n"))
     return env
-
-
-def _in_order(files: Files) -> Iterator[Page]:
-    page: Any = files.src_uris["README.md"].page
-    while page:
-        yield page
-        page = page.next_page
-
-
-def _text(content: str) -> str:
-    """HTML as text: a line for each block."""
-    lines = re.sub(r"</(?:p|li|h\d|tr|pre|div)>", "\n", content)
-    return re.sub(r"\n\s*\n+", "\n", html.unescape(re.sub(r"<[^>]+>", "", lines)))
 
 
 def _api_page(name: str) -> str:
@@ -146,7 +139,7 @@ def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
         parts.append(
             f"## {name} {{ #{name.lower()} }}\n\n{docstring}\n\n"
             f"```bash\neva config {task}/{recipe.name} --copy mine    # to edit it\n```\n\n"
-            f'??? note "Source"\n\n    ```python\n{_indented(source)}\n    ```\n'
+            f'??? note "Source"\n\n    ```python\n{textwrap.indent(source, "    ")}\n    ```\n'
         )
     title = f"{task}: {family or 'recipes'}"
     return (
@@ -158,10 +151,6 @@ def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
         "| recipe | should give | measured here | memory |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n\n</div>\n\n" + "\n".join(parts)
     )
-
-
-def _indented(block: str) -> str:
-    return "\n".join(f"    {line}" for line in block.splitlines())
 
 
 def _measured() -> dict[str, str]:

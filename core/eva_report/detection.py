@@ -330,7 +330,10 @@ def _galleries(
         examples: list[Example] = []
         lost: list[str] = []
         for image in (image for image in images if image not in drawn):
-            name, rgb = _read(data, image)
+            file, rgb = data.files.get(image), None
+            name = str(data.images[image].get("file_name") or (file.name if file else image))
+            with contextlib.suppress(UnreadableImageError, OSError):
+                rgb = read_rgb(file, upright=True) if file else None
             if rgb is None:
                 lost.append(name)
                 continue
@@ -352,15 +355,6 @@ def _galleries(
         if examples or lost:
             made.append(Gallery(title=title, examples=examples, text=rule))
     return made
-
-
-def _read(data: _Dataset, image: Hashable) -> tuple[str, NDArray[np.uint8] | None]:
-    """Read an image, if that is possible, and name it."""
-    file = data.files.get(image)
-    name = str(data.images[image].get("file_name") or (file.name if file else image))
-    with contextlib.suppress(UnreadableImageError, OSError):
-        return name, read_rgb(file, upright=True) if file else None
-    return name, None
 
 
 def _drawing(

@@ -12,15 +12,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from eva_data.files import is_there, printable, write_text
-from eva_report.confusion import confusion_view
 from eva_report.content import (
     Cell,
     Confusion,
@@ -47,6 +47,10 @@ _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
 _IMAGE_SHARE = 0.5  # of the limit, which images may have
 _TILES = 4  # scores at the top of the page
 _COLUMNS, _FACTS, _LINKS = 40, 80, 60
+IN_A_TABLE = 20  # classes
+_MISTAKES = 15
+_LONG_COUNT = 100_000  # from here on cells have percent
+
 # not allowed in HTML, or turning round what is written after them
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 
@@ -241,3 +245,56 @@ def _links(links: Sequence[Link], folder: Path) -> Iterator[dict[str, str]]:
         if is_there(str(folder / link.path)):
             path = os.path.relpath(folder / link.path, folder)
             yield {"title": link.title, "path": path, "address": quote(os.fsencode(path))}
+
+
+# ---- confusion -----------------------------------------------------------------------------------
+class Mistake(NamedTuple):
+    """A label, what it was taken for, how often, and the share of all of this label."""
+
+    label: int
+    taken_for: int
+    times: int
+    share: float
+
+
+class ConfusionView(NamedTuple):
+    """What the page shows of a confusion."""
+
+    cells: list[list[tuple[float, str, bool]]]  # share, text, whether it is right; or nothing
+    unit: str  # what the cells are
+    mistakes: list[Mistake]  # the most frequent ones
+
+
+def confusion_view(content: Confusion, most: int) -> ConfusionView:
+    """Choose what a page shows: all counts of some classes, the top mistakes of many.
+
+    `most` rows of a table are shown.
+    """
+    counts, size = np.asarray(content.counts, np.int64), len(content.classes)
+    assert counts.shape == (size, size), (counts.shape, size)
+    percent = counts.max(initial=0) >= _LONG_COUNT
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def cell(row: int, column: int) -> tuple[float, str, bool]:
+        count, share = counts[row, column], float(shares[row, column])
+        label = f"{100 * share:.1f}" if percent else f"{count:,}"
+        return share, label if count else "", row == column
+
+    places = range(size if size <= min(IN_A_TABLE, most) else 0)
+    return ConfusionView(
+        cells=[[cell(row, column) for column in places] for row in places],
+        unit=f"percent of the {content.unit} of a label" if percent else content.unit,
+        mistakes=top_mistakes(counts, min(_MISTAKES, most)),
+    )
+
+
+def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
+    """Return the mistakes with the highest of (K, K) counts, labels in rows."""
+    rows, columns = np.nonzero(counts)  # few, of many classes
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    times = counts[rows, columns].astype(np.int64)
+    shares = times / counts.sum(axis=1)[rows]
+    order = np.argsort(-times, kind="stable")[:most]
+    ordered = (values[order].tolist() for values in (rows, columns, times, shares))
+    return [Mistake(*values) for values in zip(*ordered, strict=True)]

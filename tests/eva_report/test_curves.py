@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from eva_report.confusion import confusion_view, top_mistakes
 from eva_report.content import Confusion, Curve, Curves
 from eva_report.curves import has_points, plot_view, thin
+from eva_report.page import confusion_view, top_mistakes
 
 
 def curves(*points, logarithmic=False):

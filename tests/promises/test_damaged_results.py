@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from eva_command.batch import index
 from eva_command.batch import main as batch
-from eva_command.index import main as index
 from eva_contrastive.commands import demo
 
 NUMBER = 300

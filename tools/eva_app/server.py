@@ -64,15 +64,6 @@ def build(models: Models) -> gr.Blocks:
     return blocks.queue(max_size=_WAITING)
 
 
-def _find_runs(folder: Path) -> Iterator[Path]:
-    """Find the folders of runs below a folder; what lies in one belongs to it."""
-    for directory, below, _ in os.walk(folder):
-        run, below[:] = Path(directory), sorted(name for name in below if name[0] != ".")
-        if is_engine_run(run) or is_mmengine_run(run) or is_detectron2_run(run):
-            below.clear()
-            yield run
-
-
 def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
     """Build the page of runs, whose reports are served once they are listed."""
 
@@ -84,7 +75,11 @@ def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
             address of its report below that of the app.
         """
         listed = []
-        for run in _find_runs(folder):
+        for directory, below, _ in os.walk(folder):
+            run, below[:] = Path(directory), sorted(name for name in below if name[0] != ".")
+            if not (is_engine_run(run) or is_mmengine_run(run) or is_detectron2_run(run)):
+                continue
+            below.clear()  # what lies in a run belongs to it
             row = {"run": printable(str(run.relative_to(folder)))}
             try:
                 run_folder = read_run_folder(run, best=False, ema=False)

@@ -54,7 +54,14 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     weights, changes = _FORMS[args.to](weights, patch_size=args.patch_size)
     lines += changes
     if args.dtype:
-        weights = _cast(weights, _DTYPES[args.dtype])
+        read_values, dtype = weights, _DTYPES[args.dtype]
+        weights = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in read_values.items()
+        }
+        for name, value in weights.items():
+            if value.isinf().sum() > read_values[name].isinf().sum():
+                raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
     if folder:
         with replace_folder(args.output) as part:
             lines += _WRITERS[args.to](weights, part, source)
@@ -111,16 +118,6 @@ def find_source(source: str, *, ema: bool) -> Path:
 
 def _of_other_program(folder: Path) -> Path | None:
     return open_clip_weights(folder) or timm_folder.timm_weights(folder)
-
-
-def _cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Cast all floating-point tensors; a finite value that becomes infinite is an error."""
-    result = {}
-    for name, value in weights.items():
-        result[name] = value.to(dtype) if value.is_floating_point() else value
-        if result[name].isinf().sum() > value.isinf().sum():
-            raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
-    return result
 
 
 def _write(

@@ -92,7 +92,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plan": ("eva_command.planning:main", "memory of a training step, before it is spent"),
     "convert": ("eva_command.convert:main", "weights for other programs, and back"),
     "export": ("eva_command.training:export", "models for other programs, such as ONNX"),
-    "index": ("eva_command.index:main", "of features, to search among millions"),
+    "index": ("eva_command.batch:index", "of features, to search among millions"),
     "app": ("eva_app.command:main", "results of models and runs, in the browser"),
     "label": ("eva_command.label:main", "images by a model, and which to label next"),
     "submit": ("eva_detection.evaluation.submission:main", "files for COCO's and LVIS's servers"),

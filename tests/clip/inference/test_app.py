@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from eva_command.batch import index
 from eva_command.batch import main as batch
-from eva_command.index import main as index
 from eva_contrastive.commands import demo
 from eva_contrastive.inference.demo import entry
 from eva_runs.batch import read_parts
