@@ -169,12 +169,8 @@ def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_demo(parser, inputs="image, video, folder of both", batch_size=8, of="images")
     _add_crop(parser)
-    parser.add_argument(
-        "--no-images",
-        "--no-pictures",
-        action="store_true",
-        help="write no annotated images and videos",
-    )
+    help_text = "write no annotated images and videos"
+    parser.add_argument("--no-images", action="store_true", help=help_text)
     return parse_demo(parser, arguments)
 
 

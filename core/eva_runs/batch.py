@@ -381,8 +381,8 @@ def write_manifest(
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of an output folder; an OSError if there is none."""
     manifest = load_object(folder / MANIFEST)
-    noted = manifest.pop("sha256", None)  # which earlier versions have not
-    if {*manifest} != {"options", "plan"} or noted not in (None, _digest_of(manifest)):
+    noted = manifest.pop("sha256", None)
+    if {*manifest} != {"options", "plan"} or noted != _digest_of(manifest):
         raise ValueError(f"{folder / MANIFEST} is damaged: compute it again in another folder")
     return manifest
 

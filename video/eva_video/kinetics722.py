@@ -55,12 +55,6 @@ class Videos(NamedTuple):
     paths: Sequence[str] = ()  # complete; none where only ids are merged
 
 
-def concatenated(parts: Iterable[Videos]) -> Videos:
-    """Put lists one after another."""
-    ids, labels, paths = zip(*parts, strict=True)
-    return Videos(np.concatenate(ids), np.concatenate(labels), list(chain.from_iterable(paths)))
-
-
 class Merged(NamedTuple):
     """A list that will be written."""
 
@@ -70,13 +64,10 @@ class Merged(NamedTuple):
     leaked: int  # further ones that go because they are in a validation list
 
 
-def keep(videos: Videos, *, validation: Iterable[Videos] = ()) -> Merged:
-    """Leave out repeated videos, then those that leak from validation lists."""
-    first = np.unique(videos.ids, return_index=True)[1]
-    indices = np.sort(first).astype(np.int64)
-    for held_out in validation:
-        indices = indices[~np.isin(videos.ids[indices], held_out.ids)]
-    return Merged(videos, indices, len(videos.ids) - len(first), len(first) - len(indices))
+def concatenated(parts: Iterable[Videos]) -> Videos:
+    """Put lists one after another."""
+    ids, labels, paths = zip(*parts, strict=True)
+    return Videos(np.concatenate(ids), np.concatenate(labels), list(chain.from_iterable(paths)))
 
 
 def merge(
@@ -84,29 +75,30 @@ def merge(
 ) -> dict[str, Merged]:
     """Make the lists of each dataset, and of Kinetics-722, by names such as `k600_val`.
 
-    Args:
-        train: Training list of each dataset; of equal videos the first one stays.
-        val: Validation list of each.
-        keep_k400_leaks: Keep in the training list of Kinetics-400 the videos of its validation
-            list, as the official lists do; Kinetics-722 never has them.
+    Of equal videos the first one stays. `keep_k400_leaks` keeps in the training list of
+    Kinetics-400 the videos of its validation list, as the official lists do; Kinetics-722 never has
+    them.
     """
+
+    def keep(videos: Videos, *held_out: Videos) -> Merged:
+        first = np.unique(videos.ids, return_index=True)[1]
+        indices = np.sort(first).astype(np.int64)
+        for other in held_out:
+            indices = indices[~np.isin(videos.ids[indices], other.ids)]
+        return Merged(videos, indices, len(videos.ids) - len(first), len(first) - len(indices))
+
     lists = {}
     for name in train:
         held_out = [] if name == "k400" and keep_k400_leaks else [val[name]]
-        lists[f"{name}_train"] = keep(train[name], validation=held_out)
+        lists[f"{name}_train"] = keep(train[name], *held_out)
         lists[f"{name}_val"] = keep(val[name])
-    lists["k722_train"] = keep(concatenated(train.values()), validation=val.values())
+    lists["k722_train"] = keep(concatenated(train.values()), *val.values())
     lists["k722_val"] = keep(concatenated(val[name] for name in train))
     return lists
 
 
-def read_list(location: str, name: str, *, root: str | None) -> Videos:
-    """Read the videos of a dataset: class folders, or a list with classes or official labels.
-
-    Raises:
-        ValueError: If a class is not one of the dataset, the videos are not in files, or a file
-            has a name without YouTube's id.
-    """
+def _read_list(location: str, name: str, *, root: str | None) -> Videos:
+    """Read the videos of a dataset: class folders, or a list with classes or official labels."""
     files = open_videos(location, root=root)
     if not isinstance(files.files, FolderFiles):
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
@@ -117,38 +109,15 @@ def read_list(location: str, name: str, *, root: str | None) -> Videos:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
+    paths = [os.path.abspath(files.sample_id(at)) for at in range(len(files))]  # noqa: PTH100
     ids = [youtube_id(file, sure=True) for file in files.files.names]
-    nameless = [files.sample_id(at) for at, identifier in enumerate(ids) if not identifier]
-    if nameless:
-        raise ValueError(
-            f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "
-            f"YouTube's id, such as {nameless[0]}: name them ID.mp4, or take them out of the list"
-        )
-    return Videos(
-        ids=np.array(ids, dtype=f"S{ID_LENGTH}"),
-        labels=labels[files.labels],
-        # links stay
-        paths=[os.path.abspath(files.sample_id(at)) for at in range(len(ids))],  # noqa: PTH100
-    )
+    for path, identifier in zip(paths, ids, strict=True):
+        if not identifier:
+            raise ValueError(f"{path} does not begin with YouTube's id: name it ID.mp4")
+    return Videos(np.array(ids, dtype=f"S{ID_LENGTH}"), labels[files.labels], paths)
 
 
-def write_lists(folder: Path, lists: Mapping[str, Merged], *, root: Path | None) -> None:
-    """Write the lists, their classes and the rows of a head for each dataset.
-
-    Raises:
-        ValueError: If a path is not below the root, or cannot stand in a line.
-    """
-    shutil.copyfile(TABLE, folder / "classes.csv")
-    for name in SOURCES:
-        np.save(folder / f"k722_to_{name}_mapping.npy", mapping("k722", name))
-    for name, merged in lists.items():
-        dataset = name.partition("_")[0]
-        classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))
-        (folder / f"{dataset}_classes.txt").write_text(classes)
-        _write_list(folder / f"{name}.txt", merged, dataset, root)
-
-
-def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> None:
+def _write_list(file: Path, merged: Merged, dataset: str) -> None:
     """Write lines `path label`, with the labels of a dataset."""
     labels = np.arange(len(kinetics_classes("k722")))
     if dataset != "k722":
@@ -157,27 +126,19 @@ def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> 
     with file.open("wb") as stream:
         for index in merged.kept.tolist():
             path = merged.videos.paths[index]
-            if root is not None:
-                path = str(Path(path).relative_to(os.path.abspath(root)))  # noqa: PTH100
             if path != path.strip() or len(path.splitlines()) != 1:
                 raise ValueError(f"{path!r} cannot stand in a list: rename it")
             stream.write(os.fsencode(f"{path} {labels[merged.videos.labels[index]]}\n"))
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add, pair = parser.add_argument, ("TRAIN", "VAL")
     for name in SOURCES:
-        help_text = f"lists or class folders of {TITLES[name]}"
-        add(f"--{name}", nargs=2, metavar=pair, help=help_text)
+        add(f"--{name}", nargs=2, metavar=pair, help=f"lists or class folders of {TITLES[name]}")
         help_text = "folders of the videos of these lists; - where videos lie beside their list"
         add(f"--{name}-videos", nargs=2, metavar=pair, default=("-", "-"), help=help_text)
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the lists")
-    help_text = (
-        "write paths relative to this folder, data.root in training (default: complete paths)"
-    )
-    add("--root", type=Path, metavar="DIR", help=help_text)
     help_text = "keep videos of K-400's validation list in its own training list, as officially"
     add("--keep-k400-leaks", action="store_true", help=help_text)
     add("--overwrite", action="store_true", help="replace earlier lists")
@@ -187,42 +148,45 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     files = [f"{name}_{kind}.txt" for name in (*SOURCES, "k722") for kind in (*SPLITS, "classes")]
     files += [f"k722_to_{name}_mapping.npy" for name in SOURCES]
     files += ["classes.csv", "statistics.json"]
     require_replaceable(options.output, files, overwrite=options.overwrite)
-    sources = [name for name in SOURCES if getattr(options, name)]
     videos: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
-    for name in sources:
+    for name in (name for name in SOURCES if getattr(options, name)):
         folders = getattr(options, f"{name}_videos")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
             if Path(location).resolve().is_relative_to(options.output.resolve()):
                 raise ValueError(f"{location} is in --output {options.output}, which is replaced")
             root = None if folder == "-" else folder
-            videos[split][name] = read_list(location, name, root=root)
+            videos[split][name] = _read_list(location, name, root=root)
     lists = merge(videos["train"], videos["val"], keep_k400_leaks=options.keep_k400_leaks)
-    counts = {
-        name: {
-            "read": len(merged.videos.ids),
-            "repeated": merged.repeated,
-            "leaked": merged.leaked,
-            "kept": len(merged.kept),
-            "published": PUBLISHED[name],
-        }
-        for name, merged in lists.items()
-    }
+    counts = {}
     with replace_folder(options.output) as folder:
-        write_lists(folder, lists, root=options.root)
+        shutil.copyfile(TABLE, folder / "classes.csv")
+        for name in SOURCES:
+            np.save(folder / f"k722_to_{name}_mapping.npy", mapping("k722", name))
+        for name, merged in lists.items():
+            dataset = name.partition("_")[0]
+            classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))
+            (folder / f"{dataset}_classes.txt").write_text(classes)
+            _write_list(folder / f"{name}.txt", merged, dataset)
+            counts[name] = {
+                "read": len(merged.videos.ids),
+                "repeated": merged.repeated,
+                "leaked": merged.leaked,
+                "kept": len(merged.kept),
+                "published": PUBLISHED[name],
+            }
         (folder / "statistics.json").write_text(f"{json.dumps(counts, indent=1)}\n")
     for name, row in counts.items():
         echo(f"{name:<12}" + "".join(f"  {key} {count:>9,}" for key, count in row.items()))
-    lacking = [TITLES[name] for name in SOURCES if name not in sources]
+    lacking = [TITLES[name] for name in SOURCES if name not in videos["train"]]
     if lacking:
         echo(f"note: this is not Kinetics-722: it lacks the videos of {' and '.join(lacking)}")
     echo(f"wrote the lists to {options.output}")
-    return 0
 
 
-main = Command("eva data make-kinetics722", parse, _run)
+main = Command("eva data make-kinetics722", _parse, _run)
