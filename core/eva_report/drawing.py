@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -184,7 +185,6 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
 
 def _placed_masks(codes: Sequence[dict[str, Any]], size: tuple[int, int]) -> Any:
     """Make supervision's masks, which take the memory of their boxes and not of the image."""
-    import pycocotools.mask as mask_api
     from supervision.detection.compact_mask import CompactMask
 
     held = np.array([mask_api.toBbox(code) for code in codes])  # x, y, width, height

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_api
 from PIL import Image
 
 from eva_data.files import replace_file
@@ -83,8 +84,6 @@ def image_tiles(
 
 def objects_tile(rgb: Pixels, boxes: Any, labels: Any, masks: Any, *, names: Sequence[str]) -> Tile:
     """Draw N objects: boxes (N, 4) as x0, y0, x1, y1, labels (N,), masks (N, H, W) or None."""
-    import pycocotools.mask as mask_api
-
     codes = [None] * len(boxes)
     if masks is not None and len(masks):
         codes = mask_api.encode(np.asfortranarray(np.asarray(masks, np.uint8).transpose(1, 2, 0)))

@@ -141,4 +141,5 @@ def test_a_list_in_the_output_is_not_replaced(data):
         main([*lists, "--output", "out", "--overwrite"])
     assert (data / "out" / "k400_train.txt").read_bytes() == before
     (data / "out" / "notes.txt").touch()
-    assert run("--overwrite", names=["k400"]) != 0
+    with pytest.raises(SystemExit, match="2"):
+        run("--overwrite", names=["k400"])

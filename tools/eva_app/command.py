@@ -11,14 +11,13 @@ what was uploaded.
 
 import argparse
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from eva_command.label import TASKS, find_model, find_task
 from eva_data.files import expand_home
-from eva_runs.commands import Command, echo
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import SOURCES, add_download_option, command_parser, integer
 
 PASSWORD = "EVA_APP_PASSWORD"
@@ -68,19 +67,4 @@ def find_source(weights: str, recipe: str | None = None, task: str | None = None
     return Source(detected_task, weights, config)
 
 
-def _run(options: argparse.Namespace) -> int:
-    sources = [find_source(weights, options.recipe, options.task) for weights in options.weights]
-    from eva_app.models import Models
-    from eva_app.server import serve
-
-    models = Models(sources, folder=options.folder, device=options.device)
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait
-    settings = {name: getattr(options, name) for name in ("host", "port", "password", "mcp")}
-    with serve(models, **settings) as address:
-        echo(f"{address} until Ctrl-C")
-        signal.sigwait(ends)
-    return 0
-
-
-main = Command("eva app", _parse, _run)
+main = Command("eva app", _parse, lazy_import("eva_app.server:run"))

@@ -5,8 +5,10 @@ what follows their events, and by `Models.offer` what programs and agents may ca
 title, and the tasks of the models that it is for; `names` are theirs.
 """
 
+import argparse
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -17,12 +19,13 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from eva_app import images
+from eva_app.command import find_source
 from eva_app.models import Models
 from eva_app.uploads import MOST_BYTES, forbid_fetching, guard_requests
 from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_engine_run, is_mmengine_run
 from eva_command.publishing import read_run_folder
 from eva_data.files import printable
-from eva_runs.commands import lazy_import
+from eva_runs.commands import echo, lazy_import
 
 USER = "eva"
 _WAITING = 32  # calls in the queue
@@ -158,3 +161,15 @@ def serve(
         finally:
             blocks.close(verbose=False)
             del os.environ["GRADIO_TEMP_DIR"]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve what the options of `eva app` name, until Ctrl-C or SIGTERM."""
+    sources = [find_source(weights, options.recipe, options.task) for weights in options.weights]
+    models = Models(sources, folder=options.folder, device=options.device)
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait
+    settings = {name: getattr(options, name) for name in ("host", "port", "password", "mcp")}
+    with serve(models, **settings) as address:
+        echo(f"{address} until Ctrl-C")
+        signal.sigwait(ends)

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_runs.commands import Command, echo
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import command_parser, integer
 
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
@@ -38,16 +38,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(args: argparse.Namespace) -> int:
-    from eva_demo.data_set import Settings, make_demo_data  # libraries that --help does not need
-
-    sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
-    settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
-    if make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
-        echo(f"{args.output}: wrote {args.train} + {args.val} scenes")
-    else:
-        echo(f"{args.output}: already there, complete, with these settings; left as it is")
-    return 0
-
-
-main = Command("error", parse, _run, error_code=1)
+main = Command("error", parse, lazy_import("eva_demo.data_set:run"), error_code=1)

@@ -3,6 +3,7 @@
 Its manifest has generator and settings: whether a folder is the one asked for, or may be replaced.
 """
 
+import argparse
 import functools
 import json
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from eva_demo.clips import CLIP_VERSION
 from eva_demo.formats import FORMATS
 from eva_demo.scenes import SCENE_VERSION
 from eva_demo.sources import SPLITS, Split
+from eva_runs.commands import echo
 
 _MANIFEST = "manifest.json"
 
@@ -51,6 +53,16 @@ class Settings:
         if "captions" in self.formats:
             settings["caption_version"] = CAPTION_VERSION
         return settings
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make what the options of `eva data make-demo` describe."""
+    sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
+    settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
+    if make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
+        echo(f"{args.output}: wrote {args.train} + {args.val} scenes")
+    else:
+        echo(f"{args.output}: already there, complete, with these settings; left as it is")
 
 
 def make_demo_data(
