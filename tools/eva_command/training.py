@@ -1,6 +1,7 @@
 """`eva train DATA`: task by the form of the data, recipe by the machine; `eva export RUN`."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -9,12 +10,12 @@ from typing import Any
 
 from eva_backbone.checkpoints.registry import weights_directories
 from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_command.label import find_task
 from eva_command.main import call
 from eva_command.table import COMMANDS
-from eva_command.verify import guess
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
 from eva_data.checks.folders import find_parts
-from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
+from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
 from eva_data.labelled_videos.lists import COLUMNS
 from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
@@ -25,6 +26,8 @@ from eva_runs.recipes import TASKS, find_recipe, list_recipes, name_on_own_data
 Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
+_LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
+_START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
 # task -> recipe for such a card, and the official weights that it starts from
@@ -100,10 +103,8 @@ arguments are those of `eva TASK export`; docs/export.md has a program that runs
 def _export(options: argparse.Namespace) -> int:
     task, words = options.source, options.rest
     if Path(task).is_dir():
-        from eva_command.publishing import read_run_folder
-
         words = ["--weights", task, *words]
-        task = read_run_folder(Path(task), best=False, ema=False).task
+        task = find_task(task, None)[0] or task
     if f"{task} export" not in COMMANDS:
         missing = task not in TASKS and describe_missing(Path(task))
         tasks = ", ".join(name for name in TASKS if f"{name} export" in COMMANDS)
@@ -147,7 +148,7 @@ def find_tasks(data: Path) -> dict[str, Words]:
 def _tasks_of_list(data: Path) -> Words:
     suffix = data.suffix.lower()
     if suffix == ".json":
-        return ["clip"] if guess([str(data)])[0] == "captions" else []
+        return ["clip"] if guess_check([str(data)])[0] == "captions" else []
     if suffix not in (".csv", ".tsv"):
         return {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
     pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
@@ -166,6 +167,41 @@ def _objects(data: Path) -> Words:
     source = open_source(data.absolute())
     parts: Any = getattr(source, "parts", source)  # of files in COCO format a table
     return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
+
+
+def guess_check(arguments: Sequence[str]) -> list[str]:
+    """Put the name of a check of `eva data verify` in front of the path that words begin with."""
+    path, rest = Path(arguments[0]), list(arguments[1:])
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    if suffix == ".toml":
+        return ["images", str(path), *rest]
+    if suffix == ".json":
+        with open_regular(path) as stream:
+            ends = stream.read(_START)  # COCO's annotations are behind its images
+            stream.seek(-min(_START, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            ends += stream.read()
+        captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
+        kind = ["captions"] if captions else ["coco", "--annotations"]
+        return [*kind, str(path), *rest]
+    if suffix in ("", ".yaml", ".yml", ".csv", ".tsv"):
+        from eva_data.detection.sources import find_opener  # needs pycocotools
+
+        if suffix in (".yaml", ".yml") or find_opener(path):
+            return ["coco", "--data", str(path), *rest]
+    if path.is_dir():
+        words = map_folders(path)
+        if words:
+            options = dict(zip(words[::2], words[1::2], strict=True))
+            classes = options.get("--classes", str(path / "classes.toml"))
+            places = ["--images", options["--train-images"], "--maps", options["--train-maps"]]
+            return ["semantic", *places, "--classes", classes, *rest]
+    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+        if path.is_dir() and any(find_files(path, suffixes)):
+            return [check, str(path), *rest]
+    hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
+    raise ValueError(
+        f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"
+    )
 
 
 def map_folders(data: Path) -> Words:

@@ -3,14 +3,13 @@
 import argparse
 import inspect
 import io
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
+from eva_command.training import guess_check
 from eva_runs.commands import Command, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.options import add_check_options, command_parser
@@ -29,14 +28,12 @@ Check a dataset before training on it, and write a cleaned copy.
 Exit code: 0 without problems (notes are not problems), 1 with problems, also when a cleaned file
 was written, 2 if the command line or the file cannot be used.
 """
-_LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
-_START = 2**16  # bytes of a JSON file that are looked at
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; a path in place of a check's name stands for the one that fits."""
     if arguments and arguments[0] not in _CHECKS and not arguments[0].startswith("-"):
-        arguments = guess(arguments)
+        arguments = guess_check(arguments)
         print_error(f"checked as: {shlex.join(arguments)}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -63,45 +60,6 @@ main = Command(
     lazy_import("eva_command.checking:run"),
     interrupted="only complete files were written",
 )
-
-
-def guess(arguments: Sequence[str]) -> list[str]:
-    """Put the name of a check in front of the path that a command line begins with."""
-    path, rest = Path(arguments[0]), list(arguments[1:])
-    suffix = "" if path.is_dir() else path.suffix.lower()
-    if suffix == ".toml":
-        return ["images", str(path), *rest]
-    if suffix == ".json":
-        with open_regular(path) as stream:
-            ends = stream.read(_START)  # COCO's annotations are behind its images
-            stream.seek(-min(_START, stream.seek(0, os.SEEK_END)), os.SEEK_END)
-            ends += stream.read()
-        captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
-        kind = ["captions"] if captions else ["coco", "--annotations"]
-        return [*kind, str(path), *rest]
-    if suffix in ("", ".yaml", ".yml", ".csv", ".tsv"):
-        from eva_data.detection.sources import (
-            find_opener,  # needs pycocotools, as only detectors do
-        )
-
-        if suffix in (".yaml", ".yml") or find_opener(path):
-            return ["coco", "--data", str(path), *rest]
-    if path.is_dir():
-        from eva_command.training import map_folders  # which imports this module
-
-        words = map_folders(path)
-        if words:
-            options = dict(zip(words[::2], words[1::2], strict=True))
-            classes = options.get("--classes", str(path / "classes.toml"))
-            places = ["--images", options["--train-images"], "--maps", options["--train-maps"]]
-            return ["semantic", *places, "--classes", classes, *rest]
-    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
-        if path.is_dir() and any(find_files(path, suffixes)):
-            return [check, str(path), *rest]
-    hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
-    raise ValueError(
-        f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"
-    )
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:
