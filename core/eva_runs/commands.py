@@ -42,13 +42,8 @@ def echo(message: str) -> None:
         with above_bars(sys.stdout):
             print(message.encode(encoding, "backslashreplace").decode(encoding), flush=True)  # noqa: T201
     except BrokenPipeError:
-        exit_on_broken_pipe()
-
-
-def exit_on_broken_pipe() -> NoReturn:
-    """End the program, whose standard output has no reader any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush goes there
-    sys.exit(EXIT_BROKEN_PIPE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        sys.exit(EXIT_BROKEN_PIPE)
 
 
 def program_name(default: str) -> str:
@@ -115,11 +110,11 @@ class Command(Generic[Options]):
             with end():
                 code = self.run(options)
         if as_json:
-            print_json(code)
+            _print_json(code)
         return 0 if code is None else code
 
 
-def print_json(code: int | None) -> None:
+def _print_json(code: int | None) -> None:
     """Write the result that comes with an exit code, if there is one, to the standard output."""
     if isinstance(code, Result) and code.value is not None and processes.is_reporting_rank():
         if not isinstance(code.value, Path):

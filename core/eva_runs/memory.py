@@ -252,24 +252,17 @@ def fits(step: Mapping[str, int], memory: int) -> bool:
 
 
 def plan(
-    module: str,
-    words: Sequence[str],
-    refused: tuple[type[BaseException], ...] = (),
-    measured: dict[str, dict[str, int]] | None = None,
+    module: str, words: Sequence[str], refused: tuple[type[BaseException], ...] = ()
 ) -> dict[str, int]:
     """Measure a step of a command line; nothing if it is `refused`.
 
     `module` has `read_recipe`, which reads words, and `step`, which builds a step of the result.
-    What is `measured` of the same config is not measured again.
     """
-    measured = {} if measured is None else measured
     task = import_module(module)
     output = StringIO() if refused else sys.stderr
     with suppress(*refused), redirect_stderr(output), quiet():
         config = task.read_recipe(words)
-        key = str(config)
-        measured[key] = measured[key] if key in measured else measure(lambda: task.step(config))
-        return measured[key]
+        return measure(lambda: task.step(config))
     return {}
 
 

@@ -29,12 +29,11 @@ def _plan(options: argparse.Namespace) -> int:
 
     task, path = find_task(options.name, options.task)
     words = [str(path), *options.words]
-    measured = dict[str, dict[str, int]]()
-    own = plan(MODULES[task], words, measured=measured)
+    own = plan(MODULES[task], words)
 
     @cache
     def changed(more: tuple[str, ...]) -> dict[str, int]:
-        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit), measured)
+        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit)) if more else own
 
     echo(
         f"{recipe_name(task, path)} ({task}): {own['parameters'] / 1e6:,.1f} M parameters, "
