@@ -18,15 +18,15 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS
+from eva_data.detection.tiles import add_slicing
 from eva_data.files import (
     expand_home,
     is_there,
     read_lines,
-    require_replaceable,
 )
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
-from eva_runs.commands import Command, Result, echo, lazy_import
+from eva_runs.commands import Command, lazy_import
 from eva_runs.options import add_download_option, command_parser, integer, probability
 
 # what results do not depend on
@@ -76,8 +76,6 @@ def _parser(task: str) -> argparse.ArgumentParser:
     add("inputs", nargs="+", metavar="INPUT", help="see above")
     add_output(parser, required=True, help="folder of the results")
     if task in ("detect", "segment"):
-        from eva_data.detection.tiles import add_slicing
-
         add("--weights", required=True, help="of a detector or segmentor; folder of its run")
         add("--recipe", help="the model's recipe (default: that of the run of the weights)")
         add("--task", choices=TASKS, dest="framework", help="default: that of the weights")
@@ -165,7 +163,7 @@ INDEX receives names and features, which a search reads through a memory map, in
 and above --exact-up-to features an IVF-PQ index of faiss, whose results are compared again with the
 exact features.
 """
-_INDEX_FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
+INDEX_FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
 
 
 def _parse_index(arguments: Sequence[str]) -> argparse.Namespace:
@@ -185,16 +183,4 @@ def _parse_index(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _index(options: argparse.Namespace) -> int:
-    require_replaceable(options.output, _INDEX_FILES, overwrite=options.overwrite)
-    from eva_runs.batch import index_features, summarise
-
-    count = summarise(options.features, rows=True).rows
-    approximate = count > options.exact_up_to
-    about = index_features(options.features, options.output, approximate=approximate)
-    kind = "an index of faiss" if (options.output / _INDEX_FILES[-1]).exists() else "exact search"
-    echo(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
-    return Result(about)
-
-
-index = Command("eva index", _parse_index, _index, error_code=1)
+index = Command("eva index", _parse_index, lazy_import("eva_command.batch_run:index"), error_code=1)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_command.batch import LOOKS, RUNNING
+from eva_command.batch import INDEX_FILES, LOOKS, RUNNING
 from eva_command.label import find_model
 from eva_command.recipes import digest_of
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import is_there, remove_unfinished, require_free
+from eva_data.files import is_there, remove_unfinished, require_free, require_replaceable
 from eva_data.records import NAMES, identify, plan_records
 from eva_report.demos import require_format
 from eva_runs.batch import (
@@ -20,6 +20,7 @@ from eva_runs.batch import (
     Actors,
     Processes,
     Worker,
+    index_features,
     merge_parts,
     read_manifest,
     run_shards,
@@ -141,3 +142,14 @@ def _look(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
     echo(f"{options.output} has {count:,} {unit}")
     return Result({"output": options.output, unit: count})
+
+
+def index(options: argparse.Namespace) -> int:
+    """Build the index that the options of `eva index` ask for."""
+    require_replaceable(options.output, INDEX_FILES, overwrite=options.overwrite)
+    count = summarise(options.features, rows=True).rows
+    approximate = count > options.exact_up_to
+    about = index_features(options.features, options.output, approximate=approximate)
+    kind = "an index of faiss" if (options.output / INDEX_FILES[-1]).exists() else "exact search"
+    echo(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
+    return Result(about)
