@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from eva_backbone.checkpoints.registry import bundled_path
 from eva_command.public_settings import clean
-from eva_command.push import main
+from eva_command.weights import push_command as main
 from eva_engine.checkpoints.files import mark_complete
 
 REPO = "someone/eva-mine"

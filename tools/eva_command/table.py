@@ -96,6 +96,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "app": ("eva_app.command:main", "results of models and runs, in the browser"),
     "label": ("eva_command.label:main", "images by a model, and which to label next"),
     "submit": ("eva_detection.evaluation.submission:main", "files for COCO's and LVIS's servers"),
-    "push": ("eva_command.push:main", "publish a run on the hub"),
+    "push": ("eva_command.weights:push_command", "publish a run on the hub"),
     "doctor": ("eva_command.doctor:main", "what is installed, missing, broken"),
 }

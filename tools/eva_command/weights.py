@@ -1,9 +1,11 @@
-"""`eva weights`: the official files, where they are, and whether they are the official ones."""
+"""`eva weights`, the official files, and `eva push`, which publishes those of a run."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from eva_backbone.checkpoints.hub import DEFAULT_FILE
 from eva_backbone.checkpoints.registry import (
     OFFICIAL_FILES,
     SHA256,
@@ -14,7 +16,7 @@ from eva_backbone.checkpoints.registry import (
     verify_sha256,
     weights_directories,
 )
-from eva_runs.commands import Command, Result, echo
+from eva_runs.commands import Command, Result, echo, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.options import add_download_option, command_parser
 
@@ -94,3 +96,54 @@ verify_command = Command("eva weights verify", _parse_verify, _verify, error_cod
 def _place(name: str) -> Path | None:
     places = [folder / name for folder in weights_directories()]
     return next((path for path in places if path.is_file()), None)
+
+
+_PUSH = """Publish a run on the Hugging Face hub: weights, model card, settings and scores.
+
+    eva push output/coco someone/eva-coco --dry-run output/card   # look at it first
+    eva push output/coco someone/eva-coco --private
+
+RUN is the output folder of any training of this toolkit. The last weights are published, unless
+--best is given. Published are `model.safetensors`, without states of the optimizer; `README.md`,
+the model card; the settings of the run; `results.json`. Of the settings only numbers, names of
+classes, parts and known datasets are published; paths, addresses and free text are left out. Needs
+`pip install eva-toolkit[hub]` and a token of the hub (`hf auth login`, or HF_TOKEN).
+"""
+FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml", "config.py")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def _parse_push(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser(_PUSH)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="output folder of a training")
+    add("repository", metavar="ORG/NAME", help="repository on the hub; made if it is not there")
+    add("--private", action="store_true", help="make the repository private")
+    add("--dry-run", type=Path, metavar="DIR", help="write everything there and upload nothing")
+    add("--overwrite", action="store_true", help="replace an earlier DIR")
+    add("--best", action="store_true", help="weights of the best evaluation, not the last ones")
+    add("--ema", action="store_true", help="the moving average of the weights")
+    add(
+        "--include",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="publish this file too, as it is",
+    )
+    add("--licence", default="mit", help="licence of the weights (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not _REPOSITORY.fullmatch(options.repository):
+        parser.error(f"{options.repository!r} is not of the form ORG/NAME")
+    taken = [file for file in options.include if file.name in FILES or not file.is_file()]
+    if taken:
+        parser.error(f"--include {taken[0]}: there is no such file, or push writes one of its name")
+    return options
+
+
+push_command = Command(
+    "eva push",
+    _parse_push,
+    lazy_import("eva_command.publishing:push"),
+    interrupted="nothing was published",
+)
