@@ -187,6 +187,14 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
         logger.warning(message, shard, len(lost), lost[0])
 
 
+def group_members(shard: Path, suffixes: Collection[str] | None) -> list[list[Member]]:
+    """Gather the files of each key, which need not be neighbours; see `find_members`."""
+    samples: dict[str, list[Member]] = {}
+    for member in find_members(shard, suffixes):
+        samples.setdefault(member.key, []).append(member)
+    return [*samples.values()]
+
+
 def is_shard_pattern(path: Path) -> bool:
     """Return whether a path names shards: tar files, or a pattern of them."""
     return path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir())

@@ -99,23 +99,6 @@ def _naming(index, manifest):
     return manifest
 
 
-def test_weights_and_limits(folders):
-    manifest = _manifest(
-        folders,
-        '[[source]]\nname = "a"\nfolder = "rocket"\nweight = 0.5\n'
-        '[[source]]\nname = "b"\nfolder = "chelsea"\nweight = 2\n'
-        '[[source]]\nname = "c"\nfolder = "coffee"\nlimit = 2\n',
-    )
-    images = open_images(manifest)
-    ids = [images.sample_id(index).removeprefix(f"{folders}/") for index in range(len(images))]
-    assert ids == [
-        *("rocket/0.JPEG", "rocket/b/1.JPEG"),
-        *("chelsea/0.JPEG",) * 2,
-        *("chelsea/b/1.JPEG",) * 2,
-        *("coffee/0.JPEG", "coffee/2.JPEG"),
-    ]
-
-
 def test_index_replaces_the_search(merged, folders, monkeypatch):
     searched = open_images(merged)
     index = folders / "set.safetensors"
@@ -141,19 +124,6 @@ def test_checksum_changes_with_names_and_counts(merged, folders):
     renamed = open_images(merged).checksum()
     merged.write_text(merged.read_text() + "limit = 3\n")
     assert len({before, renamed, open_images(merged).checksum()}) == 3
-
-
-def test_index_of_other_sources_is_refused(merged, folders):
-    index = folders / "set.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"no index file .*data verify images"):
-        open_images(_naming(index, merged))
-    _write_index(merged, index)
-    merged.write_text(merged.read_text().replace('name = "rocket"', 'name = "moon"'))
-    with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
-        open_images(merged)
-    index.write_bytes(index.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"set\.safetensors is not an index"):
-        open_images(merged)
 
 
 @pytest.mark.parametrize(

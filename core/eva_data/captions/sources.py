@@ -29,7 +29,7 @@ from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Choice, Mixture
 from eva_data.pools import ordered_map
 from eva_data.tables import LONGEST
-from eva_data.tar import Member, TarIndex, find_members, table_of_members
+from eva_data.tar import Member, TarIndex, group_members, table_of_members
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index of shards
 _TEXT = ".txt"
@@ -271,35 +271,25 @@ def pairs_of_shard(
 ) -> tuple[list[tuple[Member, Member]], Findings]:
     """Find the pairs of a shard, in the order of its images, and the rest; see `pair_members`."""
     allowed = (".json",) if key else (".txt", ".json")
-    images: dict[str, list[Member]] = {}
-    texts: dict[str, list[Member]] = {}
-    dotted: dict[str, str] = {}  # a mask beside an image (`key.seg.png`), or an image that is lost
     pairs, left_out = list[tuple[Member, Member]](), Findings(LEFT_OUT)
     try:
-        for member in find_members(shard, None):
-            if member.suffix in IMAGE_SUFFIXES:
-                images.setdefault(member.key, []).append(member)
-            elif member.suffix in allowed:
-                texts.setdefault(member.key, []).append(member)
-            elif f".{member.suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES:
-                dotted.setdefault(member.key, member.name)
+        samples = group_members(shard, None)
     except ValueError as error:
         if not keep_going:
             raise
         left_out.add("damaged", str(error))
         return pairs, left_out
-    for name, members in images.items():
-        beside = sorted(texts.pop(name, []), key=lambda caption: allowed.index(caption.suffix))
-        problem = _problem(members, beside)
-        if problem:
-            left_out.add(problem, f"{shard}:{members[0].name}")
-        else:
-            pairs.append((members[0], beside[0]))
-    for name in sorted(dotted.keys() - images.keys()):
-        left_out.add("dotted", f"{shard}:{dotted[name]}")
-    for members in texts.values():
-        left_out.add("unpictured", f"{shard}:{members[0].name}")
-    return pairs, left_out
+    for members in samples:
+        images = [member for member in members if member.suffix in IMAGE_SUFFIXES]
+        texts = [member for suffix in allowed for member in members if member.suffix == suffix]
+        # a mask is beside an image (`key.seg.png`); others are images that are lost
+        dotted = [m for m in members if Path(m.name).suffix.lower() in IMAGE_SUFFIXES]
+        problem = _problem(images, texts) if images else "dotted" if dotted else "unpictured"
+        if problem is None:
+            pairs.append((images[0], texts[0]))
+        elif images or dotted or texts:
+            left_out.add(problem, f"{shard}:{(images or dotted or texts)[0].name}")
+    return sorted(pairs, key=lambda pair: pair[0].offset), left_out
 
 
 def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:

@@ -40,7 +40,7 @@ from eva_data.tar import (
     Member,
     TarIndex,
     expand_shards,
-    find_members,
+    group_members,
     is_shard_pattern,
     table_of_members,
 )
@@ -195,20 +195,17 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
 
 def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
     """Yield the videos of a shard with their labels; nothing for a second video of a key."""
-    videos, again = dict[str, Member](), list[Member]()
-    labels: dict[str, str] = {}
     with shard.open("rb") as stream:
-        for member in find_members(shard, VIDEO_SUFFIXES | {".cls", ".json"}):
-            if member.suffix in VIDEO_SUFFIXES:
-                if videos.setdefault(member.key, member) is not member:
-                    again.append(member)
-                continue
-            stream.seek(member.offset)
-            label = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
-            if member.suffix == ".cls" or member.key not in labels:
-                labels[member.key] = label
-    yield from ((video, labels.get(key, "")) for key, video in videos.items())
-    yield from ((video, "") for video in again)
+        for members in group_members(shard, VIDEO_SUFFIXES | {".cls", ".json"}):
+            label = ""
+            for member in sorted(members, key=lambda member: member.suffix):
+                if member.suffix in (".cls", ".json") and not label:
+                    stream.seek(member.offset)
+                    label = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
+            for member in members:
+                if member.suffix in VIDEO_SUFFIXES:
+                    yield member, label
+                    label = ""
 
 
 def _label_of(member: Member, content: bytes, shard: Path) -> str:

@@ -30,9 +30,9 @@ def read(monkeypatch):
 
     def note(shard, suffixes):
         names.append(shard.name)
-        return tar.find_members(shard, suffixes)
+        return tar.group_members(shard, suffixes)
 
-    monkeypatch.setattr(sources, "find_members", note)
+    monkeypatch.setattr(sources, "group_members", note)
     return names
 
 
@@ -66,7 +66,7 @@ def test_a_changed_shard_is_read_again_alone(shards, tmp_path, read, write_tar, 
 
 
 def test_an_interruption_keeps_the_shards_that_were_read(shards, tmp_path, read, monkeypatch):
-    noting = sources.find_members
+    noting = sources.group_members
 
     def interrupt(shard, suffixes):
         if len(read) == 2:
@@ -74,7 +74,7 @@ def test_an_interruption_keeps_the_shards_that_were_read(shards, tmp_path, read,
         return noting(shard, suffixes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "find_members", interrupt)
+        patch.setattr(sources, "group_members", interrupt)
         with pytest.raises(KeyboardInterrupt):
             open_captions(shards, indexes=tmp_path / "indexes")
     open_captions(shards, indexes=tmp_path / "indexes")

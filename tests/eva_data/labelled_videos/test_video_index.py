@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from eva_data.index import IMAGE_KIND, VIDEO_KIND, Table, state_of
+from eva_data.index import IMAGE_KIND, VIDEO_KIND, Table
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 
 
@@ -28,23 +28,6 @@ def test_kept_videos_in_their_order(index, content, tmp_path):
     assert content(pickle.loads(sent)) == content(videos)
     parts = open_videos(tmp_path / "data").subset([2, 0])
     assert videos.checksum() == parts.checksum()
-
-
-def test_the_index_of_a_list_that_was_edited(make_files, content, tmp_path):
-    """It would keep the earlier labels."""
-    make_files("run/1.mp4", "walk far/3.mp4")
-    file, index = tmp_path / "train.txt", tmp_path / "i.safetensors"
-    file.write_text("run/1.mp4 0\nwalk far/3.mp4 1\n")
-    state = state_of(file)
-    videos = open_videos(file, root=tmp_path / "data")
-    write_video_index(index, videos, [0, 1], {}, listed_in=file, state=state)
-    assert [label for _, label in content(open_videos(index))] == [0, 1]
-    file.write_text("run/1.mp4 1\nwalk far/3.mp4 0\n")
-    message = r"train\.txt has changed since its index"
-    with pytest.raises(ValueError, match=message):
-        open_videos(index)
-    file.unlink()
-    assert len(open_videos(index)) == 2
 
 
 def test_files_that_are_no_index_of_videos(index, tmp_path):
