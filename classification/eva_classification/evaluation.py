@@ -22,7 +22,7 @@ from eva_engine.evaluation.classification_report import (
     announce,
     average_and_gap,
     class_sections,
-    report_evaluation,
+    report_scores,
 )
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
@@ -69,7 +69,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     scores, data, sections, left_out = work(model, options)
     if distributed.rank():
         return
-    report_evaluation(
+    report_scores(
         options,
         scores,
         began=began,

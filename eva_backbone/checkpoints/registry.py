@@ -64,17 +64,11 @@ class OfficialFile:
         return Path(self.name).stem
 
 
-def _official_files() -> tuple[OfficialFile, ...]:
-    lines = Path(__file__).with_name("official_files.csv").read_text(encoding="utf-8").splitlines()
-    return tuple(
-        OfficialFile(
-            resolution=int(row.pop("resolution")), size_gb=float(row.pop("size_gb")), **row
-        )
-        for row in csv.DictReader(lines)
-    )
-
-
-OFFICIAL_FILES = _official_files()
+_TABLE = Path(__file__).with_name("official_files.csv").read_text(encoding="utf-8")
+OFFICIAL_FILES = tuple(
+    OfficialFile(resolution=int(row.pop("resolution")), size_gb=float(row.pop("size_gb")), **row)
+    for row in csv.DictReader(_TABLE.splitlines())
+)
 SHA256 = {entry.name: entry.sha256 for entry in OFFICIAL_FILES}
 # For tests and the quick start: name -> file in the package.
 BUNDLED_FILES = {"eva_debug": "weights/eva_debug.safetensors"}

@@ -30,15 +30,12 @@ from eva_engine.evaluation.classification_report import (
     announce,
     average_and_gap,
     class_sections,
-    echo_result,
-    evaluation_page,
-    warn_of_left_out,
+    report_evaluation,
     write_results,
 )
 from eva_engine.evaluation.counting import OneLabel, Score, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_report.content import NextStep, Report, ScoreRow, ScoreTable, Section
-from eva_report.page import report_name, try_report
+from eva_report.content import ScoreRow, ScoreTable, Section
 from eva_report.terminal import align_columns
 from eva_runs.precision import choose_dtype, resolve, to_precision
 
@@ -297,28 +294,11 @@ class _Evaluation:
 
     def report(self, data: list[tuple[str, str]], began: float, device: torch.device) -> None:
         """Write tables and page, and say the end; `data` has names and descriptions of the sets."""
-        output, page, next_steps = self._options.output, None, list[NextStep]()
-        meanings, make = dict(data), (accuracy_table, retrieval_table)
-        tables = [table for table in (m(self._results, meanings) for m in make) if table.rows]
-        if output is not None:
-            next_steps = [search_step(self._options.weights, output)]
-            write_text(output / "table.md", f"```\n{aligned(tables)}\n```\n")
-            page = try_report(
-                output,
-                lambda: self._page(data, tables, device, next_steps),
-                name=report_name(output, "evaluation"),
-            )
-        echo_result(aligned(tables), began=began, report=page, next_steps=next_steps)
-        warn_of_left_out(self._results.left_out, unit="samples")
-
-    def _page(
-        self,
-        data: list[tuple[str, str]],
-        tables: list[ScoreTable],
-        device: torch.device,
-        next_steps: list[NextStep],
-    ) -> Report:
         options, results = self._options, self._results
+        meanings, make = dict(data), (accuracy_table, retrieval_table)
+        tables = [table for table in (m(results, meanings) for m in make) if table.rows]
+        if options.output is not None:
+            write_text(options.output / "table.md", f"```\n{aligned(tables)}\n```\n")
         settings = {
             "sentences of data": " | ".join(options.templates or ()),
             "class names": options.classes,
@@ -330,18 +310,17 @@ class _Evaluation:
             f"{name}: {score['image_to_text_r1']:.2f} % of the images find their caption first"
             for name, score in results.retrieval.items()
         ]
-        return evaluation_page(
-            options.output,
+        report_evaluation(
+            options,
+            began=began,
             task="CLIP",
-            weights=options.weights,
             data=data,
-            device=device.type,
             settings={name: value for name, value in settings.items() if value},
+            device=device.type,
             summary=f"{'; '.join(lines)}.",
-            next_steps=next_steps,
-            sections=[
-                *tables,
-                *(section for make in self._sections for section in make()),
-            ],
-            links=("table.md", "per_class.csv", "confusion.png"),
+            description=aligned(tables),
+            sections=lambda: [*tables, *(section for m in self._sections for section in m())],
+            left_out=results.left_out,
+            unit="samples",
+            next_steps=[search_step(options.weights, options.output)] if options.output else [],
         )

@@ -46,6 +46,7 @@ Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANING
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
 NAMED = 40  # classes whose names fit beside an image
 _LEFT_OUT = 10  # samples left out that the terminal names
+_FILES = ("results.json", "table.md", "per_class.csv", "confusion.png", "videos.jsonl")
 _NOT_SHOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 MEANINGS = {
     "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
@@ -104,43 +105,10 @@ def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[f
     return average, values[sets[0]] - average
 
 
-def evaluation_page(
-    folder: Path,
-    *,
-    task: str,
-    weights: str,
-    data: Sequence[tuple[str, str]],
-    settings: Mapping[str, Any],
-    device: str,
-    summary: str,
-    sections: Sequence[Section],
-    links: Sequence[str],
-    next_steps: Sequence[NextStep] = (),
-) -> Report:
-    """Make the page of an evaluation.
-
-    The summary has the score that counts; `data` are uses and descriptions of the datasets, and
-    `links` names of files of the folder.
-    """
-    how = run_facts(
-        folder, "evaluation", seed=None, device=device, processes=distributed.world_size()
-    )
-    shown = [(k.replace("_", " "), str(v)) for k, v in settings.items() if k not in _NOT_SHOWN]
-    return Report(
-        title=f"{task}: evaluation of {Path(weights).name}",
-        summary=summary,
-        facts=[*how, ("weights", describe_weights(weights)), *data, *shown],
-        sections=sections,
-        links=[Link(title=name, path=Path(name)) for name in ("results.json", *links)],
-        next_steps=next_steps,
-    )
-
-
-def report_evaluation(
+def report_scores(
     options: argparse.Namespace,
     scores: Mapping[str, Score],
     *,
-    began: float,
     settings: Mapping[str, Any],
     unit: str = "images",
     description: str = "{table}",
@@ -148,49 +116,92 @@ def report_evaluation(
     more: Mapping[str, Any] | None = None,
     left_out: Sequence[str] = (),
     sections: Callable[[], Sequence[Section]] = tuple,
-    next_steps: Sequence[NextStep] = (),
     **page: Any,
 ) -> None:
     """Write and say the results of a classifier, set or method -> score; on the main process.
 
-    `options` have `weights`, and the folder of the results as `output`, or None; the evaluation
-    `began` by `time.monotonic`. The `settings` are for `results.json` and the page, `description`
-    is for the terminal, `extra` has further numbers of sets, and `more` further entries of
-    `results.json`. `left_out` says why samples could not be read. For `page` see `evaluation_page`.
+    The `settings` are for `results.json` and the page, `description` is for the terminal, `extra`
+    has further numbers of sets, and `more` further entries of `results.json`. For the rest see
+    `report_evaluation`.
     """
     scored = score_table(scores, unit, extra)
-
-    def make() -> Report:
-        first, score = next(iter(scores.items()))
-        return evaluation_page(
-            options.output,
-            weights=options.weights,
-            settings=settings,
-            summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
-            sections=[scored, *sections()],
-            links=("per_class.csv", "confusion.png", "videos.jsonl"),
-            next_steps=next_steps,
-            **page,
-        )
-
-    file = None
     if options.output is not None:
         more = {**(more or {}), "left_out": list(left_out)}
         written = write_results(options.output, settings, scores, unit=unit, extra=extra, more=more)
         echo(f"wrote {written}")
-        file = try_report(options.output, make, name=report_name(options.output, "evaluation"))
-    description = description.format(table=table(scored))
-    echo_result(description, began=began, report=file, next_steps=next_steps)
-    warn_of_left_out(left_out, unit=unit)
+    first, score = next(iter(scores.items()))
+    report_evaluation(
+        options,
+        settings={k: v for k, v in settings.items() if k not in _NOT_SHOWN},
+        unit=unit,
+        summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
+        description=description.format(table=table(scored)),
+        sections=lambda: [scored, *sections()],
+        left_out=left_out,
+        **page,
+    )
 
 
-def echo_result(
-    scores: str, *, began: float, report: Path | None, next_steps: Sequence[NextStep] = ()
+def report_evaluation(
+    options: argparse.Namespace,
+    *,
+    began: float,
+    task: str,
+    data: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    device: str,
+    summary: str,
+    description: str,
+    sections: Callable[[], Sequence[Section]],
+    left_out: Sequence[str],
+    unit: str,
+    next_steps: Sequence[NextStep] = (),
 ) -> None:
-    """Say on the standard output what came out of an evaluation that began at `time.monotonic`."""
-    command, took = next_steps[0].command if next_steps else None, time.monotonic() - began
-    lines = closing_lines(scores=scores, duration=took, report=report, next_command=command)
+    """Write the page of an evaluation whose results are safe, and say what came out.
+
+    Args:
+        options: They have `weights`, and the folder of the results as `output`, or None.
+        began: When the evaluation began, by `time.monotonic`.
+        task: Title of the page.
+        data: Uses and descriptions of the datasets.
+        settings: Those that the page shows.
+        device: Kind of the device.
+        summary: The score that counts.
+        description: What came out, for the terminal.
+        sections: Makes the sections of the page.
+        left_out: Why samples could not be read.
+        unit: What the samples are.
+        next_steps: Commands to run next.
+    """
+
+    def make() -> Report:
+        processes = distributed.world_size()
+        how = run_facts(options.output, "evaluation", seed=None, device=device, processes=processes)
+        return Report(
+            title=f"{task}: evaluation of {Path(options.weights).name}",
+            summary=summary,
+            facts=[
+                *how,
+                ("weights", describe_weights(options.weights)),
+                *data,
+                *((name.replace("_", " "), str(value)) for name, value in settings.items()),
+            ],
+            sections=sections(),
+            links=[Link(title=name, path=Path(name)) for name in _FILES],
+            next_steps=next_steps,
+        )
+
+    page = None
+    if options.output is not None:
+        page = try_report(options.output, make, name=report_name(options.output, "evaluation"))
+    lines = closing_lines(
+        scores=description,
+        duration=time.monotonic() - began,
+        report=page,
+        next_command=next_steps[0].command if next_steps else None,
+    )
     echo("\n".join(lines))
+    warn_of_left_out(left_out, unit=unit)
 
 
 def warn_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:

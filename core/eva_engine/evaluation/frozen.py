@@ -24,7 +24,7 @@ from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.classification_report import (
     announce,
     class_sections,
-    report_evaluation,
+    report_scores,
     warn_of_left_out,
 )
 from eva_engine.evaluation.counting import (
@@ -317,7 +317,7 @@ def evaluate_frozen(
         f"{project.unit} of {classes} classes to learn from"
     )
     method = list(methods)[-1]
-    report_evaluation(
+    report_scores(
         options,
         scores,
         began=began,

@@ -21,7 +21,7 @@ from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import announce, class_sections, report_evaluation
+from eva_engine.evaluation.classification_report import announce, class_sections, report_scores
 from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
@@ -92,7 +92,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if counted.confusion is not None:
         extra["mean_per_class"] = counted.mean_per_class
     views = {"frames": model.frames, "image_size": model.img_size}
-    report_evaluation(
+    report_scores(
         options,
         counted.scores,
         began=began,
