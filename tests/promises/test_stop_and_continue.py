@@ -102,7 +102,8 @@ def run_two(trainer, start_ranks, tmp_path):
 
     def train(name, *more, **keywords):
         words = trainer.command(tmp_path / name, *launcher, *size, *more)
-        ranks = start_ranks(words, words, **keywords, **trainer.variables)
+        # mmengine's processes meet in the folder that they work in
+        ranks = start_ranks(words, words, folder=tmp_path, **keywords, **trainer.variables)
         return [running.wait().code for running in ranks]
 
     return train
