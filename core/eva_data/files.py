@@ -1,4 +1,4 @@
-"""Files and folders: complete or not there, searched past link loops and pipes; files of lines."""
+"""Files and folders: reading with limits, and writing completely or not at all."""
 
 import contextlib
 import errno
@@ -38,6 +38,166 @@ _THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
+# --- names and content of files, read with limits
+
+
+def printable(string: str) -> str:
+    """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
+    return string.encode(errors="backslashreplace").decode()
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
+
+
+def is_there(word: str) -> bool:
+    """Return whether a word of a command line is a file or folder; any text may be asked for."""
+    return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse, by an OSError, what is no file or link to one, as a pipe, whose reader would wait."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "is not there" if missing else f"cannot be read: {error.strerror}"
+        raise type(error)(f"{path} {reason}") from error
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file of others to read it; a pipe or device is refused, and never waited for."""
+    require_regular_file(path)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # perhaps a pipe by now
+        yield stream
+
+
+def read_regular(path: Path, *, most: int | None = None) -> bytes:
+    """Read a file of others, of which only `most` bytes are taken into memory.
+
+    Raises:
+        OSError: If it is missing, or not a regular file.
+        ValueError: If there are more bytes to read, whatever the system says of its size.
+    """
+    with open_regular(path) as stream:
+        content = stream.read() if most is None else stream.read(most + 1)
+    if most is not None and len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return content
+
+
+def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
+    """Read the lines of a text file, at least one, without the spaces around them.
+
+    Blank lines at its end are left out, and others with `skip_blank` (else a ValueError).
+    """
+    path = Path(file)
+    content = read_regular(path)
+    try:
+        decoded = content.decode("utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+    lines = [line.strip() for line in decoded.rstrip().split("\n")]
+    if skip_blank:
+        lines = [line for line in lines if line] or [""]
+    if "" in lines:
+        raise ValueError(
+            f"{path} is empty or has a blank line ({lines.index('') + 1}): write one text in each "
+            "line"
+        )
+    return lines
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Pause the garbage collector, which would look at millions of new objects again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@without_collector()
+def parse_json(content: bytes, name: str) -> Any:
+    """Parse JSON of the file `name`; a ValueError names it."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also of the encoding
+        raise ValueError(f"{name} is not JSON: {error}") from error
+
+
+def load_json(path: Path) -> Any:
+    """Parse a JSON file, with or without a mark of UTF-8; its error names it."""
+    return parse_json(read_regular(path), str(path))
+
+
+def load_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds an object; its error names it."""
+    content = load_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no object of JSON")
+    return content
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; its error names it."""
+    content = read_regular(path)
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
+    """Yield the files below a folder by their suffix, in lower case, relative to it.
+
+    The order is always the same: by name, a folder's own files before its subfolders. Names that
+    start with a dot are left out. Links are followed, except those to a folder above themselves,
+    also above `folder`; these are left out, and so is everything that is not a file or a folder.
+    """
+    above = []
+    for parent in folder.resolve().parents:
+        with contextlib.suppress(OSError):  # of one that may be passed and not be looked at
+            status = parent.stat()
+            above.append((status.st_dev, status.st_ino))
+    yield from _find(str(folder), "", tuple(above), suffixes)
+
+
+def _find(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...], suffixes: Collection[str]
+) -> Iterator[str]:
+    status = os.stat(folder)  # noqa: PTH116 (millions of files: no object for each)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as listing:
+        entries = sorted(
+            (entry for entry in listing if not entry.name.startswith(".")),
+            key=lambda entry: os.fsencode(entry.name),
+        )
+    subfolders = []
+    for entry in entries:
+        linked = entry.is_symlink()  # perhaps to itself, of which `entry.is_dir` raises
+        if os.path.isdir(entry.path) if linked else entry.is_dir():  # noqa: PTH112
+            subfolders.append(entry.name)
+        elif os.path.splitext(entry.name)[1].lower() not in suffixes:  # noqa: PTH122
+            continue
+        elif os.path.isfile(entry.path) if linked else entry.is_file():  # noqa: PTH113
+            yield prefix + entry.name
+    for name in subfolders:
+        yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
+
+
+# --- what the system says of a write
+
+
 class UnwritableError(OSError):
     """A file or folder that cannot be written; the message names it and says why."""
 
@@ -54,6 +214,9 @@ def explain_os_errors(path: Path, *, only: Collection[int] | None = None) -> Ite
         unwritable = UnwritableError(f"{path} cannot be written: {error.strerror}")
         unwritable.errno = error.errno
         raise unwritable from error
+
+
+# --- writing, complete or not at all
 
 
 @contextlib.contextmanager
@@ -259,6 +422,9 @@ def remove_unfinished(folder: Path, stem: str | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
+# --- outputs that must be free
+
+
 def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, output files that are there, or could not be."""
     for file in files:
@@ -288,157 +454,3 @@ def require_writable(folder: Path) -> None:
         raise ValueError(f"{above} is a file and would have to be a folder")
     if not os.access(above, os.W_OK):
         raise ValueError(f"{above} takes no files: choose another folder")
-
-
-def require_regular_file(path: Path) -> None:
-    """Refuse, by an OSError, what is no file or link to one, as a pipe, whose reader would wait."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "is not there" if missing else f"cannot be read: {error.strerror}"
-        raise type(error)(f"{path} {reason}") from error
-    if not stat.S_ISREG(mode):
-        raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
-
-
-@contextlib.contextmanager
-def open_regular(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file of others to read it; a pipe or device is refused, and never waited for."""
-    require_regular_file(path)
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # perhaps a pipe by now
-        yield stream
-
-
-def read_regular(path: Path, *, most: int | None = None) -> bytes:
-    """Read a file of others, of which only `most` bytes are taken into memory.
-
-    Raises:
-        OSError: If it is missing, or not a regular file.
-        ValueError: If there are more bytes to read, whatever the system says of its size.
-    """
-    with open_regular(path) as stream:
-        content = stream.read() if most is None else stream.read(most + 1)
-    if most is not None and len(content) > most:
-        raise ValueError(f"{path} has more than {most:,} bytes")
-    return content
-
-
-def printable(string: str) -> str:
-    """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
-    return string.encode(errors="backslashreplace").decode()
-
-
-def expand_home(path: str | os.PathLike[str]) -> Path:
-    """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
-
-
-def is_there(word: str) -> bool:
-    """Return whether a word of a command line is a file or folder; any text may be asked for."""
-    return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)
-
-
-def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
-    """Read the lines of a text file, at least one, without the spaces around them.
-
-    Blank lines at its end are left out, and others with `skip_blank` (else a ValueError).
-    """
-    path = Path(file)
-    content = read_regular(path)
-    try:
-        decoded = content.decode("utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
-    lines = [line.strip() for line in decoded.rstrip().split("\n")]
-    if skip_blank:
-        lines = [line for line in lines if line] or [""]
-    if "" in lines:
-        raise ValueError(
-            f"{path} is empty or has a blank line ({lines.index('') + 1}): write one text in each "
-            "line"
-        )
-    return lines
-
-
-@contextlib.contextmanager
-def without_collector() -> Iterator[None]:
-    """Pause the garbage collector, which would look at millions of new objects again and again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def load_json(path: Path) -> Any:
-    """Parse a JSON file, with or without a mark of UTF-8; its error names it."""
-    return parse_json(read_regular(path), str(path))
-
-
-def load_object(path: Path) -> dict[str, Any]:
-    """Parse a JSON file that holds an object; its error names it."""
-    content = load_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no object of JSON")
-    return content
-
-
-def load_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file; its error names it."""
-    content = read_regular(path)
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
-
-
-@without_collector()
-def parse_json(content: bytes, name: str) -> Any:
-    """Parse JSON of the file `name`; a ValueError names it."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:  # also of the encoding
-        raise ValueError(f"{name} is not JSON: {error}") from error
-
-
-def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
-    """Yield the files below a folder by their suffix, in lower case, relative to it.
-
-    The order is always the same: by name, a folder's own files before its subfolders. Names that
-    start with a dot are left out. Links are followed, except those to a folder above themselves,
-    also above `folder`; these are left out, and so is everything that is not a file or a folder.
-    """
-    above = []
-    for parent in folder.resolve().parents:
-        with contextlib.suppress(OSError):  # of one that may be passed and not be looked at
-            status = parent.stat()
-            above.append((status.st_dev, status.st_ino))
-    yield from _find(str(folder), "", tuple(above), suffixes)
-
-
-def _find(
-    folder: str, prefix: str, above: tuple[tuple[int, int], ...], suffixes: Collection[str]
-) -> Iterator[str]:
-    status = os.stat(folder)  # noqa: PTH116 (millions of files: no object for each)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted(
-            (entry for entry in listing if not entry.name.startswith(".")),
-            key=lambda entry: os.fsencode(entry.name),
-        )
-    subfolders = []
-    for entry in entries:
-        linked = entry.is_symlink()  # perhaps to itself, of which `entry.is_dir` raises
-        if os.path.isdir(entry.path) if linked else entry.is_dir():  # noqa: PTH112
-            subfolders.append(entry.name)
-        elif os.path.splitext(entry.name)[1].lower() not in suffixes:  # noqa: PTH122
-            continue
-        elif os.path.isfile(entry.path) if linked else entry.is_file():  # noqa: PTH113
-            yield prefix + entry.name
-    for name in subfolders:
-        yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
