@@ -143,11 +143,18 @@ class TrainingRun:
                 pin_memory=self.device.type == "cuda",
             )
             self._stream: Iterator[Batch] = stack.enter_context(running_loader(loader))
-            presenter = self._open_log() if distributed.rank() == 0 else None
-            if self._log:
+            if distributed.rank() == 0:
+                record = self._record
+                size = Size(self._total, record["step_batch"], record["processes"], self.device)
+                presenter = Presenter(self.presentation, self._run, self._recipe, size)
+                presenter.open(self._start, self._newest)
+                self._logs.cut(self._start, self._log_sizes)
+                self._log = RunLog(
+                    self._run, size, start_step=self._start, flops_per_sample=self.flops_per_sample
+                )
                 stack.callback(self._log.close)
             self._train()
-        if presenter:
+        if self._log:
             presenter.close(worked=self._worked)
 
     def _prepare(self) -> None:
@@ -245,16 +252,6 @@ class TrainingRun:
         self._best = best if run.best_metric else None
         if run.compile:
             compile_model(model)
-
-    def _open_log(self) -> Presenter:
-        size = Size(self._total, self._record["step_batch"], self._record["processes"], self.device)
-        presenter = Presenter(self.presentation, self._run, self._recipe, size)
-        presenter.open(self._start, self._newest)
-        self._logs.cut(self._start, self._log_sizes)
-        self._log = RunLog(
-            self._run, size, start_step=self._start, flops_per_sample=self.flops_per_sample
-        )
-        return presenter
 
     def _train(self) -> None:
         self._engine.engine.train()

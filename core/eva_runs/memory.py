@@ -193,6 +193,8 @@ def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
         activations = follower.total - weights
         loss.backward()
         del loss
+    vits = [part.blocks for part in step.model.modules() if isinstance(part, VisionTransformer)]
+    learning = [[any(p.requires_grad for p in block.parameters()) for block in vit] for vit in vits]
     gradients, trainable = follower.gradients, sum(parameter.numel() for parameter in trained)
     state, passes = step.state * trainable, max(follower.peak, follower.total + step.update)
     # all but the first micro-batch begin with gradients, and buckets are there all the time
@@ -204,7 +206,7 @@ def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
         "side": step.side,
         "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "trainable": trainable,
-        "frozen": _count_frozen_blocks(step.model),
+        "frozen": min(([*blocks, True].index(True) for blocks in learning), default=0),
         "processes": step.processes,
         "weights": weights,
         "gradients": gradients,
@@ -212,13 +214,6 @@ def measure(build: Callable[[], MeasuredStep]) -> dict[str, int]:
         "activations": activations,
         "peak": passes + state,  # of the second step, which has a state from the first
     }
-
-
-def _count_frozen_blocks(model: nn.Module) -> int:
-    """Count the first blocks of a ViT that do not learn; of several, in the one with fewest."""
-    vits = [module.blocks for module in model.modules() if isinstance(module, VisionTransformer)]
-    learning = [[any(p.requires_grad for p in block.parameters()) for block in vit] for vit in vits]
-    return min(([*blocks, True].index(True) for blocks in learning), default=0)
 
 
 def add_configured_adapters(model: nn.Module, lora: Mapping[str, Any] | None) -> None:

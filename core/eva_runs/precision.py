@@ -34,8 +34,14 @@ def resolve(precision: Precision | None, device: torch.device) -> Precision:
     if precision not in (None, *get_args(Precision)):
         choices = ", ".join(get_args(Precision))
         raise ValueError(f"precision must be one of {choices}, got {precision!r}")
-    if precision == "auto" and _computes_bf16(device):
-        return "bf16"
+    if precision == "auto":
+        if device.type == "cuda":
+            computes_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:  # older torch does not tell
+            capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
+            computes_bf16 = device.type == "cpu" and any(map(capabilities.get, _BF16))
+        if computes_bf16:
+            return "bf16"
     if precision in (None, "auto"):
         return "fp16" if device.type == "cuda" else "fp32"
     return precision
@@ -103,13 +109,6 @@ def warn_of_slow_bf16(precision: str | None, device: torch.device) -> None:
             "bf16 is slow on this CPU: %.0f GF/s in matrix products, %.0f in fp32; choose fp32"
         )
         logger.warning(message, half, full)
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
-    return device.type == "cpu" and any(capabilities.get(name) for name in _BF16)
 
 
 def _quantise(model: nn.Module, device: torch.device) -> None:

@@ -213,10 +213,21 @@ def commit(root: Path, *, without: Sequence[Path] = ()) -> str:
 
 def hardware(device: str) -> str:
     """Name what computes ("cpu", "cuda:1"): GPUs, processor, cores that may be used, memory."""
+    torch = sys.modules.get("torch")
+    gpus: list[str] = []
+    if torch is not None and device.startswith("cuda"):
+        number = device.partition(":")[2]
+        numbers = [int(number)] if number else range(torch.cuda.device_count())
+        names = [torch.cuda.get_device_name(number) for number in numbers]
+        gpus = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    processor = platform.processor() or platform.machine() or "processor of unknown kind"
+    with contextlib.suppress(OSError):
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        processor = " ".join(match[1].split()) if match else processor
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    processor = f"{_processor()}, {cores} core{'s' * (cores != 1)}"
-    return ", ".join([*_gpus(device), processor, f"{memory:.0f} GiB of memory"])
+    plural = "s" if cores != 1 else ""
+    return ", ".join([*gpus, processor, f"{cores} core{plural}", f"{memory:.0f} GiB of memory"])
 
 
 def software() -> str:
@@ -233,21 +244,3 @@ def process_began(now: float) -> float:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return now - (uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
     return now
-
-
-def _gpus(device: str) -> list[str]:
-    torch = sys.modules.get("torch")
-    if torch is None or not device.startswith("cuda"):
-        return []
-    number = device.partition(":")[2]
-    numbers = [int(number)] if number else range(torch.cuda.device_count())
-    names = [torch.cuda.get_device_name(number) for number in numbers]
-    return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        if match:
-            return " ".join(match[1].split())
-    return platform.processor() or platform.machine() or "processor of unknown kind"
