@@ -56,24 +56,21 @@ __all__ = [
     "param_groups_layer_decay",
 ]
 
-_ELSEWHERE = {  # name -> module; all others are of `variants`
-    "LoadReport": "checkpoints.loading",
-    "SimpleFeaturePyramid": "feature_pyramid",
-    "VideoTransformer": "vit",
-    "VisionTransformer": "vit",
-    "get_vit_lr_decay_rate": "layer_decay",
-    "layer_groups": "layer_decay",
-    "load_pretrained": "checkpoints.loading",
-    "load_vit": "checkpoints.from_weights",
-    "no_init_weights": "layers",
-    "param_groups_layer_decay": "layer_decay",
+_ELSEWHERE = {  # module -> names; all others are of `variants`
+    "checkpoints.from_weights": ("load_vit",),
+    "checkpoints.loading": ("LoadReport", "load_pretrained"),
+    "feature_pyramid": ("SimpleFeaturePyramid",),
+    "layer_decay": ("get_vit_lr_decay_rate", "layer_groups", "param_groups_layer_decay"),
+    "layers": ("no_init_weights",),
+    "vit": ("VideoTransformer", "VisionTransformer"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'variants')}")
+    modules = (module for module, names in _ELSEWHERE.items() if name in names)
+    module = importlib.import_module(f"{__name__}.{next(modules, 'variants')}")
     value = globals()[name] = getattr(module, name)  # the next time without this function
     return value
 

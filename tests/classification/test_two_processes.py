@@ -28,7 +28,7 @@ def test_what_one_process_cannot_read_is_left_out_by_both(
     codes, texts = launch(*command, "--max-bad-samples", 0, ranks=2)
     assert codes == [1, 1], texts
     said = "".join(texts)
-    assert said.count(f"1 of 3 images cannot be read, and --max-bad-samples is 0: {torn}") == 1
+    assert said.count(f"1 of 3 samples cannot be read, and --max-bad-samples is 0: {torn}") == 1
     assert "Traceback" not in said
 
 

@@ -81,10 +81,7 @@ def open_benchmarks(
 def _imagenet(
     options: argparse.Namespace, transform: ImageTransform, image_size: int
 ) -> list[Benchmark]:
-    """Open ImageNet-1K, V2, A, R, Sketch and ObjectNet, those that are given.
-
-    All images have the same transform, as in CLIP_benchmark.
-    """
+    """Open ImageNet and its variants, all with the same transform, as in CLIP_benchmark."""
     benchmarks: list[Benchmark] = []
     names, templates = named_classes("imagenet"), named_templates("imagenet")
     folders = {name: getattr(options, name) for name in ("imagenet", "v2", "a", "r", "sketch")}

@@ -118,11 +118,7 @@ class ContrastiveValidation:
 
 @torch.inference_mode()
 def _contrastive_loss(model: EvaClip, encoded: EncodedPairs, *, batch_size: int) -> float:
-    """Compute the mean loss of images and first captions, by open_clip's function.
-
-    The batches follow the order of the images, and do not depend on the number of processes. The
-    loss is the sigmoid one if the model has the bias of that.
-    """
+    """Compute the mean loss of images and first captions, in the same batches on all processes."""
     bias = model.text.logit_bias
     measure = ClipLoss() if bias is None else SigLipLoss()
     more = {} if bias is None else {"logit_bias": bias.float()}

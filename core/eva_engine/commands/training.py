@@ -134,10 +134,7 @@ def parse(
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Split the recipe from the other words.
-
-    It is the first word that names one, or else the first that can be no value of a flag.
-    """
+    """Split off the first word that names a recipe, or else can be no value of a flag."""
     bare = [i for i, w in enumerate(words) if not w.startswith("-") and not _SETTING.match(w)]
     alone = [i for i in bare if not i or not words[i - 1].startswith("--") or "=" in words[i - 1]]
     positions = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
@@ -225,10 +222,7 @@ def given_values(flags: Sequence[str]) -> dict[str, str]:
 
 
 def _without_other_validation(flags: list[str], default: Any) -> list[str]:
-    """Let `--data.val-share` take the place of the validation data that a recipe names.
-
-    Refuse to validate own training data on the recipe's validation data.
-    """
+    """Refuse to validate own training data on a recipe's validation data; drop it for a share."""
     values, data = given_values(flags), getattr(default, "data", None)
     if not isinstance(data, SplitConfig) or not data.val or "data.val" in values:
         return flags

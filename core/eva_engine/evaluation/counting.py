@@ -318,17 +318,13 @@ def count(
 
 
 class _Sums:
-    """Sums of a process's batches; with the confusion of so many classes, 0 for none.
-
-    Attributes:
-        left_out: Index -> reason for the samples that this process left out.
-    """
+    """Sums of a process's batches; with the confusion of so many classes, 0 for none."""
 
     def __init__(
         self, rules: Mapping[str, Rule], classes: int, device: torch.device, *, examples: bool
     ) -> None:
         self._rules, self._classes, self._device = rules, classes, device
-        self.left_out: dict[int, str] = {}
+        self.left_out: dict[int, str] = {}  # index -> reason
         empty = partial(torch.zeros, dtype=torch.float64, device=device)
         self._sums = {name: empty(4) for name in rules}
         self._pairs, self._fives = empty(classes * classes), empty(classes)

@@ -42,7 +42,7 @@ def test_the_command(evaluate, tmp_path):
     assert one["left_out"] == two["left_out"]
     assert "3.png" in one["left_out"][0]
     assert one["retrieval"]["pairs"]["images"] == 10
-    assert 0 < one["retrieval"]["pairs"]["image_to_text_r10"] < 100
+    assert 0 < one["retrieval"]["pairs"]["text_to_image_r5"] < 100
     loss = one["sets"]["data"].pop("loss")
     assert two["sets"]["data"].pop("loss") == pytest.approx(loss, rel=1e-6)
     assert one["sets"] == two["sets"]

@@ -47,7 +47,8 @@ def test_frames_are_kept_or_the_form_refused(tmp_path, capsys):
     save_weights(model.state_dict(), tmp_path / "own.safetensors", notes)
 
     words = [str(tmp_path / "own.safetensors"), "--to", "official", "--output"]
-    assert convert([*words, str(tmp_path / "official.pth")]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        convert([*words, str(tmp_path / "official.pth")])
     assert "only .safetensors can note 8 frames" in capsys.readouterr().err
     assert not (tmp_path / "official.pth").exists()
     assert convert([*words, str(tmp_path / "official.safetensors")]) == 0

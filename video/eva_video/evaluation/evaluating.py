@@ -113,13 +113,9 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
 def _open_views(
     videos: LabelledVideos, options: argparse.Namespace, *, frames: int, image_size: int
 ) -> Views:
-    """Make the views of the videos, of which each is decoded once.
-
-    One clip and one crop without random draws is the official validation: frames from the centres
-    of the segments, resized to 256 / 224 of the crop. All others are the official test: the shorter
-    side becomes S.
-    """
+    """Make the views of the videos, of which each is decoded once."""
     normalise = Normalise(mean=options.mean, std=options.std)
+    # the official validation resizes to 256 / 224 of the crop, the official test to S
     if options.clips == options.crops == 1 and options.draws == "fixed":
         transform: CropsTransform = CentreTransform(image_size, normalise=normalise)
     else:

@@ -97,10 +97,7 @@ class _Work:
         return problem
 
     def _video(self, job: Job, video: VideoSource, windows: list[JudgedWindow]) -> None:
-        """Judge and draw, a frame in memory at a time; windows are read as the drawing needs them.
-
-        No annotated video is left where the video or its windows cannot be read to their end.
-        """
+        """Judge and draw, a frame in memory at a time; windows are read as the drawing needs."""
         judged = self._predictor.windows(
             video, seconds=self._options.window, stride=self._options.stride
         )
