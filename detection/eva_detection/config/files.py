@@ -66,7 +66,10 @@ def load_config_file(
 
 
 def _read_saved(path: Path) -> dict[str, Any]:
-    saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
+    try:
+        saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
+    except yaml.YAMLError as error:
+        raise ValueError("it is damaged, or of a run before configs had this form") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):
         raise ValueError("it names no recipe")
     return saved

@@ -184,12 +184,9 @@ class Predictor:
         """
 
         def detect(image: ImageLike) -> NamedInstances:
-            sample = self.prepare(image)
+            raw, *size = self._infer(image)
             with torch.inference_mode():
-                (instances,) = self.model.inference([sample], do_postprocess=False)
-                instances = detector_postprocess(instances, sample["height"], sample["width"]).to(
-                    "cpu"
-                )
+                instances = detector_postprocess(raw, *size).to("cpu")
             return NamedInstances(instances[self._chosen(instances.scores)], self.class_names)
 
         suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
@@ -200,12 +197,10 @@ class Predictor:
 
         It takes little memory in large images.
         """
-        sample = self.prepare(image)
-        height, width = sample["height"], sample["width"]
+        instances, height, width = self._infer(image)
         with torch.inference_mode():
-            instances = self.model.inference([sample], do_postprocess=False)[0]
-            instances = instances[self._chosen(instances.scores)]
-            return encode_masks(instances, height, width).to("cpu")
+            chosen = instances[self._chosen(instances.scores)]
+            return encode_masks(chosen, height, width).to("cpu")
 
     def in_coco_format(self, image: ImageLike) -> Detections:
         """Detect objects in COCO's format, with the best score of those below the threshold."""
@@ -216,14 +211,20 @@ class Predictor:
 
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image in another forward pass; None if all are below 0.01."""
-        sample, before = self.prepare(image), self.score_threshold
+        before = self.score_threshold
         self.score_threshold = min(before, _LEAST)
         try:
-            with torch.inference_mode():
-                scores = self.model.inference([sample], do_postprocess=False)[0].scores
+            scores = self._infer(image)[0].scores
         finally:
             self.score_threshold = before
         return float(scores.max()) if len(scores) else None
+
+    def _infer(self, image: ImageLike) -> tuple[Instances, int, int]:
+        """Detect in coordinates of the resized image; return the original's height and width."""
+        sample = self.prepare(image)
+        with torch.inference_mode():
+            (instances,) = self.model.inference([sample], do_postprocess=False)
+        return instances, sample["height"], sample["width"]
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Make the detector's input of an image: `image` (3, H, W), and the original's size."""
