@@ -1,4 +1,4 @@
-"""Small models and pictures that several folders of tests share, and the option `--show-errors`.
+"""What all tests share: processes, demo data, trainings, and the option `--show-errors`.
 
 The factories are fixtures, because tests are not a package that another test could import from.
 """
@@ -8,7 +8,6 @@ import functools
 import gc
 import importlib
 import importlib.util
-import io
 import json
 import os
 import re
@@ -16,108 +15,21 @@ import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 import hypothesis
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from filelock import FileLock
-from PIL import Image
-from torch import nn
-
-from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_backbone.checkpoints import registry, verification
-from eva_backbone.layers import LAYER_NORM_EPS
 
 HERE = Path(__file__).parent
 SHARED_STARTER = "EVA_TEST_STARTER"  # variable: socket of the starter, see `pytest_configure`
 PROJECTS = ("", "core", "pretrain", "classification", "detection", "video", "clip")
-SIZES = {
-    "img_size": 56,
-    "patch_size": 14,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "mlp_dim": 48,
-}
 TIMES = {"samples_per_second", "eta_seconds", "memory_gib", "model_tflops"}  # of metrics.jsonl
-DETECTOR_SIZES = {
-    "img_size": 96,
-    "patch_size": 16,
-    "pretrain_img_size": 64,
-    "window_size": 4,
-    "global_attn_indexes": (1,),
-    "rel_pos": "vitdet",
-    "extra_tokens": (),
-    "final_norm": False,
-}
 
 
-class Classifier(VisionTransformer):
-    """ViT with an official head: `fc_norm` over the mean of the patches, or the class token."""
-
-    def __init__(self, *, outputs, mean_pool, **sizes):
-        super().__init__(final_norm=not mean_pool, **sizes)
-        self.head = nn.Linear(self.embed_dim, outputs)
-        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean_pool else None
-
-    def classify(self, tokens):
-        if self.fc_norm is None:
-            return self.head(tokens[:, 0])
-        return self.head(self.fc_norm(tokens[:, 1:].mean(1)))
-
-    def forward(self, images):
-        return self.classify(self.forward_features(images))
-
-
-class Detector(SimpleFeaturePyramid):
-    """The detector's backbone under its official names: `net.*` and `simfp_N.*`, p2 to p6."""
-
-    def __init__(self, **sizes):
-        super().__init__(in_channels=sizes["embed_dim"], patch_size=16, out_channels=24)
-        self.net = VisionTransformer(**sizes)
-
-    def forward(self, images):
-        levels = self.pyramid(self.net.forward_feature_map(images))
-        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
-
-
-class Wrapped(nn.Module):
-    """A complete model around a backbone, as detectron2 builds it; `rest` is what it adds."""
-
-    def __init__(self, backbone, **rest):
-        super().__init__()
-        self.backbone = backbone
-        for name, module in rest.items():
-            self.add_module(name, module)
-
-
-class Malice:
-    """A pickle of this runs code when it is loaded without care."""
-
-    def __init__(self, folder):
-        self.folder = str(folder)
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
-
-
-OBJECTNET = {
-    "objects": {"chair_d": "Chair", "plate": "Plate", "lettuce": "Lettuce", "clock_a": "Alarm"},
-    "classes": {
-        "Chair": "folding chair; barber chair; rocking chair, rocker",
-        "Plate": "plate",
-        "Alarm": "analog clock",
-    },
-    # the lines are not in the order of the labels
-    "lines": ["analog clock", "barber chair", "plate", "rocking chair, rocker", "folding chair"],
-    "line_of_label": {"409": 0, "423": 1, "559": 4, "765": 3, "923": 2},
-}
 ERRORS: dict[str, float] = {}  # test -> largest absolute error that it compared
 
 
@@ -169,6 +81,8 @@ def pytest_configure(config):
     beside another process, or by a test whose disk is full, half of it would stay there. Nothing is
     downloaded, but by the fixture `hub` from this machine.
     """
+    for name in ("small_models", "small_data"):
+        config.pluginmanager.register(_load_module(HERE / f"{name}.py"))
     os.environ["EVA_NO_DOWNLOAD"] = "1"
     # precision "auto" is fp32 in tests, as on a CPU without instructions for bf16
     known = {name: has for name, has in torch.cpu.get_capabilities().items() if "bf16" not in name}
@@ -226,15 +140,6 @@ def _load_module(file):
     return module
 
 
-def _randomise(module, std=0.3):
-    """Fill every parameter, also those that start at zero and would hide a mistake."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.copy_(offset + std * torch.randn(parameter.shape))
-    return module
-
-
 @pytest.fixture
 def hub(load_module, tmp_path, monkeypatch):
     """A stand-in of the hub on this machine, and this process and its children as its clients."""
@@ -248,123 +153,10 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def official(tmp_path, monkeypatch):
-    """Function: let a small file count as the official one of its name; returns its path."""
-    monkeypatch.setattr(verification, "RECORDS", str(tmp_path / "verified"))
-
-    def register(path):
-        monkeypatch.setitem(registry.SHA256, path.name, verification.sha256_of(path))
-        return path
-
-    return register
-
-
 @pytest.fixture(scope="session")
 def load_module():
     """Function: a file beside tests, which are not a package, as a module."""
     return _load_module
-
-
-@pytest.fixture(scope="session")
-def steps(load_module):
-    """The module `device_steps.py`: small models and one training step of each project."""
-    return load_module(Path(__file__).with_name("device_steps.py"))
-
-
-@pytest.fixture(scope="session")
-def malice():
-    """Class: unpickled, it makes a folder."""
-    return Malice
-
-
-@pytest.fixture(scope="session")
-def photograph():
-    """An astronaut, (512, 512, 3) uint8."""
-    from skimage import data
-
-    return data.astronaut()
-
-
-@pytest.fixture(scope="session")
-def write_video():
-    """Function: write a video whose frames become lighter, at given times in tenths of a second."""
-    import av
-
-    def write(file, frames, pts, size=(48, 64)):
-        with av.open(str(file), "w") as container:
-            stream = container.add_stream("libx264", rate=10)
-            (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
-            for index in range(frames):
-                rgb = np.full((*size, 3), 10 + 40 * index, np.uint8)
-                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                frame.pts = pts[index]
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def write_tar():
-    """Function: write a tar file of (name, content); returns its path."""
-
-    def write(file, members, **options):
-        with tarfile.open(file, "w", **options) as tar:
-            for name, content in members:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        return file
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def write_picture():
-    """Function: write a grey picture with a number, and the folders that lead to it."""
-
-    def write(path, number=0, size=(10, 9)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (number,) * 3).save(path, "png")  # whatever its extension
-
-    return write
-
-
-@pytest.fixture
-def make_set(tmp_path, write_picture):
-    """Function: class folders, and in some of them pictures: {folder/name: number}."""
-
-    def make(name, folders, pictures):
-        for folder in folders:
-            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
-        for path, number in pictures.items():
-            write_picture(tmp_path / name / path, number)
-        return tmp_path / name
-
-    return make
-
-
-@pytest.fixture
-def make_objectnet(make_set):
-    """Function: ObjectNet with its four mapping files in the official formats."""
-
-    def make(pictures, **changes):
-        mapping = OBJECTNET | changes
-        folder = make_set(
-            "objectnet", ["mappings"], {f"images/{k}": n for k, n in pictures.items()}
-        )
-        files = {
-            "folder_to_objectnet_label.json": json.dumps(mapping["objects"]),
-            "objectnet_to_imagenet_1k.json": json.dumps(mapping["classes"]),
-            "pytorch_to_imagenet_2012_id.json": json.dumps(mapping["line_of_label"]),
-            "imagenet_to_label_2012_v2": "\n".join(mapping["lines"]) + "\n",
-        }
-        for name, text in files.items():
-            (folder / "mappings" / name).write_text(text)
-        return folder
-
-    return make
 
 
 @pytest.fixture
@@ -384,76 +176,6 @@ def small_disk(monkeypatch):
             signal.signal(signal.SIGXFSZ, handler)
 
     return limit
-
-
-@pytest.fixture(scope="session")
-def randomise():
-    """Function: give every parameter of a module a random value."""
-    return _randomise
-
-
-@pytest.fixture(scope="session")
-def make_vit():
-    """Function: a small ViT with class token, random everywhere, in eval mode."""
-    return lambda **sizes: _randomise(VisionTransformer(**SIZES | sizes)).eval()
-
-
-@pytest.fixture(scope="session")
-def make_classifier():
-    """Function: a small ViT with a classification head."""
-
-    def make(*, outputs=10, mean_pool=True, **sizes):
-        model = Classifier(outputs=outputs, mean_pool=mean_pool, **SIZES | sizes)
-        return _randomise(model).eval()
-
-    return make
-
-
-@pytest.fixture(params=["official", "vision tower", "run", "open_clip"])
-def clip_form(request):
-    """Function: a ViT's weights as a file of EVA-CLIP has them, beside projection and text tower.
-
-    So does `eva_clip_psz14.pt` name them, `eva_clip_psz14_vision_enc.pt`, a run of this toolkit and
-    open_clip's EVA01-g-14.
-    """
-
-    def weights(vit, *, width=1024):
-        prefix = {"vision tower": "", "open_clip": "visual.trunk."}.get(request.param, "visual.")
-        channels = vit["pos_embed"].shape[2]
-        state = {prefix + name: value for name, value in vit.items()}
-        state |= {f"{prefix}head.weight": torch.ones(width, channels),
-                  f"{prefix}head.bias": torch.ones(width)}  # fmt: skip
-        if request.param != "vision tower":
-            scale = torch.zeros(1) if request.param == "run" else torch.zeros(())
-            state |= {"text.token_embedding.weight": torch.zeros(9, 4),
-                      "text.transformer.resblocks.0.ln_1.weight": torch.zeros(4),
-                      "text." * (prefix == "visual.") + "logit_scale": scale}  # fmt: skip
-        return {name: value.clone() for name, value in state.items()}
-
-    weights.name = request.param
-    return weights
-
-
-@pytest.fixture(scope="session")
-def make_detector():
-    """Function: a small ViTDet backbone with windows, relative positions and pyramid."""
-    return lambda **sizes: _randomise(Detector(**SIZES | DETECTOR_SIZES | sizes)).eval()
-
-
-@pytest.fixture(scope="session")
-def wrap():
-    """Function: a model with a backbone under `backbone.` and further modules beside it."""
-    return Wrapped
-
-
-@pytest.fixture(scope="session")
-def count():
-    """Function: number of parameters of a module, or those that a filter on the name keeps."""
-
-    def count_parameters(module, keep=lambda name: True):
-        return sum(value.numel() for name, value in module.named_parameters() if keep(name))
-
-    return count_parameters
 
 
 @pytest.fixture(scope="session")
@@ -623,51 +345,6 @@ def metrics():
     return read
 
 
-@pytest.fixture(scope="session")
-def clip_weights(tmp_path_factory):
-    """File of a CLIP at 32 px with features of 16 values, whose pictures the debug ViT sees."""
-    from eva_backbone.checkpoints.loading import load_pretrained
-    from eva_contrastive.model.eva_clip import build_eva_clip
-    from eva_data.files import write_tensors
-
-    torch.manual_seed(0)
-    model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)
-    load_pretrained(model, "eva_debug", allow_missing=("visual.head", "text"))
-    file = tmp_path_factory.mktemp("clip") / "model.safetensors"
-    write_tensors(model.state_dict(), file)
-    return file
-
-
-@pytest.fixture(scope="session")
-def prescribed(load_module):
-    """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
-    return load_module(HERE / "prescribed.py")
-
-
-@pytest.fixture(scope="session")
-def prescribe(prescribed):
-    """Function: the model that gives row i of the logits for picture i."""
-    return prescribed.Prescribed
-
-
-@pytest.fixture(scope="session")
-def numbered(prescribed):
-    """Function: a data set of pictures with labels."""
-    return prescribed.Numbered
-
-
-@pytest.fixture(scope="session")
-def cross_entropy():
-    """Function: of each row of logits, in numpy."""
-
-    def compute(logits, labels):
-        logits = np.asarray(logits, np.float64)
-        rows = np.arange(len(logits))
-        return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
-
-    return compute
-
-
 @pytest.fixture
 def full_disk(small_disk):
     """At most 1 MB in a file: writes fail in their middle, as on a full disk."""
@@ -679,26 +356,3 @@ def full_disk(small_disk):
 def mmengine_runs(load_module):
     """The module `mmengine_runs.py`: programs on mmengine in the process of the tests."""
     return load_module(HERE / "mmengine_runs.py")
-
-
-@pytest.fixture
-def write_coco(tmp_path):
-    """Function: a COCO file of these annotations and noise pictures of 128 x 96 px."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-
-    def write(annotations, *, name="train", count=4, **changes):
-        entries = []
-        for key in range(1, count + 1):
-            file = pictures / f"{key}.png"
-            if not file.exists():
-                Image.effect_noise((128, 96), 60).convert("RGB").save(file)
-            entries.append({"id": key, "file_name": file.name, "width": 128, "height": 96})
-        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
-        data = {"images": entries, "categories": categories, "annotations": annotations}
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(data | changes))
-        return path
-
-    write.pictures = pictures
-    return write

@@ -122,7 +122,6 @@ def _runner_parser(
         default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
         help="what started the processes (default: found out for torchrun)",
     )
-    add("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # of older launchers
     return parser
 
 
@@ -141,6 +140,8 @@ def read(
     loose = [*args.words, *args.cfg_options]
     words = [word for word in loose if not _SETTING.match(word)]
     args.settings = dict(word.split("=", 1) for word in loose if _SETTING.match(word))
+    if "lora.rank" in args.settings:  # which says it more precisely
+        args.lora = None
     scored = "weights" in args
     if scored and args.weights is None:
         args.weights = words.pop() if words else parser.error("name the weights")

@@ -32,15 +32,11 @@ class LoadPicture(LoadImageFromFile):
     of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
     """
 
-    _last: tuple[str, Any] = ("", None)
-
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the image at `img_path` as `img` (H, W, 3), BGR."""
         if self.backend_args or self.file_client_args:  # of another store
             return super().transform(results)
         path = results["img_path"]
-        if "tile" in results and self._last[0] == path:
-            return self._with_image(results, self._last[1])
         try:
             facts = inspect_image(path, decode=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
@@ -57,11 +53,6 @@ class LoadPicture(LoadImageFromFile):
             if self.ignore_empty:
                 return None
             raise
-        if "tile" in results:  # kept for others of the image
-            self._last = path, image
-        return self._with_image(results, image)
-
-    def _with_image(self, results: dict[str, Any], image: Any) -> dict[str, Any]:
         if "tile" in results:
             x, y, width, height = results["tile"]
             image = image[y : y + height, x : x + width]

@@ -29,11 +29,6 @@ def image_folder(dataset: Any) -> Path:
     return Path(dataset.get("images") or Path(dataset.get("data_root") or "", prefix))
 
 
-def as_list(value: Any) -> list[Any]:
-    """Return the names in a part of a config that may be one name, some, or none."""
-    return [value] if isinstance(value, str) else list(value or [])
-
-
 def replace_dataset(loader: Any, **settings: Any) -> None:
     """Replace the dataset inside what repeats it, or several that are joined; pipelines stay."""
     dataset = loader.dataset
@@ -49,7 +44,8 @@ def replace_dataset(loader: Any, **settings: Any) -> None:
 def add_plugin(config: "Config", plugin: str) -> None:
     """Import a plugin, and name it in `custom_imports` for whoever reads the saved config."""
     importlib.import_module(plugin)
-    imported = as_list((config.get("custom_imports") or {}).get("imports"))
+    imported = (config.get("custom_imports") or {}).get("imports") or []
+    imported = [imported] if isinstance(imported, str) else imported
     imports = list(dict.fromkeys([*imported, plugin]))
     config.custom_imports = {"imports": imports, "allow_failed_imports": False}
 

@@ -95,16 +95,17 @@ def test_a_loss_that_is_not_finite_ends_a_run_of_the_engine_before_the_step(
 
 @pytest.fixture
 def run_two(trainer, start_ranks, tmp_path):
-    """Function: train in two processes in a folder of a name; their exit codes."""
+    """Function: train in two processes in a folder of a name; exit codes, and what they wrote."""
     half = {"pretrain": 2, "classification": 12, "video": 4, "clip": 12}.get(trainer.name)
     size = ("--run.batch-size", half) if half else ()
     launcher = ("--launcher", "pytorch") if trainer.output == "--work-dir " else ()
 
     def train(name, *more, **keywords):
         words = trainer.command(tmp_path / name, *launcher, *size, *more)
-        # mmengine's processes meet in the folder that they work in
+        # in one folder, below which mmengine gathers results
         ranks = start_ranks(words, words, folder=tmp_path, **keywords, **trainer.variables)
-        return [running.wait().code for running in ranks]
+        ends = [running.wait() for running in ranks]
+        return [end.code for end in ends], "".join(end.text for end in ends)
 
     return train
 
@@ -115,9 +116,13 @@ def test_two_processes_stop_together_and_continue(trainer, run_two, finished, me
 
     Where nothing is drawn on the device, two processes give what one gives.
     """
-    assert run_two("whole") == [0, 0]
-    assert run_two("stopped", accident="SIGTERM@2/1") == [STOPPED] * 2
-    assert run_two("stopped", *trainer.resume) == [0, 0]
+    for name, more, accident, code in (
+        ("whole", (), None, 0),
+        ("stopped", (), "SIGTERM@2/1", STOPPED),
+        ("stopped", trainer.resume, None, 0),
+    ):
+        codes, text = run_two(name, *more, accident=accident)
+        assert codes == [code] * 2, text
     trainer.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
     if trainer.name == "pretrain":
         alone, both = (
