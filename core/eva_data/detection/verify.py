@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import KINDS, ImageFile, inspect_all
+from eva_data.checks.folders import KINDS, inspect_all
 from eva_data.detection.coco import (
     CocoDataset,
-    Entry,
     EntryError,
     LabelledImages,
     load_lists,
@@ -66,7 +65,10 @@ class CheckedPart:
         files = inspect_all(Path(self.dataset.folder), names, workers=workers, decode=decode)
         for (key, entry), file in zip(images.items(), files, strict=True):
             moved = file.name != entry["file_name"]
-            problem = _problem(entry, file)
+            sides, facts, problem = (entry["width"], entry["height"]), file.facts, file.problem
+            if facts is not None and not problem and facts.seen_size != sides:
+                turned = f"EXIF orientation {facts.orientation}"
+                problem = f"it is {facts[:2]} px, {turned}, and listed as {sides}"
             if file.facts is not None and file.facts.transparent:
                 self._kinds.setdefault("images.transparent", KINDS["transparent"])
                 self.findings.add("images.transparent", entry["file_name"])
@@ -90,13 +92,6 @@ class CheckedPart:
             by_id = {entry["id"]: entry for entry in entries if is_id(entry.get("id"))}
             content[key] = [by_id[entry["id"]] | entry for entry in content[key]]
         return content
-
-
-def _problem(entry: Entry, file: ImageFile) -> str:
-    sides, facts = (entry["width"], entry["height"]), file.facts
-    if facts is None or file.problem or facts.seen_size == sides:
-        return file.problem
-    return f"it is {facts[:2]} px, EXIF orientation {facts.orientation}, and listed as {sides}"
 
 
 def check_file(file: Path, folder: Path | None, *, boxes_only: bool, name: str = "") -> CheckedPart:

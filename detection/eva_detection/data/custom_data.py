@@ -81,7 +81,8 @@ def describe_data(cfg: DictConfig, part: str, records: Sequence[Mapping[str, Any
 
 def registered_names(cfg: DictConfig, part: str) -> list[str]:
     """List the names of the registered datasets of "train" or "val"; none for own data."""
-    names = _loader(cfg, part).dataset.get("names")
+    loader = cfg.dataloader.train if part == "train" else cfg.dataloader.test
+    names = loader.dataset.get("names")
     return [names] if isinstance(names, str) else [str(name) for name in names or ()]
 
 
@@ -93,10 +94,6 @@ def annotation_files(cfg: DictConfig, part: str) -> list[str]:
 def image_folder(cfg: DictConfig) -> str | None:
     """Return the folder of the images for evaluation; None if it is not known."""
     return next(iter(_paths(cfg, "val", "images", "image_root")), None)
-
-
-def _loader(cfg: DictConfig, part: str) -> DictConfig:
-    return cfg.dataloader.train if part == "train" else cfg.dataloader.test
 
 
 def _paths(cfg: DictConfig, part: str, own: str, registered: str) -> list[str]:
