@@ -97,7 +97,7 @@ class NumberedDataset(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         seed_everything(self.seed, *draw.key, devices=False)
-        return self.dataset[draw.place]
+        return self.dataset[draw.sample_index]
 
     def __len__(self) -> int:
         return len(self.dataset)

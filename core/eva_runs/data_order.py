@@ -100,12 +100,12 @@ class Draw(NamedTuple):
 
     Attributes:
         key: What its random numbers are seeded by, besides the seed of the run.
-        place: Where it is in the dataset.
+        sample_index: Which sample of the dataset it is.
         spares: What replaces it if it cannot be read, in this order; None for those that follow.
     """
 
     key: tuple[int, ...]
-    place: int
+    sample_index: int
     spares: tuple[int, ...] | None = None
 
 
@@ -204,11 +204,11 @@ class ElasticSampler(Sampler[list[Draw]]):
         streams = [
             self.sampler.steps(shard, self.shards, self.start) for shard in range(first, behind)
         ]
-        places = range(begin - first * share, own.stop - first * share, jump)
+        begins = range(begin - first * share, own.stop - first * share, jump)
         for parts in zip(*streams, strict=True):
             step = [draw for part in parts for draw in part]
-            for place in places:
-                yield step[place : place + self.micro_batch]
+            for begin in begins:
+                yield step[begin : begin + self.micro_batch]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +258,11 @@ class SeededDataset(Dataset[Any]):
             TooManyUnreadableError: If all are bad.
             SampleError: For a bug.
         """
-        following = ((draw.place + 1 + number) % len(self.samples) for number in range(_SPARES))
+        following = (
+            (draw.sample_index + 1 + number) % len(self.samples) for number in range(_SPARES)
+        )
         unreadable: dict[str, str] = {}
-        candidates = [draw.place, *(following if draw.spares is None else draw.spares)]
+        candidates = [draw.sample_index, *(following if draw.spares is None else draw.spares)]
         for attempt, index in enumerate(candidates):
             seed_everything(self.seed, *draw.key, attempt, purpose=self.purpose, devices=False)
             try:

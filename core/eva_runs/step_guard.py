@@ -107,7 +107,7 @@ class StepGuard:
     def refuse(self, quantity: str, step: int, culprit: str | None) -> NoReturn:
         """End the run on all processes because of a number at a step, with what each names."""
         culprits = enumerate(processes.gather(culprit))
-        listed = "; ".join(f"process {rank}: {named}" for rank, named in culprits if named)
+        listed = "; ".join(f"process {rank}: {names}" for rank, names in culprits if names)
         raise NonFiniteError(self.messages.not_finite(quantity, step, listed))
 
 

@@ -62,7 +62,7 @@ def test_steps_do_not_depend_on_the_number_of_processes(source, began):
     whole = take_steps(source, began=began, now=began, micro=2)
     draws = [draw for step in whole for draw in step]
     assert len({draw.key for draw in draws}) == STEP * STEPS
-    assert len({draw.place for draw in draws}) == SIZE
+    assert len({draw.sample_index for draw in draws}) == SIZE
     for now in (1, 2, 3, 6):
         assert take_steps(source, began=began, now=now) == whole
         assert take_steps(source, began=began, now=now, start=5, micro=2)[:4] == whole[5:]
