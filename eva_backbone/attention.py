@@ -4,13 +4,14 @@ Shapes: B batch (windows count as batch), N tokens, M of them that are read, C c
 D = C / h, H x W patches.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eva_backbone.layers import Linear, take_tokens
+from eva_backbone.layers import LAYER_NORM_EPS, Linear, take_tokens
 from eva_backbone.recording import bind_to_grid, is_traced
 from eva_backbone.rel_pos import (
     axis_embeddings,
@@ -18,8 +19,9 @@ from eva_backbone.rel_pos import (
     table_attention,
 )
 from eva_backbone.resample import RelPosInterpolation, resample_bias_table
+from eva_backbone.rotary import Rotary
 
-QkvBias = Literal["qv", "qkv"]
+QkvBias = Literal["qv", "qkv", "none"]
 
 
 class Attention(nn.Module):
@@ -29,15 +31,18 @@ class Attention(nn.Module):
         dim: Width C of a token.
         num_heads: Number h of heads; must divide C.
         qkv_bias: "qv" for separate `q_bias` and `v_bias` (EVA-g; a key bias cannot change a
-            softmax), "qkv" for one bias on the projection (EVA-L). With "qv", `load_state_dict`
-            takes a joint `qkv.bias` too, as detectron2's ViT has it, without the part of the keys.
+            softmax), "qkv" for one bias on the projection (EVA-L), "none" for none (DINOv3-7B).
+            With "qv", `load_state_dict` takes a joint `qkv.bias` too, as detectron2's ViT has it,
+            without the part of the keys.
     """
 
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias) -> None:
         super().__init__()
         self.num_heads = num_heads
-        separate = {"qv": True, "qkv": False}[qkv_bias]
-        self.qkv = Linear(dim, 3 * dim, bias=not separate)
+        joint, separate = {"qv": (False, True), "qkv": (True, False), "none": (False, False)}[
+            qkv_bias
+        ]
+        self.qkv = Linear(dim, 3 * dim, bias=joint)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.proj = Linear(dim, dim)
@@ -81,6 +86,36 @@ class Attention(nn.Module):
         """Apply softmax attention to (B, h, N, D) queries, keys and values."""
         del grid
         return F.scaled_dot_product_attention(q, k, v)
+
+
+class RotaryAttention(Attention):
+    """Self-attention whose queries and keys are turned by their places in the map or window.
+
+    The angles are those of one `rotary` for all blocks, which belongs to the ViT. With
+    `inner_norm`, a LayerNorm stands before the last layer (EVA-02-CLIP).
+    """
+
+    def __init__(
+        self, dim: int, *, num_heads: int, qkv_bias: QkvBias, rotary: Rotary, inner_norm: bool
+    ) -> None:
+        super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
+        self._shared = (rotary,)  # in a tuple, so that it is no part of each block
+        norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if inner_norm else nn.Identity()
+        self.inner_attn_ln = norm
+
+    def forward(
+        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
+    ) -> Tensor:
+        """Attend, see `Attention.forward`; tokens before the patches of `grid` are not turned."""
+        assert grid is not None, "rotary positions need the patch grid"
+        rotary = self._shared[0]
+        table = rotary(grid, int(x.shape[1] - math.prod(grid)))
+        q, k, v = (self._split_heads(part) for part in self._project(x).chunk(3, dim=-1))
+        q, k = rotary.rotate(q, table), rotary.rotate(k, table)
+        if read is not None:
+            q = q.gather(2, read[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))
+        out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
+        return self.proj(self.inner_attn_ln(out.transpose(1, 2).flatten(2)))  # (B, N or M, C)
 
 
 class DecomposedRelPosAttention(Attention):

@@ -1,13 +1,15 @@
 """The transformer block that every EVA task shares.
 
 Shapes: B images, N tokens, M of them that are read, C channels, H x W patches, w window side,
-n windows of one image.
+n windows of one image, P prefix tokens.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.attention import Attention
+from eva_backbone.attention import Attention, RotaryAttention
 from eva_backbone.layers import (
     LAYER_NORM_EPS,
     Mlp,
@@ -28,6 +30,10 @@ class Block(nn.Module):
         window_size: Side of a window in patches; 0 attends globally.
         layer_scale: Initial value of the residual scales `gamma_1`, `gamma_2`; None has none.
         drop_path_rate: Stochastic depth rate of both residual branches.
+        mlp_layer: Builds the MLP of a width and its hidden width.
+        norm_eps: Epsilon of both norms.
+        num_prefix_tokens: Tokens before the patches, which each window has a copy of; after the
+            attention they are the mean of their copies.
     """
 
     def __init__(
@@ -39,13 +45,16 @@ class Block(nn.Module):
         window_size: int,
         layer_scale: float | None,
         drop_path_rate: float,
+        mlp_layer: Callable[..., nn.Module] = Mlp,
+        norm_eps: float = LAYER_NORM_EPS,
+        num_prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
-        self.window_size = window_size
-        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.window_size, self.num_prefix_tokens = window_size, num_prefix_tokens
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(dim, hidden_dim=mlp_dim)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = mlp_layer(dim, hidden_dim=mlp_dim)
         self.drop_path = StochasticDepth(drop_path_rate)
         self.gamma_1, self.gamma_2 = (
             None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))
@@ -74,7 +83,7 @@ class Block(nn.Module):
         def mlp_branch(selected: Tensor) -> Tensor:
             return _scaled(self.mlp(self.norm2(selected)), self.gamma_2)
 
-        if read is not None and (self.window_size or type(self.attn) is not Attention):
+        if read is not None and (self.window_size or type(self.attn) not in _WITHOUT_TABLES):
             raise ValueError(
                 "`read` needs global attention without relative positions, got window_size "
                 f"{self.window_size} and {type(self.attn).__name__}; leave it out"
@@ -88,11 +97,24 @@ class Block(nn.Module):
         if not self.window_size:
             return self.attn(x, grid, read)
         assert grid is not None, "windows need the patch grid"
-        side = self.window_size
-        x = x.unflatten(1, grid)  # (B, H, W, C)
+        side, count = self.window_size, self.num_prefix_tokens
+        prefix = x[:, :count]
+        x = x[:, count:].unflatten(1, grid)  # (B, H, W, C)
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)
-        windows = self.attn(windows.flatten(1, 2), (side, side)).unflatten(1, (side, side))
-        return window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
+        tokens = windows.flatten(1, 2)
+        if count:
+            copies = prefix[:, None].expand(-1, len(tokens) // len(x), -1, -1)  # (B, n, P, C)
+            tokens = torch.cat([copies.flatten(0, 1), tokens], dim=1)
+        tokens = self.attn(tokens, (side, side))
+        windows = tokens[:, count:].unflatten(1, (side, side))
+        patches = window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
+        if not count:
+            return patches
+        prefix = tokens[:, :count].unflatten(0, (len(x), -1)).mean(dim=1)
+        return torch.cat([prefix, patches], dim=1)
+
+
+_WITHOUT_TABLES = (Attention, RotaryAttention)
 
 
 def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:

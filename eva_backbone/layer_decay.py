@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 
 _EMBEDDING = re.compile(
-    r"(^|\.)(cls_token|mask_token|pos_embed|patch_embed\..+"
+    r"(^|\.)(cls_token|register_tokens|mask_token|pos_embed|patch_embed\..+|norm_pre\..+"
     r"|positional_embedding|token_embedding\.weight)$"  # of a text tower
 )
 _BLOCK = re.compile(r"(^|\.)(?:res)?blocks\.(\d+)\.")
 _OTHER_TOWER = re.compile(r"(^|\.)text\.")
 # mask_token decays in the official pre-training
-_NO_WEIGHT_DECAY = ("pos_embed", "cls_token", "positional_embedding")
+_NO_WEIGHT_DECAY = ("pos_embed", "cls_token", "register_tokens", "positional_embedding")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Shapes: B images, N tokens, C channels, H x W pixels or patches, p patch size.
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from eva_backbone.recording import is_traced
 
-LAYER_NORM_EPS = 1e-6  # every EVA norm, official code and detectron2's ViTDet alike
+LAYER_NORM_EPS = 1e-6  # every norm of EVA and detectron2's ViTDet
 HEAD_SCALE = 0.001  # factor of a new head's weights: the first predictions are all but uniform
 
 _deferred: ContextVar[bool] = ContextVar("init_weights_deferred", default=False)
@@ -37,20 +38,36 @@ class Linear(nn.Linear):
 class PatchEmbed(nn.Module):
     """Cut an image into patches of `patch_size` pixels and project each one (section 2.2)."""
 
-    def __init__(self, *, patch_size: int, embed_dim: int) -> None:
+    def __init__(
+        self, *, patch_size: int, embed_dim: int, in_channels: int = 3, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.patch_size, self.in_channels = patch_size, in_channels
+        self.proj = nn.Conv2d(
+            in_channels, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed normalised images (B, 3, H, W) into a patch map (B, C, H/p, W/p).
 
         Raises:
-            ValueError: If the input is not a batch of RGB images, or the patch size does not divide
-                its sides.
+            ValueError: If the input is not a batch of images of `in_channels`, or the patch size
+                does not divide its sides.
         """
-        _check(images, "(batch, 3, height, width)", self.patch_size)
+        self._check(images, f"(batch, {self.in_channels}, height, width)")
         return self.proj(images)
+
+    def _check(self, images: Tensor, form: str) -> None:
+        patch_size = self.patch_size
+        height, width = images.shape[-2:]
+        fits = images.ndim == 1 + form.count(",") and images.shape[-3] == self.in_channels
+        empty = any(side == 0 for side in images.shape[1:])
+        if not fits or empty or height % patch_size or width % patch_size:
+            up = [max(1, -(-side // patch_size)) * patch_size for side in (height, width)]
+            raise ValueError(
+                f"expected images of shape {form}, with sides divisible by the patch size "
+                f"{patch_size}, got {tuple(images.shape)}; resize or pad to {up[0]}x{up[1]}"
+            )
 
 
 class FramePatchEmbed(PatchEmbed):
@@ -59,18 +76,24 @@ class FramePatchEmbed(PatchEmbed):
     The weight has the official five dimensions, (C, 3, 1, p, p).
     """
 
-    def __init__(self, *, patch_size: int, embed_dim: int) -> None:
-        super().__init__(patch_size=patch_size, embed_dim=embed_dim)
-        self.proj = _FrameConv(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+    def __init__(
+        self, *, patch_size: int, embed_dim: int, in_channels: int = 3, bias: bool = True
+    ) -> None:
+        super().__init__(
+            patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=bias
+        )
+        self.proj = _FrameConv(
+            in_channels, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias
+        )
 
     def forward(self, clips: Tensor) -> Tensor:
         """Embed normalised clips (B, T, 3, H, W) into a patch map (B, C, T, H/p, W/p).
 
         Raises:
-            ValueError: If the input is not a batch of RGB clips, or the patch size does not divide
-                its sides.
+            ValueError: If the input is not a batch of clips of `in_channels`, or the patch size
+                does not divide its sides.
         """
-        _check(clips, "(batch, frames, 3, height, width)", self.patch_size)
+        self._check(clips, f"(batch, frames, {self.in_channels}, height, width)")
         patches = self.proj(clips.flatten(0, 1))  # (B * T, C, H/p, W/p)
         return patches.unflatten(0, clips.shape[:2]).transpose(1, 2)
 
@@ -89,29 +112,46 @@ class _FrameConv(nn.Conv2d):
         return self._conv_forward(frames, self.weight.squeeze(2), self.bias)
 
 
-def _check(images: Tensor, form: str, patch_size: int) -> None:
-    height, width = images.shape[-2:]
-    fits = images.ndim == 1 + form.count(",") and images.shape[-3] == 3
-    empty = any(side == 0 for side in images.shape[1:])
-    if not fits or empty or height % patch_size or width % patch_size:
-        up = [max(1, -(-side // patch_size)) * patch_size for side in (height, width)]
-        raise ValueError(
-            f"expected images of shape {form}, with sides divisible by the patch size {patch_size},"
-            f" got {tuple(images.shape)}; resize or pad to {up[0]}x{up[1]}"
-        )
-
-
 class Mlp(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
+    """Two linear layers with a GELU between them, exact (erf) or approximated by "tanh"."""
 
-    def __init__(self, dim: int, *, hidden_dim: int) -> None:
+    def __init__(
+        self, dim: int, *, hidden_dim: int, approximate: Literal["none", "tanh"] = "none"
+    ) -> None:
         super().__init__()
+        self.approximate = approximate
         self.fc1 = Linear(dim, hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU (arXiv 2002.05202): the SiLU of one linear layer times another, then a third.
+
+    With `inner_norm`, a LayerNorm stands before the last layer (EVA-02, arXiv 2303.11331).
+    """
+
+    def __init__(self, dim: int, *, hidden_dim: int, inner_norm: bool = False) -> None:
+        super().__init__()
+        self.w1 = Linear(dim, hidden_dim)
+        self.w2 = Linear(dim, hidden_dim)
+        self.ffn_ln = nn.LayerNorm(hidden_dim, eps=LAYER_NORM_EPS) if inner_norm else nn.Identity()
+        self.w3 = Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        return self.w3(self.ffn_ln(F.silu(self.w1(x)) * self.w2(x)))
+
+
+MLPS: dict[str, Callable[..., nn.Module]] = {
+    "gelu": Mlp,
+    "gelu_tanh": partial(Mlp, approximate="tanh"),
+    "swiglu": GatedMlp,
+    "swiglu_norm": partial(GatedMlp, inner_norm=True),
+}
 
 
 class ChannelLayerNorm(nn.Module):

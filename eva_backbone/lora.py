@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+LAYERS = {  # of a gated MLP, fc1 is both of its first layers
+    "qkv": ("attn.qkv",),
+    "proj": ("attn.proj",),
+    "fc1": ("mlp.fc1", "mlp.w1", "mlp.w2"),
+    "fc2": ("mlp.fc2", "mlp.w3"),
+}
 _POSITIONS = re.compile(r".+\.(rel_pos_[hw]|relative_position_bias_table)")
 
 
@@ -85,8 +90,13 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
     first, depth = settings.first_block, vit.depth
     if not settings.rank or first >= depth:
         raise ValueError(f"adapters need a rank from 1 and a first_block below {depth}: {settings}")
-    inside = [LAYERS[layer] for layer in settings.layers]
-    targets = [f"blocks.{n}.{layer}" for n in range(first, depth) for layer in inside]
+    inside = {part for layer in settings.layers for part in LAYERS[layer]}
+    targets = [
+        f"blocks.{index}.{name}"
+        for index in range(first, depth)
+        for name, _ in vit.blocks[index].named_modules()
+        if name in inside
+    ]
     linear: dict[str, Any] = {target: vit.get_submodule(target) for target in targets}
     frozen = [target for target in targets if not linear[target].weight.requires_grad]
     if frozen:

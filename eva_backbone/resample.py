@@ -22,6 +22,9 @@ from eva_backbone.recording import is_traced, unrecorded
 
 P = ParamSpec("P")
 RelPosInterpolation = Literal["vitdet", "beit"]
+PosResampling = Literal[
+    "bicubic", "bicubic_offset", "bicubic_antialias", "bilinear", "bilinear_square", "tile"
+]
 
 # BEiT's ratio for stretching a 14x14 table to 24x24, which the official detection code applies
 # to every pair of sizes; the published results at 1536 px depend on it.
@@ -67,12 +70,18 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, ...]) -> Tensor:
+def resample_pos_embed(
+    pos_embed: Tensor, grid: tuple[int, ...], method: PosResampling = "bicubic"
+) -> Tensor:
     """Resample absolute position embeddings to another patch grid.
 
     Args:
         pos_embed: (1, 1 + G * G, C), the class token's row first, then a square grid.
         grid: Wanted (rows, columns) of patches.
+        method: As the weights were made for: "bicubic" (EVA), "bicubic_offset" (DINOv2),
+            "bicubic_antialias" (DINOv2 with registers), "bilinear" (Perception Encoder),
+            "bilinear_square" (RADIO: to the longer side, then cut) or "tile" (the detectors of
+            Perception Encoder and SAM 3: repeated, then cut).
 
     Returns:
         (1, 1 + rows * columns, C) in the input's dtype; the first row is unchanged.
@@ -83,12 +92,32 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, ...]) -> Tensor:
         return pos_embed
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, G, G)
-    resized = F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False)
+    resized = _resize_map(patches.float(), grid, method)
     resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, rows * columns, C)
     return torch.cat([first, resized], dim=1)
 
 
-def resample_clip_pos_embed(pos_embed: Tensor, frames: int, grid: tuple[int, ...]) -> Tensor:
+def _resize_map(patches: Tensor, grid: tuple[int, ...], method: PosResampling) -> Tensor:
+    rows, columns = grid
+    side = patches.shape[-1]
+    if method == "tile":
+        return patches.tile(-(-rows // side), -(-columns // side))[..., :rows, :columns]
+    if method == "bilinear_square":
+        size = (max(grid), max(grid))
+        resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
+        return resized[..., :rows, :columns]
+    if method == "bicubic_offset":  # the ratio of the official code, which rounds down to `grid`
+        scale = [(count + 0.1) / side for count in grid]
+        return F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
+    mode, _, antialias = method.partition("_")
+    return F.interpolate(
+        patches, size=grid, mode=mode, align_corners=False, antialias=bool(antialias)
+    )
+
+
+def resample_clip_pos_embed(
+    pos_embed: Tensor, frames: int, grid: tuple[int, ...], method: PosResampling = "bicubic"
+) -> Tensor:
     """Resample the joint space-time position embeddings of clips, trilinearly as officially.
 
     Positions of a image (one frame) are resampled as those of images are, and repeated for each
@@ -99,6 +128,7 @@ def resample_clip_pos_embed(pos_embed: Tensor, frames: int, grid: tuple[int, ...
             square grid.
         frames: Frames that it is made for.
         grid: Wanted (frames, rows, columns).
+        method: Of the positions of images, see `resample_pos_embed`.
 
     Returns:
         (1, 1 + T * rows * columns, C) in the input's dtype; the first row is unchanged.
@@ -107,7 +137,7 @@ def resample_clip_pos_embed(pos_embed: Tensor, frames: int, grid: tuple[int, ...
     if grid == (frames, side, side):
         return pos_embed
     if frames == 1:
-        image = resample_pos_embed(pos_embed, grid[1:])
+        image = resample_pos_embed(pos_embed, grid[1:], method)
         return torch.cat([image[:, :1], image[:, 1:].repeat(1, grid[0], 1)], dim=1)
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, (frames, side, side)).permute(0, 4, 1, 2, 3)  # (1, C, T, G, G)

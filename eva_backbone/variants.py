@@ -5,7 +5,9 @@ files carry a full qkv bias). `eva_debug` is the small one that examples and tes
 `eva_debug_small` its student.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -26,9 +28,152 @@ Pooling = Literal[
 POOLINGS = get_args(Pooling)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the plain ViTs of a project have in common.
+
+    Attributes:
+        arguments: Arguments of `VisionTransformer`.
+        mean: Images minus it (RGB, of values in 0..1) ...
+        std: ... by it are what the weights have seen.
+        licence: Of the weights.
+        source: Paper, and repository of the weights.
+    """
+
+    arguments: Mapping[str, Any]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    licence: str
+    source: str
+
+
+_HALF = (0.5, 0.5, 0.5)
+_PE = {
+    "positions": "bilinear",
+    "rotary": {"offset": 1.0, "x_first": True},
+    "pre_norm": True,
+    "patch_bias": False,
+    "norm_eps": 1e-5,
+}
+_REGISTERS = {"layer_scale": 1e-5, "positions": "bicubic_antialias"}
+_RADIO = {"positions": "bilinear_square", "final_norm": False, "pretrain_img_size": 2048}
+_PE_SOURCE = "arXiv 2504.13181, facebook/PE-"
+
+FAMILIES: dict[str, Family] = {
+    "eva": Family(
+        arguments={},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        licence="MIT",
+        source="arXiv 2211.07636, BAAI/EVA",
+    ),
+    "eva02": Family(
+        arguments={"rotary": {"reference": 16.0}, "mlp": "swiglu_norm"},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        licence="MIT",
+        source="arXiv 2303.11331, Yuxin-CV/EVA-02",
+    ),
+    "dinov2": Family(
+        arguments={"layer_scale": 1e-5, "positions": "bicubic_offset"},
+        licence="Apache-2.0",
+        source="arXiv 2304.07193, facebook/dinov2",
+    ),
+    "dinov2_reg": Family(
+        arguments=_REGISTERS | {"num_registers": 4},
+        licence="Apache-2.0",
+        source="arXiv 2309.16588, facebook/dinov2-with-registers",
+    ),
+    "dinov3": Family(
+        arguments={
+            "layer_scale": 1e-5,
+            "positions": "none",
+            "num_registers": 4,
+            "norm_eps": 1e-5,
+            # the angle is 2 pi (2 (i + 1/2) / n - 1) by the period
+            "rotary": {
+                "base": 100.0,
+                "reference": 4 * math.pi,
+                "offset": 0.5,
+                "centred": True,
+                "halves": True,
+            },
+        },
+        licence="DINOv3 License",
+        source="arXiv 2508.10104, facebook/dinov3",
+    ),
+    "pe_core": Family(
+        arguments=_PE, mean=_HALF, std=_HALF, licence="Apache-2.0", source=_PE_SOURCE + "Core"
+    ),
+    "pe_spatial": Family(
+        arguments=_PE | {"final_norm": False},
+        mean=_HALF,
+        std=_HALF,
+        licence="Apache-2.0",
+        source=_PE_SOURCE + "Spatial",
+    ),
+    "pe_lang": Family(
+        arguments=_PE | {"final_norm": False, "layer_scale": 0.1},
+        mean=_HALF,
+        std=_HALF,
+        licence="Apache-2.0",
+        source=_PE_SOURCE + "Lang",
+    ),
+    "siglip2": Family(
+        arguments={"extra_tokens": (), "mlp": "gelu_tanh"},
+        mean=_HALF,
+        std=_HALF,
+        licence="Apache-2.0",
+        source="arXiv 2502.14786, google/siglip2",
+    ),
+    "tipsv2": Family(
+        arguments=_REGISTERS | {"num_registers": 1, "layer_scale": 1.0},
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        licence="Apache-2.0",
+        source="google/tipsv2",
+    ),
+    "radio_v3": Family(
+        arguments=_RADIO | {"num_registers": 7},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        licence="NVIDIA Open Model License",
+        source="arXiv 2412.07679, nvidia/C-RADIOv3",
+    ),
+    "radio_v4": Family(
+        arguments=_RADIO | {"num_registers": 9},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        licence="NVIDIA Open Model License",
+        source="nvidia/C-RADIOv4",
+    ),
+    "sam3": Family(
+        arguments={
+            "extra_tokens": (),
+            "positions": "tile",
+            "rotary": {"reference": 24.0, "x_first": True},
+            "pre_norm": True,
+            "patch_bias": False,
+            "norm_eps": 1e-5,
+            "final_norm": False,
+            "pretrain_img_size": 336,
+            "window_size": 24,
+            "global_attn_indexes": (7, 15, 23, 31),
+        },
+        mean=_HALF,
+        std=_HALF,
+        licence="SAM License",
+        source="arXiv 2511.16719, facebook/sam3",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Variant:
-    """Shape of a ViT: patch and image side in pixels, width, depth, heads, MLP width, bias."""
+    """Shape of a ViT: patch and image side in pixels, width, depth, heads, MLP width, bias.
+
+    `more` are arguments in which it differs from its family.
+    """
 
     patch_size: int
     img_size: int
@@ -37,7 +182,16 @@ class Variant:
     num_heads: int
     mlp_dim: int
     qkv_bias: "QkvBias"
+    family: str = "eva"
+    more: Mapping[str, Any] = field(default_factory=dict)
 
+
+_PACKED = {"mlp": "swiglu"}
+_INNER_NORMS = {"attn_norm": True}
+_NO_CLS = {"extra_tokens": (), "rotary": {"x_first": True}}
+_NO_CLS_SCALED = _NO_CLS | {"layer_scale": 0.1}
+_SCALED = {"layer_scale": 1e-5}
+_DEBUG_WINDOWS = {"window_size": 4, "global_attn_indexes": (2, 4), "pretrain_img_size": 64}
 
 VARIANTS: dict[str, Variant] = {
     #                     patch  image  width depth heads  mlp   bias
@@ -50,6 +204,60 @@ VARIANTS: dict[str, Variant] = {
     "eva_ti_patch16": Variant(16, 224, 192, 12, 3, 768, "qv"),
     "eva_debug": Variant(8, 128, 128, 5, 4, 512, "qv"),
     "eva_debug_small": Variant(8, 128, 64, 4, 2, 256, "qv"),
+    "eva02_ti14": Variant(14, 224, 192, 12, 3, 512, "qv", "eva02", _PACKED),
+    "eva02_s14": Variant(14, 224, 384, 12, 6, 1024, "qv", "eva02", _PACKED),
+    "eva02_b14": Variant(14, 224, 768, 12, 12, 2048, "qv", "eva02"),
+    "eva02_l14": Variant(14, 224, 1024, 24, 16, 2730, "qv", "eva02"),
+    "eva02_clip_b16": Variant(16, 224, 768, 12, 12, 2048, "qv", "eva02", _INNER_NORMS),
+    "eva02_clip_l14": Variant(14, 224, 1024, 24, 16, 2730, "qv", "eva02", _INNER_NORMS),
+    "eva02_debug": Variant(8, 128, 128, 5, 4, 344, "qv", "eva02"),
+    "dinov2_s14": Variant(14, 518, 384, 12, 6, 1536, "qkv", "dinov2"),
+    "dinov2_b14": Variant(14, 518, 768, 12, 12, 3072, "qkv", "dinov2"),
+    "dinov2_l14": Variant(14, 518, 1024, 24, 16, 4096, "qkv", "dinov2"),
+    "dinov2_g14": Variant(14, 518, 1536, 40, 24, 4096, "qkv", "dinov2", _PACKED),
+    "dinov2_s14_reg": Variant(14, 518, 384, 12, 6, 1536, "qkv", "dinov2_reg"),
+    "dinov2_b14_reg": Variant(14, 518, 768, 12, 12, 3072, "qkv", "dinov2_reg"),
+    "dinov2_l14_reg": Variant(14, 518, 1024, 24, 16, 4096, "qkv", "dinov2_reg"),
+    "dinov2_g14_reg": Variant(14, 518, 1536, 40, 24, 4096, "qkv", "dinov2_reg", _PACKED),
+    "dinov2_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "dinov2_reg"),
+    "dinov3_s16": Variant(16, 256, 384, 12, 6, 1536, "qv", "dinov3"),
+    "dinov3_s16plus": Variant(16, 256, 384, 12, 6, 1536, "qv", "dinov3", _PACKED),
+    "dinov3_b16": Variant(16, 256, 768, 12, 12, 3072, "qv", "dinov3"),
+    "dinov3_l16": Variant(16, 256, 1024, 24, 16, 4096, "qv", "dinov3"),
+    "dinov3_h16plus": Variant(16, 256, 1280, 32, 20, 5120, "qv", "dinov3", _PACKED),
+    "dinov3_7b16": Variant(16, 256, 4096, 40, 32, 8192, "none", "dinov3", _PACKED),
+    "dinov3_debug": Variant(8, 128, 128, 5, 4, 512, "qv", "dinov3"),
+    "pe_core_t16": Variant(16, 384, 192, 12, 3, 768, "qkv", "pe_core"),
+    "pe_core_s16": Variant(16, 384, 384, 12, 6, 1536, "qkv", "pe_core"),
+    "pe_core_b16": Variant(16, 224, 768, 12, 12, 3072, "qkv", "pe_core"),
+    "pe_core_l14": Variant(14, 336, 1024, 24, 16, 4096, "qkv", "pe_core"),
+    "pe_core_g14": Variant(14, 448, 1536, 50, 16, 8960, "qkv", "pe_core", _NO_CLS),
+    "pe_spatial_t16": Variant(16, 512, 192, 12, 3, 768, "qkv", "pe_spatial"),
+    "pe_spatial_s16": Variant(16, 512, 384, 12, 6, 1536, "qkv", "pe_spatial"),
+    "pe_spatial_b16": Variant(16, 512, 768, 12, 12, 3072, "qkv", "pe_spatial"),
+    "pe_spatial_l14": Variant(14, 448, 1024, 24, 16, 4096, "qkv", "pe_spatial"),
+    "pe_spatial_g14": Variant(14, 448, 1536, 50, 16, 8960, "qkv", "pe_spatial", _NO_CLS_SCALED),
+    "pe_lang_l14": Variant(14, 448, 1024, 23, 16, 4096, "qkv", "pe_lang"),
+    "pe_lang_g14": Variant(14, 448, 1536, 47, 16, 8960, "qkv", "pe_lang", _NO_CLS),
+    "pe_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "pe_core"),
+    "siglip2_b16": Variant(16, 256, 768, 12, 12, 3072, "qkv", "siglip2"),
+    "siglip2_l16": Variant(16, 256, 1024, 24, 16, 4096, "qkv", "siglip2"),
+    "siglip2_so400m14": Variant(14, 378, 1152, 27, 16, 4304, "qkv", "siglip2"),
+    "siglip2_so400m16": Variant(16, 384, 1152, 27, 16, 4304, "qkv", "siglip2"),
+    "siglip2_g16": Variant(16, 384, 1536, 40, 16, 6144, "qkv", "siglip2"),
+    "siglip2_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "siglip2"),
+    "tipsv2_b14": Variant(14, 448, 768, 12, 12, 3072, "qkv", "tipsv2"),
+    "tipsv2_l14": Variant(14, 448, 1024, 24, 16, 4096, "qkv", "tipsv2"),
+    "tipsv2_so400m14": Variant(14, 448, 1152, 27, 16, 4304, "qkv", "tipsv2"),
+    "tipsv2_g14": Variant(14, 448, 1536, 40, 24, 4096, "qkv", "tipsv2", _PACKED),
+    "radio_v3_b16": Variant(16, 512, 768, 12, 12, 3072, "qkv", "radio_v3", _SCALED),
+    "radio_v3_l16": Variant(16, 512, 1024, 24, 16, 4096, "qkv", "radio_v3", _SCALED),
+    "radio_v3_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v3"),
+    "radio_v3_g16": Variant(16, 512, 1536, 40, 24, 6144, "qkv", "radio_v3"),
+    "radio_v4_so400m16": Variant(16, 512, 1152, 27, 16, 4304, "qkv", "radio_v4"),
+    "radio_v4_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v4"),
+    "sam3": Variant(14, 1008, 1024, 32, 16, 4736, "qkv", "sam3"),
+    "sam3_debug": Variant(8, 128, 128, 5, 4, 592, "qkv", "sam3", _DEBUG_WINDOWS),
 }
 
 
@@ -86,7 +294,9 @@ def variant_arguments(variant: str) -> dict[str, Any]:
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    return dict(vars(VARIANTS[variant]))
+    sizes = dict(vars(VARIANTS[variant]))
+    family, more = sizes.pop("family"), sizes.pop("more")
+    return {**sizes, **FAMILIES[family].arguments, **more}
 
 
 eva_g_patch14 = partial(build_vit, "eva_g_patch14")  # 1.0B: all but detection, segmentation

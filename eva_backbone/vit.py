@@ -4,11 +4,15 @@ Pre-training, classification, CLIP and video use global attention over patches a
 detection uses ViTDet's windowed and global blocks without a class token; segmentation adds
 BEiT's bias table. Parameter names are the official ones.
 
-Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, C channels.
+Other plain ViTs (EVA-02, DINOv2, DINOv3, Perception Encoder ...) are the same class with other
+arguments, the rows of `eva_backbone.variants`.
+
+Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, P prefix tokens, C channels.
 """
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,22 +23,25 @@ from eva_backbone.attention import (
     Attention,
     DecomposedRelPosAttention,
     QkvBias,
+    RotaryAttention,
     TableRelPosAttention,
 )
 from eva_backbone.block import Block
 from eva_backbone.layers import (
     LAYER_NORM_EPS,
+    MLPS,
     FramePatchEmbed,
     PatchEmbed,
     init_is_deferred,
     no_init_weights,
 )
-from eva_backbone.resample import resample_clip_pos_embed, resample_pos_embed
+from eva_backbone.resample import PosResampling, resample_clip_pos_embed, resample_pos_embed
+from eva_backbone.rotary import Rotary
 
 RelPos = Literal["none", "vitdet", "beit", "table"]
 
 # Ends of residual branches, of which those in deeper blocks start smaller.
-_RESIDUAL = re.compile(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)\.weight")
+_RESIDUAL = re.compile(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.(?:fc2|w3))\.weight")
 
 
 class VisionTransformer(nn.Module):
@@ -63,6 +70,20 @@ class VisionTransformer(nn.Module):
         final_norm: Whether a LayerNorm `norm` follows the last block.
         drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
         activation_checkpointing: Recompute each block in the backward pass.
+        rotary: Arguments of `eva_backbone.rotary.Rotary`, whose angles turn queries and keys of
+            all blocks; None has none.
+        positions: Resampling of `pos_embed` at other sizes, see `resample_pos_embed`; "none" has no
+            absolute positions.
+        num_registers: Register tokens behind the class token (arXiv 2309.16588).
+        mlp: MLP of a block, a key of `eva_backbone.layers.MLPS`.
+        attn_norm: Whether a LayerNorm stands before the last layer of attention (EVA-02-CLIP).
+        norm_eps: Epsilon of all norms.
+        pre_norm: Whether a LayerNorm `norm_pre` stands before the blocks.
+        in_channels: Channels of an image.
+        patch_bias: Whether the patch embedding has a bias.
+
+    With windows, tokens before the patches are copied into each window, and are the mean of their
+    copies after it; without `extra_tokens` and registers there are none (ViTDet).
 
     Raises:
         ValueError: For sizes that do not fit together, naming both values.
@@ -87,6 +108,15 @@ class VisionTransformer(nn.Module):
         final_norm: bool = True,
         drop_path_rate: float = 0.0,
         activation_checkpointing: bool = False,
+        rotary: Mapping[str, Any] | None = None,
+        positions: PosResampling | Literal["none"] = "bicubic",
+        num_registers: int = 0,
+        mlp: str = "gelu",
+        attn_norm: bool = False,
+        norm_eps: float = LAYER_NORM_EPS,
+        pre_norm: bool = False,
+        in_channels: int = 3,
+        patch_bias: bool = True,
     ) -> None:
         super().__init__()
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
@@ -94,27 +124,38 @@ class VisionTransformer(nn.Module):
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
         self.window_size, self.layer_scale = window_size, layer_scale
         self.global_attn_indexes = tuple(global_attn_indexes)
-        self.rel_pos = rel_pos
+        self.rel_pos, self.positions, self.norm_eps = rel_pos, positions, norm_eps
+        self.in_channels, self.patch_bias = in_channels, patch_bias
+        self.num_prefix_tokens = int("cls" in extra_tokens) + num_registers
         self.activation_checkpointing = activation_checkpointing
-        _check_arguments(self, pretrain_img_size, extra_tokens)
+        _check_arguments(self, pretrain_img_size, extra_tokens, mlp)
 
-        self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim)
-        positions = (pretrain_img_size // patch_size) ** 2
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + positions, embed_dim))
-        self.cls_token = _token(embed_dim, present="cls" in extra_tokens)
-        self.mask_token = _token(embed_dim, present="mask" in extra_tokens)
+        self.patch_embed = PatchEmbed(
+            patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=patch_bias
+        )
+        rows = 1 + (pretrain_img_size // patch_size) ** 2
+        self.pos_embed = _tokens(embed_dim, rows if positions != "none" else 0)
+        self.cls_token = _tokens(embed_dim, int("cls" in extra_tokens))
+        self.register_tokens = _tokens(embed_dim, num_registers)
+        self.mask_token = _tokens(embed_dim, int("mask" in extra_tokens))
+        self.rope_embed = None if rotary is None else Rotary(embed_dim // num_heads, **rotary)
+        norm = partial(nn.LayerNorm, embed_dim, eps=norm_eps)
+        self.norm_pre = norm() if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim,
-                attention=self._build_attention(index, qkv_bias=qkv_bias),
+                attention=self._build_attention(index, qkv_bias=qkv_bias, attn_norm=attn_norm),
                 mlp_dim=mlp_dim,
                 window_size=self._window_of(index),
                 layer_scale=layer_scale,
                 drop_path_rate=drop_path_rate * index / max(1, depth - 1),
+                mlp_layer=MLPS[mlp],
+                norm_eps=norm_eps,
+                num_prefix_tokens=self.num_prefix_tokens,
             )
             for index in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        self.norm = norm() if final_norm else nn.Identity()
         self._init_deferred: tuple[float, float, frozenset[str]] | None = None
         self.init_weights()
         if self._init_deferred is not None:
@@ -123,9 +164,14 @@ class VisionTransformer(nn.Module):
     def _window_of(self, index: int) -> int:
         return 0 if index in self.global_attn_indexes else self.window_size
 
-    def _build_attention(self, index: int, *, qkv_bias: QkvBias) -> Attention:
+    def _build_attention(self, index: int, *, qkv_bias: QkvBias, attn_norm: bool) -> Attention:
         dim, heads = self.embed_dim, self.num_heads
         side = self._window_of(index) or self.img_size // self.patch_size
+        if self.rope_embed is not None:
+            rotary = self.rope_embed
+            return RotaryAttention(
+                dim, num_heads=heads, qkv_bias=qkv_bias, rotary=rotary, inner_norm=attn_norm
+            )
         if self.rel_pos == "none":
             return Attention(dim, num_heads=heads, qkv_bias=qkv_bias)
         if self.rel_pos == "table":
@@ -144,10 +190,10 @@ class VisionTransformer(nn.Module):
             bound: Absolute cut of that distribution; the official fine-tuning cuts at 2.0 (not
                 at all, in effect), its pre-training at one `std`.
         """
-        if self.pos_embed.is_meta:
+        if self.patch_embed.proj.weight.is_meta:
             return
         names = frozenset(name for name, _ in self.named_parameters())
-        self._init_deferred = (std, bound, names)
+        self._init_deferred = (std, bound, names | {"rope_embed.periods"})
         if not init_is_deferred():
             self.init_missing(names)
 
@@ -170,7 +216,7 @@ class VisionTransformer(nn.Module):
                 continue
             if name.endswith(("bias", "bias_table")) or ".rel_pos_" in name:
                 nn.init.zeros_(parameter)
-            elif "norm" in name:
+            elif "norm" in name or "_ln." in name:
                 nn.init.ones_(parameter)
             elif "gamma" not in name:
                 nn.init.trunc_normal_(parameter, std=std, a=-bound, b=bound)
@@ -179,6 +225,8 @@ class VisionTransformer(nn.Module):
             branch = _RESIDUAL.fullmatch(name)
             if branch:  # BEiT's fix_init_weight
                 parameter.div_((2.0 * (int(branch[1]) + 1)) ** 0.5)
+        if self.rope_embed is not None and "rope_embed.periods" in names:
+            self.rope_embed.reset_periods()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the same as `forward_features`."""
@@ -192,8 +240,8 @@ class VisionTransformer(nn.Module):
             mask: (B, N) bool, True where a patch is replaced by the mask token.
 
         Returns:
-            (B, 1 + N, C), or (B, N, C) for a model without class token; after the final norm
-            where the model has one.
+            (B, P + N, C), class token and registers first, where the model has them; after the
+            final norm where it has one.
 
         Raises:
             ValueError: For an unfit image size.
@@ -202,25 +250,24 @@ class VisionTransformer(nn.Module):
         return self.norm(self.forward_tokens(tokens, grid))
 
     def forward_feature_map(self, images: Tensor) -> Tensor:
-        """Encode normalised images (B, 3, H, W) into a map (B, C, H/p, W/p), without class token.
+        """Encode normalised images (B, 3, H, W) into a map (B, C, H/p, W/p) of the patches alone.
 
         Raises:
             ValueError: If the patch size does not divide the image.
         """
         tokens, grid = self.embed(images)
         tokens = self.norm(self.forward_tokens(tokens, grid))
-        patches = tokens if self.cls_token is None else tokens[:, 1:]
-        return patches.transpose(1, 2).unflatten(2, grid)
+        return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
 
     def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
-        """Apply patch embedding, mask token, class token and position embedding.
+        """Apply patch embedding, mask token, prefix tokens and position embedding.
 
         Args:
             images: (B, 3, H, W), normalised.
             mask: (B, N) bool or None.
 
         Returns:
-            Tokens (B, [1 +] N, C) and the patch grid (H/p, W/p).
+            Tokens (B, P + N, C) and the patch grid (H/p, W/p).
         """
         if self._init_deferred is not None:
             raise RuntimeError(
@@ -234,15 +281,22 @@ class VisionTransformer(nn.Module):
         if mask is not None:
             assert self.mask_token is not None, "a mask needs extra_tokens with 'mask'"
             tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
-        position = self._positions(grid)  # (1, 1 + N, C)
-        tokens = tokens + position[:, 1:]
-        if self.cls_token is not None:
-            cls_token = (self.cls_token + position[:, :1]).to(tokens.dtype)
-            tokens = torch.cat([cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-        return tokens, grid
+        cls_token, prefix = self.cls_token, []
+        if self.pos_embed is not None:
+            position = self._positions(grid)  # (1, 1 + N, C)
+            tokens = tokens + position[:, 1:]
+            cls_token = None if cls_token is None else cls_token + position[:, :1]
+        for part in (cls_token, self.register_tokens):
+            if part is not None:
+                prefix.append(part.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
+        if prefix:
+            tokens = torch.cat([*prefix, tokens], dim=1)
+        return self.norm_pre(tokens), grid
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
-        return resample_pos_embed(self.pos_embed, grid)
+        assert self.pos_embed is not None
+        assert self.positions != "none"
+        return resample_pos_embed(self.pos_embed, grid, self.positions)
 
     def forward_tokens(
         self,
@@ -256,8 +310,8 @@ class VisionTransformer(nn.Module):
         """Run blocks on embedded tokens (video clips, adapters between blocks); no final norm.
 
         Args:
-            tokens: (B, N, C), the class token first where there is one.
-            grid: Patch grid; needed by windows and relative positions.
+            tokens: (B, N, C), the prefix tokens first where there are some.
+            grid: Patch grid; needed by windows, rotary and relative positions.
             start: First block to run.
             stop: Block to stop before; None runs to the last.
             read: (B, M) int64, the positions of the result (B, M, C) that somebody reads; None
@@ -285,17 +339,17 @@ def _init_what_is_missing(
         model.init_missing(names)
 
 
-def _token(dim: int, *, present: bool) -> nn.Parameter | None:
-    return nn.Parameter(torch.zeros(1, 1, dim)) if present else None
+def _tokens(dim: int, count: int) -> nn.Parameter | None:
+    return nn.Parameter(torch.zeros(1, count, dim)) if count else None
 
 
 def _check_arguments(
-    vit: VisionTransformer, pretrain_img_size: int, extra_tokens: Sequence[str]
+    vit: VisionTransformer, pretrain_img_size: int, extra_tokens: Sequence[str], mlp: str
 ) -> None:
     """Refuse arguments that make no ViT, or another one than they say."""
     patch, window, rel_pos = vit.patch_size, vit.window_size, vit.rel_pos
     has_cls, sizes = "cls" in extra_tokens, (vit.img_size, pretrain_img_size)
-    on_patches = bool(window) or rel_pos in ("vitdet", "beit")
+    on_patches = rel_pos in ("vitdet", "beit")
     rules = {
         "sizes must be multiples of patch_size": all(
             patch > 0 and size > 0 and size % patch == 0 for size in sizes
@@ -305,8 +359,15 @@ def _check_arguments(
         ),
         "extra_tokens may hold 'cls' and 'mask'": {*extra_tokens} <= {"cls", "mask"},
         f"rel_pos must be one of {get_args(RelPos)}": rel_pos in get_args(RelPos),
-        "windows and decomposed relative positions work on patches alone": (
-            not (on_patches and has_cls)
+        "decomposed relative positions work on patches alone": (
+            not (on_patches and vit.num_prefix_tokens)
+        ),
+        "rel_pos='table' has a row for the class token and none for registers": (
+            rel_pos != "table" or vit.num_prefix_tokens == 1
+        ),
+        f"mlp must be one of {', '.join(MLPS)}": mlp in MLPS,
+        f"positions must be one of {', '.join((*get_args(PosResampling), 'none'))}": (
+            vit.positions in (*get_args(PosResampling), "none")
         ),
         "rel_pos='table' needs a class token and window_size=0": (
             rel_pos != "table" or (has_cls and not window)
@@ -318,8 +379,8 @@ def _check_arguments(
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
         names = "img_size", "patch_size", "depth", "window_size", "global_attn_indexes", "rel_pos"
-        values = {name: getattr(vit, name) for name in names}
-        values |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens}
+        values = {name: getattr(vit, name) for name in (*names, "positions")}
+        values |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens, "mlp": mlp}
         stated = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(f"{'; '.join(broken)}: got {stated}")
 
@@ -348,10 +409,18 @@ class VideoTransformer(VisionTransformer):
                 "leave them out for clips"
             )
         self.frames = frames
-        self.patch_embed = FramePatchEmbed(patch_size=self.patch_size, embed_dim=self.embed_dim)
-        positions = frames * (self.pos_embed.shape[1] - 1)
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + positions, self.embed_dim))
+        self.patch_embed = FramePatchEmbed(
+            patch_size=self.patch_size,
+            embed_dim=self.embed_dim,
+            in_channels=self.in_channels,
+            bias=self.patch_bias,
+        )
+        if self.pos_embed is not None:
+            rows = 1 + frames * (self.pos_embed.shape[1] - 1)
+            self.pos_embed = _tokens(self.embed_dim, rows)
         self.init_weights()
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
-        return resample_clip_pos_embed(self.pos_embed, self.frames, grid)
+        assert self.pos_embed is not None
+        assert self.positions != "none"
+        return resample_clip_pos_embed(self.pos_embed, self.frames, grid, self.positions)

@@ -66,7 +66,7 @@ class ImageClassifier(VisionTransformer):
         tokens = self.forward_features(images)  # (B, 1 + N, C)
         if self.fc_norm is None:
             return tokens[:, 0]
-        pooled: Tensor = self.fc_norm(tokens[:, 1:].mean(dim=1))
+        pooled: Tensor = self.fc_norm(tokens[:, self.num_prefix_tokens :].mean(dim=1))
         return pooled
 
 

@@ -17,8 +17,9 @@ SKIPPABLE: dict[str, str] = {
     r"decoder": "pre-training decoder (EVA-L)",
     r"norm\.": "final norm, which this model does not have",
     r"fc_norm\.": "norm of the classification head",
-    r"head\.": "classification or projection head",
+    r"(head|attn_pool|projectors|local_cls_norm)\.|proj$": "head of another task",
     r"cls_token$": "this model has no class token",
+    r"register_tokens$": "this model has no registers",
     r"(blocks\.\d+\.attn\.)?(rel_pos_bias\.)?relative_position(_\w+)?_index$": "recomputed",
     r"(spm|interactions|up|norm[1-4])\.|level_embed$": "segmentation adapter",
 }
@@ -30,10 +31,12 @@ OF_CLIP: dict[str, str] = {
     r"text\.|logit_(scale|bias)$": "text tower of CLIP",
 }
 
-# All other names that an EVA-01 ViT has: class token, final norm, layer scale, BEiT's table.
+# All other names that a ViT has: tokens, norms around the blocks, layer scale, BEiT's table, gated
+# MLPs, norms inside of attention and MLP, periods of rotary positions.
 TRUNK_MORE = (
-    r"cls_token|norm\.(weight|bias)"
-    r"|blocks\.\d+\.(gamma_[12]|attn\.relative_position_bias_table)"
+    r"cls_token|register_tokens|(norm|norm_pre)\.(weight|bias)|rope_embed\.periods"
+    r"|blocks\.\d+\.(gamma_[12]|attn\.relative_position_bias_table"
+    r"|attn\.inner_attn_ln\.(weight|bias)|mlp\.(w[123]|ffn_ln)\.(weight|bias))"
 )
 
 # Model keys that a file may lack: pattern -> what they start as.
@@ -41,6 +44,7 @@ OPTIONAL: dict[str, str] = {
     r"mask_token$": "initialised",
     r"lm_head\.": "new pre-training head",
     r"norm\.": "new final norm",
+    r"rope_embed\.periods$": "computed",
     r"fc_norm\.": "new norm of the head",
     r"head\.": "new head",
     r"blocks\.\d+\.attn\.rel_pos_[hw]$": "zero: no relative position at the start",
@@ -64,8 +68,8 @@ WEIGHTS = r".*(weight|bias|scale|pos_embed|_token|gamma_\d|rel_pos_[hw]|bias_tab
 
 # Parts of a ViT whose tensors have another number of dimensions than 1, below the trunk's prefix.
 DIMENSIONS: dict[str, tuple[int, ...]] = {
-    r"pos_embed|cls_token|mask_token": (3,),
+    r"pos_embed|cls_token|register_tokens|mask_token": (3,),
     r"patch_embed\.proj\.weight": (4, 5),  # 5 in video models
-    r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight": (2,),
+    r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc[12]|w[123]))\.weight": (2,),
     r"blocks\.\d+\.attn\.(rel_pos_[hw]|relative_position_bias_table)": (2,),
 }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoints.convert import find_trunk
+from eva_backbone.checkpoints.families import find_variant, to_eva_names
 from eva_backbone.checkpoints.loading import Shape, cast, load_pretrained, stored_frames
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.layers import LAYER_NORM_EPS
@@ -49,6 +50,7 @@ class Trunk:
         names: Names in the file, below the prefix.
         frames: T of a video model, 1 for all others.
         clips: Whether it is a video model.
+        family: Key of `eva_backbone.variants.FAMILIES`.
     """
 
     arguments: dict[str, Any]
@@ -56,11 +58,13 @@ class Trunk:
     names: frozenset[str]
     frames: int = 1
     clips: bool = False
+    family: str = "eva"
 
     @property
     def dense(self) -> bool:
         """Whether it comes from a detector or a segmentor."""
-        return "cls_token" not in self.names or "level_embed" in self.names
+        detector = "cls_token" not in self.names and self.family == "eva"
+        return detector or "level_embed" in self.names
 
     @property
     def pools_patches(self) -> bool:
@@ -128,6 +132,7 @@ def load_vit(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     weights = Weights.read(source)
+    weights = replace(weights, tensors=to_eva_names(weights.tensors))
     trunk = describe(weights)
     arguments = trunk.arguments | overrides
     if rel_pos is not None:
@@ -142,7 +147,8 @@ def load_vit(
             _OTHER_INTERPOLATION[interpolation],
         )
     needed = ["num_heads"] if "num_heads" not in arguments else []
-    if "cls_token" not in trunk.names and "window_size" not in arguments:  # a detector's
+    detector = "cls_token" not in trunk.names and trunk.family == "eva"
+    if detector and "window_size" not in arguments:
         needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
     if needed:
         raise ValueError(
@@ -156,7 +162,8 @@ def load_vit(
             else VideoTransformer(frames=frames, **arguments)
         )
     own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
-    positions = own[f"{trunk.prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
+    # (1, 1 + T * N, C), frame after frame; DINOv3 has none
+    positions = own.get(f"{trunk.prefix}pos_embed", torch.empty(0))
     if "level_embed" in trunk.names:
         own[f"{trunk.prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     elif frames is None and trunk.clips:
@@ -174,12 +181,13 @@ def describe(weights: Weights) -> Trunk:
     Raises:
         ValueError: If there is no ViT, or its positions do not make a square.
     """
+    weights = replace(weights, tensors=to_eva_names(weights.tensors))
     prefix = find_trunk(weights.tensors, name=weights.name)
-    shapes = {
-        key.removeprefix(prefix): tuple(value.shape)
-        for key, value in weights.tensors.items()
-        if key.startswith(prefix)
-    }
+    own = {k.removeprefix(prefix): v for k, v in weights.tensors.items() if k.startswith(prefix)}
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    variant = find_variant(own)
+    if variant is not None:
+        return _describe_variant(variant, prefix, shapes)
     _require_eva(shapes, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
@@ -206,6 +214,18 @@ def describe(weights: Weights) -> Trunk:
         frames=frames,
         clips=len(kernel) == 5,
     )
+
+
+def _describe_variant(variant: str, prefix: str, shapes: Mapping[str, Shape]) -> Trunk:
+    """Describe a ViT of another family, of the size that its positions are for."""
+    arguments = variant_arguments(variant)
+    side = math.isqrt(max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)) * arguments["patch_size"]
+    if side and "pretrain_img_size" in arguments:
+        arguments["pretrain_img_size"] = side
+    elif side:
+        arguments["img_size"] = side
+    family = VARIANTS[variant].family
+    return Trunk(arguments=arguments, prefix=prefix, names=frozenset(shapes), family=family)
 
 
 def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:
@@ -297,8 +317,8 @@ class PooledVit(nn.Module):
         return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
 
     def patch_tokens(self, tokens: Tensor) -> Tensor:
-        """Leave the class token out of (B, [1 +] N, C), where the ViT has one: (B, N, C)."""
-        return tokens if self.vit.cls_token is None else tokens[:, 1:]
+        """Leave the prefix tokens out of (B, P + N, C): (B, N, C)."""
+        return tokens[:, self.vit.num_prefix_tokens :]
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Make one vector (B, C) float32 of all tokens (B, [1 +] N, C)."""

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import OF_CLIP, OPTIONAL, SKIPPABLE, TRUNK_KEY
 from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
+from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.checkpoints.registry import list_official_files
 from eva_backbone.resample import (
+    PosResampling,
     resample_bias_table,
     resample_clip_pos_embed,
     resample_patch_embed,
@@ -124,6 +127,7 @@ def load_pretrained(
     file = Weights.read(source)
     if rename is not None:
         file = replace(file, tensors={rename(name): v for name, v in file.tensors.items()})
+    file = replace(file, tensors=to_eva_names(file.tensors))
     report = LoadReport(source=file.name)
     target = model.state_dict()
     stored, prefix = find_trunk(file.tensors, name=file.name), find_trunk(target, name="the model")
@@ -134,10 +138,10 @@ def load_pretrained(
     renamed = _rename(file.tensors, stored, prefix, report)
     renamed = fuse_qkv_bias(split_qkv_bias(renamed, target), target)
     clips = clips_of(model, file, stored)
+    method = next(m.positions for m in model.modules() if isinstance(m, VisionTransformer))
+    fit = partial(resample, clips=clips, method="bicubic" if method == "none" else method)
     prefixes = (stored, prefix)
-    state = _fit(
-        renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), clips
-    )
+    state = _fit(renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), fit)
     assign = any(value.is_meta for value in target.values())
     if assign:  # a copy: parameters must not lie in a file that may be written again
         copied = {id(value) for value in renamed.values()}
@@ -191,7 +195,7 @@ def _fit(
     report: LoadReport,
     allow_skipped: tuple[str, ...],
     reinitialise: tuple[str, ...],
-    clips: ClipShape | None,
+    fit: Callable[[str, Tensor, Shape], Tensor | None],
 ) -> dict[str, Tensor]:
     """Choose, resample and cast the tensors that the model takes."""
     state: dict[str, Tensor] = {}
@@ -214,7 +218,7 @@ def _fit(
             continue
         shape = tuple(target[name].shape)
         try:
-            fitted = resample(local, value, shape, clips)
+            fitted = fit(local, value, shape)
         except RuntimeError as error:
             raise ValueError(
                 f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
@@ -338,7 +342,9 @@ def cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
     return value.to(dtype)
 
 
-def resample(local: str, value: Tensor, shape: Shape, clips: ClipShape | None) -> Tensor | None:
+def resample(
+    local: str, value: Tensor, shape: Shape, clips: ClipShape | None, method: PosResampling
+) -> Tensor | None:
     """Resample a tensor whose shape depends on the input's size.
 
     Args:
@@ -346,6 +352,7 @@ def resample(local: str, value: Tensor, shape: Shape, clips: ClipShape | None) -
         value: The file's tensor.
         shape: Shape in the model.
         clips: Frames of file and model, if the model is one of clips.
+        method: How the model resamples positions.
 
     Returns:
         The tensor in another shape, itself if it fits, None for one that cannot be resampled.
@@ -354,7 +361,7 @@ def resample(local: str, value: Tensor, shape: Shape, clips: ClipShape | None) -
         frames, rows, columns = clips.grid
         if clips.stored == frames and value.shape[1] == 1 + frames * rows * columns:
             return value
-        return resample_clip_pos_embed(value, clips.stored, clips.grid)
+        return resample_clip_pos_embed(value, clips.stored, clips.grid, method)
     if tuple(value.shape) == shape:
         return value
     if local == TRUNK_KEY and clips is not None and value.shape[:2] == shape[:2]:
@@ -362,7 +369,7 @@ def resample(local: str, value: Tensor, shape: Shape, clips: ClipShape | None) -
         return resample_patch_embed(kernel, shape[-1]).unsqueeze(2).clone()
     if local == "pos_embed" and value.ndim == len(shape) == 3 and value.shape[2] == shape[2]:
         side = round((shape[1] - 1) ** 0.5)
-        return resample_pos_embed(value, (side, side))
+        return resample_pos_embed(value, (side, side), method)
     if local == TRUNK_KEY and value.ndim == len(shape) == 4 and value.shape[:2] == shape[:2]:
         return resample_patch_embed(value, shape[-1])
     if value.ndim == len(shape) == 2 and value.shape[1] == shape[1]:

@@ -157,7 +157,7 @@ def test_initial_values():
             "window_size=1000",
         ),
         ({"rel_pos": "table", "extra_tokens": ()}, "'table'"),
-        ({"window_size": 2}, "window_size=2"),
+        ({"window_size": 2, "rel_pos": "vitdet"}, "window_size=2"),
         ({"global_attn_indexes": (1,)}, r"window_size=0, global_attn_indexes=\(1,\)"),
         (
             {"window_size": 2, "extra_tokens": (), "global_attn_indexes": (0, 2)},

@@ -53,7 +53,7 @@ class VideoClassifier(VideoTransformer):
     def pool(self, clips: Tensor) -> Tensor:
         """Compute the features that the head classifies, (B, C), of clips (B, T, 3, H, W)."""
         tokens = self.forward_features(clips)  # (B, 1 + N, C)
-        pooled: Tensor = self.fc_norm(tokens[:, 1:].mean(dim=1))
+        pooled: Tensor = self.fc_norm(tokens[:, self.num_prefix_tokens :].mean(dim=1))
         return pooled
 
 
