@@ -56,7 +56,8 @@ class Rotary(nn.Module):
         self.base, self.reference, self.offset = base, reference, offset
         self.centred, self.halves, self.x_first = centred, halves, x_first
         self.periods: Tensor
-        self.register_buffer("periods", torch.empty(head_dim // 4))
+        # on the CPU also where the model is on the meta device: files need not have them
+        self.register_buffer("periods", torch.empty(head_dim // 4, device="cpu"))
         self._tables: dict[Any, tuple[Tensor, Tensor]] = {}
         self.reset_periods()
 

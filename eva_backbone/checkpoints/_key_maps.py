@@ -39,12 +39,14 @@ TRUNK_MORE = (
     r"|attn\.inner_attn_ln\.(weight|bias)|mlp\.(w[123]|ffn_ln)\.(weight|bias))"
 )
 
+COMPUTED = "computed"  # by the model, so that a complete file may lack it
+
 # Model keys that a file may lack: pattern -> what they start as.
 OPTIONAL: dict[str, str] = {
     r"mask_token$": "initialised",
     r"lm_head\.": "new pre-training head",
     r"norm\.": "new final norm",
-    r"rope_embed\.periods$": "computed",
+    r"rope_embed\.periods$": COMPUTED,
     r"fc_norm\.": "new norm of the head",
     r"head\.": "new head",
     r"blocks\.\d+\.attn\.rel_pos_[hw]$": "zero: no relative position at the start",

@@ -150,6 +150,12 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
         )
 
 
+def _hosted_too(file: HubFile) -> str:
+    """Say who else has the weights of a repository whose owner grants access one by one."""
+    gated = file.repository.startswith("facebook/dinov3")
+    return "; timm hosts the same weights, by the names of `eva weights list`" if gated else ""
+
+
 @contextlib.contextmanager
 def explain_hub_errors(file: HubFile, reason: str = "") -> Iterator[None]:
     """Turn errors of network, hub and disk into a HubError of one line.
@@ -167,7 +173,7 @@ def explain_hub_errors(file: HubFile, reason: str = "") -> Iterator[None]:
     except (transport, OSError) as error:
         message = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         if isinstance(error, errors.GatedRepoError):
-            message = f"it asks for consent: give it there, then {log_in}"
+            message = f"it asks for consent: give it there, then {log_in}{_hosted_too(file)}"
         elif isinstance(error, errors.LocalEntryNotFoundError):
             message = reason or f"{hub.constants.ENDPOINT} cannot be reached"
         elif isinstance(error, errors.RepositoryNotFoundError):

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints._key_maps import OF_CLIP, OPTIONAL, SKIPPABLE, TRUNK_KEY
+from eva_backbone.checkpoints._key_maps import (
+    COMPUTED,
+    OF_CLIP,
+    OPTIONAL,
+    SKIPPABLE,
+    TRUNK_KEY,
+)
 from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
 from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.reading import Weights, list_names
@@ -147,7 +153,11 @@ def load_pretrained(
         copied = {id(value) for value in renamed.values()}
         state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
     unexplained = _explain_missing(target, state, prefixes, report, tuple(allow_missing))
-    unusable = [n for n in report.missing if complete or target[n].is_meta]
+    unusable = [
+        name
+        for name, reason in report.missing.items()
+        if target[name].is_meta or (complete and reason != COMPUTED)
+    ]
     lacking = unexplained or unusable
     if lacking:
         raise ValueError(

@@ -8,18 +8,23 @@ of any repository of models on the hub.
 `official_files.csv` has a row for each official file. Results are the authors' (paper,
 https://arxiv.org/abs/2211.07636, or the official READMEs and logs), never ours. Of `size_gb`,
 integers are the READMEs' rounded figures; decimals and `sha256` are as the hub lists them.
+
+`hosted_files.csv` has the weights of other plain ViTs, as timm hosts them on the hub under their
+own licences; sizes are those of the parameters in float32. They have no recorded SHA-256.
 """
 
 import csv
 import difflib
 import logging
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from eva_backbone.checkpoints.hub import (
+    DEFAULT_FILE,
     DEFAULT_REVISION,
     FORM,
     SUFFIXES,
@@ -32,6 +37,7 @@ from eva_backbone.checkpoints.hub import (
 from eva_backbone.checkpoints.run_folders import describe_missing, weights_of_run
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
+from eva_backbone.variants import FAMILIES, VARIANTS, Family
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +79,37 @@ SHA256 = {entry.name: entry.sha256 for entry in OFFICIAL_FILES}
 # For tests and the quick start: name -> file in the package.
 BUNDLED_FILES = {"eva_debug": "weights/eva_debug.safetensors"}
 
+
+@dataclass(frozen=True, kw_only=True)
+class HostedFile:
+    """Weights of another plain ViT on the hub; `name` begins with a key of `VARIANTS`."""
+
+    name: str
+    repository: str
+    size_gb: float
+
+    @property
+    def family(self) -> Family:
+        """What the ViTs of its project have in common, their licence too."""
+        variant = max((key for key in VARIANTS if self.name.startswith(key)), key=len)
+        return FAMILIES[VARIANTS[variant].family]
+
+
+def _hosted_files() -> dict[str, HostedFile]:
+    lines = Path(__file__).with_name("hosted_files.csv").read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(lines)
+    return {row["name"]: HostedFile(**row | {"size_gb": float(row["size_gb"])}) for row in rows}
+
+
+HOSTED_FILES = _hosted_files()
+
 _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry.stem)}
 
 
 def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
     here = (path.name for path in Path().iterdir())
-    names = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES, *here]
+    names = [*(entry.stem for entry in OFFICIAL_FILES), *HOSTED_FILES, *BUNDLED_FILES, *here]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
@@ -126,9 +156,10 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
 
     In this order: an existing file; a bundled name (`eva_debug`); an official name, with or
     without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`, where a missing one is
-    downloaded to (into the first of the two that is named); the output folder of a run of any
-    trainer, of whose files `eva_backbone.checkpoints.run_folders` takes one; an address of the
-    hub, whose files are in `huggingface_hub`'s cache.
+    downloaded to (into the first of the two that is named); a name of `HOSTED_FILES`, or timm's own
+    (`timm/vit_large_patch16_dinov3.lvd1689m`); the output folder of a run of any trainer, of whose
+    files `eva_backbone.checkpoints.run_folders` takes one; an address of the hub. Files of the hub
+    are in `huggingface_hub`'s cache.
 
     A file that has an official name must be the official one: its SHA-256 is verified once, and
     again when it changes. A modified file needs a name of its own.
@@ -144,6 +175,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
             content, an address of another form, or a pipe or device.
     """
     name = os.fspath(source)
+    if name in HOSTED_FILES or re.fullmatch(r"timm/[\w.-]+", name):
+        hosted = HOSTED_FILES.get(name)
+        return _fetched(HubFile(hosted.repository if hosted else name))
     if is_address(name):
         file = parse_address(name)
         if file.repository == REPOSITORY and file.file in SHA256:
@@ -164,7 +198,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if name in _BY_NAME or not looks_like_a_path:
         return _resolve_official(find_official_file(name))
     if path.is_dir():
-        return weights_of_run(path)
+        model = path / DEFAULT_FILE
+        of_library = model.is_file() and (path / "config.json").is_file()  # transformers', timm's
+        return model if of_library else weights_of_run(path)
     raise FileNotFoundError(
         f"{describe_missing(path)}, looked for as {path.absolute()}, and no official file has this "
         f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "
@@ -176,7 +212,8 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
 def require_known(source: str | os.PathLike[str]) -> None:
     """Refuse a path without weights as `resolve_source` does; nothing is downloaded."""
     name = os.fspath(source)
-    if name not in _BY_NAME and not is_address(name):
+    hosted = name in HOSTED_FILES or name.startswith("timm/")
+    if not hosted and name not in _BY_NAME and not is_address(name):
         resolve_source(name)
 
 
@@ -187,7 +224,11 @@ def is_weights(word: str | os.PathLike[str]) -> bool:
         run = path.is_dir() and weights_of_run(path).is_file()
     except OSError:
         return False
-    return run or path.suffix in CHECKPOINT_SUFFIXES or str(word) in {*_BY_NAME, *BUNDLED_FILES}
+    return (
+        run
+        or path.suffix in CHECKPOINT_SUFFIXES
+        or str(word) in {*_BY_NAME, *HOSTED_FILES, *BUNDLED_FILES}
+    )
 
 
 def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> Path:
