@@ -103,14 +103,16 @@ class Block(nn.Module):
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)
         tokens = windows.flatten(1, 2)
         if count:
-            copies = prefix[:, None].expand(-1, len(tokens) // len(x), -1, -1)  # (B, n, P, C)
+            copies = prefix[:, None].expand(
+                -1, tokens.shape[0] // x.shape[0], -1, -1
+            )  # (B, n, P, C)
             tokens = torch.cat([copies.flatten(0, 1), tokens], dim=1)
         tokens = self.attn(tokens, (side, side))
         windows = tokens[:, count:].unflatten(1, (side, side))
         patches = window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
         if not count:
             return patches
-        prefix = tokens[:, :count].unflatten(0, (len(x), -1)).mean(dim=1)
+        prefix = tokens[:, :count].unflatten(0, (x.shape[0], -1)).mean(dim=1)
         return torch.cat([prefix, patches], dim=1)
 
 

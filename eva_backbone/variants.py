@@ -38,6 +38,7 @@ class Family:
         std: ... by it are what the weights have seen.
         licence: Of the weights.
         source: Paper, and repository of the weights.
+        dense_norm: Whether detectors and segmentors read the map behind the final norm.
     """
 
     arguments: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Family:
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str
     source: str
+    dense_norm: bool = False
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -78,11 +80,13 @@ FAMILIES: dict[str, Family] = {
         arguments={"layer_scale": 1e-5, "positions": "bicubic_offset"},
         licence="Apache-2.0",
         source="arXiv 2304.07193, facebook/dinov2",
+        dense_norm=True,
     ),
     "dinov2_reg": Family(
         arguments=_REGISTERS | {"num_registers": 4},
         licence="Apache-2.0",
         source="arXiv 2309.16588, facebook/dinov2-with-registers",
+        dense_norm=True,
     ),
     "dinov3": Family(
         arguments={
@@ -101,6 +105,7 @@ FAMILIES: dict[str, Family] = {
         },
         licence="DINOv3 License",
         source="arXiv 2508.10104, facebook/dinov3",
+        dense_norm=True,
     ),
     "pe_core": Family(
         arguments=_PE, mean=_HALF, std=_HALF, licence="Apache-2.0", source=_PE_SOURCE + "Core"
@@ -125,6 +130,7 @@ FAMILIES: dict[str, Family] = {
         std=_HALF,
         licence="Apache-2.0",
         source="arXiv 2502.14786, google/siglip2",
+        dense_norm=True,
     ),
     "tipsv2": Family(
         arguments=_REGISTERS | {"num_registers": 1, "layer_scale": 1.0},
@@ -132,6 +138,7 @@ FAMILIES: dict[str, Family] = {
         std=(1.0, 1.0, 1.0),
         licence="Apache-2.0",
         source="google/tipsv2",
+        dense_norm=True,
     ),
     "radio_v3": Family(
         arguments=_RADIO | {"num_registers": 7},
@@ -297,6 +304,27 @@ def variant_arguments(variant: str) -> dict[str, Any]:
     sizes = dict(vars(VARIANTS[variant]))
     family, more = sizes.pop("family"), sizes.pop("more")
     return {**sizes, **FAMILIES[family].arguments, **more}
+
+
+def dense_arguments(
+    variant: str, *, prefix_tokens: Literal["drop", "keep"] = "drop"
+) -> dict[str, Any]:
+    """List the arguments of a variant as the trunk of a detector.
+
+    Args:
+        variant: A key of `VARIANTS`.
+        prefix_tokens: "drop" leaves class token and registers out, as the detectors of EVA,
+            Perception Encoder and SAM 3 do; "keep" has them, with a copy in each window.
+
+    Raises:
+        ValueError: For an unknown variant.
+    """
+    arguments = variant_arguments(variant)
+    family = FAMILIES[VARIANTS[variant].family]
+    arguments["final_norm"] = family.dense_norm
+    if prefix_tokens == "drop":
+        arguments |= {"extra_tokens": (), "num_registers": 0}
+    return arguments
 
 
 eva_g_patch14 = partial(build_vit, "eva_g_patch14")  # 1.0B: all but detection, segmentation

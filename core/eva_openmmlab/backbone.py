@@ -41,8 +41,8 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             pre-trained ViT or anything built on one.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
-        **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
-            windows or decomposed relative positions exclude one.
+        **vit: Arguments of the ViT; `patch_size` 16 unless given. Unless `extra_tokens` says so, it
+            has a class token where there are neither windows nor decomposed relative positions.
 
     Raises:
         ValueError: For settings that do not fit together.
@@ -69,9 +69,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             rel_pos=rel_pos,
             window_size=window_size,
             global_attn_indexes=global_attn_indexes,
-            extra_tokens=() if patches_only else ("cls",),
-            final_norm=False,
-            **vit,
+            **{"extra_tokens": () if patches_only else ("cls",), "final_norm": False} | vit,
         )
         plain = out_indices is not None
         if plain and (out_channels or scale_factors or extra_levels):
@@ -117,12 +115,12 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
 
     def _block_maps(self, images: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
         tokens, grid = self.net.embed(images)
-        first = len(tokens[0]) - grid[0] * grid[1]  # after the class token, if there is one
-        done = 0
+        first, done = self.net.num_prefix_tokens, 0
         for index in blocks:
             tokens = self.net.forward_tokens(tokens, grid, start=done, stop=index + 1)
             done = index + 1
-            yield tokens[:, first:].transpose(1, 2).unflatten(2, grid)  # (B, C, H / p, W / p)
+            patches = self.net.norm(tokens)[:, first:]
+            yield patches.transpose(1, 2).unflatten(2, grid)  # (B, C, H / p, W / p)
 
 
 def select_indices(indices: int | Sequence[int], count: int, title: str) -> tuple[int, ...]:

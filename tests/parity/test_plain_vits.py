@@ -14,7 +14,7 @@ from eva_backbone import VisionTransformer, build_vit, load_pretrained, load_vit
 from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.layer_decay import layer_index
 from eva_backbone.lora import LoraSettings, add_adapters
-from eva_backbone.variants import FAMILIES, VARIANTS, variant_arguments
+from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, variant_arguments
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -206,6 +206,18 @@ def test_copies_of_prefix_tokens_under_windows():
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(windows(images), whole(images), **TOLERANCE)
     assert windows(torch.randn(1, 3, 96, 80)).shape == (1, 5 + 120, 128)
+
+
+@pytest.mark.parametrize("name", DEBUG)
+def test_a_trace_holds_for_other_sizes(name):
+    windows = {"window_size": 4, "global_attn_indexes": (2, 4)}
+    model = build_vit(name, **dense_arguments(name, prefix_tokens="keep") | windows).eval()
+    model.requires_grad_(False)
+    example, images = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 96, 160)
+    methods = {"forward_feature_map": example}
+    traced = torch.jit.trace_module(model, methods, check_trace=False)
+    expected = model.forward_feature_map(images)
+    torch.testing.assert_close(traced.forward_feature_map(images), expected, rtol=0, atol=0)
 
 
 def test_periods_of_a_file_are_loaded_and_stay_float32():

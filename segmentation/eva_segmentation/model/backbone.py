@@ -6,6 +6,7 @@ Shapes: B images, H x W pixels, C channels of the ViT.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -58,6 +59,9 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             processes on CPU need `dict(type="BN")`.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
+        freeze_vit_weights: Keep the whole ViT as it is loaded, and let the adapter read from it
+            without adding to it: nothing is stored for a backward pass through the ViT (as DINOv3's
+            segmentor, arXiv 2508.10104).
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
         **vit: Arguments of the ViT; `img_size` 896 and `patch_size` 16 unless given.
             `activation_checkpointing` recomputes blocks, injectors and extractors.
@@ -82,13 +86,17 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         norm_cfg: Mapping[str, Any] | None = None,
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
+        freeze_vit_weights: bool = False,
         pretrained: str | None = None,
         **vit: Any,
     ) -> None:
-        vit.setdefault("img_size", 896)
+        vit = {"img_size": 896, "extra_tokens": ("cls",), "final_norm": False} | vit
         if vit.setdefault("patch_size", 16) != 16:
             raise ValueError(f"the adapter needs patch_size 16, got {vit['patch_size']}")
-        super().__init__(rel_pos=rel_pos, extra_tokens=("cls",), final_norm=False, **vit)
+        super().__init__(rel_pos=rel_pos, **vit)
+        self.freeze_vit_weights = freeze_vit_weights
+        if freeze_vit_weights:
+            self.requires_grad_(False)  # before there is an adapter
         self.interaction_indexes = _interactions(interaction_indexes, self.depth)
         dim = self.embed_dim
         norm = {"type": "SyncBN"} if norm_cfg is None else dict(norm_cfg)
@@ -117,7 +125,9 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         self.level_embed = nn.Parameter(torch.zeros(3, dim))
         self.interactions = nn.ModuleList(
             InteractionBlock(
-                injector=Injector(dim, attention=attention(num_levels=3)),
+                injector=None
+                if freeze_vit_weights
+                else Injector(dim, attention=attention(num_levels=3)),
                 extractor=extractor(),
                 extra_extractors=[extractor(), extractor()] if stage == STAGES - 1 else [],
                 activation_checkpointing=self.activation_checkpointing,
@@ -160,12 +170,13 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             Maps (B, C, H / s, W / s) for s = 4, 8, 16, 32, or those of `out_indices`.
         """
         check_sides(images, SIDE)
-        tokens, (rows, columns) = self.embed(images)
-        grid = (rows, columns)
-        # official: unlike in pre-training, the class token gets no position embedding
-        assert self.cls_token is not None
-        cls_token = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)
-        patches = tokens[:, 1:]
+        with self._vit_gradients():
+            tokens, (rows, columns) = self.embed(images)
+        grid, count = (rows, columns), self.num_prefix_tokens
+        prefix, patches = tokens[:, :count], tokens[:, count:]
+        if self.cls_token is not None and self.positions == "bicubic":
+            # official for EVA: unlike in pre-training, the class token gets no position embedding
+            prefix = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)
         where = layout(grid, images.device)
         c1, *levels = self.spm(images)
         embedded = (
@@ -178,12 +189,17 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         for (first, last), interaction in parts:
             assert isinstance(interaction, InteractionBlock)
             patches = interaction.inject(patches, spatial, where)
-            tokens = torch.cat([cls_token, patches], dim=1)
-            tokens = self.forward_tokens(tokens, grid, start=first, stop=last + 1)
-            cls_token, patches = tokens[:, :1], tokens[:, 1:]
-            spatial = interaction.extract(spatial, patches, where)
-            maps.append(patches.transpose(1, 2).unflatten(2, grid))  # (B, C, H / 16, W / 16)
+            with self._vit_gradients():
+                tokens = torch.cat([prefix, patches], dim=1)
+                tokens = self.forward_tokens(tokens, grid, start=first, stop=last + 1)
+                features = self.norm(tokens)[:, count:]
+            prefix, patches = tokens[:, :count], tokens[:, count:]
+            spatial = interaction.extract(spatial, features, where)
+            maps.append(features.transpose(1, 2).unflatten(2, grid))  # (B, C, H / 16, W / 16)
         return self._outputs(c1, spatial, maps, where.levels)
+
+    def _vit_gradients(self) -> AbstractContextManager[Any]:
+        return torch.no_grad() if self.freeze_vit_weights else nullcontext()
 
     def _outputs(
         self, c1: Tensor, spatial: Tensor, maps: list[Tensor], levels: Sequence[tuple[int, int]]

@@ -165,13 +165,14 @@ class Extractor(nn.Module):
 class InteractionBlock(nn.Module):
     """An injector, used before some blocks of the ViT, and extractors, used after them.
 
-    `activation_checkpointing` recomputes all of them in the backward pass.
+    A frozen ViT has no injector. `activation_checkpointing` recomputes all of them in the backward
+    pass.
     """
 
     def __init__(
         self,
         *,
-        injector: Injector,
+        injector: Injector | None,
         extractor: Extractor,
         extra_extractors: list[Extractor],
         activation_checkpointing: bool,
@@ -182,7 +183,9 @@ class InteractionBlock(nn.Module):
         self.activation_checkpointing = activation_checkpointing
 
     def inject(self, patches: Tensor, spatial: Tensor, where: Layout) -> Tensor:
-        """Update patches (B, N, C) from spatial tokens (B, M, C)."""
+        """Update patches (B, N, C) from spatial tokens (B, M, C); without injector, they stay."""
+        if self.injector is None:
+            return patches
         return self._run(self.injector, patches, spatial, where)
 
     def extract(self, spatial: Tensor, patches: Tensor, where: Layout) -> Tensor:
