@@ -109,7 +109,7 @@ class RotaryAttention(Attention):
         """Attend, see `Attention.forward`; tokens before the patches of `grid` are not turned."""
         assert grid is not None, "rotary positions need the patch grid"
         rotary = self._shared[0]
-        table = rotary(grid, int(x.shape[1] - math.prod(grid)))
+        table = rotary(grid, int(x.shape[1] - math.prod(grid)), x.device)
         q, k, v = (self._split_heads(part) for part in self._project(x).chunk(3, dim=-1))
         q, k = rotary.rotate(q, table), rotary.rotate(k, table)
         if read is not None:

@@ -68,22 +68,25 @@ class Rotary(nn.Module):
         self.periods.copy_(self.base**exponents)
         self._tables.clear()
 
-    def forward(self, grid: tuple[int, ...], prefix: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, grid: tuple[int, ...], prefix: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         """Compute the cosines and sines of a map, or of each frame of a clip, in float32.
 
         Args:
             grid: (H, W), or (T, H, W) of a clip, whose frames have the same angles.
             prefix: Number P of tokens before the patches, which are not turned.
+            device: Of the tokens; the periods are elsewhere while a model is on the meta device.
 
         Returns:
             Cosines and sines, (P + N, D) each.
         """
         if is_recorded():
-            return self._make_table(grid, prefix)
-        key = (grid, prefix, self.periods.device)
+            return self._make_table(grid, prefix, device)
+        key = (grid, prefix, device)
         if key not in self._tables:
             with torch.inference_mode(False), torch.no_grad():
-                table = self._make_table(grid, prefix)
+                table = self._make_table(grid, prefix, device)
             if type(table[0]) is not Tensor:  # of a planner
                 return table
             if len(self._tables) >= _MAX_TABLES:
@@ -91,10 +94,13 @@ class Rotary(nn.Module):
             self._tables[key] = table
         return self._tables[key]
 
-    def _make_table(self, grid: tuple[int, ...], prefix: int) -> tuple[Tensor, Tensor]:
+    def _make_table(
+        self, grid: tuple[int, ...], prefix: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         *frames, height, width = grid
-        rows = self._angles_of(height)[:, None].expand(-1, width, -1)  # (H, W, D / 4)
-        columns = self._angles_of(width)[None].expand(height, -1, -1)
+        periods = self.periods.to(device)
+        rows = self._angles_of(height, periods)[:, None].expand(-1, width, -1)  # (H, W, D / 4)
+        columns = self._angles_of(width, periods)[None].expand(height, -1, -1)
         order = [columns, rows] if self.x_first else [rows, columns]
         angles = torch.cat(order, dim=-1).flatten(0, 1)  # (N, D / 2)
         angles = angles.repeat(*frames, 1) if frames else angles
@@ -105,13 +111,13 @@ class Rotary(nn.Module):
             angles = angles.repeat_interleave(2, dim=1)
         return angles.cos(), angles.sin()
 
-    def _angles_of(self, count: int) -> Tensor:
-        places = torch.arange(count, device=self.periods.device, dtype=torch.float32) + self.offset
+    def _angles_of(self, count: int, periods: Tensor) -> Tensor:
+        places = torch.arange(count, device=periods.device, dtype=torch.float32) + self.offset
         if self.reference is not None:
             places = places / count * self.reference
         if self.centred and self.reference is not None:
             places = places - self.reference / 2
-        return places[:, None] / self.periods
+        return places[:, None] / periods
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """Turn the channels of queries or keys (B, h, N, D) by a table that broadcasts to them."""
