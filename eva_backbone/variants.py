@@ -198,7 +198,7 @@ _INNER_NORMS = {"attn_norm": True}
 _NO_CLS = {"extra_tokens": (), "rotary": {"x_first": True}}
 _NO_CLS_SCALED = _NO_CLS | {"layer_scale": 0.1}
 _SCALED = {"layer_scale": 1e-5}
-_DEBUG_WINDOWS = {"window_size": 4, "global_attn_indexes": (2, 4), "pretrain_img_size": 64}
+_DEBUG_WINDOWS = {"window_size": 4, "global_attn_indexes": (1, 3), "pretrain_img_size": 64}
 
 VARIANTS: dict[str, Variant] = {
     #                     patch  image  width depth heads  mlp   bias
@@ -217,7 +217,7 @@ VARIANTS: dict[str, Variant] = {
     "eva02_l14": Variant(14, 224, 1024, 24, 16, 2730, "qv", "eva02"),
     "eva02_clip_b16": Variant(16, 224, 768, 12, 12, 2048, "qv", "eva02", _INNER_NORMS),
     "eva02_clip_l14": Variant(14, 224, 1024, 24, 16, 2730, "qv", "eva02", _INNER_NORMS),
-    "eva02_debug": Variant(8, 128, 128, 5, 4, 344, "qv", "eva02"),
+    "eva02_debug": Variant(8, 128, 128, 4, 4, 344, "qv", "eva02"),
     "dinov2_s14": Variant(14, 518, 384, 12, 6, 1536, "qkv", "dinov2"),
     "dinov2_b14": Variant(14, 518, 768, 12, 12, 3072, "qkv", "dinov2"),
     "dinov2_l14": Variant(14, 518, 1024, 24, 16, 4096, "qkv", "dinov2"),
@@ -226,14 +226,14 @@ VARIANTS: dict[str, Variant] = {
     "dinov2_b14_reg": Variant(14, 518, 768, 12, 12, 3072, "qkv", "dinov2_reg"),
     "dinov2_l14_reg": Variant(14, 518, 1024, 24, 16, 4096, "qkv", "dinov2_reg"),
     "dinov2_g14_reg": Variant(14, 518, 1536, 40, 24, 4096, "qkv", "dinov2_reg", _PACKED),
-    "dinov2_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "dinov2_reg"),
+    "dinov2_debug": Variant(8, 128, 128, 4, 4, 512, "qkv", "dinov2_reg"),
     "dinov3_s16": Variant(16, 256, 384, 12, 6, 1536, "qv", "dinov3"),
     "dinov3_s16plus": Variant(16, 256, 384, 12, 6, 1536, "qv", "dinov3", _PACKED),
     "dinov3_b16": Variant(16, 256, 768, 12, 12, 3072, "qv", "dinov3"),
     "dinov3_l16": Variant(16, 256, 1024, 24, 16, 4096, "qv", "dinov3"),
     "dinov3_h16plus": Variant(16, 256, 1280, 32, 20, 5120, "qv", "dinov3", _PACKED),
     "dinov3_7b16": Variant(16, 256, 4096, 40, 32, 8192, "none", "dinov3", _PACKED),
-    "dinov3_debug": Variant(8, 128, 128, 5, 4, 512, "qv", "dinov3"),
+    "dinov3_debug": Variant(8, 128, 128, 4, 4, 512, "qv", "dinov3"),
     "pe_core_t16": Variant(16, 384, 192, 12, 3, 768, "qkv", "pe_core"),
     "pe_core_s16": Variant(16, 384, 384, 12, 6, 1536, "qkv", "pe_core"),
     "pe_core_b16": Variant(16, 224, 768, 12, 12, 3072, "qkv", "pe_core"),
@@ -246,13 +246,13 @@ VARIANTS: dict[str, Variant] = {
     "pe_spatial_g14": Variant(14, 448, 1536, 50, 16, 8960, "qkv", "pe_spatial", _NO_CLS_SCALED),
     "pe_lang_l14": Variant(14, 448, 1024, 23, 16, 4096, "qkv", "pe_lang"),
     "pe_lang_g14": Variant(14, 448, 1536, 47, 16, 8960, "qkv", "pe_lang", _NO_CLS),
-    "pe_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "pe_core"),
+    "pe_debug": Variant(8, 128, 128, 4, 4, 512, "qkv", "pe_core"),
     "siglip2_b16": Variant(16, 256, 768, 12, 12, 3072, "qkv", "siglip2"),
     "siglip2_l16": Variant(16, 256, 1024, 24, 16, 4096, "qkv", "siglip2"),
     "siglip2_so400m14": Variant(14, 378, 1152, 27, 16, 4304, "qkv", "siglip2"),
     "siglip2_so400m16": Variant(16, 384, 1152, 27, 16, 4304, "qkv", "siglip2"),
     "siglip2_g16": Variant(16, 384, 1536, 40, 16, 6144, "qkv", "siglip2"),
-    "siglip2_debug": Variant(8, 128, 128, 5, 4, 512, "qkv", "siglip2"),
+    "siglip2_debug": Variant(8, 128, 128, 4, 4, 512, "qkv", "siglip2"),
     "tipsv2_b14": Variant(14, 448, 768, 12, 12, 3072, "qkv", "tipsv2"),
     "tipsv2_l14": Variant(14, 448, 1024, 24, 16, 4096, "qkv", "tipsv2"),
     "tipsv2_so400m14": Variant(14, 448, 1152, 27, 16, 4304, "qkv", "tipsv2"),
@@ -264,7 +264,7 @@ VARIANTS: dict[str, Variant] = {
     "radio_v4_so400m16": Variant(16, 512, 1152, 27, 16, 4304, "qkv", "radio_v4"),
     "radio_v4_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v4"),
     "sam3": Variant(14, 1008, 1024, 32, 16, 4736, "qkv", "sam3"),
-    "sam3_debug": Variant(8, 128, 128, 5, 4, 592, "qkv", "sam3", _DEBUG_WINDOWS),
+    "sam3_debug": Variant(8, 128, 128, 4, 4, 592, "qkv", "sam3", _DEBUG_WINDOWS),
 }
 
 
@@ -306,25 +306,74 @@ def variant_arguments(variant: str) -> dict[str, Any]:
     return {**sizes, **FAMILIES[family].arguments, **more}
 
 
-def dense_arguments(
-    variant: str, *, prefix_tokens: Literal["drop", "keep"] = "drop"
+def dense_arguments(variant: str) -> dict[str, Any]:
+    """List the arguments of a variant as the trunk of a segmentor, without windows.
+
+    Patches of 14 pixels become 16, and the map for which there are positions stays. The final norm
+    is there where its project reads maps behind it.
+
+    Raises:
+        ValueError: For an unknown variant.
+    """
+    arguments = variant_arguments(variant)
+    patch = 16 if arguments["patch_size"] == 14 else arguments["patch_size"]
+    side = arguments.get("pretrain_img_size", arguments["img_size"]) // arguments["patch_size"]
+    return arguments | {
+        "patch_size": patch,
+        "img_size": side * patch,
+        "pretrain_img_size": side * patch,
+        "window_size": 0,
+        "global_attn_indexes": (),
+        "final_norm": FAMILIES[VARIANTS[variant].family].dense_norm,
+    }
+
+
+def detector_arguments(
+    variant: str,
+    *,
+    img_size: int,
+    window_size: int = 16,
+    prefix_tokens: Literal["drop", "keep"] = "drop",
 ) -> dict[str, Any]:
-    """List the arguments of a variant as the trunk of a detector.
+    """List the arguments of a variant as the trunk of a detector (ViTDet): four global blocks.
 
     Args:
         variant: A key of `VARIANTS`.
+        img_size: Side of the images in pixels.
+        window_size: Side of a window in patches.
         prefix_tokens: "drop" leaves class token and registers out, as the detectors of EVA,
             Perception Encoder and SAM 3 do; "keep" has them, with a copy in each window.
 
     Raises:
         ValueError: For an unknown variant.
     """
-    arguments = variant_arguments(variant)
-    family = FAMILIES[VARIANTS[variant].family]
-    arguments["final_norm"] = family.dense_norm
+    arguments = dense_arguments(variant)
+    depth = arguments["depth"]
+    arguments |= {
+        "img_size": img_size,
+        "window_size": window_size,
+        "global_attn_indexes": tuple(depth * part // 4 - 1 for part in range(1, 5)),
+        "drop_path_rate": fine_tuning(variant).drop_path_rate,
+    }
     if prefix_tokens == "drop":
         arguments |= {"extra_tokens": (), "num_registers": 0}
     return arguments
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What a size of ViT is fine-tuned with in detectors."""
+
+    layer_decay: float  # factor between the learning rates of neighbouring layers
+    drop_path_rate: float
+
+
+def fine_tuning(variant: str) -> FineTuning:
+    """Look up the values of EVA-02-B and L (arXiv 2303.11331) or PE-G (2504.13181) by depth."""
+    depth = VARIANTS[variant].depth
+    if depth <= 12:
+        return FineTuning(0.7, 0.1)
+    return FineTuning(0.8, 0.4) if depth <= 24 else FineTuning(0.9, 0.5)
 
 
 eva_g_patch14 = partial(build_vit, "eva_g_patch14")  # 1.0B: all but detection, segmentation

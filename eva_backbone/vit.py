@@ -281,7 +281,8 @@ class VisionTransformer(nn.Module):
         if mask is not None:
             assert self.mask_token is not None, "a mask needs extra_tokens with 'mask'"
             tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
-        cls_token, prefix = self.cls_token, []
+        cls_token: Tensor | None = self.cls_token
+        prefix = []
         if self.pos_embed is not None:
             position = self._positions(grid)  # (1, 1 + N, C)
             tokens = tokens + position[:, 1:]

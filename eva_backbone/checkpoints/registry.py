@@ -97,8 +97,11 @@ class HostedFile:
 
 def _hosted_files() -> dict[str, HostedFile]:
     lines = Path(__file__).with_name("hosted_files.csv").read_text(encoding="utf-8").splitlines()
-    rows = csv.DictReader(lines)
-    return {row["name"]: HostedFile(**row | {"size_gb": float(row["size_gb"])}) for row in rows}
+    files = (
+        HostedFile(name=row["name"], repository=row["repository"], size_gb=float(row["size_gb"]))
+        for row in csv.DictReader(lines)
+    )
+    return {file.name: file for file in files}
 
 
 HOSTED_FILES = _hosted_files()

@@ -15,7 +15,7 @@ from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.layer_decay import layer_index
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
-from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, variant_arguments
+from eva_backbone.variants import FAMILIES, VARIANTS, detector_arguments, variant_arguments
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -182,7 +182,7 @@ def test_adapters_start_as_nothing_and_leave_tokens_frozen(name):
     assert not [n for n in trained if "token" in n or "norm_pre" in n or "pos_embed" in n]
     assert any("mlp" in n for n in trained)
     assert all(
-        layer_index(n, 5) == 0 for n in model.state_dict() if "token" in n or "norm_pre" in n
+        layer_index(n, 4) == 0 for n in model.state_dict() if "token" in n or "norm_pre" in n
     )
 
 
@@ -211,8 +211,8 @@ def test_copies_of_prefix_tokens_under_windows():
 
 @pytest.mark.parametrize("name", DEBUG)
 def test_a_trace_holds_for_other_sizes(name):
-    windows = {"window_size": 4, "global_attn_indexes": (2, 4)}
-    model = build_vit(name, **dense_arguments(name, prefix_tokens="keep") | windows).eval()
+    sizes = dict(img_size=128, window_size=4, prefix_tokens="keep")
+    model = VisionTransformer(**detector_arguments(name, **sizes)).eval()
     model.requires_grad_(False)
     example, images = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 96, 160)
     with quiet():
