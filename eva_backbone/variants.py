@@ -48,6 +48,16 @@ class Family:
     source: str
     dense_norm: bool = False
 
+    @property
+    def dense_mean(self) -> tuple[float, float, float]:
+        """Mean of the images that detectors and segmentors see: ImageNet's for EVA."""
+        return IMAGENET_MEAN if self.mean == CLIP_MEAN else self.mean
+
+    @property
+    def dense_std(self) -> tuple[float, float, float]:
+        """Deviation of these images."""
+        return IMAGENET_STD if self.std == CLIP_STD else self.std
+
 
 _HALF = (0.5, 0.5, 0.5)
 _PE = {
@@ -335,7 +345,9 @@ def detector_arguments(
     window_size: int = 16,
     prefix_tokens: Literal["drop", "keep"] = "drop",
 ) -> dict[str, Any]:
-    """List the arguments of a variant as the trunk of a detector (ViTDet): four global blocks.
+    """List the arguments of a variant as the trunk of a detector with windows (ViTDet).
+
+    The last block of each quarter is global, of models of less than 8 blocks that of each half.
 
     Args:
         variant: A key of `VARIANTS`.
@@ -348,11 +360,13 @@ def detector_arguments(
         ValueError: For an unknown variant.
     """
     arguments = dense_arguments(variant)
-    depth = arguments["depth"]
+    depth, parts = arguments["depth"], 4 if arguments["depth"] >= 8 else 2
+    if VARIANTS[variant].family == "eva":
+        arguments["rel_pos"] = "vitdet"
     arguments |= {
         "img_size": img_size,
         "window_size": window_size,
-        "global_attn_indexes": tuple(depth * part // 4 - 1 for part in range(1, 5)),
+        "global_attn_indexes": tuple(depth * part // parts - 1 for part in range(1, parts + 1)),
         "drop_path_rate": fine_tuning(variant).drop_path_rate,
     }
     if prefix_tokens == "drop":

@@ -3,13 +3,21 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
+from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
+from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
-from eva_backbone import get_vit_lr_decay_rate
-from eva_backbone.variants import variant_arguments
+from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
+from eva_backbone.variants import (
+    FAMILIES,
+    VARIANTS,
+    detector_arguments,
+    fine_tuning,
+    variant_arguments,
+)
 
 
 def stock_config(name: str) -> DictConfig:
@@ -69,6 +77,54 @@ def set_vit(
     )
     optimizer.params.lr_factor_func = partial(
         get_vit_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=arguments["depth"]
+    )
+
+
+def set_backbone(
+    model: DictConfig,
+    optimizer: DictConfig,
+    variant: str,
+    *,
+    image_size: int | None = None,
+    window_size: int | None = None,
+    global_attn_indexes: Sequence[int] | None = None,
+    prefix_tokens: Literal["drop", "keep"] = "drop",
+) -> None:
+    """Put any plain ViT into a recipe, with its own pixel values, layer decay and drop path.
+
+    What is not named is as in the recipe, or for the global blocks and the window's tokens as in
+    `eva_backbone.variants.detector_arguments`.
+    """
+    net, family = model.backbone.net, FAMILIES[VARIANTS[variant].family]
+    arguments = detector_arguments(
+        variant,
+        img_size=image_size or net.img_size,
+        window_size=window_size or net.window_size,
+        prefix_tokens=prefix_tokens,
+    )
+    if global_attn_indexes is not None:
+        arguments["global_attn_indexes"] = tuple(global_attn_indexes)
+    recompute = net.activation_checkpointing
+    model.backbone.net = L(VisionTransformer)(**arguments, activation_checkpointing=recompute)
+    model.backbone.freeze_patch_embed = False  # no detector has trained it
+    model.pixel_mean = [255 * value for value in family.dense_mean]
+    model.pixel_std = [255 * value for value in family.dense_std]
+    optimizer.params.lr_factor_func = partial(
+        get_vit_lr_decay_rate,
+        lr_decay_rate=fine_tuning(variant).layer_decay,
+        num_layers=arguments["depth"],
+    )
+
+
+def set_schedule(
+    train: DictConfig, lr_multiplier: DictConfig, *, steps: int, milestones: Sequence[float]
+) -> None:
+    """Set a schedule of so many steps that falls to a tenth at parts of them, as ViTDet's."""
+    train.max_iter = steps
+    lr_multiplier.scheduler = L(MultiStepParamScheduler)(
+        values=[0.1**number for number in range(1 + len(milestones))],
+        milestones=[round(steps * part) for part in milestones],
+        num_updates=steps,
     )
 
 
