@@ -7,7 +7,7 @@ mmengine leaves functions out of what it reads, so that a saved config is data.
 from collections.abc import Iterable
 from typing import Any
 
-from eva_backbone.variants import variant_arguments
+from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, variant_arguments
 
 Steps = list[dict[str, Any]]
 
@@ -86,6 +86,35 @@ def vit(variant: str, **settings: Any) -> dict[str, Any]:
     """List arguments of either backbone; sizes of patch and image are the config's."""
     sizes = variant_arguments(variant)
     return {name: sizes[name] for name in _SHARED} | settings
+
+
+def plain_vit(variant: str, **settings: Any) -> dict[str, Any]:
+    """List all arguments of either backbone for any plain ViT, with the sizes of its weights."""
+    return dense_arguments(variant) | settings
+
+
+def pixels(variant: str) -> dict[str, Any]:
+    """State mean and deviation of the images that a variant's weights have seen."""
+    family = FAMILIES[VARIANTS[variant].family]
+    mean, std = (
+        [255 * value for value in values] for values in (family.dense_mean, family.dense_std)
+    )
+    return dict(mean=mean, std=std)
+
+
+def feature_pyramid(width: int, *, channels: int) -> dict[str, Any]:
+    """State UPerNet on maps of four blocks of a plain ViT: neck and heads, as BEiT and EVA-02."""
+    neck = dict(
+        type="Feature2Pyramid",
+        embed_dim=width,
+        rescales=[4, 2, 1, 0.5],
+        norm_cfg=dict(type="SyncBN", requires_grad=True),
+    )
+    return dict(
+        neck=neck,
+        decode_head=dict(in_channels=[width] * 4, channels=channels),
+        auxiliary_head=dict(in_channels=width),
+    )
 
 
 def with_adapter(variant: str, **settings: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mmseg.registry import TRANSFORMS
 from eva_openmmlab import config, hooks, images, loop, optimizer
 from eva_segmentation.data import loading
 from eva_segmentation.evaluation import metric
-from eva_segmentation.model import backbone, head, segmentor
+from eva_segmentation.model import backbone, head, linear_head, segmentor
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds

@@ -17,6 +17,7 @@ set_backbone(
     "eva02_l14",
     image_size=1024,
 )
+model.backbone.net.pretrain_img_size = 224  # as the public code resamples positions
 set_schedule(train, lr_multiplier, steps=60000, milestones=[0.8, 0.9])
 lr_multiplier.warmup_length = 1000 / 60000
 optimizer.lr = 6e-5

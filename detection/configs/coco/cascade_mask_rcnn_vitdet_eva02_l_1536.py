@@ -19,6 +19,7 @@ set_backbone(
     window_size=32,
     global_attn_indexes=range(2, 24, 3),
 )
+model.backbone.net.pretrain_img_size = 224  # as the public code resamples positions
 set_schedule(train, lr_multiplier, steps=60000, milestones=[0.8, 0.9])
 lr_multiplier.warmup_length = 1000 / 60000
 optimizer.lr = 5e-5

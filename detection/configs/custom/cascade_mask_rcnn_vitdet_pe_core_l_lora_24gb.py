@@ -1,4 +1,4 @@
-"""Perception Encoder's core L with adapters on one card of 24 GB, for own data: 1024 px, 1 x 16 images.
+"""PE core L with adapters on one card of 24 GB, for own data: 1024 px, 1 x 16 images.
 
 No published run.
 """

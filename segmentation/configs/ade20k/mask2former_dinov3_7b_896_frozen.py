@@ -1,0 +1,17 @@
+"""ADE20K with frozen DINOv3-7B, ViT-Adapter's extractors and Mask2Former (arXiv 2508.10104).
+
+The ViT keeps nothing for a backward pass. This should give (DINOv3): mIoU 62.6.
+"""
+
+_base_ = "mask2former_eva_g_896_20k.py"
+
+from eva_segmentation.parts import pixels, plain_vit  # noqa: E402
+
+model = dict(
+    data_preprocessor=pixels("dinov3_7b16"),
+    backbone=plain_vit("dinov3_7b16", img_size=896, drop_path_rate=0.0, freeze_vit_weights=True),
+    decode_head=dict(in_channels=[4096] * 4),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=1.0))
+train_cfg = dict(max_iters=40000)
+load_from = "dinov3_7b16"

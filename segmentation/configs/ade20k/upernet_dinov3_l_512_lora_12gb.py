@@ -1,0 +1,14 @@
+"""DINOv3-L, the simple pyramid and UPerNet on one card of 12 GB, for own data: 2 x 8 images.
+
+No published run.
+"""
+
+_base_ = "upernet_eva_l_512_lora_12gb.py"
+
+from eva_segmentation.parts import pixels, plain_vit  # noqa: E402
+
+model = dict(
+    data_preprocessor=pixels("dinov3_l16"),
+    backbone=plain_vit("dinov3_l16", img_size=512, drop_path_rate=0.2),
+)
+load_from = "dinov3_l16"
