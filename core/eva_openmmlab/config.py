@@ -17,6 +17,15 @@ from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
+from eva_backbone import VisionTransformer
+from eva_backbone.checkpoints.registry import find_backbone
+from eva_backbone.variants import (
+    FAMILIES,
+    VARIANTS,
+    dense_arguments,
+    detector_arguments,
+    fine_tuning,
+)
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import describe_missing_package
@@ -67,6 +76,8 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
 def apply_request(cfg: Config, request: RunRequest) -> None:
     """Put what a user asks of a training into a config; its epochs wait, see `set_epochs`."""
     cfg.resume = bool(cfg.get("resume")) or request.resume
+    if request.backbone:
+        set_backbone(cfg, request.backbone)
     if request.lora:
         cfg.merge_from_dict({"lora.rank": request.lora})
     if request.image_size:
@@ -75,6 +86,47 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
         set_batch(cfg, request)
     if request.precision:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+
+
+def set_backbone(cfg: Config, name: str) -> None:
+    """Put any plain ViT into a recipe, with its own weights, pixel values and layer decay.
+
+    Windows, sizes of images and what belongs to the pyramid or the adapter stay as in the recipe.
+
+    Raises:
+        ValueError: For an unknown name, or a recipe with another kind of backbone.
+    """
+    variant, weights = find_backbone(name)
+    backbone, head = cfg.model.backbone, cfg.model.get("decode_head", {})
+    if backbone.type not in ("EVAViT", "EVAViTAdapter"):
+        raise ValueError(f"--backbone {name}: the recipe has {backbone.type}, not a plain ViT")
+    window = backbone.get("window_size", 0)
+    if window:
+        arguments = detector_arguments(variant, img_size=backbone.img_size, window_size=window)
+    else:
+        arguments = dense_arguments(variant)
+        arguments |= {"img_size": backbone.get("img_size", arguments["img_size"])}
+        arguments |= {"drop_path_rate": fine_tuning(variant).drop_path_rate}
+    if backbone.type == "EVAViTAdapter":  # whose patches have 16 pixels
+        side = arguments["pretrain_img_size"] // arguments["patch_size"] * 16
+        arguments |= {"patch_size": 16, "pretrain_img_size": side}
+        backbone.pop("interaction_indexes", None)
+        head.in_channels = [arguments["embed_dim"]] * 4
+    of_vit = inspect.signature(VisionTransformer.__init__).parameters.keys()
+    for key in (of_vit - {"activation_checkpointing"}) & backbone.keys():
+        del backbone[key]
+    for key in ("pretrained", "init_cfg", "freeze_patch_embed"):
+        backbone.pop(key, None)
+    backbone.update(arguments)
+    family = FAMILIES[VARIANTS[variant].family]
+    cfg.model.data_preprocessor.update(
+        mean=[255 * value for value in family.dense_mean],
+        std=[255 * value for value in family.dense_std],
+    )
+    rates = cfg.optim_wrapper.get("paramwise_cfg")
+    if rates and "layer_decay" in rates:
+        rates.layer_decay = fine_tuning(variant).layer_decay
+    cfg.load_from = weights or None
 
 
 def parts_of(dataset: Any) -> list[Any]:

@@ -86,8 +86,11 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_size_and_length(parser: argparse.ArgumentParser) -> None:
-    """Add `--image-size` and `--epochs`, whatever a framework calls them."""
+    """Add `--backbone`, `--image-size` and `--epochs`, whatever a framework calls them."""
     add = parser.add_argument
+    help_text = "a plain ViT in place of the recipe's, with its weights, pixel values, layer decay "
+    help_text += "and drop path: dinov3_l16, eva02_b14, ... (`eva weights list`, docs/backbones.md)"
+    add("--backbone", metavar="NAME", help=help_text)
     help_text = "side of the images in training and evaluation, in place of the recipe's"
     add("--image-size", type=integer(1), metavar="PIXELS", help=help_text)
     help_text = (

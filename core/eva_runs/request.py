@@ -22,6 +22,7 @@ class RunRequest:
         image_size: Side of the images in training and evaluation.
         precision: Number format.
         lora: Rank of adapters.
+        backbone: Plain ViT in place of the recipe's, by name, see `find_backbone`.
         seed: Seed of the run.
         data: Own data, as the project reads them.
     """
@@ -34,6 +35,7 @@ class RunRequest:
     image_size: int | None = None
     precision: str | None = None
     lora: int | None = None
+    backbone: str | None = None
     seed: int | None = None
     data: Any = None
 

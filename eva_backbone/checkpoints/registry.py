@@ -37,7 +37,7 @@ from eva_backbone.checkpoints.hub import (
 from eva_backbone.checkpoints.run_folders import describe_missing, weights_of_run
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
-from eva_backbone.variants import FAMILIES, VARIANTS, Family
+from eva_backbone.variants import FAMILIES, VARIANTS
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +89,14 @@ class HostedFile:
     size_gb: float
 
     @property
-    def family(self) -> Family:
-        """What the ViTs of its project have in common, their licence too."""
-        variant = max((key for key in VARIANTS if self.name.startswith(key)), key=len)
-        return FAMILIES[VARIANTS[variant].family]
+    def variant(self) -> str:
+        """Key of `VARIANTS`."""
+        return max((key for key in VARIANTS if self.name.startswith(key)), key=len)
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights."""
+        return FAMILIES[VARIANTS[self.variant].family].licence
 
 
 def _hosted_files() -> dict[str, HostedFile]:
@@ -105,6 +109,13 @@ def _hosted_files() -> dict[str, HostedFile]:
 
 
 HOSTED_FILES = _hosted_files()
+_PRETRAINED = {  # EVA-01's sizes -> weights of masked image modelling
+    "eva_g_patch14": "eva_psz14.pt",
+    "eva_g_patch16": "eva_psz14to16.pt",
+    "eva_l_patch14": "eva_l_psz14.pt",
+    "eva_l_patch16": "eva_l_psz14.pt",
+    "eva_debug": "eva_debug",
+}
 
 _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry.stem)}
 
@@ -209,6 +220,30 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "
         "file that exists, an official one (`eva weights list`, list_official_files()) or an "
         f"address {FORM}."
+    )
+
+
+def find_backbone(name: str) -> tuple[str, str]:
+    """Find the variant and the weights of a plain ViT by name.
+
+    Args:
+        name: A name of `HOSTED_FILES`, or a key of `VARIANTS`: EVA-01's begin with its pre-trained
+            weights, those that nobody hosts with random ones.
+
+    Returns:
+        A key of `VARIANTS`, and the name of weights, or "".
+
+    Raises:
+        ValueError: For an unknown name; the message names close ones.
+    """
+    if name in HOSTED_FILES:
+        return HOSTED_FILES[name].variant, name
+    if name in VARIANTS:
+        return name, _PRETRAINED.get(name, "")
+    close = difflib.get_close_matches(name, [*HOSTED_FILES, *VARIANTS], n=3, cutoff=0.5)
+    matches = f"; close to it: {', '.join(close)}" if close else ""
+    raise ValueError(
+        f"{name!r} is no backbone{matches}. `eva weights list` and docs/backbones.md have them"
     )
 
 

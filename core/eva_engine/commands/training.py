@@ -7,12 +7,14 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
+from eva_backbone.variants import FAMILIES, VARIANTS, fine_tuning
 from eva_data.files import require_writable
 from eva_engine.config import (
     MESSAGES,
@@ -187,6 +189,8 @@ def settings_of(request: RunRequest, default: Any) -> list[str]:
         "run.seed": request.seed,
         "lora.rank": request.lora,
     }
+    if request.backbone:
+        settings |= _settings_of_backbone(request.backbone, dict(_values(default)))
     words = [f"{name}={value}" for name, value in settings.items() if value is not None]
     side = request.image_size
     if side:
@@ -200,6 +204,27 @@ def settings_of(request: RunRequest, default: Any) -> list[str]:
         if masked:
             words.append(f"mask.num_masked={max(1, round(masked * (side / first) ** 2))}")
     return words
+
+
+def _settings_of_backbone(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a plain ViT as settings of a recipe: sizes, weights, pixels, fine-tuning."""
+    variant, weights = find_backbone(name)
+    family, tuning = FAMILIES[VARIANTS[variant].family], fine_tuning(variant)
+    settings = {
+        "model.variant": variant,
+        "model.init_checkpoint": weights,
+        "model.drop_path_rate": tuning.drop_path_rate,
+        "model.freeze_patch_embed": False,
+        "optimizer.layer_decay": tuning.layer_decay,
+        "data.mean": family.mean,
+        "data.std": family.std,
+    }
+    if "model.variant" not in recipe:
+        raise ValueError(f"--backbone {name}: the recipe has no model.variant")
+    if recipe.get("model.linear_probe"):
+        for key in ("model.drop_path_rate", "optimizer.layer_decay"):
+            del settings[key]
+    return {key: value for key, value in settings.items() if key in recipe}
 
 
 def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from detectron2.data import DatasetMapper
 from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
 from eva_data.detection.coco import CocoDataset
 from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
@@ -22,7 +23,13 @@ from eva_data.detection.tiles import Slicing
 from eva_detection.building import build, error_context, resolve_errors, target_of
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import apply_overrides, literal, load_config_file
-from eva_detection.config.recipes import box_predictors, drop_masks, set_image_size, update_each
+from eva_detection.config.recipes import (
+    box_predictors,
+    drop_masks,
+    set_backbone,
+    set_image_size,
+    update_each,
+)
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
@@ -103,6 +110,10 @@ def _load(file: Path, weights: str | os.PathLike[str] | None) -> DictConfig:
 def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     """Put what a command line asks for into a config, but for the epochs of data."""
     run = request.run
+    if run.backbone:
+        variant, weights = find_backbone(run.backbone)
+        set_backbone(cfg.model, cfg.optimizer, variant)
+        cfg.train.init_checkpoint = weights
     if run.lora:
         OmegaConf.update(cfg, "lora.rank", run.lora)
     if run.image_size:
