@@ -46,7 +46,7 @@ class ImageClassifier(VisionTransformer):
     ) -> None:
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-        super().__init__(final_norm=pooling == "cls", **vit)
+        super().__init__(**vit | {"final_norm": pooling == "cls"})
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean else None

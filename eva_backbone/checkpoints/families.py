@@ -174,6 +174,7 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
         "embed_dim": kernel[0],
         "depth": depth,
         "mlp_dim": hidden,
+        "qkv_bias": _bias_of(shapes),
         "gated": gated,
         "inner_norm": "blocks.0.mlp.ffn_ln.weight" in shapes,
         "attn_norm": "blocks.0.attn.inner_attn_ln.weight" in shapes,
@@ -185,14 +186,29 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
         "layer_scale": "blocks.0.gamma_1" in shapes,
         "patch_bias": "patch_embed.proj.bias" in shapes,
     }
-    names = (name for name, row in VARIANTS.items() if row.family != "eva")
-    return next((name for name in names if _facts_of(variant_arguments(name)) == facts), None)
+    if any("rel_pos" in name or "relative_position" in name for name in shapes):
+        return None
+    known = {n: _facts_of(variant_arguments(n)) for n, v in VARIANTS.items() if v.family != "eva"}
+    matches = [name for name in known if known[name] == facts]
+    if not matches and ("head.weight" in shapes or "rope_embed.periods" in shapes):
+        # a fine-tuned model may lack the norm, a detector the tokens before the patches
+        for name in ("final_norm", "cls", "num_registers"):
+            facts.pop(name)
+        matches = [name for name in known if known[name].items() >= facts.items()]
+    return next(iter(matches), None)
+
+
+def _bias_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Tell whether queries have a bias, joint with that of keys, which does nothing, or not."""
+    names = ("blocks.0.attn.qkv.bias", "blocks.0.attn.q_bias")
+    return "qkv" if any(name in shapes for name in names) else "none"
 
 
 def _facts_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     mlp = arguments.get("mlp", "gelu")
     return {
         **{name: arguments[name] for name in ("patch_size", "embed_dim", "depth", "mlp_dim")},
+        "qkv_bias": "qkv" if arguments["qkv_bias"] == "qv" else arguments["qkv_bias"],
         "gated": mlp.startswith("swiglu"),
         "inner_norm": mlp == "swiglu_norm",
         "attn_norm": arguments.get("attn_norm", False),

@@ -90,7 +90,9 @@ class Trunk:
                 f"{name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
                 "is not a known variant; pass variant"
             )
-        del arguments["final_norm"], arguments["extra_tokens"]
+        arguments.pop("final_norm", None)
+        if self.family == "eva":
+            arguments.pop("extra_tokens")
         return arguments | {"img_size": image_size or self.arguments["img_size"]}
 
 
@@ -219,6 +221,9 @@ def describe(weights: Weights) -> Trunk:
 def _describe_variant(variant: str, prefix: str, shapes: Mapping[str, Shape]) -> Trunk:
     """Describe a ViT of another family, of the size that its positions are for."""
     arguments = variant_arguments(variant)
+    if "cls_token" not in shapes and arguments.get("extra_tokens") != ():  # a detector's
+        arguments |= {"extra_tokens": (), "num_registers": 0}
+    arguments["final_norm"] = "norm.weight" in shapes
     side = math.isqrt(max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)) * arguments["patch_size"]
     if side and "pretrain_img_size" in arguments:
         arguments["pretrain_img_size"] = side

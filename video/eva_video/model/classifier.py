@@ -39,7 +39,7 @@ class VideoClassifier(VideoTransformer):
     """
 
     def __init__(self, *, num_classes: int, frames: int, **vit: Any) -> None:
-        super().__init__(frames=frames, final_norm=False, **vit)
+        super().__init__(frames=frames, **vit | {"final_norm": False})
         self.num_classes = num_classes
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(self.embed_dim, num_classes)
