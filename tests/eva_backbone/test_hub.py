@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from eva_backbone import build_vit, load_pretrained
 from eva_backbone.checkpoints import registry, verification
 from eva_backbone.checkpoints.hub import HubFile, is_address, parse_address
 from eva_backbone.checkpoints.registry import resolve_source
@@ -91,3 +93,21 @@ def test_switched_off_by_the_environment(released, monkeypatch, name):
     assert name in message
     assert f"hf download {OFFICIAL} {NAME}" in message
     assert released.requests == []
+
+
+def test_weights_of_other_plain_vits_by_name(released, hub, tmp_path):
+    from safetensors.torch import save
+
+    model = build_vit("dinov3_debug")
+    hub.put("timm/some_vit.tag", "model.safetensors", save(model.state_dict()))
+    loaded = build_vit("dinov3_debug")
+    load_pretrained(loaded, "timm/some_vit.tag", complete=True)
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_backbones_by_name():
+    assert registry.find_backbone("dinov3_l16_sat") == ("dinov3_l16", "dinov3_l16_sat")
+    assert registry.find_backbone("eva_debug") == ("eva_debug", "eva_debug")
+    assert registry.find_backbone("dinov3_debug") == ("dinov3_debug", "")
+    with pytest.raises(ValueError, match="dinov3_l16"):
+        registry.find_backbone("dinov3_l14")

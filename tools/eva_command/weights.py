@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eva_backbone.checkpoints.hub import DEFAULT_FILE
 from eva_backbone.checkpoints.registry import (
+    HOSTED_FILES,
     OFFICIAL_FILES,
     SHA256,
     TASKS,
@@ -22,7 +23,8 @@ from eva_runs.options import add_download_option, command_parser
 
 
 def _parse_list(arguments: Sequence[str]) -> argparse.Namespace:
-    description = "List the official files and where they are on this machine."
+    description = """List the official files, where they are on this machine, and the weights of
+other plain ViTs, as timm hosts them, with their licences."""
     parser = command_parser(description)
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     return parser.parse_args(arguments)
@@ -39,6 +41,10 @@ def _list(options: argparse.Namespace) -> int:
         echo(f"{left}  {here:<12}  {entry.result}".rstrip())
         rows.append({**vars(entry), "file": path})
     echo(f"searched: {', '.join(map(str, weights_directories()))} ($EVA_WEIGHTS names a folder)")
+    for hosted in HOSTED_FILES.values() if options.task in (None, "pretrain") else ():
+        size = f"{hosted.size_gb:g} GB"
+        echo(f"{hosted.name:<{width}}  {size:>8}  {hosted.licence:<25}  {hosted.repository}")
+        rows.append({**vars(hosted), "licence": hosted.licence})
     return Result(rows)
 
 
