@@ -108,7 +108,7 @@ def step(config: ClassificationConfig) -> MeasuredStep:
     """Build a step for `eva plan`."""
     model, size = replace(config.model, init_checkpoint=""), config.model.image_size
     built = build_model(model, num_classes=planning.CLASSES)
-    images = built.pos_embed.new_empty(config.run.batch_size, 3, size, size)
+    images = built.patch_embed.proj.weight.new_empty(config.run.batch_size, 3, size, size)
     return classifier_step(config, built, images)
 
 

@@ -203,7 +203,7 @@ def step(config: ContrastiveConfig) -> memory.MeasuredStep:
     freeze(config, model)
     batch, side = config.run.batch_size, settings.image_size
     tokens = torch.zeros(batch, model.context_length, dtype=torch.int64)
-    pairs = model.visual.pos_embed.new_empty(batch, 3, side, side), tokens
+    pairs = model.visual.patch_embed.proj.weight.new_empty(batch, 3, side, side), tokens
     compute = ContrastiveStep(build_loss(config.loss))
     return planning.build_step(config, model, compute, pairs, side)
 

@@ -208,7 +208,9 @@ def step(config: PretrainConfig) -> MeasuredStep:
     masked = config.objective != "distillation"
     student = replace(config.student, init_checkpoint="")
     model = build_student(student, target_dim=target_dim, masked=masked)
-    images = model.pos_embed.new_empty(batch, 3, student.image_size, student.image_size)
+    images = model.patch_embed.proj.weight.new_empty(
+        batch, 3, student.image_size, student.image_size
+    )
     data: dict[str, Any] = {"images": images}
     if config.teacher.cache:
         data["features"] = images.new_empty(batch, math.prod(teacher.grid), teacher.dim).half()

@@ -117,9 +117,9 @@ def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
 def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[ParameterGroup]:
     """Group parameters as `classifier_groups`, the positions apart with `full_position_lr`."""
     groups = classifier_groups(config, model)
-    if not config.model.full_position_lr:
-        return groups
     positions = model.pos_embed
+    if not config.model.full_position_lr or positions is None:
+        return groups
     require(positions.requires_grad, "full_position_lr has no effect: adapters freeze positions")
     others = [
         replace(
@@ -171,7 +171,9 @@ def step(config: VideoConfig) -> MeasuredStep:
     settings = replace(config.model, init_checkpoint="", class_mapping="")
     model = build_model(settings, num_classes=planning.CLASSES)
     size = (settings.frames, 3, settings.image_size, settings.image_size)
-    return classifier_step(config, model, model.pos_embed.new_empty(config.run.batch_size, *size))
+    return classifier_step(
+        config, model, model.patch_embed.proj.weight.new_empty(config.run.batch_size, *size)
+    )
 
 
 def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]:

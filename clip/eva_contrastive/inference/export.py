@@ -119,12 +119,12 @@ def export_towers(
 def _texts(model: EvaClip, batch_size: int) -> Tensor:
     """Make texts of several lengths."""
     tokens = tokenize(["a dog " * (index + 1) for index in range(batch_size)], model.context_length)
-    return tokens.to(model.visual.pos_embed.device)
+    return tokens.to(model.visual.patch_embed.proj.weight.device)
 
 
 def _facts(model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool) -> dict[str, Any]:
     """Describe the preparation of the input, and how logits are made of the output."""
-    dtype = str(model.visual.pos_embed.dtype).removeprefix("torch.")
+    dtype = str(model.visual.patch_embed.proj.weight.dtype).removeprefix("torch.")
     start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {

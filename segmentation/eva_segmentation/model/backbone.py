@@ -90,7 +90,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         pretrained: str | None = None,
         **vit: Any,
     ) -> None:
-        vit = {"img_size": 896, "extra_tokens": ("cls",), "final_norm": False} | vit
+        defaults: dict[str, Any] = {"img_size": 896, "extra_tokens": ("cls",), "final_norm": False}
+        vit = defaults | vit
         if vit.setdefault("patch_size", 16) != 16:
             raise ValueError(f"the adapter needs patch_size 16, got {vit['patch_size']}")
         super().__init__(rel_pos=rel_pos, **vit)
