@@ -1,5 +1,6 @@
 """Every config loads and builds at its real size on the meta device."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,19 @@ def test_each_config_builds(name, load_config):
     cfg = load_config(name)
     model = build(cfg.model)
     segmentor = getattr(model, "module", model)
-    size = name.partition("_eva_")[2].split("_")[0]
-    variant = VARIANTS["eva_debug" if size in ("debug", "small") else f"eva_{size}_patch16"]
+    family, size = re.search(r"_(eva|eva02|dinov3)_([a-z0-9]+)(_|$)", name).group(1, 2)
+    patches = {"eva": "_patch16", "eva02": "14", "dinov3": "16"}[family]
+    is_debug = size in ("debug", "small")
+    variant = VARIANTS[f"{family}_debug" if is_debug else f"{family}_{size}{patches}"]
     backbone = getattr(segmentor.backbone, "net", segmentor.backbone)
     assert (backbone.embed_dim, backbone.depth, backbone.num_heads) == (
         variant.embed_dim,
         variant.depth,
         variant.num_heads,
     )
-    assert backbone.blocks[0].mlp.fc1.out_features == variant.mlp_dim
-    assert (backbone.blocks[0].attn.qkv.bias is None) == (variant.qkv_bias == "qv")
+    mlp = backbone.blocks[0].mlp
+    assert (mlp.w1 if hasattr(mlp, "w1") else mlp.fc1).out_features == variant.mlp_dim
+    assert (backbone.blocks[0].attn.qkv.bias is None) == (variant.qkv_bias != "qkv")
     kind = cfg.train_dataloader.dataset.type
     classes = {"COCOStuffDataset": 171, "ADE20KDataset": 150, "ConfiguredSegDataset": 5}[kind]
     metainfo = DATASETS.get(kind).METAINFO or cfg.train_dataloader.dataset.metainfo
