@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.layers import ShapeSpec  # noqa: F401  # for LazyConfig
@@ -19,7 +20,8 @@ from mmseg.models.backbones import BEiT
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from eva_backbone import VisionTransformer
+from eva_backbone import VisionTransformer, build_vit
+from eva_backbone.checkpoints.families import to_eva_names
 from eva_engine.steps.flops import forward_flops, image_input
 from eva_runs.precision import DTYPES, lower_backbone
 
@@ -129,6 +131,24 @@ def encoder(scale: Scale, device: torch.device) -> Iterator[Case]:
     calls = VisionTransformer.forward_features, Eva.forward_features
     title, batch = f"encoder {scale.name} b{scale.batch}", scale.batch
     return passes(title, "timm", models, calls, batch, SIDE, device)
+
+
+def plain_vits(scale: Scale, device: torch.device) -> Iterator[Case]:
+    """Other plain ViTs of size B beside timm's, at 224 px and the depth of the scale."""
+    for title, variant, peer in (
+        ("EVA-02-B", "eva02_b14", "eva02_base_patch14_224"),
+        ("DINOv3-B", "dinov3_b16", "vit_base_patch16_dinov3_qkvb"),
+        ("PE-B", "pe_core_b16", "vit_pe_core_base_patch16_224"),
+    ):
+        depth = min(scale.depth, 12)
+        theirs = timm.create_model(peer, depth=depth, img_size=SIDE, num_classes=0, global_pool="")
+        ours = build_vit(variant, depth=depth, img_size=SIDE)
+        state = to_eva_names(theirs.state_dict())
+        ours.load_state_dict(
+            {k: v for k, v in state.items() if k in ours.state_dict()}, strict=False
+        )
+        calls = (VisionTransformer.forward_features, Eva.forward_features)
+        yield from passes(title, "timm", (ours, theirs), calls, scale.batch, SIDE, device)
 
 
 def vitdet_arguments(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
