@@ -7,7 +7,7 @@ Shapes: C channels, F hidden channels of an MLP, N patches, p patch size.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -157,6 +157,20 @@ def _reform_attention(tensors: dict[str, Tensor], block: str) -> None:
             )
         elif query is not None and value is not None:  # of keys there is none
             tensors[f"{attention}q_bias"], tensors[f"{attention}v_bias"] = query, value
+
+
+def describe_form(names: Iterable[str]) -> str:
+    """Say in which parts a ViT of these names, without a prefix, differs from EVA-01's."""
+    names = {*names}
+    parts = {
+        "registers": "register_tokens" in names,
+        "no absolute positions": "pos_embed" not in names,
+        "a norm before the blocks": "norm_pre.weight" in names,
+        "gated MLPs": "blocks.0.mlp.w1.weight" in names,
+        "norms inside the MLPs": "blocks.0.mlp.ffn_ln.weight" in names,
+        "layer scale": "blocks.0.gamma_1" in names,
+    }
+    return ", ".join(part for part, present in parts.items() if present) or "none of these"
 
 
 def find_variant(tensors: Mapping[str, Tensor]) -> str | None:

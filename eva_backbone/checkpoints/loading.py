@@ -24,7 +24,7 @@ from eva_backbone.checkpoints._key_maps import (
     TRUNK_KEY,
 )
 from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
-from eva_backbone.checkpoints.families import to_eva_names
+from eva_backbone.checkpoints.families import describe_form, to_eva_names
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.checkpoints.registry import list_official_files
 from eva_backbone.resample import (
@@ -250,9 +250,21 @@ def _fit(
             f"{report.source} does not fit the model. Names that the model does not have (may be "
             f"passed as allow_skipped): {list_names(unexpected) or 'none'}. Other shapes, in the "
             f"file -> in the model (heads may be passed as reinitialise): "
-            f"{list_names(unfit) or 'none'}. Build the model that the file belongs to"
+            f"{list_names(unfit) or 'none'}. {_compare_forms(renamed, target, prefixes[1])}"
+            "Build the model that the file belongs to"
         )
     return state
+
+
+def _compare_forms(renamed: Mapping[str, Tensor], target: Mapping[str, Tensor], prefix: str) -> str:
+    """Say what kind of ViT file and model have, if they have two; "" otherwise."""
+    forms = [
+        describe_form(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        for names in (renamed, target)
+    ]
+    if forms[0] == forms[1]:
+        return ""
+    return f"They are ViTs of two kinds: the file has {forms[0]}, the model {forms[1]}. "
 
 
 def _explain_missing(

@@ -231,6 +231,14 @@ def test_periods_of_a_file_are_loaded_and_stay_float32():
     assert torch.equal(half.rope_embed.periods, rounded)
 
 
+def test_weights_of_another_family_are_refused_with_both_forms():
+    model = build_vit("dinov3_debug", depth=5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="registers, no absolute positions, layer scale"):
+        load_pretrained(model, "eva_debug")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_patch_14_weights_are_resampled_to_16(tmp_path):
     from safetensors.torch import save_file
 
