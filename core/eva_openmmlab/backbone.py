@@ -3,7 +3,7 @@
 Shapes: B images, H x W pixels, F channels of the pyramid.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS
@@ -39,6 +39,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             RPN reads; 1 in the official detectors.
         pretrained: Weights to start from: a file, or the name of an official or bundled one, of a
             pre-trained ViT or anything built on one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
         **vit: Arguments of the ViT; `patch_size` 16 unless given. Unless `extra_tokens` says so, it
@@ -59,6 +60,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         scale_factors: Sequence[float] | None = None,
         extra_levels: int = 0,
         pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
         **vit: Any,
@@ -88,8 +90,8 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             None if out_indices is None else select_indices(out_indices, net.depth, "blocks")
         )
         self.extra_levels = extra_levels
-        self.pretrained = pretrained
-        self.is_init = pretrained is None
+        self.pretrained = describe_start_weights(pretrained, init_cfg)
+        self.is_init = self.pretrained is None
         freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
 
     def init_weights(self) -> None:
@@ -133,6 +135,21 @@ def select_indices(indices: int | Sequence[int], count: int, title: str) -> tupl
             f"got {indices}"
         )
     return tuple(places)
+
+
+def describe_start_weights(
+    pretrained: str | None, init_cfg: Mapping[str, Any] | None
+) -> str | None:
+    """Return the weights that `pretrained` or mmengine's `init_cfg` names; not both do."""
+    if init_cfg is None:
+        return pretrained
+    checkpoint: str | None = init_cfg.get("checkpoint")
+    if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": checkpoint}:
+        raise ValueError(
+            f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
+            "pretrained or dict(type='Pretrained', checkpoint=...)"
+        )
+    return checkpoint
 
 
 def check_sides(images: Tensor, stride: int) -> None:

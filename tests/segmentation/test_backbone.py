@@ -87,9 +87,13 @@ def pretrained_file(tmp_path, make_vit):
 
 
 @BOTH
-def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(backbone, pretrained_file):
+@pytest.mark.parametrize("way", ["pretrained", "init_cfg"])
+def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(
+    backbone, way, pretrained_file
+):
     path, state = pretrained_file
-    model = _segmentor(backbone | {"pretrained": str(path)})
+    named = str(path) if way == "pretrained" else {"type": "Pretrained", "checkpoint": str(path)}
+    model = _segmentor(backbone | {way: named})
     vit = model.backbone if backbone is ADAPTER else model.backbone.net
     head = {n: p.clone() for n, p in model.backbone.named_parameters() if "blocks" not in n}
     assert not torch.equal(vit.blocks[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
 from eva_backbone.layer_decay import freeze_vit
-from eva_openmmlab.backbone import check_sides, select_indices
+from eva_openmmlab.backbone import check_sides, describe_start_weights, select_indices
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
 from eva_segmentation.model.vit_adapter import (
     Extractor,
@@ -63,6 +63,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             without adding to it: nothing is stored for a backward pass through the ViT (as DINOv3's
             segmentor, arXiv 2508.10104).
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         **vit: Arguments of the ViT; `img_size` 896 and `patch_size` 16 unless given.
             `activation_checkpointing` recomputes blocks, injectors and extractors.
 
@@ -88,6 +89,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         freeze_blocks: int = 0,
         freeze_vit_weights: bool = False,
         pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
         **vit: Any,
     ) -> None:
         defaults: dict[str, Any] = {"img_size": 896, "extra_tokens": ("cls",), "final_norm": False}
@@ -141,8 +143,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         for module in (self.spm, self.interactions, self.up):
             init_adapter(module)
         nn.init.normal_(self.level_embed)
-        self.pretrained = pretrained
-        self.is_init = pretrained is None  # mmengine has nothing left to do
+        self.pretrained = describe_start_weights(pretrained, init_cfg)
+        self.is_init = self.pretrained is None  # mmengine has nothing left to do
         freeze_vit(self, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
         self.out_indices = select_indices(out_indices, STAGES, "maps")
         self._freeze_unread()
