@@ -245,6 +245,7 @@ def segmentation(scale: Scale, device: torch.device) -> Iterator[Case]:
             mlp_ratio=4,
             norm_cfg={"type": "LN", "eps": 1e-6},
         )
+    assert ours.pos_embed is not None
     ours.pos_embed.requires_grad_(False).zero_()  # the peer has none
 
     def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -93,7 +93,7 @@ def training(
 
         def step() -> None:
             engine.set_learning_rate(OPTIMIZER.lr)
-            loaded = iter([Batch(data=batch, items=[], unreadable={})])
+            loaded = iter([Batch(data=batch, draws=[], unreadable={})])
             micro_batches = MicroBatches(loaded, count=1, device=device, seeds=(0, 0))
             forward_and_backward(engine, step_fn, micro_batches)
             assert engine.gradients_are_finite()
