@@ -124,7 +124,7 @@ def require_start(task: str, source: str) -> None:
     except FileNotFoundError as error:
         if not isinstance(error.__cause__, HubError):
             raise
-        small = next(name for name in _names(task, (".py",)) if "debug" in name)
+        small = next(name for name in _names(task, (".py",)) if "eva_debug" in name)
         message = f"{error}. The recipe {_plain(small)} needs no download"
         raise FileNotFoundError(message) from error
 
