@@ -23,7 +23,13 @@ from eva_backbone.recording import is_traced, unrecorded
 P = ParamSpec("P")
 RelPosInterpolation = Literal["vitdet", "beit"]
 PosResampling = Literal[
-    "bicubic", "bicubic_offset", "bicubic_antialias", "bilinear", "bilinear_square", "tile"
+    "bicubic",
+    "bicubic_offset",
+    "bicubic_antialias",
+    "bilinear",
+    "bilinear_square",
+    "bilinear_square_corners",
+    "tile",
 ]
 
 # BEiT's ratio for stretching a 14x14 table to 24x24, which the official detection code applies
@@ -80,8 +86,8 @@ def resample_pos_embed(
         grid: Wanted (rows, columns) of patches.
         method: As the weights were made for: "bicubic" (EVA), "bicubic_offset" (DINOv2),
             "bicubic_antialias" (DINOv2 with registers), "bilinear" (Perception Encoder),
-            "bilinear_square" (RADIO: to the longer side, then cut) or "tile" (the detectors of
-            Perception Encoder and SAM 3: repeated, then cut).
+            "bilinear_square" and "bilinear_square_corners" (RADIO: to the longer side, then cut) or
+            "tile" (the detectors of Perception Encoder and SAM 3: repeated, then cut).
 
     Returns:
         (1, 1 + rows * columns, C) in the input's dtype; the first row is unchanged.
@@ -102,9 +108,9 @@ def _resize_map(patches: Tensor, grid: tuple[int, ...], method: PosResampling) -
     side = patches.shape[-1]
     if method == "tile":
         return patches.tile(-(-rows // side), -(-columns // side))[..., :rows, :columns]
-    if method == "bilinear_square":
-        size = (max(grid), max(grid))
-        resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=False)
+    if method in ("bilinear_square", "bilinear_square_corners"):
+        size, corners = (max(grid), max(grid)), method == "bilinear_square_corners"
+        resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=corners)
         return resized[..., :rows, :columns]
     if method == "bicubic_offset":  # the ratio of the official code, which rounds down to `grid`
         scale = [(count + 0.1) / side for count in grid]

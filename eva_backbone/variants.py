@@ -39,6 +39,7 @@ class Family:
         licence: Of the weights.
         source: Paper, and repository of the weights.
         dense_norm: Whether detectors and segmentors read the map behind the final norm.
+        dense_imagenet: Whether they see images by ImageNet's mean and deviation.
     """
 
     arguments: Mapping[str, Any]
@@ -47,16 +48,17 @@ class Family:
     licence: str
     source: str
     dense_norm: bool = False
+    dense_imagenet: bool = False
 
     @property
     def dense_mean(self) -> tuple[float, float, float]:
-        """Mean of the images that detectors and segmentors see: ImageNet's for EVA."""
-        return IMAGENET_MEAN if self.mean == CLIP_MEAN else self.mean
+        """Mean of the images that detectors and segmentors see."""
+        return IMAGENET_MEAN if self.dense_imagenet else self.mean
 
     @property
     def dense_std(self) -> tuple[float, float, float]:
         """Deviation of these images."""
-        return IMAGENET_STD if self.std == CLIP_STD else self.std
+        return IMAGENET_STD if self.dense_imagenet else self.std
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -78,6 +80,7 @@ FAMILIES: dict[str, Family] = {
         std=CLIP_STD,
         licence="MIT",
         source="arXiv 2211.07636, BAAI/EVA",
+        dense_imagenet=True,
     ),
     "eva02": Family(
         arguments={"rotary": {"reference": 16.0}, "mlp": "swiglu_norm"},
@@ -85,6 +88,7 @@ FAMILIES: dict[str, Family] = {
         std=CLIP_STD,
         licence="MIT",
         source="arXiv 2303.11331, Yuxin-CV/EVA-02",
+        dense_imagenet=True,
     ),
     "dinov2": Family(
         arguments={"layer_scale": 1e-5, "positions": "bicubic_offset"},
@@ -208,6 +212,7 @@ _INNER_NORMS = {"attn_norm": True}
 _NO_CLS = {"extra_tokens": (), "rotary": {"x_first": True}}
 _NO_CLS_SCALED = _NO_CLS | {"layer_scale": 0.1}
 _SCALED = {"layer_scale": 1e-5}
+_CORNERS = {"positions": "bilinear_square_corners"}  # as timm has it of the files' own code
 _DEBUG_WINDOWS = {"window_size": 4, "global_attn_indexes": (1, 3), "pretrain_img_size": 64}
 
 VARIANTS: dict[str, Variant] = {
@@ -267,9 +272,9 @@ VARIANTS: dict[str, Variant] = {
     "tipsv2_l14": Variant(14, 448, 1024, 24, 16, 4096, "qkv", "tipsv2"),
     "tipsv2_so400m14": Variant(14, 448, 1152, 27, 16, 4304, "qkv", "tipsv2"),
     "tipsv2_g14": Variant(14, 448, 1536, 40, 24, 4096, "qkv", "tipsv2", _PACKED),
-    "radio_v3_b16": Variant(16, 512, 768, 12, 12, 3072, "qkv", "radio_v3", _SCALED),
+    "radio_v3_b16": Variant(16, 512, 768, 12, 12, 3072, "qkv", "radio_v3", _SCALED | _CORNERS),
     "radio_v3_l16": Variant(16, 512, 1024, 24, 16, 4096, "qkv", "radio_v3", _SCALED),
-    "radio_v3_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v3"),
+    "radio_v3_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v3", _CORNERS),
     "radio_v3_g16": Variant(16, 512, 1536, 40, 24, 6144, "qkv", "radio_v3"),
     "radio_v4_so400m16": Variant(16, 512, 1152, 27, 16, 4304, "qkv", "radio_v4"),
     "radio_v4_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v4"),

@@ -129,6 +129,11 @@ class VisionTransformer(nn.Module):
         self.num_prefix_tokens = int("cls" in extra_tokens) + num_registers
         self.activation_checkpointing = activation_checkpointing
         _check_arguments(self, pretrain_img_size, extra_tokens, mlp)
+        if (rotary and rel_pos != "none") or (attn_norm and not rotary):
+            raise ValueError(
+                "rotary positions take the place of rel_pos, and attn_norm belongs to them: got "
+                f"rotary={rotary}, rel_pos={rel_pos!r}, attn_norm={attn_norm}"
+            )
 
         self.patch_embed = PatchEmbed(
             patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=patch_bias

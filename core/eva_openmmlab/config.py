@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS, init_default_scope
@@ -112,6 +112,14 @@ def set_backbone(cfg: Config, name: str) -> None:
         arguments |= {"patch_size": 16, "pretrain_img_size": side}
         backbone.pop("interaction_indexes", None)
         head.in_channels = [arguments["embed_dim"]] * 4
+    old, new = backbone.get("depth", arguments["depth"]), arguments["depth"]
+    if "out_indices" in backbone and backbone.type == "EVAViT" and backbone.out_indices:
+        indexes = backbone.out_indices
+        blocks = [indexes] if isinstance(indexes, int) else list(indexes)
+        backbone.out_indices = [round((index + 1) * new / old) - 1 for index in blocks]
+        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
+    if backbone.get("freeze_blocks"):
+        backbone.freeze_blocks = round(backbone.freeze_blocks * new / old)
     of_vit = inspect.signature(VisionTransformer.__init__).parameters.keys()
     for key in (of_vit - {"activation_checkpointing"}) & backbone.keys():
         del backbone[key]
@@ -127,6 +135,17 @@ def set_backbone(cfg: Config, name: str) -> None:
     if rates and "layer_decay" in rates:
         rates.layer_decay = fine_tuning(variant).layer_decay
     cfg.load_from = weights or None
+
+
+def _replace_width(model: ConfigDict, old: int, new: int) -> None:
+    """Let neck and heads on the ViT's own maps have its width."""
+    for node in (model.get(part) or {} for part in ("neck", "decode_head", "auxiliary_head")):
+        for key in {"embed_dim", "in_channels", "channels"} & node.keys():
+            widths = node[key]
+            if isinstance(widths, list):
+                node[key] = [new if width == old else width for width in widths]
+            elif widths == old:
+                node[key] = new
 
 
 def parts_of(dataset: Any) -> list[Any]:

@@ -76,13 +76,15 @@ class RunHook(Hook):
         self._stepped = False
         self._skipped = 0
         self._saved = 0  # iteration of the newest checkpoint
-        self._log_sizes: dict[str, int] | None = {}  # as it notes them
+        self._log_sizes: dict[str, int] | None = None  # as it notes them
 
     def before_run(self, runner: Any) -> None:
         """Listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
         folder = Path(runner.work_dir)
+        if runner._resume:  # else what other runs have logged below the folder stays
+            self._log_sizes = {}
         rank = (runner.cfg.get("lora") or {}).get("rank")
         if rank and trains(runner) and _adapters(runner) is None:
             raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")
@@ -408,7 +410,7 @@ class EVACheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         note = Path(runner.work_dir) / LATEST
         with self._behind():
-            before = note.read_text() if note.exists() else ""
+            before = note.read_text() if is_main_process() and note.exists() else ""
             super()._save_checkpoint_with_step(runner, step, meta)
             if is_main_process():  # mmengine has noted what is not written yet
                 content = note.read_text()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints.adapters import BASE, BASE_NAMES, PREFIX, SHA256_OF_BASE
 from eva_backbone.checkpoints.convert import find_trunk
+from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
@@ -54,7 +55,7 @@ class Adapters:
         trained, every = sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
         message = f"LoRA of rank {settings.rank}: {trained:,} of {every:,} parameters are trained"
         logger.info("%s", message, extra={"shown": True})  # on the terminal
-        self._shared = _shared(model, read_weights(path))
+        self._shared = _shared(model, to_eva_names(read_weights(path)))
         self.names = {name for name in model.state_dict() if _plain(name) not in self._shared}
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}
         self._config = {

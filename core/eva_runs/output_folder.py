@@ -350,7 +350,7 @@ class RunLogs:
             if size > before:
                 with explain_os_errors(file):
                     os.truncate(file, before)
-        if not step:
+        if not step or self._noted().get("step", 0) > step:  # of what this run does again
             (self.folder / EVALUATED).unlink(missing_ok=True)
 
     def _noted(self) -> dict[str, Any]:

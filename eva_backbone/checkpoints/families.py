@@ -59,6 +59,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 _LEFT_OUT = re.compile(
     r"(.*\.)?(rope(_win|_glb)?\.(freqs|periods|pos_embed)\w*|freqs_cis|qkv\.bias_mask)"
 )
+_WIDTH_OF_7B = 4096
 _BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 
 
@@ -78,9 +79,16 @@ def to_eva_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {_rename(name): value for name, value in own.items() if not _LEFT_OUT.fullmatch(name)}
     _reform_tokens(renamed)
     blocks = {match[1] for match in map(_BLOCK.fullmatch, renamed) if match}
+    width = len(renamed["patch_embed.proj.weight"])
+    # timm leaves DINOv3's biases out where all are zero; the 7B has none
+    zero_bias = "pos_embed" not in renamed and width < _WIDTH_OF_7B
     for block in blocks:
         _reform_mlp(renamed, block)
         _reform_attention(renamed, block)
+        biases = [f"{block}attn.{name}" for name in ("q_bias", "v_bias", "qkv.bias")]
+        if zero_bias and not renamed.keys() & {*biases}:
+            for name in biases[:2]:
+                renamed[name] = renamed[f"{block}attn.proj.weight"].new_zeros(width)
     return {prefix + name: value for name, value in renamed.items()} | outside
 
 
@@ -103,7 +111,7 @@ def _reform_tokens(tensors: dict[str, Tensor]) -> None:
         side = math.isqrt(kernel.shape[1] // 3)
         tensors["patch_embed.proj.weight"] = kernel.unflatten(1, (3, side, side))
         tensors["patch_embed.proj.bias"] = kernel.new_zeros(len(kernel))
-    if tensors.get("mask_token", kernel).ndim == 2:  # (1, C) of DINOv2, in pre-training alone
+    if "mask_token" in tensors and tensors["mask_token"].ndim == 2:  # (1, C) of DINOv2's training
         del tensors["mask_token"]
     token = tensors.get("cls_token", kernel)
     if token.ndim < 3 and token.shape[-1:] == kernel.shape[:1]:
@@ -206,9 +214,14 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
     matches = [name for name in known if known[name] == facts]
     if not matches and ("head.weight" in shapes or "rope_embed.periods" in shapes):
         # a fine-tuned model may lack the norm, a detector the tokens before the patches
-        for name in ("final_norm", "cls", "num_registers"):
-            facts.pop(name)
-        matches = [name for name in known if known[name].items() >= facts.items()]
+        tokens = [facts.pop(name) for name in ("cls", "num_registers")]
+        facts.pop("final_norm")
+        matches = [
+            name
+            for name, own in known.items()
+            if own.items() >= facts.items()
+            if own["cls"] >= tokens[0] and own["num_registers"] >= tokens[1]
+        ]
     return next(iter(matches), None)
 
 

@@ -34,6 +34,7 @@ _NEEDED = (  # to read sizes off
     "blocks.0.mlp.fc1.weight",
     "blocks.0.mlp.fc2.weight",
 )
+_HEADS = ("roi_heads.", "roi_head.", "proposal_generator.", "rpn_head.")  # of detectors
 _OTHER_INTERPOLATION = {"beit": "vitdet", "vitdet": "beit"}
 
 FRAMES = 8  # of a clip, for weights of images
@@ -51,6 +52,8 @@ class Trunk:
         frames: T of a video model, 1 for all others.
         clips: Whether it is a video model.
         family: Key of `eva_backbone.variants.FAMILIES`.
+        of_detector: Whether it lacks the tokens that it was pre-trained with, or a detector's heads
+            stand beside it; its windows are known if it has relative positions alone.
     """
 
     arguments: dict[str, Any]
@@ -59,12 +62,12 @@ class Trunk:
     frames: int = 1
     clips: bool = False
     family: str = "eva"
+    of_detector: bool = False
 
     @property
     def dense(self) -> bool:
         """Whether it comes from a detector or a segmentor."""
-        detector = "cls_token" not in self.names and self.family == "eva"
-        return detector or "level_embed" in self.names
+        return self.of_detector or "level_embed" in self.names
 
     @property
     def pools_patches(self) -> bool:
@@ -149,8 +152,7 @@ def load_vit(
             _OTHER_INTERPOLATION[interpolation],
         )
     needed = ["num_heads"] if "num_heads" not in arguments else []
-    detector = "cls_token" not in trunk.names and trunk.family == "eva"
-    if detector and "window_size" not in arguments:
+    if trunk.of_detector and "window_size" not in {**trunk.arguments, **overrides}:
         needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
     if needed:
         raise ValueError(
@@ -189,7 +191,8 @@ def describe(weights: Weights) -> Trunk:
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     variant = find_variant(own)
     if variant is not None:
-        return _describe_variant(variant, prefix, shapes)
+        of_detector = any(key.startswith(_HEADS) for key in weights.tensors)
+        return _describe_variant(variant, prefix, shapes, of_detector=of_detector)
     _require_eva(shapes, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
@@ -215,14 +218,21 @@ def describe(weights: Weights) -> Trunk:
         names=frozenset(shapes),
         frames=frames,
         clips=len(kernel) == 5,
+        of_detector="cls_token" not in shapes,
     )
 
 
-def _describe_variant(variant: str, prefix: str, shapes: Mapping[str, Shape]) -> Trunk:
+def _describe_variant(
+    variant: str, prefix: str, shapes: Mapping[str, Shape], *, of_detector: bool
+) -> Trunk:
     """Describe a ViT of another family, of the size that its positions are for."""
     arguments = variant_arguments(variant)
-    if "cls_token" not in shapes and arguments.get("extra_tokens") != ():  # a detector's
+    if "cls_token" not in shapes and arguments.get("extra_tokens") != ():
         arguments |= {"extra_tokens": (), "num_registers": 0}
+        of_detector = True
+    if of_detector:  # which has windows of its own
+        for name in ("window_size", "global_attn_indexes"):
+            arguments.pop(name, None)
     arguments["final_norm"] = "norm.weight" in shapes
     side = math.isqrt(max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)) * arguments["patch_size"]
     if side and "pretrain_img_size" in arguments:
@@ -230,7 +240,13 @@ def _describe_variant(variant: str, prefix: str, shapes: Mapping[str, Shape]) ->
     elif side:
         arguments["img_size"] = side
     family = VARIANTS[variant].family
-    return Trunk(arguments=arguments, prefix=prefix, names=frozenset(shapes), family=family)
+    return Trunk(
+        arguments=arguments,
+        prefix=prefix,
+        names=frozenset(shapes),
+        family=family,
+        of_detector=of_detector,
+    )
 
 
 def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
+from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
@@ -188,7 +189,7 @@ def _merged(
     above = (*above, path.resolve())
     if base.resolve() in above:
         raise ValueError(f"{path} has {base} as its base, which is an adapter of it")
-    return merge(config, read_weights(base, above=above), tensors, path)
+    return merge(config, to_eva_names(read_weights(base, above=above)), tensors, path)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ def test_logs_go_on_where_the_checkpoint_was(tmp_path):
     logs.cut(2, {"a/metrics.json": 3})
     assert log.read_text() == "1 2"
     assert not logs.is_evaluated(2)
+    assert not logs.is_evaluated(3)  # which the run does again
     logs.cut(0, {})
     assert log.read_text() == ""
     assert not logs.is_evaluated(3)

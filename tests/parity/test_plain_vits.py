@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from eva_backbone import VisionTransformer, build_vit, load_pretrained, load_vit
-from eva_backbone.checkpoints.families import to_eva_names
+from eva_backbone.checkpoints.families import find_variant, to_eva_names
 from eva_backbone.layer_decay import layer_index
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
@@ -237,6 +237,53 @@ def test_weights_of_another_family_are_refused_with_both_forms():
     with pytest.raises(ValueError, match="registers, no absolute positions, layer scale"):
         load_pretrained(model, "eva_debug")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("variant", ["eva_b_patch16", "eva_l_patch16"])
+def test_a_classifier_of_eva_is_no_other_family(variant):
+    with torch.device("meta"):
+        state = build_vit(variant, final_norm=False).state_dict()
+        state["head.weight"] = torch.empty(10, state["pos_embed"].shape[-1])
+    assert find_variant(state) is None
+
+
+def test_the_windows_of_a_detector_are_asked_for(tmp_path):
+    from safetensors.torch import save_file
+
+    arguments = detector_arguments("dinov3_debug", img_size=128, window_size=4)
+    model = _randomise(VisionTransformer(**arguments))
+    state = {f"backbone.net.{name}": value for name, value in model.state_dict().items()}
+    save_file(state, tmp_path / "detector.safetensors")
+    with pytest.raises(ValueError, match="window_size"):
+        load_vit(tmp_path / "detector.safetensors")
+    windows = {name: arguments[name] for name in ("window_size", "global_attn_indexes")}
+    loaded = load_vit(tmp_path / "detector.safetensors", **windows)
+    images = torch.randn(1, 3, 128, 128)
+    torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
+
+
+def test_files_of_radio_and_biases_that_timm_leaves_out():
+    width = 32
+    kernel = torch.randn(width, 3 * 16 * 16)
+    names = {
+        "radio_model.model.patch_generator.embedder.weight": kernel,
+        "radio_model.model.patch_generator.pos_embed": torch.randn(1, 16, width),
+        "radio_model.model.patch_generator.cls_token.token": torch.randn(8, width),
+        "radio_model.model.blocks.0.attn.proj.weight": torch.randn(width, width),
+    }
+    renamed = {k.removeprefix("radio_model.model."): v for k, v in to_eva_names(names).items()}
+    assert renamed["register_tokens"].shape == (1, 7, width)
+    assert renamed["pos_embed"].shape == (1, 17, width)
+    assert torch.equal(renamed["patch_embed.proj.weight"].flatten(1), kernel)
+    theirs = timm.create_model("vit_small_patch16_dinov3", depth=1, num_classes=0)
+    ours = build_vit("dinov3_s16", depth=1)
+    assert to_eva_names(theirs.state_dict()).keys() | {"rope_embed.periods"} == {*ours.state_dict()}
+
+
+@pytest.mark.parametrize("more", [{"rel_pos": "table"}, {"attn_norm": True, "rotary": None}])
+def test_arguments_that_would_do_nothing(more):
+    with pytest.raises(ValueError, match="rotary"):
+        build_vit("eva02_debug", **more)
 
 
 def test_patch_14_weights_are_resampled_to_16(tmp_path):

@@ -107,6 +107,9 @@ def set_backbone(
     recompute = net.activation_checkpointing
     model.backbone.net = L(VisionTransformer)(**arguments, activation_checkpointing=recompute)
     model.backbone.freeze_patch_embed = False  # no detector has trained it
+    blocks = model.backbone.get("freeze_blocks", 0)
+    if blocks:
+        model.backbone.freeze_blocks = round(blocks * arguments["depth"] / net.depth)
     model.pixel_mean = [255 * value for value in family.dense_mean]
     model.pixel_std = [255 * value for value in family.dense_std]
     optimizer.params.lr_factor_func = partial(

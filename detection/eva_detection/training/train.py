@@ -161,7 +161,7 @@ class Training:
             max_bad_images=options.get("max_bad_images", 10),
             seed=seed,
         )
-        run_on_main_rank(lambda: logs_of(folder).cut(steps, saved.get("logs", {})))
+        run_on_main_rank(lambda: logs_of(folder).cut(steps, saved.get("logs") if saved else {}))
         self._register_hooks(trainer, checkpointer, multiplier, steps)
         checkpointer.add_checkpointable("trainer", trainer)
         if saved:
