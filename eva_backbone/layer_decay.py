@@ -145,6 +145,8 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
 def freeze_vit(net: Any, *, patch_embed: bool, blocks: int) -> None:
     """Freeze the patch embedding of a ViT, or its first `blocks` with all embeddings.
 
+    With all blocks the final norm is frozen too.
+
     Raises:
         ValueError: If the ViT has fewer blocks.
     """
@@ -154,3 +156,5 @@ def freeze_vit(net: Any, *, patch_embed: bool, blocks: int) -> None:
         net.patch_embed.requires_grad_(False)
     if blocks:
         freeze_layers(net, depth=net.depth, below=blocks + 1)
+    if blocks == net.depth:  # nothing of it is trained
+        net.norm.requires_grad_(False)
