@@ -28,7 +28,7 @@ _PATCHES = (
 
 # Applied to a name one after the other.
 _RENAMES: tuple[tuple[str, str], ...] = (
-    (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
+    (r"^embeddings\.(cls_token|register_tokens)$", r"\1"),
     (r"^embeddings\.position_embeddings?(\.weight)?$|^positional_embedding$", "pos_embed"),
     (r"^embeddings\.patch_embeddings?\.(projection\.)?(weight|bias)$", r"patch_embed.proj.\2"),
     (r"^conv1\.|^patch_generator\.embedder\.", "patch_embed.proj."),
@@ -57,7 +57,8 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 # Computed by the model, or not of this ViT.
 _LEFT_OUT = re.compile(
-    r"(.*\.)?(rope(_win|_glb)?\.(freqs|periods|pos_embed)\w*|freqs_cis|qkv\.bias_mask)"
+    r"(.*\.)?(rope(_win|_glb)?\.(freqs|periods|pos_embed)\w*|freqs_cis|qkv\.bias_mask"
+    r"|embeddings\.mask_token)"
 )
 _WIDTH_OF_7B = 4096
 _BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")

@@ -74,8 +74,10 @@ class Trunk:
         """Whether the mean of the patches, not the class token, stands for the image.
 
         So in fine-tuned classifiers (`fc_norm`), in masked-image models, whose class token predicts
-        nothing, and where no norm follows the last block.
+        nothing, where no norm follows the last block, and where there is no class token.
         """
+        if "cls_token" not in self.names:
+            return True
         masked = "mask_token" in self.names or "lm_head.weight" in self.names
         return masked or "fc_norm.weight" in self.names or "norm.weight" not in self.names
 

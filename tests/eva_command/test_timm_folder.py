@@ -1,6 +1,7 @@
 """Folders for timm: written from files and runs of every task, and read by timm alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoModel
 
-from eva_backbone import variants
+from eva_backbone import load_vit, variants
 from eva_backbone.checkpoints.from_weights import load_pooled
+from eva_backbone.checkpoints.registry import HOSTED_FILES
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
 from eva_command.convert import main
 from eva_contrastive.model.eva_clip import build_eva_clip
@@ -198,3 +201,198 @@ def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
 
 def _shapes(state):
     return {name: tuple(value.shape) for name, value in state.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({file.variant for file in HOSTED_FILES.values()}))
+def test_names_and_shapes_of_other_families_at_the_published_sizes(name):
+    from eva_command.timm_folder import to_timm
+
+    with torch.device("meta"):
+        config, weights, _ = to_timm(variants.build_vit(name).state_dict(), name="a file")
+        peer = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
+        usual = timm.create_model(config["architecture"], num_classes=0)
+    assert _shapes(weights) == _shapes(peer.state_dict())
+    assert (usual.embed_dim, len(usual.blocks)) == tuple(
+        config["model_args"][part] for part in ("embed_dim", "depth")
+    )
+
+
+OTHERS = [  # family, bias, what differs from it
+    ("eva02", "qv", {}),
+    ("eva02", "qv", {"mlp": "swiglu"}),
+    ("eva02", "qv", {"attn_norm": True}),
+    ("dinov2", "qkv", {}),
+    ("dinov2", "qkv", {"mlp": "swiglu"}),
+    ("dinov2_reg", "qkv", {}),
+    ("dinov3", "qv", {}),
+    ("dinov3", "qv", {"mlp": "swiglu"}),
+    ("dinov3", "none", {"mlp": "swiglu"}),
+    ("pe_core", "qkv", {}),
+    ("pe_core", "qkv", {"extra_tokens": (), "rotary": {"x_first": True}}),
+    ("pe_spatial", "qkv", {}),
+    ("pe_lang", "qkv", {}),
+    ("siglip2", "qkv", {}),
+    ("tipsv2", "qkv", {}),
+    ("radio_v3", "qkv", {}),
+    ("radio_v4", "qkv", {}),
+]
+
+
+@pytest.fixture(params=OTHERS, ids=lambda p: "-".join([p[0], p[1], *p[2]]))
+def other(request, monkeypatch):
+    """Name of a tiny ViT of another family, as one of the table."""
+    family, bias, more = request.param
+    sizes = variants.Variant(8, 32, 64, 2, 2, 128, bias, family, more)
+    monkeypatch.setitem(variants.VARIANTS, "small_other", sizes)
+    return "small_other"
+
+
+def _other_trunk(name, randomise):
+    size = (
+        {"pretrain_img_size": 64} if "pretrain_img_size" in variants.variant_arguments(name) else {}
+    )
+    vit = randomise(variants.build_vit(name, **size)).eval()
+    return vit, torch.randn(2, 3, 32, 32)
+
+
+@torch.no_grad()
+def test_other_families(other, convert, randomise):
+    vit, images = _other_trunk(other, randomise)
+    _, folder = convert(dict(vit.state_dict()))
+    tokens = vit(images)
+    cls = vit.cls_token is not None and hasattr(vit.norm, "weight")
+    peer = _same(
+        folder, tokens[:, 0] if cls else tokens[:, vit.num_prefix_tokens :].mean(1), images
+    )
+    torch.testing.assert_close(peer.forward_features(images), tokens, **TOLERANCE)
+    torch.testing.assert_close(load_vit(folder)(images), tokens, **TOLERANCE)
+    _, back = convert(folder, to="official", output="back.pth")
+    torch.testing.assert_close(load_vit(back)(images), tokens, **TOLERANCE)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@torch.no_grad()
+def test_classifiers_of_other_families(pooling, other, convert, randomise):
+    arguments = variants.variant_arguments(other)
+    if pooling == "cls" and arguments.get("extra_tokens") == ():
+        pytest.skip("no class token")
+    if pooling == "cls" and not arguments.get("final_norm", True):
+        pytest.skip("no norm behind the last block")
+    model = build_classifier(other, num_classes=5, pooling=pooling, pretrain_img_size=32)
+    randomise(model).eval()
+    _, folder = convert(dict(model.state_dict()))
+    images = torch.randn(2, 3, 32, 32)
+    _same(folder, model(images), images)
+    torch.testing.assert_close(load_classifier(folder / "model.safetensors")(images), model(images))
+
+
+@pytest.mark.parametrize("other", [OTHERS[i] for i in (3, 4, 5, 6, 7, 8, 13)], indirect=True)
+@torch.no_grad()
+def test_transformers(other, convert, randomise):
+    vit, images = _other_trunk(other, randomise)
+    _, folder = convert(dict(vit.state_dict()), to="transformers")
+    peer = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    torch.testing.assert_close(peer(images).last_hidden_state, vit(images), **TOLERANCE)
+    torch.testing.assert_close(load_vit(folder)(images), vit(images), **TOLERANCE)
+    _, back = convert(folder, to="timm", output="from_transformers")
+    cls = vit.cls_token is not None
+    _same(back, vit(images)[:, 0] if cls else vit(images).mean(1), images)
+
+
+def _small(monkeypatch, family, bias="qkv"):
+    sizes = variants.Variant(8, 32, 64, 2, 2, 128, bias, family)
+    monkeypatch.setitem(variants.VARIANTS, "small_other", sizes)
+    return "small_other"
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [("pe_core", "vit_pe_core_base_patch16_224"), ("siglip2", "vit_base_patch16_siglip_256")],
+)
+@torch.no_grad()
+def test_attention_pooling_of_a_source_is_left_out(
+    family, architecture, convert, monkeypatch, randomise
+):
+    """It is no classifier, nor is the projection behind it."""
+    _small(monkeypatch, family)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    more = {"ref_feat_shape": 4} if family == "pe_core" else {"act_layer": "gelu_tanh"}
+    peer = timm.create_model(architecture, num_classes=16, mlp_ratio=2, **sizes, **more)
+    randomise(peer).eval()
+    _, folder = convert(dict(peer.state_dict()))
+    images = torch.randn(2, 3, 32, 32)
+    tokens = peer.forward_features(images)
+    _same(folder, tokens[:, 0] if family == "pe_core" else tokens.mean(1), images)
+
+
+@torch.no_grad()
+def test_a_folder_of_transformers_pools_by_its_class_token(convert, monkeypatch, randomise):
+    """The mask token that it has is of no masked-image model of this toolkit."""
+    name = _small(monkeypatch, "dinov3", "qv")
+    vit = randomise(variants.build_vit(name)).eval()
+    _, folder = convert(dict(vit.state_dict()), to="transformers")
+    images = torch.randn(2, 3, 32, 32)
+    pooled, _ = load_pooled(folder)
+    torch.testing.assert_close(pooled.pool(pooled.vit(images)), vit(images)[:, 0], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_rounded_periods_are_reported(convert, monkeypatch, randomise):
+    name = _small(monkeypatch, "dinov3", "qv")
+    state = randomise(variants.build_vit(name)).eval().state_dict()
+    state["rope_embed.periods"] = state["rope_embed.periods"].bfloat16().float()
+    for to in ("timm", "transformers"):
+        assert "rotary periods" in convert(dict(state), to=to, output=to)[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "to", "arguments"),
+    [
+        ("sam3", "timm", {"window_size": 0, "global_attn_indexes": ()}),
+        ("eva02", "transformers", {}),
+        ("eva", "transformers", {}),
+        ("dinov2", "transformers", {"final_norm": False}),
+        ("dinov3", "timm", {"extra_tokens": (), "num_registers": 0}),
+    ],
+)
+def test_what_cannot_be_written_is_one_error(
+    family, to, arguments, convert, monkeypatch, tmp_path, capsys
+):
+    name = _small(monkeypatch, family, "qv" if family in ("eva", "eva02", "dinov3") else "qkv")
+    headed = "final_norm" in arguments
+    state = variants.build_vit(name, **arguments).state_dict()
+    with pytest.raises(SystemExit):
+        convert(state | ({"head.weight": torch.ones(3, 64)} if headed else {}), to=to)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "folder").exists()
+
+
+@torch.no_grad()
+def test_an_official_file_with_two_towers(convert, monkeypatch, randomise):
+    """Perception Encoder's, whose names are those of open_clip's own ViT."""
+    vit = randomise(variants.build_vit(_small(monkeypatch, "pe_core"))).eval()
+    ends = {
+        "patch_embed.proj": "conv1",
+        "pos_embed": "positional_embedding",
+        "cls_token": "class_embedding",
+        "norm_pre": "ln_pre",
+        ".norm": ".ln_",
+        "blocks": "transformer.resblocks",
+        "attn.qkv.": "attn.in_proj_",
+        "attn.proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    state = {}
+    for name, value in vit.state_dict().items():
+        for ours, theirs in ends.items():
+            name = name.replace(ours, theirs)
+        state[f"visual.{re.sub('^norm', 'ln_post', name)}"] = value
+    state["visual.positional_embedding"] = state["visual.positional_embedding"][0]
+    state["visual.class_embedding"] = state["visual.class_embedding"][0, 0]
+    del state["visual.rope_embed.periods"]
+    state |= {"visual.attn_pool.probe": torch.ones(1, 1, 64), "visual.proj": torch.ones(64, 16)}
+    state |= {"transformer.resblocks.0.ln_1.weight": torch.ones(8), "logit_scale": torch.ones(())}
+    images = torch.randn(2, 3, 32, 32)
+    _same(convert(state)[1], vit(images)[:, 0], images)

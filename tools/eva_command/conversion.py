@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
 from eva_backbone.checkpoints.convert import FORMATS, find_trunk, resampled
+from eva_backbone.checkpoints.families import find_variant, to_eva_names
 from eva_backbone.checkpoints.from_weights import describe, load_vit
 from eva_backbone.checkpoints.loading import stored_frames
 from eva_backbone.checkpoints.reading import Weights, read_safetensors, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS, weights_of_run
-from eva_command import timm_folder
+from eva_command import timm_folder, transformers_folder
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_data.files import open_atomic, replace_folder
@@ -29,9 +31,14 @@ _FORMS = {
     **FORMATS,
     "mmdet": to_mmdet,
     "timm": resampled,  # which takes EVA-L's one bias of queries, keys and values as it is
+    "transformers": resampled,
     "open-clip": FORMATS["official"],
 }
-_WRITERS = {"open-clip": open_clip_form.write_folder, "timm": timm_folder.write_folder}
+_WRITERS = {
+    "open-clip": open_clip_form.write_folder,
+    "timm": timm_folder.write_folder,
+    "transformers": transformers_folder.write_folder,
+}
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -45,13 +52,16 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     source = find_source(args.source, ema=args.ema)
     read = Weights.read(source)
     stored, frames = read.tensors, read.frames
-    weights = official_names(open_clip_form.to_official(stored))
-    weights = timm_folder.official_names(weights)
+    weights, of_eva = _own_names(stored)
+    if of_eva or args.to == "open-clip":
+        weights = open_clip_form.to_official(stored)
+    weights = timm_folder.official_names(official_names(weights))
     if _of_other_program(source.parent) == source:
         describe(Weights(f"{source.parent.name}/{source.name}", weights))  # refuses other models
     renamed = len(weights.keys() - stored.keys())
     lines = [f"gave official names to {renamed} tensors of another program"] if renamed else []
-    weights, changes = _FORMS[args.to](weights, patch_size=args.patch_size)
+    form = _FORMS[args.to] if of_eva or args.to != "official" else resampled
+    weights, changes = form(weights, patch_size=args.patch_size)
     lines += changes
     if args.dtype:
         read_values, dtype = weights, _DTYPES[args.dtype]
@@ -77,6 +87,20 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     size = sum(file.stat().st_size for file in files) / 1e6
     head = f"{source.name} -> {args.output}: {len(weights)} tensors, {size:.1f} MB"
     return "\n  ".join([head, *(lines or ["nothing to change"])])
+
+
+def _own_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """Give a plain ViT of another family the names of this toolkit; say whether it is EVA-01's.
+
+    Under rotary positions the bias of keys counts, which the form of EVA-01 drops.
+    """
+    renamed = to_eva_names(weights)
+    keys = [key for key in renamed if f".{key}".endswith(f".{TRUNK_KEY}")]
+    if len(keys) != 1:
+        return dict(weights), True
+    stem = keys[0].removesuffix(TRUNK_KEY)
+    own = {k.removeprefix(stem): v for k, v in renamed.items() if k.startswith(stem)}
+    return renamed, find_variant(own) is None
 
 
 def merge_adapters(args: argparse.Namespace) -> str:
@@ -110,7 +134,8 @@ def find_source(source: str, *, ema: bool) -> Path:
     folder = Path(source.removeprefix("local-dir:"))
     weights = _of_other_program(folder)
     if folder.is_dir() and weights is None:
-        return weights_of_run(folder, ema=ema or None)
+        # resolve_source knows folders of transformers, too
+        return weights_of_run(folder, ema=True) if ema else resolve_source(folder.absolute())
     if ema:
         raise ValueError(f"--ema is for the folder of a run, which {source} is not")
     return weights or resolve_source(source)

@@ -7,18 +7,21 @@ r"""Convert a checkpoint to the form that another project loads, or back.
     eva convert output/eva_g_pretrain --to official --dtype fp16 \
         --patch-size 16 --output my_eva_psz14to16.pt
     eva convert output/eva_g_pretrain --to timm --output eva_g_timm
+    eva convert output/dinov3_run --to transformers --output dinov3_hub
     eva convert eva_clip_psz14.pt --to open-clip --output eva_clip_g
     eva convert eva_clip_g --to official --output my_eva_clip.pt
     eva convert --merge-lora output/run merged.safetensors
 
 The source is a file, the name of an official one, the output folder of a run of any trainer (its
-best weights if it kept them, else those of its newest checkpoint), or a folder that timm or
-open_clip reads. `detectron2-vitdet` is what an unmodified ViTDet of detectron2 loads;
-`official` is EVA-g's form, which this toolkit and the official code load (this toolkit loads both).
+best weights if it kept them, else those of its newest checkpoint), or a folder that timm,
+transformers or open_clip reads. `detectron2-vitdet` is what an unmodified ViTDet of detectron2
+loads; `official` is EVA-g's form, which this toolkit and the official code load (this toolkit loads
+both), and has this toolkit's names for other plain ViTs.
 Outputs of the model stay the same. The output (`.pth`, `.pt`: weights under "model";
 `.safetensors`) appears when it is complete. `timm` and `open-clip` are folders for these programs,
-which read them as the model `local-dir:FOLDER`; the program must be installed to write one, for its
-outputs are compared with ours. --merge-lora writes adapters merged with their base, as other
+which read them as the model `local-dir:FOLDER`; `transformers` (DINOv2, DINOv3 and SigLIP 2) is one
+for `AutoModel.from_pretrained`. The program must be installed to write one, for its outputs are
+compared with ours. --merge-lora writes adapters merged with their base, as other
 commands read them, and compares outputs.
 """
 
@@ -34,6 +37,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 FOLDERS = {  # form that is a folder -> its files
     "open-clip": ("open_clip_config.json", "open_clip_model.safetensors", "README.md"),
     "timm": ("config.json", "model.safetensors", "README.md"),
+    "transformers": ("config.json", "model.safetensors", "README.md"),
 }
 
 
@@ -41,7 +45,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
-    help_text = "file, name of an official one, or folder of a run, of timm or of open_clip"
+    help_text = "file, name, or folder of a run, of timm, transformers or open_clip"
     add("source", nargs="?", help=help_text)
     add("--ema", action="store_true", help="take the moving average of a run")
     help_text = "merge adapters with their base"

@@ -1,12 +1,14 @@
-"""An EVA ViT as timm's: names both ways, and a folder that timm reads as `local-dir:FOLDER`.
+"""A ViT as timm's: names both ways, and a folder that timm reads as `local-dir:FOLDER`.
 
 timm has two classes that compute what EVA computes: `Eva` (`eva_giant_*`), whose names are the
 official ones, and `VisionTransformer` (`eva_large_*`) for one bias of queries, keys and values.
+Other plain ViTs become the model of which timm hosts the weights.
 
 Shapes: B images, C channels, K classes or values of a feature.
 """
 
 import json
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +19,14 @@ from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import find_trunk
+from eva_backbone.checkpoints.families import find_variant
 from eva_backbone.checkpoints.from_weights import Trunk, describe, load_pooled
+from eva_backbone.checkpoints.library_names import find_timm_form, to_library_names
 from eva_backbone.checkpoints.reading import Weights, list_names
-from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
+from eva_backbone.checkpoints.registry import HOSTED_FILES
+from eva_backbone.resample import resample_pos_embed
+from eva_backbone.rotary import Rotary
+from eva_backbone.variants import FAMILIES, VARIANTS, Pooling, variant_arguments
 from eva_classification.models import PROBE_EPS, load_classifier
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
@@ -37,18 +44,20 @@ _GIANT_CLIP = "eva_giant_patch14_clip_224"  # pools by its class token
 _LARGE = {336: "eva_large_patch14_336", 0: "eva_large_patch14_196"}
 _GIANT_SIZES = (14, 1408, 40, 16, 6144)  # patch size, width, depth, heads, width of the MLP
 _LARGE_SIZES = (14, 1024, 24, 16, 4096)
+_PERIODS, _PERIODS_TOLERANCE = "rope_embed.periods", 1e-5
 _LEFT_OUT = re.compile(
-    r"(lm_head|spm|interactions|up|norm[1-4])\.|mask_token$|decoder|level_embed$"
-    r"|.*relative_position(_\w+)?_index$"
+    r"(lm_head|spm|interactions|up|norm[1-4]|projectors|local_cls_norm)\.|mask_token$|decoder"
+    r"|level_embed$|.*relative_position(_\w+)?_index$"
 )
 _CARD = """---
 tags: [{task}, timm]
 library_name: timm
 pipeline_tag: {task}
 ---
-# EVA for timm
+# {title} for timm
 
 Converted from `{source}` by the EVA toolkit: `{architecture}` with the arguments in `config.json`.
+Licence of the original weights: {licence}.
 Gives {gives}, of {pooled}, for {side} px. Pixels: minus mean {mean}, by deviation {std}.
 
 ```python
@@ -88,9 +97,11 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     """
     config, converted, changes = to_timm(weights, name=source.name)
     classes, side = config["num_classes"], config["pretrained_cfg"]["input_size"][-1]
-    preparation = dict(PUBLISHED)
-    if any(name.endswith("level_embed") for name in weights):  # a segmentor's
-        preparation |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    own = trunk_of(weights, source.name)
+    family = FAMILIES[describe(own).family]
+    preparation = {**PUBLISHED, "mean": family.mean, "std": family.std}
+    if "level_embed" in own.tensors:  # a segmentor's
+        preparation |= {"mean": family.dense_mean, "std": family.dense_std}
     noted = notes_of_training(source, **dict.fromkeys(PUBLISHED), class_names=None)
     names = noted.pop("class_names")
     preparation |= {name: value for name, value in noted.items() if value is not None}
@@ -102,6 +113,8 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     save_weights(converted, folder / WEIGHTS, read_config(source))
     by_token = config["global_pool"] == "token"
     card = _CARD.format(
+        title="EVA" if family is FAMILIES["eva"] else "A plain ViT",
+        licence=family.licence,
         task="image-classification" if classes and not by_token else "image-feature-extraction",
         source=source.name,
         architecture=config["architecture"],
@@ -111,7 +124,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         **preparation,
     )
     write_text(folder / CARD, card)
-    difference = _compare(folder, _trunk_of(weights, source.name), side)
+    difference = _compare(folder, without_periods(own), side)
     return [
         *changes,
         f"timm's {config['architecture']}; its outputs differ from ours by at most "
@@ -132,11 +145,16 @@ def _compare(folder: Path, own: Weights, side: int) -> float:
         pooled, _ = load_pooled(own)
         expected = pooled.pool(pooled.vit.forward_features(images))  # (B, C)
     outputs: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images)
+    return require_close(outputs, expected, "timm")
+
+
+def require_close(outputs: Tensor, expected: Tensor, program: str) -> float:
+    """Return the largest difference of outputs; refuse one that is not of another order of sums."""
     largest = expected.abs().max().item()
     difference = (outputs - expected).abs().max().item()
     if not difference <= _TOLERANCE * largest:  # also for NaN
         raise ValueError(
-            f"timm's outputs differ from ours by {difference:.2g}, of at most {largest:.2g}; "
+            f"{program}'s outputs differ from ours by {difference:.2g}, of at most {largest:.2g}; "
             "nothing was written"
         )
     return difference
@@ -160,18 +178,19 @@ def to_timm(
     Raises:
         ValueError: If there is no ViT, or timm has none like it.
     """
-    whole = _trunk_of(weights, name)
-    trunk, own = _describe(whole), whole.tensors
+    whole = trunk_of(weights, name)
+    trunk, own = describe_whole(whole), whole.tensors
     prefix = find_trunk(weights, name=name)
-    outside = [key for key in weights if not key.startswith(prefix)]
+    outside = [key for key in weights if key.removeprefix(prefix) not in own]
     lines = [f"left out (outside the ViT): {list_names(outside, 3)}"] if outside else []
+    lines += note_periods(own, trunk)
     left_out = [key for key in own if _LEFT_OUT.match(key)]
-    converted = {key: value for key, value in own.items() if key not in left_out}
+    converted = {k: v for k, v in without_periods(whole).tensors.items() if k not in left_out}
     if "head.1.weight" in own:  # of a linear probe: a batch norm without parameters before it
         converted = {k: v for k, v in converted.items() if not k.startswith("head.")}
         converted |= _without_batch_norm(own)
         lines.append("put the batch norm of the linear probe into its linear layer")
-    if trunk.arguments["qkv_bias"] == "qkv":
+    if trunk.family == "eva" and trunk.arguments["qkv_bias"] == "qkv":
         renamed = re.compile(r"\.gamma_([12])$")
         converted = {renamed.sub(r".ls\1.gamma", k): v for k, v in converted.items()}
     if "level_embed" in own:  # as in its training, see `load_vit`
@@ -179,7 +198,12 @@ def to_timm(
         converted["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     if left_out:
         lines.append(f"left out (not in timm's model): {list_names(left_out, 6)}")
-    architecture, arguments = _architecture(trunk)
+    variant = find_variant(own)
+    if variant is None:
+        architecture, arguments = _architecture(trunk)
+    else:
+        architecture, arguments = _hosted_architecture(variant, trunk)
+        converted = _of_other_family(converted, variant, trunk)
     side = trunk.arguments["img_size"]
     classes = len(converted["head.weight"]) if "head.weight" in converted else 0
     config = {
@@ -190,7 +214,7 @@ def to_timm(
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": {
             "input_size": [3, side, side],
-            "fixed_input_size": True,
+            "fixed_input_size": trunk.arguments.get("positions") != "none",
             "interpolation": "bicubic",
             "crop_mode": "center",
             "num_classes": classes,
@@ -201,30 +225,51 @@ def to_timm(
     return config, converted, lines
 
 
-def _trunk_of(weights: Mapping[str, Tensor], name: str) -> Weights:
-    """Take what belongs to the ViT, its head included, without the prefix of its names."""
+def trunk_of(weights: Mapping[str, Tensor], name: str) -> Weights:
+    """Take what belongs to the ViT, its classifier included, without the prefix of its names."""
     prefix = find_trunk(weights, name=name)
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if own.keys() & {"attn_pool.latent", "attn_pool.probe", "head.probe"}:  # and what follows it
+        own = {k: v for k, v in own.items() if not re.match(r"(attn_pool|head)\.|proj$", k)}
     return Weights(name, own)
 
 
-def _describe(own: Weights) -> Trunk:
-    """Describe a ViT that timm has; refuse any other."""
+def without_periods(own: Weights) -> Weights:
+    """Leave out the periods of rotary positions, which other programs compute."""
+    tensors = {k: v for k, v in own.tensors.items() if k != _PERIODS}
+    return Weights(own.name, tensors)
+
+
+def note_periods(own: Mapping[str, Tensor], trunk: Trunk) -> list[str]:
+    """Say that periods of a file, such as DINOv3's, which are rounded, are left out."""
+    if _PERIODS not in own:
+        return []
+    width, heads = trunk.arguments["embed_dim"], trunk.arguments["num_heads"]
+    computed = Rotary(width // heads, **trunk.arguments["rotary"]).periods
+    largest = (own[_PERIODS].float() / computed - 1).abs().max().item()
+    if largest < _PERIODS_TOLERANCE:
+        return []
+    return [f"left out the file's rotary periods, rounded by up to {largest:.1g} of each"]
+
+
+def describe_whole(own: Weights) -> Trunk:
+    """Describe a ViT of images with global attention; refuse any other."""
     problem = "a model of clips" if own.tensors[TRUNK_KEY].ndim == 5 else ""
     if not problem:
-        trunk = describe(own)
+        trunk, variant = describe(own), find_variant(own.tensors)
+        tokens = variant_arguments(variant).get("extra_tokens", ("cls",)) if variant else ("cls",)
         if "rel_pos" in trunk.arguments:
             problem = "a ViT with relative positions"
-        elif "cls_token" not in trunk.names:
+        elif "cls" in tokens and "cls_token" not in trunk.names:
             problem = "a detector's ViT, which attends in windows"
         elif "num_heads" not in trunk.arguments:
             problem = "a ViT of sizes that eva_backbone.VARIANTS lacks"
         else:
             return trunk
     raise ValueError(
-        f"{own.name} holds {problem}, which timm's EVA models do not compute: convert a "
-        "pre-trained "
-        "file, a classifier of images, a CLIP, or a segmentor without relative positions"
+        f"{own.name} holds {problem}, which other programs' models do not compute: convert a "
+        "pre-trained file, a classifier of images, a CLIP, or a segmentor without relative "
+        "positions"
     )
 
 
@@ -266,6 +311,46 @@ def _architecture(trunk: Trunk) -> tuple[str, dict[str, Any]]:
         "use_fc_norm": False,
         "use_post_transformer_norm": vit["final_norm"],
     }
+
+
+def _hosted_architecture(variant: str, trunk: Trunk) -> tuple[str, dict[str, Any]]:
+    """Find timm's name for another family's ViT, and its arguments."""
+    form = operator.attrgetter("family", "more", "qkv_bias")
+    files, ours = HOSTED_FILES.values(), form(VARIANTS[variant])
+    hosted = [file for file in files if file.variant == variant]
+    hosted += [file for file in files if form(VARIANTS[file.variant]) == ours]
+    if not hosted:
+        raise ValueError(f"timm has no model like {variant}: its family cannot be written for timm")
+    vit, has_fc_norm = trunk.arguments, "fc_norm.weight" in trunk.names
+    layers = 2 if vit.get("mlp") == "swiglu" and "rotary" not in vit else 1  # that fc1 counts
+    arguments = {
+        **{
+            name: vit[name]
+            for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+        },
+        "mlp_ratio": (layers * vit["mlp_dim"] + 0.5) / vit["embed_dim"],  # timm rounds down
+        "global_pool": "token" if _pooling(trunk) == "cls" else "avg",
+    }
+    if "rotary" not in vit:
+        arguments |= {"fc_norm": has_fc_norm, "final_norm": has_fc_norm or vit["final_norm"]}
+        arguments |= {"act_layer": "gelu_tanh"} if vit.get("mlp") == "gelu_tanh" else {}
+    else:
+        arguments |= {"use_fc_norm": has_fc_norm, "use_post_transformer_norm": vit["final_norm"]}
+        grid = vit["rotary"].get("reference") or vit["img_size"] // vit["patch_size"]
+        arguments |= {} if vit["rotary"].get("centred") else {"ref_feat_shape": int(grid)}
+    return hosted[0].repository.removeprefix("timm/").partition(".")[0], arguments
+
+
+def _of_other_family(
+    tensors: Mapping[str, Tensor], variant: str, trunk: Trunk
+) -> dict[str, Tensor]:
+    """Give timm's names, with positions of the size that the model is for."""
+    vit, tensors = trunk.arguments, dict(tensors)
+    if "pos_embed" in tensors:  # RADIO's are of a larger map
+        side = vit["img_size"] // vit["patch_size"]
+        method = vit.get("positions", "bicubic")
+        tensors["pos_embed"] = resample_pos_embed(tensors["pos_embed"], (side, side), method)
+    return to_library_names(tensors, find_timm_form(variant), bias=vit["qkv_bias"])
 
 
 def _without_batch_norm(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
