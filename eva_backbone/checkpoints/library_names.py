@@ -23,9 +23,9 @@ class Form:
     mask_dims: int = 0  # of a mask token that the model has and nobody reads
 
 
-def _read_table(text: str) -> dict[str, str]:
+def _read_table(table: str) -> dict[str, str]:
     """Read words `ours=theirs`, or one name that is both."""
-    pairs = (word.partition("=") for word in text.split())
+    pairs = (word.partition("=") for word in table.split())
     return {ours: theirs or ours for ours, _, theirs in pairs}
 
 

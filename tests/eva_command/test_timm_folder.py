@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from eva_backbone import load_vit, variants
+from eva_backbone.checkpoints import families
 from eva_backbone.checkpoints.from_weights import load_pooled
 from eva_backbone.checkpoints.registry import HOSTED_FILES
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
@@ -245,6 +246,8 @@ def other(request, monkeypatch):
     family, bias, more = request.param
     sizes = variants.Variant(8, 32, 64, 2, 2, 128, bias, family, more)
     monkeypatch.setitem(variants.VARIANTS, "small_other", sizes)
+    if bias == "none":  # which DINOv3-7B alone has
+        monkeypatch.setattr(families, "_WIDTH_OF_7B", 64)
     return "small_other"
 
 

@@ -190,20 +190,16 @@ def to_timm(
         converted = {k: v for k, v in converted.items() if not k.startswith("head.")}
         converted |= _without_batch_norm(own)
         lines.append("put the batch norm of the linear probe into its linear layer")
-    if trunk.family == "eva" and trunk.arguments["qkv_bias"] == "qkv":
-        renamed = re.compile(r"\.gamma_([12])$")
-        converted = {renamed.sub(r".ls\1.gamma", k): v for k, v in converted.items()}
     if "level_embed" in own:  # as in its training, see `load_vit`
         positions = own["pos_embed"]
         converted["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     if left_out:
         lines.append(f"left out (not in timm's model): {list_names(left_out, 6)}")
     variant = find_variant(own)
-    if variant is None:
-        architecture, arguments = _architecture(trunk)
-    else:
-        architecture, arguments = _hosted_architecture(variant, trunk)
-        converted = _of_other_family(converted, variant, trunk)
+    converted = _give_names(converted, variant, trunk)
+    architecture, arguments = (
+        _architecture(trunk) if variant is None else _hosted_architecture(variant, trunk)
+    )
     side = trunk.arguments["img_size"]
     classes = len(converted["head.weight"]) if "head.weight" in converted else 0
     config = {
@@ -341,11 +337,16 @@ def _hosted_architecture(variant: str, trunk: Trunk) -> tuple[str, dict[str, Any
     return hosted[0].repository.removeprefix("timm/").partition(".")[0], arguments
 
 
-def _of_other_family(
-    tensors: Mapping[str, Tensor], variant: str, trunk: Trunk
+def _give_names(
+    tensors: Mapping[str, Tensor], variant: str | None, trunk: Trunk
 ) -> dict[str, Tensor]:
-    """Give timm's names, with positions of the size that the model is for."""
+    """Give timm's names; the positions of another family get the size that the model is for."""
     vit, tensors = trunk.arguments, dict(tensors)
+    if variant is None:
+        if vit["qkv_bias"] != "qkv":
+            return tensors
+        scales = re.compile(r"\.gamma_([12])$")
+        return {scales.sub(r".ls\1.gamma", name): value for name, value in tensors.items()}
     if "pos_embed" in tensors:  # RADIO's are of a larger map
         side = vit["img_size"] // vit["patch_size"]
         method = vit.get("positions", "bicubic")
