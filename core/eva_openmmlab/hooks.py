@@ -83,7 +83,8 @@ class RunHook(Hook):
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
         folder = Path(runner.work_dir)
-        if runner._resume:  # else what other runs have logged below the folder stays
+        # what a run with checkpoints has logged below the folder stays when another begins there
+        if runner._resume or not any(folder.glob("*.pth")):
             self._log_sizes = {}
         rank = (runner.cfg.get("lora") or {}).get("rank")
         if rank and trains(runner) and _adapters(runner) is None:
