@@ -103,9 +103,8 @@ class Block(nn.Module):
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)
         tokens = windows.flatten(1, 2)
         if count:
-            copies = prefix[:, None].expand(
-                -1, tokens.shape[0] // x.shape[0], -1, -1
-            )  # (B, n, P, C)
+            number = tokens.shape[0] // x.shape[0]
+            copies = prefix[:, None].expand(-1, number, -1, -1)  # (B, n, P, C)
             tokens = torch.cat([copies.flatten(0, 1), tokens], dim=1)
         tokens = self.attn(tokens, (side, side))
         windows = tokens[:, count:].unflatten(1, (side, side))

@@ -379,6 +379,13 @@ def detector_arguments(
     return arguments
 
 
+def dense_pixels(variant: str) -> dict[str, list[float]]:
+    """State `mean` and `std` of images of 0..255 that a variant's detectors and segmentors see."""
+    family = FAMILIES[VARIANTS[variant].family]
+    statistics = {"mean": family.dense_mean, "std": family.dense_std}
+    return {name: [255 * value for value in values] for name, values in statistics.items()}
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """What a size of ViT is fine-tuned with in detectors."""

@@ -20,9 +20,8 @@ from mmengine.runner import Runner
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.variants import (
-    FAMILIES,
-    VARIANTS,
     dense_arguments,
+    dense_pixels,
     detector_arguments,
     fine_tuning,
 )
@@ -97,7 +96,7 @@ def set_backbone(cfg: Config, name: str) -> None:
         ValueError: For an unknown name, or a recipe with another kind of backbone.
     """
     variant, weights = find_backbone(name)
-    backbone, head = cfg.model.backbone, cfg.model.get("decode_head", {})
+    backbone = cfg.model.backbone
     if backbone.type not in ("EVAViT", "EVAViTAdapter"):
         raise ValueError(f"--backbone {name}: the recipe has {backbone.type}, not a plain ViT")
     window = backbone.get("window_size", 0)
@@ -111,7 +110,7 @@ def set_backbone(cfg: Config, name: str) -> None:
         side = arguments["pretrain_img_size"] // arguments["patch_size"] * 16
         arguments |= {"patch_size": 16, "pretrain_img_size": side}
         backbone.pop("interaction_indexes", None)
-        head.in_channels = [arguments["embed_dim"]] * 4
+        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
     old, new = backbone.get("depth", arguments["depth"]), arguments["depth"]
     if "out_indices" in backbone and backbone.type == "EVAViT" and backbone.out_indices:
         indexes = backbone.out_indices
@@ -126,11 +125,7 @@ def set_backbone(cfg: Config, name: str) -> None:
     for key in ("pretrained", "init_cfg", "freeze_patch_embed"):
         backbone.pop(key, None)
     backbone.update(arguments)
-    family = FAMILIES[VARIANTS[variant].family]
-    cfg.model.data_preprocessor.update(
-        mean=[255 * value for value in family.dense_mean],
-        std=[255 * value for value in family.dense_std],
-    )
+    cfg.model.data_preprocessor.update(dense_pixels(variant))
     rates = cfg.optim_wrapper.get("paramwise_cfg")
     if rates and "layer_decay" in rates:
         rates.layer_decay = fine_tuning(variant).layer_decay

@@ -189,9 +189,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
             content, an address of another form, or a pipe or device.
     """
     name = os.fspath(source)
-    if name in HOSTED_FILES or re.fullmatch(r"timm/[\w.-]+", name):
-        hosted = HOSTED_FILES.get(name)
-        return _fetched(HubFile(hosted.repository if hosted else name))
+    hosted = _hosted_repository(name)
+    if hosted:
+        return _fetched(HubFile(hosted))
     if is_address(name):
         file = parse_address(name)
         if file.repository == REPOSITORY and file.file in SHA256:
@@ -223,6 +223,13 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     )
 
 
+def _hosted_repository(name: str) -> str:
+    """Return timm's repository of a name of `HOSTED_FILES` or of timm's own, or ""."""
+    if name in HOSTED_FILES:
+        return HOSTED_FILES[name].repository
+    return name if re.fullmatch(r"timm/[\w.-]+", name) else ""
+
+
 def find_backbone(name: str) -> tuple[str, str]:
     """Find the variant and the weights of a plain ViT by name.
 
@@ -250,8 +257,7 @@ def find_backbone(name: str) -> tuple[str, str]:
 def require_known(source: str | os.PathLike[str]) -> None:
     """Refuse a path without weights as `resolve_source` does; nothing is downloaded."""
     name = os.fspath(source)
-    hosted = name in HOSTED_FILES or name.startswith("timm/")
-    if not hosted and name not in _BY_NAME and not is_address(name):
+    if not _hosted_repository(name) and name not in _BY_NAME and not is_address(name):
         resolve_source(name)
 
 

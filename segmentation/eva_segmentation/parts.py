@@ -7,7 +7,7 @@ mmengine leaves functions out of what it reads, so that a saved config is data.
 from collections.abc import Iterable
 from typing import Any
 
-from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, variant_arguments
+from eva_backbone.variants import dense_arguments, variant_arguments
 
 Steps = list[dict[str, Any]]
 
@@ -91,15 +91,6 @@ def vit(variant: str, **settings: Any) -> dict[str, Any]:
 def plain_vit(variant: str, **settings: Any) -> dict[str, Any]:
     """List all arguments of either backbone for any plain ViT, with the sizes of its weights."""
     return dense_arguments(variant) | settings
-
-
-def pixels(variant: str) -> dict[str, Any]:
-    """State mean and deviation of the images that a variant's weights have seen."""
-    family = FAMILIES[VARIANTS[variant].family]
-    mean, std = (
-        [255 * value for value in values] for values in (family.dense_mean, family.dense_std)
-    )
-    return dict(mean=mean, std=std)
 
 
 def feature_pyramid(width: int, *, channels: int) -> dict[str, Any]:

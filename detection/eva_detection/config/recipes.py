@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 
 from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
 from eva_backbone.variants import (
-    FAMILIES,
-    VARIANTS,
+    dense_pixels,
     detector_arguments,
     fine_tuning,
     variant_arguments,
@@ -95,7 +94,7 @@ def set_backbone(
     What is not named is as in the recipe, or for the global blocks and the window's tokens as in
     `eva_backbone.variants.detector_arguments`.
     """
-    net, family = model.backbone.net, FAMILIES[VARIANTS[variant].family]
+    net = model.backbone.net
     arguments = detector_arguments(
         variant,
         img_size=image_size or net.img_size,
@@ -110,8 +109,8 @@ def set_backbone(
     blocks = model.backbone.get("freeze_blocks", 0)
     if blocks:
         model.backbone.freeze_blocks = round(blocks * arguments["depth"] / net.depth)
-    model.pixel_mean = [255 * value for value in family.dense_mean]
-    model.pixel_std = [255 * value for value in family.dense_std]
+    pixels = dense_pixels(variant)
+    model.pixel_mean, model.pixel_std = pixels["mean"], pixels["std"]
     optimizer.params.lr_factor_func = partial(
         get_vit_lr_decay_rate,
         lr_decay_rate=fine_tuning(variant).layer_decay,

@@ -11,10 +11,11 @@ This should give (DINOv3): mIoU 54.9.
 
 _base_ = ["../_base_/segmentor.py", "../_base_/ade20k_512.py", "../_base_/run.py"]
 
-from eva_segmentation.parts import pixels, plain_vit  # noqa: E402
+from eva_backbone.variants import dense_pixels  # noqa: E402
+from eva_segmentation.parts import plain_vit  # noqa: E402
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512), **pixels("dinov3_l16")),
+    data_preprocessor=dict(size=(512, 512), **dense_pixels("dinov3_l16")),
     backbone=plain_vit(
         "dinov3_l16", type="EVAViT", img_size=512, out_indices=(23,), freeze_blocks=24
     ),

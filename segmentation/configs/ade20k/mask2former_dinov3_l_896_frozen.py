@@ -5,10 +5,11 @@ The ViT keeps nothing for a backward pass. No published run.
 
 _base_ = "mask2former_eva_g_896_20k.py"
 
-from eva_segmentation.parts import pixels, plain_vit  # noqa: E402
+from eva_backbone.variants import dense_pixels  # noqa: E402
+from eva_segmentation.parts import plain_vit  # noqa: E402
 
 model = dict(
-    data_preprocessor=pixels("dinov3_l16"),
+    data_preprocessor=dense_pixels("dinov3_l16"),
     backbone=plain_vit("dinov3_l16", img_size=896, drop_path_rate=0.0, freeze_vit_weights=True),
     decode_head=dict(in_channels=[1024] * 4),
 )

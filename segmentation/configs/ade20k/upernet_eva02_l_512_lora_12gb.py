@@ -5,10 +5,11 @@ No published run.
 
 _base_ = "upernet_eva_l_512_lora_12gb.py"
 
-from eva_segmentation.parts import pixels, plain_vit  # noqa: E402
+from eva_backbone.variants import dense_pixels  # noqa: E402
+from eva_segmentation.parts import plain_vit  # noqa: E402
 
 model = dict(
-    data_preprocessor=pixels("eva02_l14"),
+    data_preprocessor=dense_pixels("eva02_l14"),
     backbone=plain_vit("eva02_l14", img_size=512, drop_path_rate=0.2),
 )
 load_from = "eva02_l14"
