@@ -33,7 +33,8 @@ RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
 MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
 MODULES = {
     **dict.fromkeys(
-        ("encoder", "plain_vits", "vitdet", "detector", "segmentation"), "bench_models"
+        ("encoder", "plain_vits", "plain_vitdet", "vitdet", "detector", "segmentation"),
+        "bench_models",
     ),
     **dict.fromkeys(("mim", "clip", "zero_shot"), "bench_training"),
     **dict.fromkeys(("scoring", "lvis", "video", "loading", "commands", "setup"), "bench_data"),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, build_vit
 from eva_backbone.checkpoints.families import to_eva_names
+from eva_backbone.variants import detector_arguments
 from eva_engine.steps.flops import forward_flops, image_input
 from eva_runs.precision import DTYPES, lower_backbone
 
@@ -48,8 +49,13 @@ def passes(
     batch: int,
     side: int,
     device: torch.device,
+    *,
+    equal: bool = True,
 ) -> Iterator[Case]:
-    """Yield the forward pass in each precision, and a step by autocast with AdamW."""
+    """Yield the forward pass in each precision, and a step by autocast with AdamW.
+
+    Outputs must be the same, unless not `equal`, as with windows beside global attention.
+    """
 
     def counted() -> nn.Module:
         model = copy.deepcopy(models[0]).to("meta")
@@ -61,7 +67,8 @@ def passes(
     both = [*zip(("ours", peer), models, calls, strict=True)]
     with torch.no_grad():
         mine, theirs = (call(model.to(device), images) for _, model, call in both)
-    require_same(title, theirs, mine)
+    if equal:
+        require_same(title, theirs, mine)
     for kind in precisions(device):
         about: Any = {"items": batch, "unit": "images", "precision": kind}
         ways: dict[str, Call] = {}
@@ -133,22 +140,56 @@ def encoder(scale: Scale, device: torch.device) -> Iterator[Case]:
     return passes(title, "timm", models, calls, batch, SIDE, device)
 
 
+PLAIN_VITS = (  # title, ours, timm's
+    ("EVA-02-B", "eva02_b14", "eva02_base_patch14_224"),
+    ("DINOv3-B", "dinov3_b16", "vit_base_patch16_dinov3_qkvb"),
+    ("PE-B", "pe_core_b16", "vit_pe_core_base_patch16_224"),
+)
+
+
 def plain_vits(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Other plain ViTs of size B beside timm's, at 224 px and the depth of the scale."""
-    for title, variant, peer in (
-        ("EVA-02-B", "eva02_b14", "eva02_base_patch14_224"),
-        ("DINOv3-B", "dinov3_b16", "vit_base_patch16_dinov3_qkvb"),
-        ("PE-B", "pe_core_b16", "vit_pe_core_base_patch16_224"),
-    ):
-        depth = min(scale.depth, 12)
-        theirs = timm.create_model(peer, depth=depth, img_size=SIDE, num_classes=0, global_pool="")
-        ours = build_vit(variant, depth=depth, img_size=SIDE)
-        state = to_eva_names(theirs.state_dict())
-        ours.load_state_dict(
-            {k: v for k, v in state.items() if k in ours.state_dict()}, strict=False
-        )
-        calls = (VisionTransformer.forward_features, Eva.forward_features)
-        yield from passes(title, "timm", (ours, theirs), calls, scale.batch, SIDE, device)
+    calls = (VisionTransformer.forward_features, Eva.forward_features)
+    for title, variant, peer in PLAIN_VITS:
+        models = _plain_vit(variant, peer, build_vit, min(scale.depth, 12), SIDE)
+        yield from passes(title, "timm", models, calls, scale.batch, SIDE, device)
+
+
+def plain_vitdet(scale: Scale, device: torch.device) -> Iterator[Case]:
+    """The same as trunks of detectors, with windows; timm's attend globally in all blocks."""
+    depth, batch = min(scale.depth, 12), max(1, scale.batch // 4)
+
+    def build(variant: str, depth: int, img_size: int) -> VisionTransformer:
+        window = min(16, img_size // PATCH)
+        arguments = detector_arguments(variant, img_size=img_size, window_size=window)
+        last = tuple(range(min(3, depth - 1), depth, 4))
+        return VisionTransformer(**arguments | {"depth": depth, "global_attn_indexes": last})
+
+    for title, variant, peer in PLAIN_VITS:
+        models = _plain_vit(variant, peer, build, depth, scale.side, patch_size=PATCH)
+        name = f"{title} as ViTDet, d{depth} b{batch} {scale.side} px"
+        calls: Calls = MAP, Eva.forward_features
+        peers = "timm, global attention"
+        yield from passes(name, peers, models, calls, batch, scale.side, device, equal=False)
+
+
+def _plain_vit(
+    variant: str,
+    peer: str,
+    build: Callable[..., VisionTransformer],
+    depth: int,
+    side: int,
+    **options: Any,
+) -> tuple[VisionTransformer, nn.Module]:
+    sizes = {"depth": depth, "img_size": side, "num_classes": 0, "global_pool": ""}
+    theirs = timm.create_model(peer, **sizes, **options)
+    ours = build(variant, depth=depth, img_size=side)
+    names = ours.state_dict()
+    state = to_eva_names(theirs.state_dict())
+    ours.load_state_dict(
+        {k: v for k, v in state.items() if k in names and v.shape == names[k].shape}, strict=False
+    )
+    return ours, theirs
 
 
 def vitdet_arguments(scale: Scale) -> tuple[dict[str, Any], dict[str, Any]]:
