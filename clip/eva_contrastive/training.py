@@ -152,9 +152,10 @@ def _check_first_weights(config: ContrastiveConfig, report: LoadReport | None) -
             "such as eva_clip_psz14.pt, or leave interpolation out"
         )
     text_at_random = "text.text_projection" in random and not config.model.text_checkpoint
-    if config.text.locked and text_at_random:
+    if (config.text.locked or config.text.frozen_blocks) and text_at_random:
         raise ValueError(
-            "text.locked would keep a text tower that begins at random: name its weights as "
+            f"text.locked={config.text.locked} with text.frozen_blocks={config.text.frozen_blocks} "
+            "would keep parts of a text tower that begin at random: name its weights as "
             "model.text_checkpoint, or a complete CLIP as model.init_checkpoint"
         )
     if config.vision.locked and "visual.head.weight" in random:

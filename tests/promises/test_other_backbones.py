@@ -15,13 +15,15 @@ NAMES = {"detection": "dinov3", "mmdetection": "pe", "segmentation": "eva02"}
         pytest.param("mmdetection", "pe_debug", marks=pytest.mark.slow),
         ("segmentation", "eva02_debug"),
         ("classification", "dinov2_debug"),
+        ("clip", "dinov3_debug"),
+        pytest.param("pretrain", "dinov3_debug", marks=pytest.mark.slow),
         pytest.param("video", "dinov3_debug", marks=pytest.mark.slow),
     ],
 )
 def test_another_plain_vit_in_a_recipe(trainers, run, tmp_path, name, backbone):
     trainer = trainers(name)
     words = ["--backbone", backbone]
-    if name in ("classification", "video"):
+    if name not in NAMES:
         words += ["--run.epochs", 1]
     run(*trainer.command(tmp_path / "run", *words, steps=2, period=2), **trainer.variables)
     weights = trainer.weights(tmp_path / "run", steps=2 if name in NAMES else None)
@@ -33,6 +35,11 @@ def test_another_plain_vit_in_a_recipe(trainers, run, tmp_path, name, backbone):
     if name == "classification":  # the file says what it is
         vit = load_vit(tmp_path / "run")
         assert vit(torch.zeros(1, 3, 128, 128)).isfinite().all()
+    if name == "clip":
+        data = trainer.train[trainer.train.index("--data.zero-shot") + 1]
+        command = ["eva", "clip", "evaluate", "--weights", tmp_path / "run", "--data", data]
+        run(*command, "--device", "cpu", "--output", tmp_path / "scores")
+        assert (tmp_path / "scores/report.html").is_file()
 
 
 @pytest.mark.parametrize("name", ["detection", "segmentation", "classification"])

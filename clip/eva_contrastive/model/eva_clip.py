@@ -30,17 +30,25 @@ _KEPT_WORDS = 200_000  # whose tokens are remembered; captions of a large datase
 class VisionTower(VisionTransformer):
     """The ViT with a linear projection of its class token (paper section 2.3.5).
 
+    Of a ViT without a class token, it is the mean of the patches that is projected.
+
     Args:
-        output_dim: D; 0 gives the class token itself, as files of the bare tower have it.
+        output_dim: D; 0 gives the vector itself, as files of the bare tower have it.
         patch_dropout: Share of the patches that a training step leaves out, drawn for each image
             (FLIP); their positions stay those of the image.
-        **vit: Arguments of `VisionTransformer`, with a class token and a final norm.
+        **vit: Arguments of `VisionTransformer`.
+
+    Raises:
+        ValueError: For `patch_dropout` of a ViT with rotary positions, which are those of all
+            patches.
     """
 
     def __init__(self, *, output_dim: int, patch_dropout: float = 0.0, **vit: Any) -> None:
         super().__init__(**vit)
-        assert self.cls_token is not None
-        assert isinstance(self.norm, nn.LayerNorm)
+        if patch_dropout and self.rope_embed is not None:
+            raise ValueError(
+                f"patch_dropout={patch_dropout} is for ViTs without rotary positions: set it to 0"
+            )
         self.output_dim, self.patch_dropout = output_dim, patch_dropout
         self.head = nn.Linear(self.embed_dim, output_dim) if output_dim else nn.Identity()
         if isinstance(self.head, nn.Linear):
@@ -48,20 +56,25 @@ class VisionTower(VisionTransformer):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W), normalised by CLIP's statistics, as (B, D)."""
-        tokens, grid = self.embed(images)  # (B, 1 + N, C)
+        tokens, grid = self.embed(images)  # (B, P + N, C)
         if self.training and self.patch_dropout:
             tokens = self._drop_patches(tokens)
+        if self.cls_token is None:
+            patches = self.forward_tokens(tokens, grid)[:, self.num_prefix_tokens :]
+            pooled: Tensor = self.head(self.norm(patches).mean(dim=1))
+            return pooled
         first = torch.zeros(tokens.shape[0], 1, dtype=torch.int64, device=tokens.device)
         features: Tensor = self.head(self.norm(self.forward_tokens(tokens, grid, read=first))[:, 0])
         return features
 
     def _drop_patches(self, tokens: Tensor) -> Tensor:
-        """Keep the class token and a random part of the patches of each image."""
-        count = tokens.shape[1] - 1
+        """Keep the prefix tokens and a random part of the patches of each image."""
+        prefix, patches = tokens.tensor_split([self.num_prefix_tokens], dim=1)
+        count = patches.shape[1]
         num_kept = max(1, int(count * (1 - self.patch_dropout)))  # officially, too
         order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :num_kept]
         positions = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
-        return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, positions)], dim=1)
+        return torch.cat([prefix, patches.gather(1, positions)], dim=1)
 
 
 class TextTower(TextTransformer):

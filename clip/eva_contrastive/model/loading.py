@@ -158,7 +158,7 @@ def clip_weights(weights: Weights) -> Weights:
     """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program."""
     official = to_official(weights.tensors)
     official |= {part: official[part].reshape(-1) for part in _LOGITS if part in official}
-    return Weights(weights.name, official)
+    return Weights(weights.name, official).rename()
 
 
 def _vision_tower(
@@ -166,10 +166,17 @@ def _vision_tower(
 ) -> tuple[VisionTower, Trunk]:
     trunk = describe(weights)
     arguments = trunk.arguments | overrides
-    if trunk.clips or not {"cls_token", "norm.weight"} <= trunk.names:
+    of_eva = trunk.family == "eva"
+    if trunk.clips or (of_eva and not {"cls_token", "norm.weight"} <= trunk.names):
         raise ValueError(
             f"{weights.name} holds no vision tower of CLIP, which takes images and has a class "
             "token and a final norm"
+        )
+    if trunk.names & {"attn_pool.latent", "attn_pool.probe"}:
+        raise ValueError(
+            f"{weights.name} pools tokens by attention (attn_pool.*), as Perception Encoder and "
+            "SigLIP do, and towers here take the class token or the mean: load it with open_clip, "
+            "or begin a training with it as --model.init-checkpoint"
         )
     if image_size is not None:
         arguments["img_size"] = image_size

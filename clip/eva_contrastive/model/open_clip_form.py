@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import fuse_qkv_bias
+from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.reading import Weights
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS, find_preparation
@@ -193,6 +194,12 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     from eva_contrastive.model.loading import clip_weights, load_eva_clip  # which import this one
 
     official = clip_weights(Weights(source.name, weights))
+    family = describe(official).family
+    if family != "eva":
+        raise ValueError(
+            f"{source.name} has a vision tower of the family {family}, and only EVA-01's are "
+            "written for open_clip: --to timm writes the tower, eva clip export both towers"
+        )
     model = load_eva_clip(official)
     trunk, values = _trunk_of(model), model.embed_dim
     noted = find_preparation(source)

@@ -210,20 +210,20 @@ def _settings_of_backbone(name: str, recipe: Mapping[str, Any]) -> dict[str, Any
     """Write a plain ViT as settings of a recipe: sizes, weights, pixels, fine-tuning."""
     variant, weights = find_backbone(name)
     family, tuning = FAMILIES[VARIANTS[variant].family], fine_tuning(variant)
+    model = "student" if "student.variant" in recipe else "model"
     settings = {
-        "model.variant": variant,
-        "model.init_checkpoint": weights,
-        "model.drop_path_rate": tuning.drop_path_rate,
+        f"{model}.variant": variant,
+        f"{model}.init_checkpoint": weights,
         "model.freeze_patch_embed": False,
-        "optimizer.layer_decay": tuning.layer_decay,
         "data.mean": family.mean,
         "data.std": family.std,
     }
-    if "model.variant" not in recipe:
+    if f"{model}.variant" not in recipe:
         raise ValueError(f"--backbone {name}: the recipe has no model.variant")
-    if recipe.get("model.linear_probe"):
-        for key in ("model.drop_path_rate", "optimizer.layer_decay"):
-            del settings[key]
+    of_classifier = model == "model" and "model.text" not in recipe
+    if of_classifier and not recipe.get("model.linear_probe"):
+        settings["model.drop_path_rate"] = tuning.drop_path_rate
+        settings["optimizer.layer_decay"] = tuning.layer_decay
     return {key: value for key, value in settings.items() if key in recipe}
 
 
