@@ -170,14 +170,13 @@ class MaskedImageModeling(VisionTransformer):
             ValueError: For an unfit image size or mask, or one that masks nothing.
         """
         if mask is None:
-            tokens = self.forward_tokens(*self.embed(images))  # (B, [1 +] N, C)
-            patches = tokens if self.cls_token is None else tokens[:, 1:]
+            tokens = self.forward_tokens(*self.embed(images))  # (B, P + N, C)
+            patches = tokens[:, self.num_prefix_tokens :]
             return self.lm_head(self.norm(patches)).flatten(0, 1)
         mask = mask.flatten(1)
-        tokens, grid = self.embed(images, mask.to(images.device))  # (B, [1 +] N, C)
+        tokens, grid = self.embed(images, mask.to(images.device))  # (B, P + N, C)
         read, rows, _ = masked_positions(mask) if positions is None else positions
-        if self.cls_token is not None:
-            read = read + 1
+        read = read + self.num_prefix_tokens
         read, rows = (index.to(images.device, non_blocking=True) for index in (read, rows))
         # the last block works for the masked patches alone, and so do the norm and the head
         tokens = self.forward_tokens(tokens, grid, read=read)  # (B, M, C)
@@ -226,7 +225,7 @@ class MaskedFeatures:
 
     A batch without masks is feature distillation, the paper's other candidate in Table 2b (after
     arXiv:2205.14141): all patches are predicted from the complete image. Its loss is EVA's too, so
-    that the mask is the only difference. Build its model with `extra_tokens=("cls",)`.
+    that the mask is the only difference. Build its model without a mask token.
     """
 
     metric_names: tuple[str, ...] = ("cosine",)

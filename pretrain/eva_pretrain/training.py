@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
+from eva_backbone.variants import variant_arguments
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
@@ -50,6 +51,7 @@ from eva_runs.step_guard import BadSamples
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
     """Build the model that is trained, with its first weights, and a mask token if `masked`."""
+    own_tokens = variant_arguments(config.variant).get("extra_tokens", ("cls",))
     with no_init_weights(bool(config.init_checkpoint)):
         model = masked_image_modeling(
             config.variant,
@@ -57,7 +59,7 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
             img_size=config.image_size,
             drop_path_rate=config.drop_path_rate,
             activation_checkpointing=config.activation_checkpointing,
-            extra_tokens=("cls", "mask") if masked else ("cls",),
+            extra_tokens=(*own_tokens, "mask") if masked else own_tokens,
         )
     if config.init_checkpoint:
         load_pretrained(model, config.init_checkpoint, allow_missing=("lm_head", "mask_token"))

@@ -36,7 +36,7 @@ def _ragged_mask():
 def _whole(model, images, mask):
     """The official way: compute everything, then select."""
     features = model.forward_features(images, mask)
-    patches = features if model.cls_token is None else features[:, 1:]
+    patches = features[:, model.num_prefix_tokens :]
     return model.lm_head(patches[mask])
 
 
@@ -78,6 +78,7 @@ def _values_and_gradients(predict, model, images, mask, *, seed=0):
         {"drop_path_rate": 0.6, "activation_checkpointing": True},
         {"qkv_bias": "qkv", "layer_scale": 0.1},
         {"extra_tokens": ("mask",)},
+        {"num_registers": 2, "positions": "none", "rotary": {}},
     ],
 )
 def test_skipping_equals_the_whole_computation(randomise, options):
