@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoints.convert import find_trunk
-from eva_backbone.checkpoints.families import find_variant, to_eva_names
+from eva_backbone.checkpoints.families import find_variant
 from eva_backbone.checkpoints.loading import Shape, cast, load_pretrained, stored_frames
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.layers import LAYER_NORM_EPS
@@ -139,7 +139,6 @@ def load_vit(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     weights = Weights.read(source)
-    weights = replace(weights, tensors=to_eva_names(weights.tensors))
     trunk = describe(weights)
     arguments = trunk.arguments | overrides
     if rel_pos is not None:
@@ -187,7 +186,7 @@ def describe(weights: Weights) -> Trunk:
     Raises:
         ValueError: If there is no ViT, or its positions do not make a square.
     """
-    weights = replace(weights, tensors=to_eva_names(weights.tensors))
+    weights = weights.rename()
     prefix = find_trunk(weights.tensors, name=weights.name)
     own = {k.removeprefix(prefix): v for k, v in weights.tensors.items() if k.startswith(prefix)}
     shapes = {name: tuple(value.shape) for name, value in own.items()}

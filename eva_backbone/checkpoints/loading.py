@@ -24,7 +24,7 @@ from eva_backbone.checkpoints._key_maps import (
     TRUNK_KEY,
 )
 from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
-from eva_backbone.checkpoints.families import describe_form, to_eva_names
+from eva_backbone.checkpoints.families import describe_form
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.checkpoints.registry import list_official_files
 from eva_backbone.resample import (
@@ -133,7 +133,6 @@ def load_pretrained(
     file = Weights.read(source)
     if rename is not None:
         file = replace(file, tensors={rename(name): v for name, v in file.tensors.items()})
-    file = replace(file, tensors=to_eva_names(file.tensors))
     report = LoadReport(source=file.name)
     target = model.state_dict()
     stored, prefix = find_trunk(file.tensors, name=file.name), find_trunk(target, name="the model")

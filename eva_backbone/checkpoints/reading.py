@@ -15,7 +15,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
 from eva_backbone.checkpoints.families import to_eva_names
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.registry import SHARDS, resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
@@ -112,6 +112,37 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise _refusal(path.name, error) from error
 
 
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """Read what transformers has split into several safetensors files, one after the other.
+
+    Tensors lie in the files until they are used.
+
+    Args:
+        index: `*.safetensors.index.json`, beside the files.
+
+    Raises:
+        OSError: If one of the files is not there, or may not be read.
+        ValueError: If one is damaged, or the tensors are not those that the index lists.
+    """
+    try:
+        listed = json.loads(require_regular_file(index).read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({*listed.values()})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _refusal(index.name, error) from error
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        if Path(name).name != name:
+            raise ValueError(f"{index.name} names {name!r}, which is no file beside it")
+        tensors |= read_safetensors(index.with_name(name))
+    different = [*(tensors.keys() - listed.keys()), *(listed.keys() - tensors.keys())]
+    if different:
+        raise ValueError(
+            f"{index.name} lists {len(listed)} tensors, and its {len(files)} files have "
+            f"{len(tensors)}: {list_names(different, 3)} in only one of both; {_AGAIN}"
+        )
+    return tensors
+
+
 class _Ignored:
     """Takes the place of what lies beside the weights, and does nothing."""
 
@@ -132,8 +163,8 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
     """Read the tensors of a checkpoint file without running any code in it.
 
     Args:
-        path: `.safetensors`, or anything that `torch.save` wrote. Adapters are merged with their
-            base, which is found and verified.
+        path: `.safetensors`, an index of several (`.safetensors.index.json`), or anything that
+            `torch.save` wrote. Adapters are merged with their base, which is found and verified.
         above: Adapters whose base this is.
 
     Returns:
@@ -146,6 +177,8 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
     content: Any
     if path.suffix == ".safetensors":
         content = read_safetensors(path)
+    elif path.name.endswith(SHARDS):
+        content = read_shards(path)
     else:  # the official training scripts pack their arguments, a Namespace, beside the weights
         ignored: Allowed = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
         attribute = (_attribute_of_ignored, "builtins.getattr")
@@ -201,19 +234,30 @@ class Weights:
         tensors: Name -> tensor on the CPU.
         frames: Frames of the clips that the file's model was made for, where its shapes do not show
             them; those of the official video files do.
+        renamed: Whether a ViT of another family has the names of this toolkit, see `rename`.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
     frames: int | None = None
+    renamed: bool = False
 
     @classmethod
     def read(cls, source: "str | os.PathLike[str] | Weights") -> "Weights":
+        """Read a path or a known name under this toolkit's names."""
+        return (source if isinstance(source, Weights) else cls.read_as_stored(source)).rename()
+
+    @classmethod
+    def read_as_stored(cls, source: str | os.PathLike[str]) -> "Weights":
         """Read a path or a known name, see `resolve_source` and `read_weights`."""
-        if isinstance(source, Weights):
-            return source
         path = resolve_source(source)
         return cls(path.name, read_weights(path), _noted_frames(path))
+
+    def rename(self) -> "Weights":
+        """Give the tensors the names and forms of this toolkit, once; see `to_eva_names`."""
+        if self.renamed:
+            return self
+        return replace(self, tensors=to_eva_names(self.tensors), renamed=True)
 
 
 def _noted_frames(path: Path) -> int | None:

@@ -46,6 +46,7 @@ TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "vid
 WEIGHTS_VARIABLE = "EVA_WEIGHTS"
 DEFAULT_WEIGHTS_DIRECTORY = "~/.cache/eva"
 CHECKPOINT_SUFFIXES = SUFFIXES
+SHARDS = ".safetensors.index.json"  # end of the name of an index of several files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +213,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if name in _BY_NAME or not looks_like_a_path:
         return _resolve_official(find_official_file(name))
     if path.is_dir():
-        model = path / DEFAULT_FILE
-        of_library = model.is_file() and (path / "config.json").is_file()  # transformers', timm's
-        return model if of_library else weights_of_run(path)
+        files = [path / DEFAULT_FILE, path / f"model{SHARDS}"]  # transformers', timm's
+        present = [file for file in files if file.is_file() and (path / "config.json").is_file()]
+        return present[0] if present else weights_of_run(path)
     raise FileNotFoundError(
         f"{describe_missing(path)}, looked for as {path.absolute()}, and no official file has this "
         f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "

@@ -1,12 +1,13 @@
 """The ViT that a file holds: every official form, read off names and shapes alone."""
 
 import ast
+import json
 import logging
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from eva_backbone import VARIANTS, build_vit, load_vit
 from eva_backbone.checkpoints.from_weights import describe
@@ -151,3 +152,40 @@ def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
     loaded = load_vit(Weights("file.pt", state), num_heads=2)
     images = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(loaded(images), model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def shards(tmp_path, randomise):
+    """A ViT, and the folder of transformers' form of it: an index and two files."""
+    model = randomise(build_vit("dinov3_debug", img_size=32)).eval()
+    names = [*model.state_dict()]
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: model.state_dict()[name].clone() for name in part}, tmp_path / file)
+    listed = {name: file for file, part in parts.items() for name in part}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
+    return model, tmp_path
+
+
+def test_weights_in_several_files(shards):
+    model, folder = shards
+    images = torch.randn(1, 3, 32, 32)
+    for source in (folder, folder / "model.safetensors.index.json"):
+        assert torch.equal(load_vit(source)(images), model(images))
+
+
+def test_several_files_hold_what_their_index_lists(shards):
+    folder = shards[1]
+    index = folder / "model.safetensors.index.json"
+    content = index.read_text()
+    (folder / "b.safetensors").rename(folder / "c.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"b\.safetensors"):
+        load_vit(folder)
+    save_file({"odd": torch.ones(1)}, folder / "b.safetensors")
+    with pytest.raises(ValueError, match="odd"):
+        load_vit(folder)
+    for damage in (content[:-9], "[]", content.replace("b.saf", "../b.saf")):
+        index.write_text(damage)
+        with pytest.raises(ValueError, match=r"index\.json"):
+            load_vit(folder)

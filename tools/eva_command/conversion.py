@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     """Convert a checkpoint to a file, or a folder for another program; return the report."""
     source = find_source(args.source, ema=args.ema)
-    read = Weights.read(source)
+    read = Weights.read_as_stored(source)
     stored, frames = read.tensors, read.frames
     weights, of_eva = _own_names(stored)
     if of_eva or args.to == "open-clip":
@@ -109,7 +109,8 @@ def merge_adapters(args: argparse.Namespace) -> str:
     if source.name != ADAPTER_WEIGHTS:
         raise ValueError(f"{args.source} has no adapters: {source} is complete")
     config, factors = read_adapter_config(source.parent), read_safetensors(source)
-    base, merged = read_weights(find_base(config, source.parent)), Weights.read(source)
+    base = to_eva_names(read_weights(find_base(config, source.parent)))
+    merged = Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
     vit, scale = load_vit(replace(merged, tensors=apart)), config["lora_alpha"] / config["r"]
     for name in (name for name in factors if name.endswith(".lora_A.weight")):
