@@ -151,7 +151,9 @@ def load_pretrained(
     if assign:  # a copy: parameters must not lie in a file that may be written again
         copied = {id(value) for value in renamed.values()}
         state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
-    unexplained = _explain_missing(target, state, prefixes, report, tuple(allow_missing))
+    optional = {p: why for p, why in OPTIONAL.items() if "gamma" not in p or method == "bicubic"}
+    patterns = tuple(allow_missing), optional  # only EVA-01 has files without layer scale
+    unexplained = _explain_missing(target, state, prefixes, report, *patterns)
     unusable = [
         name
         for name, reason in report.missing.items()
@@ -160,10 +162,9 @@ def load_pretrained(
     lacking = unexplained or unusable
     if lacking:
         raise ValueError(
-            f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}; "
-            "build what "
-            "the file belongs to, pass names as allow_missing (not with complete=True), or build "
-            "the model on a real device"
+            f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}. "
+            f"{_compare_forms(renamed, target, prefix)}Build what the file belongs to, pass names "
+            "as allow_missing (not with complete=True), or build the model on a real device"
         )
     report.loaded = list(state)
     for where, module in model.named_modules():
@@ -272,6 +273,7 @@ def _explain_missing(
     prefixes: tuple[str, str],
     report: LoadReport,
     allow_missing: tuple[str, ...],
+    optional: Mapping[str, str],
 ) -> list[str]:
     """Note why the file may lack names of the model; return those without a reason."""
     prefix, unexplained = prefixes[1], []
@@ -279,7 +281,7 @@ def _explain_missing(
         if _matches(allow_missing, name):
             reason: str | None = "as asked"
         elif name.startswith(prefix):
-            reason = _first_match(OPTIONAL, name.removeprefix(prefix))
+            reason = _first_match(optional, name.removeprefix(prefix))
         else:
             reason = None if prefixes[0] == prefix else "outside the trunk, initialised"
         if reason is None:

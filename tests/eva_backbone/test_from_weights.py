@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eva_backbone import VARIANTS, build_vit, load_vit
+from eva_backbone import VARIANTS, build_vit, load_pretrained, load_vit
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.reading import Weights
 
@@ -189,3 +189,27 @@ def test_several_files_hold_what_their_index_lists(shards):
         index.write_text(damage)
         with pytest.raises(ValueError, match=r"index\.json"):
             load_vit(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "values"),
+    [
+        ({"variant": "eva_debug"}, {"variant": "eva02_debug"}, "the file has none.*gated MLPs"),
+        ({"variant": "dinov2_debug", "num_registers": 0}, {"variant": "dinov2_debug"},
+         "register_tokens.*the file has layer scale.*the model registers"),
+        ({"variant": "eva_debug"}, {"variant": "dinov2_debug", "num_registers": 0, "depth": 5},
+         "gamma_1.*the file has none.*the model layer scale"),
+    ],
+)  # fmt: skip
+def test_weights_of_another_kind_are_one_error_with_both(file, model, values):
+    weights = Weights("file.pt", build_vit(**file).state_dict())
+    with pytest.raises(ValueError, match=values):
+        load_pretrained(build_vit(**model), weights)
+
+
+def test_patches_of_14_pixels_become_16_and_the_report_says_so():
+    weights = Weights(
+        "file.pt", build_vit("dinov2_debug", patch_size=14, img_size=112).state_dict()
+    )
+    report = load_pretrained(build_vit("dinov2_debug", patch_size=16), weights)
+    assert report.resampled == {"patch_embed.proj.weight": ((128, 3, 14, 14), (128, 3, 16, 16))}

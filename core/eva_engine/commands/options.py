@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # the parsers alone need no torch
 
 WEIGHTS = "official name, file, or folder of a training"
 NEIGHBOURS = [10, 20]
-MAX_BAD_SAMPLES = 100  # as in a training
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
 
 
@@ -149,10 +148,14 @@ def add_device(parser: argparse.ArgumentParser, *, published: bool = False) -> N
 
 
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
-    """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default; `unit` names the samples."""
-    help_text = f"{unit} that may be left out because they cannot be read (default: %(default)s)"
-    add = parser.add_argument
-    add("--max-bad-samples", type=integer(0), default=MAX_BAD_SAMPLES, metavar="N", help=help_text)
+    """Add `--max-bad-samples`; `unit` names the samples."""
+    help_text = (
+        f"{unit} that may be left out because they cannot be read; the scores are then those of "
+        "the others, and say so (default: 0, the first is an error)"
+    )
+    parser.add_argument(
+        "--max-bad-samples", type=integer(0), default=0, metavar="N", help=help_text
+    )
 
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:

@@ -307,6 +307,7 @@ def evaluate_frozen(
     scores = {name: result.scores[""] for name, result in counted.items()}
     settings = {
         f"train_{project.unit}": len(labels),
+        f"val_{project.unit}": len(truth),
         "pooling": extractor.pooling,
         "image_size": extractor.image_size,
         **(settings or {}),
