@@ -5,7 +5,7 @@ The settings are part of a command line: torch and peft are imported where adapt
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,13 @@ class LoraSettings:
         return 2.0 if self.alpha is None else self.alpha / max(1, self.rank)
 
 
-def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
+def add_adapters(
+    model: "nn.Module", settings: LoraSettings, *, beside: Sequence[str] = ()
+) -> list[str]:
     """Add adapters, which start as zero, to the one ViT in a model; freeze the rest of its blocks.
 
-    Outputs stay the same bit for bit. The embeddings are frozen too; what lies behind the blocks
+    Outputs stay the same bit for bit. The embeddings are frozen too, but those of the ViT's
+    parameters that `beside` names; what lies behind the blocks
     (norms, heads, pyramids) is trained if it was, and so are relative positions of the blocks with
     adapters, which start as zero in many trainings. Works on the meta device.
 
@@ -102,11 +105,16 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
     if frozen:
         layers = f"{frozen[0]} to {frozen[-1]} are frozen"
         raise ValueError(f"{layers}, and lora.first_block={first}: set it above, or freeze none")
+
+    def stays_trained(name: str) -> bool:
+        group = layer_index(name, depth)
+        of_blocks = group > first and _POSITIONS.fullmatch(name) is not None
+        return name in beside or group > depth or of_blocks
+
     trained = [
         parameter
         for name, parameter in vit.named_parameters()
-        if parameter.requires_grad and (group := layer_index(name, depth)) > first
-        if group > depth or _POSITIONS.fullmatch(name)
+        if parameter.requires_grad and stays_trained(name)
     ]
     with quiet():  # torchao, about kernels that nothing here uses
         from peft import LoraConfig, inject_adapter_in_model

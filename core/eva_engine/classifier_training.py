@@ -104,12 +104,13 @@ def train_classifier(
     title: str,
     flops: float,
     groups: Callable[[Any, Any], Sequence[ParameterGroup]] = classifier_groups,
+    beside_adapters: Sequence[str] = (),
 ) -> None:
     """Train a classifier with the settings of its recipe, on samples, validated on others.
 
     `recipe` is the recipe's name. `build` makes the model of `config.model` with its first weights,
     `groups` groups the parameters by recipe and model; `title` names it in words, `flops` are the
-    model FLOPs of one sample, see `training_flops`.
+    model FLOPs of one sample, see `training_flops`; `beside_adapters` are trained with adapters.
     """
     data, validation = config.data, None
     described = [("train", f"{project.counted(samples)} ({data.train})")]
@@ -126,7 +127,7 @@ def train_classifier(
     seed_everything(config.run.seed, purpose="")
     model = build(config.model)
     base, lora = config.model.init_checkpoint, config.lora
-    adapters = Adapters(model, lora, base) if lora.rank else None
+    adapters = Adapters(model, lora, base, beside=beside_adapters) if lora.rank else None
     classes = list(samples.classes)
     targets = MixedTargets(config.augment, num_classes=len(classes))
     presentation = Presentation(

@@ -7,7 +7,7 @@ does everything here that takes weights (`eva_backbone.checkpoints.adapters`).
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Adapters:
             is frozen beside the ViT; see `eva_backbone.lora.add_adapters`.
         settings: Adapters, of a rank above 0.
         base: Name or path of the weights that the model began from.
+        beside: Parameters of the ViT that are trained too, by name.
 
     Attributes:
         names: Names in the model's state dict that are saved.
@@ -46,11 +47,18 @@ class Adapters:
         ValueError: If there is no base, or adapters do not fit the model.
     """
 
-    def __init__(self, model: nn.Module, settings: LoraSettings, base: str | Path) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: LoraSettings,
+        base: str | Path,
+        *,
+        beside: Sequence[str] = (),
+    ) -> None:
         if not str(base):
             raise ValueError(f"lora.rank={settings.rank} needs an init_checkpoint to adapt, got ''")
         path = resolve_source(base)
-        targets = add_adapters(model, settings)
+        targets = add_adapters(model, settings, beside=beside)
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         trained, every = sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
         message = f"LoRA of rank {settings.rank}: {trained:,} of {every:,} parameters are trained"

@@ -9,14 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eva_backbone import load_vit
+from eva_backbone import VisionTransformer, load_vit
 from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_classification.config import ModelConfig
 from eva_classification.models import load_classifier
 from eva_classification.training import build_model
+from eva_command.convert import main as convert
 from eva_runs.adapters import Adapters
+from eva_video.model.classifier import build_video_classifier
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -141,3 +143,32 @@ def test_adapters_of_each_other_are_refused(folder):
     file.write_text(json.dumps(json.loads(file.read_text()) | own))
     with pytest.raises(ValueError, match="base"):
         load_vit(folder)
+
+
+def test_adapters_of_a_detector_without_relative_positions_are_merged(tmp_path):
+    """Nothing in its weights says how large its windows are."""
+    sizes = {"img_size": 64, "patch_size": 8, "window_size": 4, "global_attn_indexes": (1,)}
+    sizes |= {"embed_dim": 128, "depth": 5, "num_heads": 4, "mlp_dim": 512, "extra_tokens": ()}
+    detector = torch.nn.Module()
+    detector.backbone = torch.nn.Module()
+    detector.backbone.net = VisionTransformer(**sizes)
+    base = tmp_path / "base.safetensors"
+    save_file(detector.state_dict(), base)
+    adapters = Adapters(detector, LoraSettings(rank=4), base)
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            parameter += ".lora_B." in name
+    adapters.write(detector.state_dict(), tmp_path / "adapter")
+    assert convert(["--merge-lora", str(tmp_path / "adapter"), str(tmp_path / "m.safetensors")]) == 0
+    name = "backbone.net.blocks.4.mlp.fc1.weight"
+    assert not load_file(tmp_path / "m.safetensors")[name].equal(load_file(base)[name])
+
+
+def test_positions_of_clips_are_trained_beside_adapters(tmp_path):
+    model = build_video_classifier("eva_debug", num_classes=2, frames=2, img_size=16)
+    base = tmp_path / "base.safetensors"
+    save_file(model.state_dict(), base)
+    adapters = Adapters(model, LoraSettings(rank=4, first_block=2), base, beside=["pos_embed"])
+    assert model.pos_embed.requires_grad
+    assert "pos_embed" in adapters.names
+    assert not model.cls_token.requires_grad

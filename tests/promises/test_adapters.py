@@ -20,7 +20,6 @@ from eva_classification.models import load_classifier
 FRAMEWORKS = ("detection", "mmdetection", "segmentation")
 ENGINE = ("classification", "video", "clip")
 OPTIONS = ("--lora.first-block", 2, "--lora.dropout", 0.1)
-FIXED = {"video": ("--model.no-full-position-lr",)}  # positions are frozen
 HALF = {"classification": 12, "video": 4, "clip": 12}  # samples of one of two processes
 IMAGES = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -45,7 +44,7 @@ def train(trainer, finished, run):
     def begin(output, *more, rate=0.02, processes=1, steps=4, **keywords):
         words = ["--lora", 4]
         if trainer.name in ENGINE:
-            words += [*OPTIONS, *FIXED.get(trainer.name, ())]
+            words += OPTIONS
             words += ["--run.batch-size", HALF[trainer.name]] if processes > 1 else []
         else:
             base, own = finished(trainer.name), trainer.name == "detection"

@@ -112,7 +112,10 @@ def merge_adapters(args: argparse.Namespace) -> str:
     base = to_eva_names(read_weights(find_base(config, source.parent)))
     merged = Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
-    vit, scale = load_vit(replace(merged, tensors=apart)), config["lora_alpha"] / config["r"]
+    detector = describe(merged)  # adapters are on linear layers, which windows do not change
+    windows = {"window_size": 0} if detector.of_detector else {}
+    vit = load_vit(replace(merged, tensors=apart), **windows)
+    scale = config["lora_alpha"] / config["r"]
     for name in (name for name in factors if name.endswith(".lora_A.weight")):
         down, up = factors[name], factors[name.replace("lora_A", "lora_B")]
         layer = vit.get_submodule(name[name.index("blocks.") :].partition(".lora_A")[0])
@@ -121,7 +124,7 @@ def merge_adapters(args: argparse.Namespace) -> str:
         )
     image = torch.rand(1, 3, vit.img_size, vit.img_size)
     with torch.no_grad():
-        expected, actual = vit(image), load_vit(merged)(image)
+        expected, actual = vit(image), load_vit(merged, **windows)(image)
     difference, largest = (actual - expected).abs().max(), expected.abs().max()
     _write(merged.tensors, args.output, read_config(source), frames=merged.frames)
     return (

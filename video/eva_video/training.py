@@ -120,7 +120,6 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     positions = model.pos_embed
     if not config.model.full_position_lr or positions is None:
         return groups
-    require(positions.requires_grad, "full_position_lr has no effect: adapters freeze positions")
     others = [
         replace(
             group, params=[parameter for parameter in group.params if parameter is not positions]
@@ -160,6 +159,7 @@ def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> Non
             inputs=[image_input(model.image_size, frames=model.frames)],
         ),
         groups=parameter_groups,
+        beside_adapters=["pos_embed"] * model.full_position_lr,
     )
 
 
