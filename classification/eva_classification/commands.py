@@ -28,6 +28,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.commands.training import training_command
 from eva_runs.commands import Command, lazy_import, require_data
+from eva_runs.options import number
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {
@@ -149,8 +150,15 @@ def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
     add_weights(parser, kinds="of any task", alone=True)
     add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
+    help_text = "share of --train that is scored on, in place of --val"
+    parser.add_argument("--val-share", type=number(0, 0.9), default=0.0, help=help_text)
+    help_text = "write the linear classifier and its ViT to --output, as a run"
+    parser.add_argument("--save", action="store_true", help=help_text)
     add_arguments(parser)
-    return IMAGES.check_frozen_paths(parse_with_weights(parser, arguments))
+    options = IMAGES.check_frozen_paths(parse_with_weights(parser, arguments))
+    if options.save and not (options.output and options.l2):
+        parser.error("--save needs --output DIR and a linear classifier (--l2)")
+    return options
 
 
 evaluate_frozen = command(

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,13 +10,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from eva_backbone.checkpoints.run_folders import BEST, CHECKPOINTS, CONFIG, RECORD, WEIGHTS
 from eva_classification.commands import IMAGES, SETS
 from eva_classification.features import FeatureExtractor
-from eva_classification.models import ImageClassifier, load_classifier
+from eva_classification.models import PROBE_EPS, ImageClassifier, load_classifier
+from eva_data.files import write_text
 from eva_data.imagenet import CLASSES, ImageNetPaths, open_sets
-from eva_data.labelled_images import open_labelled
+from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
+from eva_engine.checkpoints.files import save_weights
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation import frozen
 from eva_engine.evaluation.classification_report import (
@@ -31,7 +35,7 @@ from eva_engine.evaluation.own_data import (
     given_flags,
     settings_of,
 )
-from eva_report.content import Section
+from eva_report.content import NextStep, Section
 from eva_runs.precision import resolve, to_precision
 
 PAPER_SETS = (  # in the order of Table 5; the gap is between the first and the average
@@ -182,10 +186,22 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
     """
     began = time.monotonic()
     extractor = FeatureExtractor.from_options(options, device)
-    labelled = open_labelled(options.train, extractor.transform, upright=False)
-    queries = open_labelled(
-        options.val, extractor.transform, classes=labelled.classes, upright=False
-    )
+    transform = extractor.transform
+    queries: LabelledImages
+    labelled: LabelledImages = open_labelled(options.train, transform, upright=False)
+    if options.val_share:
+        labelled, queries = hold_out_images(
+            labelled, options.val_share, transform, name="--val-share"
+        )
+    else:
+        queries = open_labelled(options.val, transform, classes=labelled.classes, upright=False)
+    if options.save and not (
+        extractor.pooling == "cls" and "norm.weight" in extractor.vit.state_dict()
+    ):
+        raise ValueError(
+            f"--save: a linear classifier reads the class token behind a final norm, and "
+            f"{options.weights} has pooling={extractor.pooling}: choose weights such as dinov2_s14"
+        )
     check_frozen(options, len(labelled))
     frozen.evaluate_frozen(
         IMAGES,
@@ -196,4 +212,37 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
         queries=queries,
         seen=f"{extractor.image_size} px",
         began=began,
+        save=partial(_save_probe, options, extractor, labelled.classes) if options.save else None,
     )
+
+
+def _save_probe(
+    options: argparse.Namespace,
+    extractor: FeatureExtractor,
+    classes: Sequence[str],
+    linear: frozen.LinearClassifier,
+    score: Score,
+) -> Sequence[NextStep]:
+    """Write a fitted classifier and its ViT as a run with best weights; return its next steps."""
+    tensors = extractor.vit.state_dict() | {
+        "head.0.running_mean": linear.mean,
+        "head.0.running_var": torch.full_like(linear.mean, 1 - PROBE_EPS),
+        "head.1.weight": linear.weight / linear.deviation,  # which may be too small for a variance
+        "head.1.bias": linear.bias,
+    }
+    state = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
+    state["head.0.num_batches_tracked"] = torch.tensor(1)
+    config = {
+        "model": {"image_size": extractor.image_size, "init_checkpoint": str(options.weights)},
+        "data": {"train": options.train, "mean": extractor.mean, "std": extractor.std},
+        "run": {"best_metric": "top1"},
+        "class_names": list(classes),
+    }
+    best = options.output / BEST
+    best.mkdir(parents=True, exist_ok=True)
+    (options.output / CHECKPOINTS).mkdir(exist_ok=True)  # by which a run is recognised
+    save_weights(state, best / WEIGHTS, config)
+    record = {WEIGHTS: {"step": 0, "results": {"top1": score.top1, "loss": score.loss}}}
+    write_text(best / RECORD, json.dumps(record))
+    write_text(options.output / CONFIG, json.dumps(config))
+    return IMAGES.steps_after_training(options.val or "", options.train, options.output)

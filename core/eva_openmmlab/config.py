@@ -120,6 +120,9 @@ def set_backbone(cfg: Config, name: str) -> None:
     if backbone.get("freeze_blocks"):
         backbone.freeze_blocks = round(backbone.freeze_blocks * new / old)
     of_vit = inspect.signature(VisionTransformer.__init__).parameters.keys()
+    factor = arguments["patch_size"] / backbone.get("patch_size", 16)
+    if backbone.get("scale_factors"):  # the maps keep their strides
+        backbone.scale_factors = [scale * factor for scale in backbone.scale_factors]
     for key in (of_vit - {"activation_checkpointing"}) & backbone.keys():
         del backbone[key]
     for key in ("pretrained", "init_cfg", "freeze_patch_embed"):

@@ -24,6 +24,7 @@ NO_DOWNLOAD = "EVA_NO_DOWNLOAD"
 _SWITCHES = (NO_DOWNLOAD, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _OFF = ("", "0", "OFF", "NO", "FALSE")
 _SECONDS = 10  # for the first answer of the hub
+_MOMENTS = 4  # the same, where another way is open
 _ADDRESS = re.compile(
     r"hf:/{1,2}(?P<repository>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)"  # Path drops a slash
     r"(?:/(?P<file>[^@]+?))?(?:@(?P<revision>(?:refs/[^/]+/)?[\w.-]+)(?:/(?P<file_behind>.+))?)?/?"
@@ -148,6 +149,26 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
                 **options,
             )
         )
+
+
+def find_cached(file: HubFile) -> Path | None:
+    """Find a file of the hub in the cache; nothing is asked."""
+    path = import_hub().try_to_load_from_cache(file.repository, file.file, revision=file.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def look_up(file: HubFile) -> int:
+    """Ask the hub for the size of a file in bytes, once: without a network that takes moments.
+
+    Raises:
+        HubError: If there is no such file, no answer, or no download allowed.
+    """
+    reason, hub = why_offline(), import_hub()
+    if reason:
+        raise HubError(f"{file.repository}: {reason}")
+    url = hub.hf_hub_url(file.repository, file.file, revision=file.revision)
+    with explain_hub_errors(file):
+        return hub.get_hf_file_metadata(url, timeout=_MOMENTS).size or 0
 
 
 def _hosted_too(file: HubFile) -> str:

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from eva_backbone import eva_debug
 from eva_classification.commands import evaluate_frozen as main
+from eva_classification.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,24 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
     page = (tmp_path / "report.html").read_text()
     for text in ("20 neighbours", "Confusion", "Worst: confident and wrong"):
         assert text in page
+
+
+def test_a_linear_classifier_is_saved_as_a_run(folders, tmp_path):
+    words = [*("--val-share", "0.3", "--save", "--neighbours")]
+    main([
+        "--weights", "eva_debug", "--train", str(folders / "train"), "--image-size", "32",
+        "--workers", "0", "--device", "cpu", "--output", str(tmp_path), *words,
+    ])  # fmt: skip
+    predict = Predictor.from_weights(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["sets"].keys() == {"linear"}
+    assert results["sets"]["linear"]["images"] == 29
+    files = sorted((folders / "val").glob("*/*.png"))
+    right = [predict(file)[0][0] == file.parent.name for file in files]
+    assert sum(right) >= 0.9 * len(files)
+    assert "Confusion" in (tmp_path / "report.html").read_text()
+
+
+def test_a_classifier_of_the_mean_is_not_saved(folders, tmp_path, refused):
+    with refused("pooling=mean"):
+        scores(folders, tmp_path, "eva_debug", "--pooling", "mean", "--save")

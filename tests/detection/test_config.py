@@ -3,7 +3,10 @@
 import pytest
 from detectron2.config import LazyConfig
 
+from eva_detection.config.files import load_config_file
+from eva_detection.config.recipes import set_backbone
 from eva_detection.config.settings import check_config
+from eva_runs.recipes import find_recipe
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 
@@ -34,3 +37,12 @@ def test_what_would_fail_late(cfg, override, message, monkeypatch, tmp_path):
     changed = LazyConfig.apply_overrides(cfg, [override])
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         check_config(changed, trains=True, processes=2)
+
+
+def test_another_backbone_leaves_the_strides_of_the_maps():
+    """The small recipe has patches of 8 pixels, other ViTs' have 16."""
+    cfg = load_config_file(find_recipe("detection", "custom/cascade_mask_rcnn_vitdet_eva_small"))
+    before = [8 / scale for scale in cfg.model.backbone.scale_factors]
+    set_backbone(cfg.model, cfg.optimizer, "eva02_ti14")
+    assert cfg.model.backbone.net.patch_size == 16
+    assert [16 / scale for scale in cfg.model.backbone.scale_factors] == before

@@ -5,7 +5,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from eva_openmmlab import config
-from eva_openmmlab.config import load_config, set_data_root, set_epochs
+from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_epochs
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import config_of_run, write_record
@@ -105,3 +105,15 @@ def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
     assert "12 x 150 images" in set_epochs(cfg, RunRequest(epochs=12))
     assert cfg.train_cfg.max_iters == 1808  # 113 steps of 16
     assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [("segmentation", "custom/upernet_eva_small"), ("mmdetection", "cascade_mask_rcnn_eva_small")],
+)
+def test_another_backbone_leaves_the_strides_of_the_maps(task, recipe):
+    """The small recipes have patches of 8 pixels, other ViTs' have 16."""
+    cfg = load_config(find_recipe(task, recipe), {})
+    before = [8 / scale for scale in cfg.model.backbone.scale_factors]
+    set_backbone(cfg, "eva02_ti14")
+    assert [16 / scale for scale in cfg.model.backbone.scale_factors] == before

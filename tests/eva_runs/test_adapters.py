@@ -159,9 +159,9 @@ def test_adapters_of_a_detector_without_relative_positions_are_merged(tmp_path):
         for name, parameter in detector.named_parameters():
             parameter += ".lora_B." in name
     adapters.write(detector.state_dict(), tmp_path / "adapter")
-    assert convert(["--merge-lora", str(tmp_path / "adapter"), str(tmp_path / "m.safetensors")]) == 0
-    name = "backbone.net.blocks.4.mlp.fc1.weight"
-    assert not load_file(tmp_path / "m.safetensors")[name].equal(load_file(base)[name])
+    merged, name = tmp_path / "merged.safetensors", "backbone.net.blocks.4.mlp.fc1.weight"
+    assert convert(["--merge-lora", str(tmp_path / "adapter"), str(merged)]) == 0
+    assert not load_file(merged)[name].equal(load_file(base)[name])
 
 
 def test_positions_of_clips_are_trained_beside_adapters(tmp_path):

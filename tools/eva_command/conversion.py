@@ -113,7 +113,7 @@ def merge_adapters(args: argparse.Namespace) -> str:
     merged = Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
     detector = describe(merged)  # adapters are on linear layers, which windows do not change
-    windows = {"window_size": 0} if detector.of_detector else {}
+    windows: dict[str, Any] = {"window_size": 0} if detector.of_detector else {}
     vit = load_vit(replace(merged, tensors=apart), **windows)
     scale = config["lora_alpha"] / config["r"]
     for name in (name for name in factors if name.endswith(".lora_A.weight")):

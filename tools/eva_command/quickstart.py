@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from eva_command.starting import plan_demo
 from eva_command.table import GROUPS
 from eva_runs.commands import DEMO_DATA, Command, echo
 from eva_runs.interruption import run_step
@@ -64,6 +65,8 @@ command continues a run that was stopped. Further arguments are those of the tra
     help_of_task = "default: %(default)s"
     add("task", nargs="?", default="detection", choices=RECIPES, metavar="TASK", help=help_of_task)
     add("--output", metavar="DIR", help="folder of the run (default: output/quickstart_TASK)")
+    help_text = "begin with small weights of natural images, fetched once, where there is a network"
+    add("--pretrained", action="store_true", help=help_text)
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
     return options
@@ -72,6 +75,8 @@ command continues a run that was stopped. Further arguments are those of the tra
 def _run(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.task]
     ending = "" if options.task == "detection" else f"_{options.task}"
+    start = plan_demo(options.task) if options.pretrained else []
+    ending += "_pretrained" * bool(start)
     output = options.output or f"output/quickstart{ending}"
     made = ["--output", f"output/datasets/{recipe.data}", *DEMO_DATA[recipe.data]]
     steps = {
@@ -81,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     for number, (title, words) in enumerate(steps.items(), start=1):
         words = [word.replace("{output}", output) for word in words]
-        words += options.rest if title == "training" else []
+        words += [*start, *options.rest] if title == "training" else []
         if words:
             echo(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
             command = [sys.executable, "-m", "eva_command", *words]

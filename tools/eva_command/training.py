@@ -12,6 +12,7 @@ from eva_backbone.checkpoints.registry import weights_directories
 from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_command.label import find_task
 from eva_command.main import call
+from eva_command.starting import find_start, plan_quick
 from eva_command.table import COMMANDS
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
 from eva_data.checks.folders import find_parts
@@ -56,7 +57,11 @@ command is printed, then run; further arguments are those of the task's training
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder or file, in front of further arguments")
     add("--task", choices=_RECIPES, help="task, where the data fit several")
-    add("--recipe", metavar="NAME", help="a recipe of `eva recipes TASK`, or its path")
+    choice = parser.add_mutually_exclusive_group()
+    help_text = "a recipe of `eva recipes TASK`, or its path"
+    choice.add_argument("--recipe", metavar="NAME", help=help_text)
+    help_text = "a linear head on frozen features, in minutes (classification, segmentation)"
+    choice.add_argument("--quick", action="store_true", help=help_text)
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
     return options
@@ -71,11 +76,17 @@ def _run(options: argparse.Namespace) -> int:
             f"{options.data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name "
             "it by the options of `eva TASK train --help`; see docs/command.md for the forms"
         )
-    recipe = options.recipe or _recipe_for(task)
+    if options.quick:
+        name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
+        command, *words = plan_quick(task, task_data, options.rest, f"output/{name}_quick")
+        return _call(command, [*words, *options.rest])
+    recipe, *words = (
+        [options.recipe] if options.recipe else _recipe_for(task, options.data, options.rest)
+    )
     if "--data.train" in task_data:  # other trainers name their runs by data and recipe themselves
         folder = name_on_own_data(find_recipe(task, recipe), options.data)
         task_data += ["--run.output", f"output/{folder or 'own_data'}"]
-    return _call(f"{task} train", [recipe, *task_data, *options.rest])
+    return _call(f"{task} train", [recipe, *words, *task_data, *options.rest])
 
 
 def _call(command: str, words: Words) -> int:
@@ -233,15 +244,15 @@ def _samples(train: Path, *others: Path) -> Words:
     return ["--data.train", str(train), "--data.val", *val]
 
 
-def _recipe_for(task: str) -> str:
-    """Choose a recipe by the card and the official weights on this machine, and say why."""
+def _recipe_for(task: str, data: Path, rest: Sequence[str]) -> Words:
+    """Choose a recipe, with settings, by the card and the weights that can be had; say why."""
     import torch
 
     large, weights = _RECIPES[task]
     card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     here = any((folder / weights).is_file() for folder in weights_directories())
     if here and card is not None and card.total_memory > _LARGE:
-        return large
+        return [large]
     echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
     small = (recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small"))
-    return next(small, "eva_debug_captions")  # of CLIP
+    return find_start(task, data, rest, next(small, "eva_debug_captions"))  # of CLIP

@@ -79,8 +79,11 @@ class ClassifierProject:
 
     def check_frozen_paths(self, options: argparse.Namespace) -> argparse.Namespace:
         """Return the options of `evaluate-frozen`; paths that are not there are refused."""
+        if bool(options.val) == bool(getattr(options, "val_share", 0)):
+            raise ValueError("name --val, what to score on, or a share of --train, but not both")
         for name in ("train", "val"):
-            self.require(getattr(options, name), name=f"--{name}")
+            if getattr(options, name):
+                self.require(getattr(options, name), name=f"--{name}")
         resolve_source(options.weights)
         return options
 

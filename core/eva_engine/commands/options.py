@@ -162,7 +162,7 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
     """Add the options of a check with frozen features; `data` names its forms in the help."""
     add, positive = parser.add_argument, integer(1)
     add("--train", required=True, help=data)
-    add("--val", required=True, help="the same to score on")
+    add("--val", help="the same to score on")
     add(
         f"--train-{unit}",
         dest="limit",

@@ -30,11 +30,13 @@ from eva_engine.evaluation.classification_report import (
 from eva_engine.evaluation.counting import (
     IndexedSamples,
     LabelledSamples,
+    Score,
     ShownSamples,
     collate_readable,
     counted_of,
     require_few,
 )
+from eva_report.content import NextStep
 from eva_runs.interruption import StopSignal
 from eva_runs.precision import resolve
 
@@ -222,21 +224,20 @@ def fit_best_linear(
 
 def frozen_methods(
     options: argparse.Namespace, features: Tensor, labels: Tensor, queries: Tensor, *, classes: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], LinearClassifier | None]:
     """Ask nearest neighbours and the linear classifier by the options of `add_frozen`.
 
     Returns:
-        Method -> logits (M, K), the linear classifier last; and the settings that were chosen.
+        Method -> logits (M, K), the linear classifier last; and that, if there is one.
     """
-    logits, settings = {}, {}
+    logits, linear = {}, None
     for k in options.neighbours:
         votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
         logits[f"{k} neighbours"] = (votes + 1e-12).log()
     if options.l2:
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
         logits["linear"] = linear(queries)
-        settings["l2"] = linear.l2
-    return logits, settings
+    return logits, linear
 
 
 # of the features of `Kept` of known samples, their labels, and the features of queries
@@ -257,6 +258,7 @@ def evaluate_frozen(
     compute: Callable[[Tensor], Sequence[Tensor]] | None = None,
     more: Sequence[Kept] = (),
     probe: Probe | None = None,
+    save: Callable[[LinearClassifier, Score], Sequence[NextStep]] | None = None,
 ) -> None:
     """Score the frozen features of an extractor by the options of `add_frozen`.
 
@@ -275,11 +277,12 @@ def evaluate_frozen(
         compute: Function from inputs to pooled features and those of `more`.
         more: Further features that are kept, one kind.
         probe: Function from the latter to logits of the queries, and settings that were chosen.
+        save: Function that writes the linear classifier, with its score, and names next commands.
     """
     if not (options.neighbours or options.l2 or probe):
         raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
     options.precision = resolve(options.precision, device)
-    places = {"train": options.train, "val": options.val}
+    places = {"train": options.train, "val": options.val or f"a part of {options.train}"}
     both = zip(places.items(), (train_samples, queries), strict=True)
     data = [(use, f"{project.counted(samples)} ({location})") for (use, location), samples in both]
     announce(
@@ -299,7 +302,8 @@ def evaluate_frozen(
     if distributed.rank():
         return
     classes = len(train_samples.classes)
-    methods, tuned = frozen_methods(options, train_features[0], labels, asked[0], classes=classes)
+    methods, linear = frozen_methods(options, train_features[0], labels, asked[0], classes=classes)
+    tuned: dict[str, Any] = {"l2": linear.l2} if linear else {}
     if probe is not None:
         methods["attentive"], settled = probe(train_features[1], labels, asked[1])
         tuned |= settled
@@ -318,6 +322,7 @@ def evaluate_frozen(
         f"{project.unit} of {classes} classes to learn from"
     )
     method = list(methods)[-1]
+    next_steps = save(linear, scores["linear"]) if save and linear else ()
     report_scores(
         options,
         scores,
@@ -336,4 +341,5 @@ def evaluate_frozen(
             examples=len(truth) == len(queries),  # else places are unknown
         ),
         device=device.type,
+        next_steps=next_steps,
     )

@@ -103,6 +103,9 @@ def set_backbone(
     )
     if global_attn_indexes is not None:
         arguments["global_attn_indexes"] = tuple(global_attn_indexes)
+    factor = arguments["patch_size"] / net.patch_size  # the maps keep their strides
+    scales = [scale * factor for scale in model.backbone.scale_factors]
+    model.backbone.scale_factors = scales
     recompute = net.activation_checkpointing
     model.backbone.net = L(VisionTransformer)(**arguments, activation_checkpointing=recompute)
     model.backbone.freeze_patch_embed = False  # no detector has trained it

@@ -1,0 +1,130 @@
+"""Small weights of natural images that a training on own data begins from, by the machine.
+
+They are EVA-02's (MIT), and for frozen features DINOv2's (Apache-2.0), as timm hosts them. Fetched
+once; without a network the bundled `eva_debug` is taken, which has seen digits alone. A backbone,
+weights or a recipe of one's own are taken in their place: `--backbone eva_debug` fetches nothing.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_backbone.checkpoints.hub import HubError, HubFile, find_cached, look_up
+from eva_backbone.checkpoints.registry import HOSTED_FILES, resolve_source
+from eva_backbone.checkpoints.verification import verify_once
+from eva_data.files import IMAGE_SUFFIXES, find_files
+from eva_runs.commands import echo
+
+Words = list[str]
+BUNDLED = "eva_debug"
+_GIB = 2**30
+_OWN = re.compile(  # by which a user names weights, or wants none from the hub
+    r"(--)?(backbone|weights|no-download|load[-_]from|(model|train)\.(init[-_]checkpoint|variant))"
+)
+# least memory of a card -> weights
+_BY_MEMORY = ((14 * _GIB, "eva02_l14"), (7 * _GIB, "eva02_s14"), (0, "eva02_ti14"))
+_ON_CARDS = {  # task -> recipe and settings for a small card, and for a larger one, with adapters
+    "detection": (
+        ["custom/cascade_mask_rcnn_vitdet_dinov3_b_12gb"],
+        ["custom/cascade_mask_rcnn_vitdet_eva02_l_lora_12gb"],
+    ),
+    "mmdetection": (
+        ["custom/cascade_mask_rcnn_eva_l_24gb"],
+        ["custom/cascade_mask_rcnn_eva_l_24gb", "--lora", "8"],
+    ),
+    "segmentation": (
+        ["ade20k/upernet_dinov3_b_512_12gb"],
+        ["ade20k/upernet_eva02_l_512_lora_12gb"],
+    ),
+    "classification": (
+        ["custom/eva_small", "--image-size", "224"],
+        ["custom/eva_small", "--image-size", "224", "--lora", "8"],
+    ),
+}
+_SAMPLES = 50_000  # of 112 px that `eva02_ti14` is trained on in 15 minutes on two cores
+_QUICK = "dinov2_s14"  # whose features are made to be used as they are
+
+
+def find_start(task: str, data: Path, words: Sequence[str], small: str) -> Words:
+    """Choose recipe and settings of a training, and fetch the small weights that it begins from.
+
+    Where there are none, or the user's `words` name others, that is the recipe `small` alone.
+    """
+    import torch
+
+    card: Any = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    memory = card.total_memory if card else 0
+    name = next(name for least, name in _BY_MEMORY if memory >= least)
+    if task not in _ON_CARDS or _has_weights(words) or not fetch_start(name):
+        return [small]
+    if memory >= _BY_MEMORY[1][0]:
+        return [*_ON_CARDS[task][name == "eva02_l14"], "--backbone", name]
+    settings = [small, "--backbone", name]
+    if task == "classification":
+        images = sum(1 for _ in find_files(data, IMAGE_SUFFIXES))
+        epochs = min(30, max(3, _SAMPLES // max(1, images)))
+        settings += ["--image-size", "112", "--epochs", str(epochs)]
+    return settings
+
+
+def plan_demo(task: str) -> Words:
+    """Write the settings by which a recipe of the demo begins from small weights; may be empty."""
+    if task not in _ON_CARDS:
+        raise ValueError(f"--pretrained is for {', '.join(_ON_CARDS)}, not for {task}")
+    size = ["--image-size", "112", "--epochs", "4"] if task == "classification" else []
+    name = "eva02_ti14"
+    return ["--backbone", name, *size] if fetch_start(name) else []
+
+
+def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str) -> Words:
+    """Write the command that trains a linear head on frozen features.
+
+    `data` names the data to the task's training, `output` the folder of a classifier's run.
+    """
+    if task not in ("classification", "segmentation"):
+        raise ValueError(f"--quick is for classification and segmentation, not for {task}")
+    name = _QUICK if not _has_weights(words) and fetch_start(_QUICK) else BUNDLED
+    if task == "segmentation":
+        backbone = ["--backbone", name] if name != BUNDLED else []
+        return ["segmentation train", "custom/linear_eva_small_quick", *backbone, *data]
+    options = dict(zip(data[::2], data[1::2], strict=True))
+    share, val = options.get("--data.val-share"), options["--data.val"]
+    on = ["--val-share", share] if share else ["--val", val]
+    size = ["--image-size", "112" if name == _QUICK else "64"]
+    words = ["--weights", name, "--train", options["--data.train"], *on, *size, "--neighbours"]
+    return ["classification evaluate-frozen", *words, "--output", output, "--save"]
+
+
+def _has_weights(words: Sequence[str]) -> bool:
+    return any(_OWN.match(word) for word in words)
+
+
+def fetch_start(name: str) -> bool:
+    """Fetch hosted weights if they are not here, say what they are; return whether they are here.
+
+    Raises:
+        ValueError: If the file is not the one whose SHA-256 the hub states.
+    """
+    hosted = HOSTED_FILES[name]
+    file = HubFile(hosted.repository)
+    try:
+        path = find_cached(file)
+        if path is None:
+            echo(f"fetching {name}, {look_up(file) / 1e6:,.0f} MB, once")
+            path = Path(resolve_source(name))
+    except (HubError, FileNotFoundError) as error:
+        why = error.__cause__ if isinstance(error.__cause__, HubError) else error
+        echo(
+            f"{name} is not here ({why}): the bundled {BUNDLED} has seen digits alone, so scores "
+            f"will be a baseline's; `eva weights get {name}` where there is a network"
+        )
+        return False
+    digest = path.resolve().name  # so the hub's cache calls a file whose SHA-256 the hub states
+    if re.fullmatch("[0-9a-f]{64}", digest):
+        verify_once(path, digest, advice=f"remove {path.resolve()}", of="the file on the hub")
+    else:
+        digest = "not stated by the hub"
+    size = path.stat().st_size / 1e6
+    echo(f"weights {name}: {hosted.repository}, {size:,.0f} MB, {hosted.licence}, SHA-256 {digest}")
+    return True
