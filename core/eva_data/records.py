@@ -1,4 +1,4 @@
-"""Records of an input of any size in shards: folders, lists, tar shards, Parquet, lines of text.
+"""Records of an input of any size in shards: folders, lists, tables, tar shards, Parquet, texts.
 
 `plan_records` cuts an input once; `read_shard` reads any shard at any time after. Records pass one
 by one, so that memory does not grow with the input.
@@ -21,15 +21,17 @@ from PIL import Image
 
 from eva_data import files
 from eva_data.captions import lists
+from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image, require_size
-from eva_data.tables import LONGEST, text_lines
+from eva_data.tables import LONGEST, find_columns, rows_of_table, text_lines
 from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
 
 NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
 _MOST, _LEAST, _FEW = 4096, 64, 32  # records of a shard at most and at least; shards
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content")
 _COLUMNS = {"image": (*_IMAGES, *lists.IMAGE_COLUMNS), "caption": lists.CAPTION_COLUMNS}
+_TABLES = (".csv", ".tsv", ".json")
 _AT_ONCE = 64  # rows of a Parquet file in memory
 
 
@@ -76,13 +78,14 @@ def plan_records(
     Args:
         inputs: Folders, images, lists of paths or, with `texts`, of texts, a line each; or tar
             shards or Parquet files, also as patterns and addresses of fsspec such as
-            `s3://bucket/{0000..0099}.tar`.
+            `s3://bucket/{0000..0099}.tar`; or tables (CSV, TSV) and JSON lists with the images'
+            paths, as training on captions reads them.
         folder: Where `NAMES` is written if there are no shards.
         size: Records of a shard; by default 4096, or fewer for 32 shards. Each tar file is one.
         limit: Number of the first records, which are taken alone.
         texts: Whether lists are of texts.
         captions: Whether images need captions.
-        columns: Those of images and captions in Parquet files; None is found by its usual names.
+        columns: Those of images and captions in tables; None is found by its usual names.
 
     Returns:
         What `read_shard` needs, for JSON; `shards` is their number.
@@ -99,7 +102,7 @@ def plan_records(
         plan["places"] = (_cut_parquet if "columns" in plan else _cut_tar)(shards, size, limit)
         plan["shards"] = len(plan["places"])
     else:
-        names = chain.from_iterable(_names(path, texts) for path in inputs)
+        names = chain.from_iterable(_names(path, texts, captions, columns) for path in inputs)
         plan["names"] = NAMES.format(f"-{os.urandom(4).hex()}")
         plan["shards"] = _write_names(islice(names, limit), folder / plan["names"], size)
     if not plan["shards"]:
@@ -115,16 +118,17 @@ def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Reco
         yield from read(plan, address, *rows)
         return
     with _open_parquet(str(folder / plan.get("names", NAMES.format("")))) as file:
-        names = file.read_row_group(number)["name"].to_pylist()
-    for name in map(os.fsdecode, names):
-        yield Record(name, None if plan["texts"] else _place(plan, name))
+        rows = file.read_row_group(number).to_pylist()
+    for row in rows:
+        name = os.fsdecode(row["name"])
+        yield Record(name, None if plan["texts"] else _place(plan, name), row.get("caption"))
 
 
 def identify(inputs: Sequence[str]) -> str:
     """Compute a hash of names, sizes of shards and content of lists; folders are not searched."""
     digest = hashlib.sha256()
     for name in chain.from_iterable(_shards(path) or [path] for path in inputs):
-        path = Path(name)
+        path, _ = lists.file_and_split(Path(name))
         digest.update(os.fsencode(name))
         if path.suffix in (".tar", ".parquet") and path.is_file():
             digest.update(str(path.stat().st_size).encode())
@@ -155,31 +159,60 @@ def _place(plan: dict[str, Any], name: str) -> str:
     return name if "://" in name else os.path.join(plan["root"], name)  # noqa: PTH118 (millions)
 
 
-def _names(location: str, texts: bool) -> Iterator[str]:
-    """Yield paths of images, or texts."""
-    path = Path(location)
+def _names(
+    location: str, texts: bool, captions: bool, columns: Sequence[str | None]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield paths of images with the captions of a list that has them, or texts."""
+    path, split = lists.file_and_split(Path(location))
     if path.is_dir():
         folder = location.rstrip("/")
-        yield from (f"{folder}/{name}" for name in files.find_files(path, IMAGE_SUFFIXES))
+        for name in files.find_files(path, IMAGE_SUFFIXES):
+            yield f"{folder}/{name}", None
     elif path.suffix.lower() in IMAGE_SUFFIXES and not texts:
         files.require_regular_file(path)
-        yield location
+        yield location, None
+    elif texts or path.suffix.lower() not in _TABLES:
+        for _, line in text_lines(path):
+            yield line if texts else str(path.parent / line), None
     else:
-        lines = (line for _, line in text_lines(path))
-        yield from lines if texts else (str(path.parent / line) for line in lines)
+        previous = ""
+        for name, caption in _rows(path, split, captions, columns):
+            if captions or name != previous:  # of several captions, or boxes
+                yield str(path.parent / name), caption if captions else None
+            previous = name
 
 
-def _write_names(names: Iterator[str], file: Path, size: int | None) -> int:
-    """Write names; return the number of shards."""
+def _rows(
+    path: Path, split: str | None, captions: bool, columns: Sequence[str | None]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield paths of images, and captions where there have to be some, of a table or JSON list."""
+    image, caption = columns
+    if captions or path.suffix.lower() == ".json":
+        left_out = Findings(lists.LEFT_OUT)
+        yield from lists.pairs_of_list(path, left_out, split=split, image=image, caption=caption)
+        left_out.warn(path)
+        return
+    table = find_columns(path, {"image": [image.lower()] if image else lists.IMAGE_COLUMNS})
+    if not table.places:
+        names = ", ".join(table.names)
+        raise ValueError(f"{path} has the columns {names}: name one with --image-column")
+    for _, cells in rows_of_table(table):
+        if cells is not None:
+            yield cells[table.places["image"]], None
+
+
+def _write_names(names: Iterator[tuple[str, str | None]], file: Path, size: int | None) -> int:
+    """Write names and captions; return the number of shards."""
     ahead = list(islice(names, _MOST * _FEW))
     names, size, count = chain(ahead, names), size or _usual(len(ahead)), 0
-    schema = pa.schema({"name": pa.binary()})
+    schema = pa.schema({"name": pa.binary(), "caption": pa.string()})
     with (
         files.replace_file(file) as part,
         pq.ParquetWriter(part, schema, write_page_checksum=True) as writer,
     ):
-        while chunk := [os.fsencode(name) for name in islice(names, size)]:
-            writer.write_table(pa.table([chunk], schema=schema), row_group_size=size)
+        while chunk := [(os.fsencode(name), caption) for name, caption in islice(names, size)]:
+            columns = [*zip(*chunk, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=size)
             count += 1
     return count
 

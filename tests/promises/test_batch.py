@@ -49,13 +49,25 @@ def inputs(photos):
         captions = [[one, "another"] for one in texts] if name == "struct" else texts
         table = pa.table({"key": texts, "image": images, "caption": captions})
         pq.write_table(table, place / f"{name}.parquet", row_group_size=7)
+    rows = [*zip(cells["paths"], texts, strict=True)]
+    lines = "".join(f"{path},{text}\n" for path, text in rows)
+    (place / "pairs.csv").write_text(f"path,caption\n{lines}")
+    (place / "pairs.json").write_text(json.dumps([{"image": a, "caption": b} for a, b in rows]))
+    (place / "labels.csv").write_text(f"file,label\n{lines}")
     for shard, start in enumerate((0, 12)):
         with tarfile.open(place / f"{shard}.tar", "w") as tar:
             for file in files[start : start + 12]:
                 tar.add(file, file.name)
                 tar.add(file.with_suffix(".txt"), file.with_suffix(".txt").name)
         fsspec.filesystem("memory").put(str(place / f"{shard}.tar"), f"/shards/{shard}.tar")
-    names = ("list.txt", *(f"{name}.parquet" for name in cells), "{0..1}.tar")
+    names = (
+        "list.txt",
+        "pairs.csv",
+        "pairs.json",
+        "labels.csv",
+        *(f"{name}.parquet" for name in cells),
+        "{0..1}.tar",
+    )
     here = {name: str(place / name) for name in names}
     return {"folder": str(photos), **here, "address": "memory://shards/*.tar"}
 
@@ -82,15 +94,15 @@ def rows_of(folder):
     return pq.read_table(folder / "merged.parquet")
 
 
-FORMS = ("folder", "list.txt", "bytes.parquet", "struct.parquet", "paths.parquet",
-         "{0..1}.tar", "address")  # fmt: skip
+FORMS = ("folder", "list.txt", "labels.csv", "pairs.csv", "pairs.json", "bytes.parquet",
+         "struct.parquet", "paths.parquet", "{0..1}.tar", "address")  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_input_gives_the_scores_of_its_images_and_captions(
     compute, inputs, photos, clip, form
 ):
-    if form == "list.txt":  # which has no captions
+    if form in ("list.txt", "labels.csv"):  # which have no captions
         names, found = read_features(compute("features", inputs[form], "--kind", "embedding"))
         assert names == [str(file) for file in sorted(photos.glob("*.png"))] + [
             str(file) for file in sorted(photos.glob("*/*.png"))
@@ -277,6 +289,15 @@ def test_a_missing_package_of_an_address_is_named(compute, monkeypatch, refused)
     monkeypatch.setattr("fsspec.url_to_fs", refuse)
     with refused("s3fs"):
         compute("features", "s3://bucket/{1..2}.tar")
+
+
+def test_a_batch_without_a_result_fails_and_is_not_merged(compute, tmp_path, refused, capsys):
+    (tmp_path / "table.csv").write_text("path,caption\nnone.png,a thing\n")
+    output = compute("caption-score", tmp_path / "table.csv", code=1)
+    assert str(tmp_path / "none.png") in capsys.readouterr().out
+    with refused(str(output)):
+        batch(["merge", str(output), "--output", str(tmp_path / "merged.parquet")])
+    assert not (tmp_path / "merged.parquet").exists()
 
 
 def test_a_wrong_folder_is_named(tmp_path, refused):

@@ -6,10 +6,10 @@ r"""Features, objects, classes or scores of any number of images, by many proces
     eva batch classify "s3://bucket/{0000..9999}.tar" --weights RUN --output DIR --address auto
     eva batch status|retry DIR;  eva batch merge DIR --output FILE, or --to cvat --output DIR2
 
-INPUT is folders, images, or lists of paths, one a line; or tar shards or Parquet
-files, also by an address of fsspec. A manifest cuts it into shards once; DIR/parts receives a
-Parquet file for each, completely or not at all, and lists of the records that could not be read.
-The same command continues.
+INPUT is folders, images, or lists of paths, one a line; tables (CSV, TSV) or JSON lists of images,
+as training on captions takes them; or tar shards or Parquet files, also by an address of fsspec.
+A manifest cuts it into shards once; DIR/parts receives a Parquet file for each, completely or not
+at all, and lists of the records that could not be read. The same command continues.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
         add("--top", type=integer(1), default=5, help="classes of an image (default: %(default)s)")
     if task == "zero-shot":
         add("--templates", nargs="+", default=["simple"], help="as of `eva clip evaluate`")
-    add("--image-column", help="of Parquet files, with images or paths (default: found)")
+    add("--image-column", help="of tables, with images or paths (default: found)")
     if task == "caption-score":
         add("--caption-column", help="the same for captions")
     add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
@@ -151,7 +151,7 @@ def _parse_look(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = Command("eva batch", _parse, lazy_import("eva_command.batch_run:run"), error_code=1)
+main = Command("eva batch", _parse, lazy_import("eva_command.batch_run:run"))
 
 
 _INDEX = """Search among the features of `eva batch features`: exact, or fast by an index of faiss.
@@ -183,4 +183,4 @@ def _parse_index(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-index = Command("eva index", _parse_index, lazy_import("eva_command.batch_run:index"), error_code=1)
+index = Command("eva index", _parse_index, lazy_import("eva_command.batch_run:index"))

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import shlex
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,7 @@ def _compute(options: argparse.Namespace, numbers: set[int], action: str) -> int
     if stop.requested:
         print_error(f"stopped by {stop.received}: the same command continues")
         return Result(result, EXIT_RUN_AGAIN)
-    return Result(result, int(failed > 0))
+    return Result(result, int(failed > 0 or not result["results"]))
 
 
 def _show(folder: Path) -> dict[str, Any]:
@@ -104,13 +105,17 @@ def _show(folder: Path) -> dict[str, Any]:
     done, errors = len(summary.done), sum(summary.errors.values())
     echo(f"{folder} has {summary.rows:,} results in {done:,} of {summary.shards:,} shards")
     if errors:
-        echo(f"{errors:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
+        listed = next(iter(sorted((folder / PARTS).glob("*.errors.jsonl"))))
+        with listed.open() as stream:
+            first = json.loads(next(stream))
+        echo(f"{errors:,} records could not be read, such as {first['name']}: {first['reason']}")
+        echo(f"all of them: {folder / PARTS}/*.errors.jsonl")
     for number, reason in [*summary.failed.items()][:10]:
         echo(f"shard {number} failed: {reason}")
     quoted_folder = shlex.quote(str(folder))
     if summary.failed:
         echo(f"next     eva batch retry {quoted_folder}")
-    elif done == summary.shards:
+    elif done == summary.shards and summary.rows:
         echo(f"next     eva batch merge {quoted_folder} --output {quoted_folder}.parquet")
     about = {"results": summary.rows, "shards": summary.shards, "done": done, "unreadable": errors}
     return about | {"failed": summary.failed}
@@ -127,6 +132,8 @@ def _look(options: argparse.Namespace) -> int:
         again = {*range(summary.shards)} - summary.done | {*summary.errors} | {*summary.failed}
         with lock_folder(options.output):
             return _compute(options, again, manifest["options"]["task"])
+    if not summarise(options.folder, rows=True).rows:
+        raise ValueError(f"{options.folder} has no result to merge: eva batch status says why")
     if options.form:
         require_format(options)
     else:

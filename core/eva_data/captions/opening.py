@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
+from eva_data.captions.lists import LEFT_OUT, file_and_split, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
     CaptionedImages,
     CaptionView,
@@ -190,11 +190,3 @@ def open_source(
         seen = "; ".join(left_out.lines())
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
     return opened
-
-
-def file_and_split(path: Path) -> tuple[Path, str | None]:
-    """Split the name of a list into its file and the split behind `#`, if it has one."""
-    name, mark, split = path.name.rpartition("#")
-    if mark and split and name.lower().endswith(".json") and not path.is_file():
-        return path.with_name(name), split
-    return path, None
