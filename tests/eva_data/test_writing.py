@@ -6,8 +6,10 @@ of their own:
 `PYTHONPATH=core pytest -c /dev/null --noconftest tests/eva_data/test_writing.py`.
 """
 
+import copy
 import io
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +17,8 @@ import pycocotools.mask as mask_api
 import pytest
 from PIL import Image
 
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import DataRequest
 from eva_data.writing import regions_of, writing_dataset
 
 NAMES = ["a <b>", 'é "q" 😀']
@@ -79,6 +83,65 @@ def test_cvat_has_boxes_and_polygons_in_pixels(images, tmp_path):
     assert _iou(_mask(points), mask) > 0.9
     assert [float(box.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")] == [1, 2, 4.5, 6]
     assert [polygon.get("label"), box.get("label")] == [NAMES[1], NAMES[0]]
+
+
+@pytest.mark.parametrize("form", ["cvat", "label-studio", "fiftyone"])
+def test_what_is_written_for_a_label_program_is_trained_on(form, images, tmp_path):
+    mask, (one, other) = images
+    for number, image in enumerate((one, other)):
+        folder = write(tmp_path / str(number), form, [image])
+        data = resolve(DataRequest(paths=(folder,), parts=("train",))).parts["train"]
+        (entry,), (found,) = data.images.values(), data.objects
+        assert Path(data.folder, entry["file_name"]).is_file()
+        (expected,) = image["objects"]
+        assert [*data.categories.values()] == NAMES
+        assert data.categories[found["category_id"]] == NAMES[expected["category_id"]]
+        assert found["bbox"] == pytest.approx(expected["bbox"], abs=0.01)
+        if "segmentation" in found:
+            code = found["segmentation"]
+            code = mask_api.frPyObjects(code, *SIZE)[0] if isinstance(code, list) else code
+            assert _iou(mask_api.decode(code), mask) > 0.9
+        assert ("segmentation" in found) == (number == 0)
+
+
+CVAT = """<annotations><image name="a.png" width="60" height="40">
+<tag label="night" source="manual"></tag>
+<mask label="cat" rle="1, 2, 2, 1" left="3" top="2" width="3" height="2"></mask>
+<{0} label="cat" points="1,1;5,1;5,5" cx="1" rotation="{1}" xtl="1" ytl="2" xbr="3" ybr="4"></{0}>
+</image></annotations>"""
+
+
+def test_masks_of_cvat_are_read_and_shapes_without_an_area_are_named(tmp_path):
+    write(tmp_path, "cvat", [{"name": "a.png", "size": SIZE, "objects": []}])
+    request = DataRequest(paths=(tmp_path / "cvat",), parts=("train",))
+    for kind, rotation in (("polyline", 0), ("box", 30.5)):
+        (tmp_path / "cvat/annotations.xml").write_text(CVAT.format(kind, rotation))
+        with pytest.raises(ValueError, match=rf"a\.png, object 2: .*{kind}"):
+            resolve(request)
+    (tmp_path / "cvat/annotations.xml").write_text(CVAT.format("polygon", 0))
+    data = resolve(request).parts["train"]
+    assert [*data.categories.values()] == ["cat"]
+    rows, columns = np.nonzero(mask_api.decode(data.objects[0]["segmentation"]))
+    assert [*zip(rows.tolist(), columns.tolist(), strict=True)] == [(2, 4), (2, 5), (3, 5)]
+
+
+def test_the_last_word_in_label_studio_is_a_person_s(images, tmp_path):
+    folder = write(tmp_path, "label-studio", images[1][1:])
+    (task,) = json.loads((folder / "tasks.json").read_text())
+    result = copy.deepcopy(task["predictions"][0]["result"])
+    result[0]["value"]["rectanglelabels"] = [NAMES[1]]
+    task["annotations"] = [{"result": [], "was_cancelled": True}, {"result": result}]
+    exported = folder / "project-1.json"
+    exported.write_text(json.dumps([task]))
+    data = resolve(DataRequest(paths=(exported,), parts=("train",))).parts["train"]
+    assert [data.categories[one["category_id"]] for one in data.objects] == [NAMES[1]]
+    result[0]["type"] = "brushlabels"
+    exported.write_text(json.dumps([task]))
+    with pytest.raises(ValueError, match=r"task 1, object 1.*brushlabels"):
+        resolve(DataRequest(paths=(exported,), parts=("train",)))
+    exported.write_text('[{"annotations": []}]')
+    with pytest.raises(ValueError, match=r"task 1: .*data"):
+        resolve(DataRequest(paths=(exported,), parts=("train",)))
 
 
 def test_label_studio_s_own_importer_reads_it(images, tmp_path):

@@ -168,13 +168,19 @@ def _tasks_of_list(data: Path) -> Words:
     return tasks + (["video"] if "label" in videos and {"path", "id"} & {*videos} else [])
 
 
-def _objects(data: Path) -> Words:
+def _finds_objects(data: Path) -> bool:
     try:
-        from eva_data.detection.sources import find_opener, open_source
+        from eva_data.detection.sources import find_opener
     except ImportError:  # pycocotools, which only detectors and segmentors have
+        return False
+    return find_opener(data) is not None
+
+
+def _objects(data: Path) -> Words:
+    if not _finds_objects(data):
         return []
-    if find_opener(data) is None:
-        return []
+    from eva_data.detection.sources import open_source
+
     source = open_source(data.absolute())
     parts: Any = getattr(source, "parts", source)  # of files in COCO format a table
     return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
@@ -186,6 +192,8 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".toml":
         return ["images", str(path), *rest]
+    if suffix in (".yaml", ".yml") or (suffix != ".toml" and _finds_objects(path)):
+        return ["coco", "--data", str(path), *rest]
     if suffix == ".json":
         with open_regular(path) as stream:
             ends = stream.read(_START)  # COCO's annotations are behind its images
@@ -194,11 +202,6 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
         captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
         kind = ["captions"] if captions else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    if suffix in ("", ".yaml", ".yml", ".csv", ".tsv"):
-        from eva_data.detection.sources import find_opener  # needs pycocotools
-
-        if suffix in (".yaml", ".yml") or find_opener(path):
-            return ["coco", "--data", str(path), *rest]
     if path.is_dir():
         words = map_folders(path)
         if words:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import PART_NAMES, LabelledImages, Report, refuse
+from eva_data.detection.label_tools import find_labels
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
@@ -14,8 +15,9 @@ from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 PARTS = ("train", "val")
 _FORMATS = (
     "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages; or images "
-    f"with .xml beside them), a table of boxes (.csv with {COLUMNS}) or its folder, or a folder of "
-    "COCO files (train/_annotations.coco.json, or annotations/instances_train.json); a COCO file "
+    f"with .xml beside them), a table of boxes (.csv with {COLUMNS}) or its folder, a folder of "
+    "COCO files (train/_annotations.coco.json, or annotations/instances_train.json), or an export "
+    "of CVAT (annotations.xml), Label Studio (tasks.json) or FiftyOne (labels.json); a COCO file "
     "is named with --train-annotations or --val-annotations, and YOLO needs a data.yaml with "
     "names, train and val"
 )
@@ -163,14 +165,15 @@ def find_opener(path: Path) -> Callable[[Report], Source] | None:
     tables = find_tables(path)
     if tables:
         return lambda report: open_tables(tables, report=report)
-    return None
+    return find_labels(path)
 
 
 def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Find annotation files in COCO format and their images, by the usual names.
 
     `train/_annotations.coco.json` with the images beside it and `valid/` (Roboflow), or
-    `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT).
+    `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT), or
+    `labels.json` with `data/` (FiftyOne).
     """
     exports: dict[str, tuple[Path, Path]] = {}
     for part, names in PART_NAMES.items():
@@ -179,8 +182,9 @@ def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
                 exports.setdefault(part, (path / _ROBOFLOW, path))
     if {*exports} & {*PARTS}:
         return exports
-    if (folder / _ROBOFLOW).is_file():
-        return {"train": (folder / _ROBOFLOW, folder)}
+    for name, place in ((_ROBOFLOW, folder), ("labels.json", folder / "data")):
+        if (folder / name).is_file() and place.is_dir():
+            return {"train": (folder / name, place)}
     exports = {}
     for part, stems in _COCO_STEMS.items():
         patterns = [f"instances_{stem}*.json" for stem in stems]
