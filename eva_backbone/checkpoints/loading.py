@@ -4,13 +4,15 @@ The container, prefix, form of the qkv bias and sizes are found out from the fil
 Whatever is left unexplained is an error, and an error leaves the model untouched.
 """
 
+import contextlib
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,11 @@ from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qk
 from eva_backbone.checkpoints.families import describe_form
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.checkpoints.registry import list_official_files
+from eva_backbone.checkpoints.run_folders import (
+    folder_of_run,
+    is_detectron2_run,
+    is_mmengine_run,
+)
 from eva_backbone.resample import (
     PosResampling,
     resample_bias_table,
@@ -146,26 +153,32 @@ def load_pretrained(
     method = next(m.positions for m in model.modules() if isinstance(m, VisionTransformer))
     fit = partial(resample, clips=clips, method="bicubic" if method == "none" else method)
     prefixes = (stored, prefix)
-    state = _fit(renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), fit)
-    assign = any(value.is_meta for value in target.values())
-    if assign:  # a copy: parameters must not lie in a file that may be written again
-        copied = {id(value) for value in renamed.values()}
-        state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
-    optional = {p: why for p, why in OPTIONAL.items() if "gamma" not in p or method == "bicubic"}
-    patterns = tuple(allow_missing), optional  # only EVA-01 has files without layer scale
-    unexplained = _explain_missing(target, state, prefixes, report, *patterns)
-    unusable = [
-        name
-        for name, reason in report.missing.items()
-        if target[name].is_meta or (complete and reason != COMPUTED)
-    ]
-    lacking = unexplained or unusable
-    if lacking:
-        raise ValueError(
-            f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}. "
-            f"{_compare_forms(renamed, target, prefix)}Build what the file belongs to, pass names "
-            "as allow_missing (not with complete=True), or build the model on a real device"
+    with _naming_recipe(None if isinstance(source, Weights) or not complete else source):
+        state = _fit(
+            renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), fit
         )
+        assign = any(value.is_meta for value in target.values())
+        if assign:  # a copy: parameters must not lie in a file that may be written again
+            copied = {id(value) for value in renamed.values()}
+            state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
+        optional = {
+            p: why for p, why in OPTIONAL.items() if "gamma" not in p or method == "bicubic"
+        }
+        patterns = tuple(allow_missing), optional  # only EVA-01 has files without layer scale
+        unexplained = _explain_missing(target, state, prefixes, report, *patterns)
+        unusable = [
+            name
+            for name, reason in report.missing.items()
+            if target[name].is_meta or (complete and reason != COMPUTED)
+        ]
+        lacking = unexplained or unusable
+        if lacking:
+            raise _UnfitError(
+                f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}. "
+                f"{_compare_forms(renamed, target, prefix)}Build what the file belongs to, pass "
+                "names as allow_missing (not with complete=True), or build the model on a real "
+                "device"
+            )
     report.loaded = list(state)
     for where, module in model.named_modules():
         if isinstance(module, VisionTransformer):  # that was built inside `no_init_weights`
@@ -196,6 +209,25 @@ def _rename(
         else:
             report.skipped[name] = f"outside the trunk {source_prefix}*"
     return renamed
+
+
+class _UnfitError(ValueError):
+    """Weights of another model."""
+
+
+@contextlib.contextmanager
+def _naming_recipe(source: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Say of weights of a run, which do not fit another recipe, that it has its own."""
+    try:
+        yield
+    except _UnfitError as error:
+        folder = None if source is None else folder_of_run(Path(source))
+        if folder is None or not (is_detectron2_run(folder) or is_mmengine_run(folder)):
+            raise
+        raise ValueError(
+            f"{folder} does not fit this recipe, and has its own: leave the recipe, and settings "
+            "of the model, out"
+        ) from error
 
 
 def _fit(
@@ -246,7 +278,7 @@ def _fit(
         else:
             unfit.append(f"{name} {tuple(value.shape)} -> {shape}")
     if unexpected or unfit:
-        raise ValueError(
+        raise _UnfitError(
             f"{report.source} does not fit the model. Names that the model does not have (may be "
             f"passed as allow_skipped): {list_names(unexpected) or 'none'}. Other shapes, in the "
             f"file -> in the model (heads may be passed as reinitialise): "

@@ -176,3 +176,20 @@ def test_what_is_not_there_is_named_before_anything_begins(
     end = run("eva", "detection", "train", *words, where, code=None, **small.variables)
     fails(end, value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [
+        ("detection", "custom/cascade_mask_rcnn_vitdet_eva_small"),
+        pytest.param("segmentation", "custom/upernet_eva_small", marks=pytest.mark.slow),
+        pytest.param("mmdetection", "custom/cascade_mask_rcnn_eva_small", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_beside_another_recipe_is_one_line(
+    task, recipe, finished, picture, run, fails, tmp_path
+):
+    words = ("eva", task, "demo", recipe, finished(task), picture, "--output", tmp_path / "out")
+    ended = run(*words, code=None)
+    fails(ended, finished(task), "has its own", code=1)
+    assert len(ended.err.splitlines()[-1]) < 300
