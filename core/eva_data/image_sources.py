@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,9 +15,10 @@ from torchvision.io import decode_image as torchvision_decode
 
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
+from eva_data.holdout import holdout_mask, stem
 from eva_data.images import inspect_image, read_encoded, read_rgb
 from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table, index_shards
-from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.manifests import Choice, Manifest, Mixture, SourceEntry, expand_path, read_index
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
 
@@ -53,7 +55,9 @@ class Images(Dataset[Any]):
     """
 
     def __init__(
-        self, files: StoredFiles | Mixture[StoredFiles], transform: TensorTransform | None = None
+        self,
+        files: StoredFiles | Mixture[StoredFiles] | Choice[Any],
+        transform: TensorTransform | None = None,
     ) -> None:
         self.files, self.transform = files, transform
 
@@ -61,7 +65,21 @@ class Images(Dataset[Any]):
         return len(self.files)
 
     def _locate(self, index: int) -> tuple[StoredFiles, int]:
-        return self.files.locate(index) if isinstance(self.files, Mixture) else (self.files, index)
+        files: Any = self.files
+        while isinstance(files, Mixture | Choice):
+            files, index = files.locate(index)
+        return files, index
+
+    def choose(self, share: float, *, held_out: bool, name: str) -> "Images":
+        """Choose those that are held out, each once, or the others; see `eva_data.holdout`."""
+        places = [*map(self._locate, range(len(self)))]
+        names = (stem(files.names[position]) for files, position in places)
+        indices = np.flatnonzero(holdout_mask(names, share, name=name) == held_out).tolist()
+        if held_out:  # a manifest may repeat them
+            indices = [*{self.sample_id(index): index for index in reversed(indices)}.values()][
+                ::-1
+            ]
+        return Images(Choice(self.files, indices), self.transform)
 
     def sample_id(self, index: int) -> str:
         """Name an image by its path, or by its shard and member, `folder/0.tar:key.jpg`."""
@@ -75,7 +93,7 @@ class Images(Dataset[Any]):
     @property
     def table(self) -> Table:
         """The part of an index that names the images of one source."""
-        assert not isinstance(self.files, Mixture)
+        assert isinstance(self.files, StoredFiles)
         return self.files.table
 
     def decode(self, index: int) -> Tensor:

@@ -123,8 +123,11 @@ def open_part(
             small for it, or a file of it damaged.
         TooManyUnreadableError: After `run.max_bad_samples`.
     """
-    find = partial(open_images, getattr(config.data, part), transform)
+    data = config.data
+    find = partial(open_images, data.train if data.val_share else getattr(data, part), transform)
     images = open_shared(lambda folder: find(indexes=folder), config.run.output)
+    if data.val_share:
+        images = images.choose(data.val_share, held_out=part == "val", name="data.val_share")
     if not config.teacher.cache:
         return images
     run, folder = config.run, expand_home(config.teacher.cache) / part

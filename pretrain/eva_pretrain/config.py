@@ -6,8 +6,8 @@ from typing import Literal
 from eva_backbone.variants import VARIANTS
 from eva_engine.config import (
     OptimizerConfig,
-    PixelConfig,
     RunConfig,
+    SplitConfig,
     VitConfig,
     at_least,
     check_literals,
@@ -69,18 +69,18 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(PixelConfig):
+class DataConfig(SplitConfig):
     """Images without labels.
 
     Attributes:
         train: A manifest (`.toml`) of image folders, one folder, or a pattern of tar shards such as
             `shards/{0000..0099}.tar`.
-        val: Images for validation, named in the same ways; empty evaluates nothing.
+        val: Images for validation, named in the same ways; empty evaluates nothing, unless there is
+            a `val_share`.
+        val_share: Share of `train` that is not trained on but evaluated, see `SplitConfig`.
         crop_scale: Smallest and largest share of the image's area that a crop has.
     """
 
-    train: str
-    val: str = ""
     crop_scale: tuple[float, float] = (0.2, 1.0)
 
     def __post_init__(self) -> None:
@@ -164,7 +164,8 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, num_codes=2, code_dim=2, width=1, num_heads=1)
-        require(not self.data.val, "a tokenizer is not evaluated: leave data.val out")
+        evaluated = self.data.val or self.data.val_share
+        require(not evaluated, "a tokenizer is not evaluated: leave data.val and val_share out")
         teacher = self.teacher
         fits = teacher.image_size > 0 and not teacher.cache and teacher.library != "pixels"
         require(fits, "a tokenizer's teacher is a network with an image_size, and has no cache")

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
 from eva_backbone.variants import variant_arguments
+from eva_data.holdout import validation_fact
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
@@ -106,9 +107,7 @@ class Validation:
         lost = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
         self._left_out.add(lost)
         if len(lost) == len(self.images):
-            raise ValueError(
-                f"no image of {self._config.data.val} can be read, such as {min(lost)}"
-            )
+            raise ValueError(f"no image for validation can be read, such as {min(lost)}")
         if distributed.rank() == 0:
             self._gallery = self._look(getattr(model, "module", model))
         count, *totals = distributed.sum_over_ranks([*sums.values()], self._device)
@@ -178,7 +177,7 @@ def train(config: PretrainConfig, device: torch.device, *, recipe: str = "") -> 
     step = PretrainStep(teacher, objective)
     transform = PretrainTransform(views, scale=data.crop_scale, mask=masking)
     samples = open_part("train", transform, teacher=teacher, config=config)
-    validation = Validation(config, step, views, device) if data.val else None
+    validation = Validation(config, step, views, device) if data.val or data.val_share else None
     step.teacher = None if config.teacher.cache else teacher
     del teacher  # whose memory a cache leaves free
     TrainingRun(
@@ -236,7 +235,8 @@ def _presentation(
     student, teacher, data = config.student, config.teacher, config.data
     described = [("train", f"{images:,} images ({data.train})")]
     if validation is not None:
-        described.append(("val", f"{len(validation.images):,} images ({data.val})"))
+        count = f"{len(validation.images):,} images"
+        described.append(validation_fact(count, share=data.val_share, val=data.val, of="train"))
     teacher_name = f"{teacher.model} {teacher.weights}".strip()
     source = "pixels" if teacher.library == "pixels" else teacher_name
     learned = f"{config.objective.replace('_', ' ')} of {source}"

@@ -1,5 +1,6 @@
 """Pre-training: own images in every form, each objective, and the weights for everything else."""
 
+import re
 import tarfile
 
 import pytest
@@ -36,7 +37,7 @@ def _manifest(images, folder):
     return manifest
 
 
-def test_an_index_of_checked_images(run, training, metrics_of, images, tmp_path):
+def test_an_index_of_checked_images(run, training, images, tmp_path):
     """`eva data verify images` names what cannot be read, and the index is without it."""
     manifest = _manifest(images, tmp_path)
     (tmp_path / "loose/broken.jpg").write_bytes(b"no image")
@@ -45,9 +46,12 @@ def test_an_index_of_checked_images(run, training, metrics_of, images, tmp_path)
                 code=None)  # fmt: skip
     assert ended.names("broken.jpg")
     manifest.write_text(f'index = "{index}"\n{manifest.read_text()}')
-    words = training("pretrain", tmp_path / "run", "--data.train", manifest, "--run.epochs", 1)
-    run(*words, "--run.max-bad-samples", 0)
-    assert metrics_of(tmp_path / "run")[-2]["samples"] == 16
+    words = ("--data.train", manifest, "--data.val", "", "--data.val-share", 0.25)
+    words = (*words, "--run.epochs", 1, "--run.max-bad-samples", 0, "--run.batch-size", 4)
+    run(*training("pretrain", tmp_path / "run", *words))
+    log = (tmp_path / "run/log.txt").read_text()
+    train, val = (int(re.search(rf"{part}: (\d+) images", log)[1]) for part in ("train", "val"))
+    assert (train + val, val > 0) == (16, True)
 
 
 def test_a_bad_image_is_replaced_named_and_counted(run, fails, training, metrics_of, tmp_path):
