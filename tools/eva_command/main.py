@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: that of the command, or 2 for words that are not a command.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        lazy_import("eva_command.completion:complete_line")()
     word, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["help"]
     if word in _HELP:
         echo(_first_screen())
