@@ -194,4 +194,4 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
-demo = Command("classification/demo.py", _parse_demo, _demo, error_code=1)
+demo = Command("classification/demo.py", _parse_demo, _demo)

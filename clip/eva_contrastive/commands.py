@@ -229,10 +229,7 @@ def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
         "search", help="search folders by sentences and images", epilog=_SEARCH
     )
     for demo_parser in (rank, search):
-        demo_parser.formatter_class, demo_parser.allow_abbrev = (
-            argparse.RawDescriptionHelpFormatter,
-            False,
-        )
+        demo_parser.formatter_class = argparse.RawDescriptionHelpFormatter
         demo_parser.set_defaults(parser=demo_parser)
         add = demo_parser.add_argument
         add(
@@ -316,7 +313,7 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
-demo = Command("clip/demo.py", _parse_demo, _demo, error_code=1)
+demo = Command("clip/demo.py", _parse_demo, _demo)
 
 
 _EXPORT = """
@@ -400,4 +397,4 @@ def _interpolate(options: argparse.Namespace) -> int:
     return 0
 
 
-interpolate = Command("eva clip interpolate", _parse_interpolate, _interpolate, error_code=1)
+interpolate = Command("eva clip interpolate", _parse_interpolate, _interpolate)

@@ -56,7 +56,7 @@ def make_command(
 
         return Run(args, own_data.apply, change).start()
 
-    return Command(program, parse, run, error_code=1)
+    return Command(program, parse, run)
 
 
 def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentParser:

@@ -74,9 +74,7 @@ def make_command(
         results = [file] if file else []
         return run_demo(args, prepare=lambda: prepare(args), load=load, work=work, results=results)
 
-    return Command(
-        "demo.py", lambda words: make_parser().parse_intermixed_args(words), run, error_code=1
-    )
+    return Command("demo.py", lambda words: make_parser().parse_intermixed_args(words), run)
 
 
 def load(args: argparse.Namespace, **options: Any) -> Any:

@@ -86,7 +86,7 @@ class Command(Generic[Options]):
         parse: Function that parses and checks the arguments before torch is imported. Of several
             processes one says what is wrong.
         run: Function of what `parse` returns, which returns the exit code, a `Result` or None.
-        error_code: Exit code after an error, see `eva_runs.errors.exit_on_error`.
+        error_code: Exit code after an error, see `eva_runs.errors`; 2 where 1 is a result.
         interrupted: What Ctrl-C leaves behind, for its message.
     """
 
@@ -94,7 +94,7 @@ class Command(Generic[Options]):
     parse: Callable[[Sequence[str]], Options]
     run: Callable[[Options], int | None]
     _: KW_ONLY
-    error_code: int = 2
+    error_code: int = 1
     interrupted: str = ""
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:

@@ -1,13 +1,4 @@
-"""How a run ends: exit codes, one line for the user, the traceback in a file.
-
-| exit code | meaning |
-|---|---|
-| 0 | done |
-| 1 | an error, which the last line explains |
-| 2 | a command line that cannot be understood (argparse, tyro) |
-| 75 | stopped by a signal or Ctrl-C after a checkpoint: run again to continue |
-| 130 | Ctrl-C where nothing is to be saved, or a second one |
-"""
+"""How a run ends: exit codes (docs/command.md), one line for the user, the traceback in a file."""
 
 import contextlib
 import errno

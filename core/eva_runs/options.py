@@ -5,6 +5,7 @@ parser.add_argument("--workers", type=integer(0, 512))  # a value outside ends t
 
 import argparse
 import contextlib
+import difflib
 import importlib.util
 import math
 import os
@@ -55,12 +56,25 @@ def _parse(kind: type[N], string: str, least: float | None, most: float | None) 
 probability = number(0, 1)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviated flags, and suggests what a misspelt word may mean."""
+
+    def __init__(self, *names: Any, **settings: Any) -> None:
+        super().__init__(*names, **{"allow_abbrev": False, **settings})
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [*map(str, action.choices or ())]
+        close = difflib.get_close_matches(str(value), choices, n=3)
+        if close and str(value) not in choices:
+            message = f"invalid choice: {value!r}; close to it: {', '.join(close)}"
+            raise argparse.ArgumentError(action, message)
+        super()._check_value(action, value)
+
+
 def command_parser(description: str | None, **texts: Any) -> argparse.ArgumentParser:
     """Make a parser whose texts keep their lines, and that takes no abbreviated flags."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
-        description=description, formatter_class=formatter, allow_abbrev=False, **texts
-    )
+    texts.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+    return _Parser(description=description, **texts)
 
 
 class _SetNoDownload(argparse.Action):

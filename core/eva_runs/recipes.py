@@ -8,6 +8,7 @@ import ast
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,14 +108,13 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         )
     if exists or path.suffix in WEIGHTS:
         hint = describe_missing(path) or f"that is none of {', '.join(_FILES)}"
-    elif close := _close(short_name, [_plain(candidate) for candidate in recipe_names]):
+    elif close := close_names(short_name, [_plain(candidate) for candidate in recipe_names]):
         hint = f"close to it: {close}"
     else:
-        hint = describe_missing(path)
-    raise NoRecipeError(
-        f"there is no recipe {os.fspath(name)[:_LONGEST]!r} of {task}; {hint}; "
-        f"`eva recipes {task}` lists all"
-    )
+        missing = describe_missing(path)
+        hint = missing if len(path.parts) > 1 or path.suffix or "(" in missing else ""
+    parts = f"there is no recipe {os.fspath(name)[:_LONGEST]!r} of {task}", hint
+    raise NoRecipeError("; ".join([*filter(None, parts), f"`eva recipes {task}` lists all"]))
 
 
 def require_start(task: str, source: str) -> None:
@@ -176,8 +176,8 @@ def _plain(name: str) -> str:
     return name.removesuffix(".py")
 
 
-def _close(query: str, names: list[str]) -> str:
-    """Names that a misspelt one may mean, by their paths and by their last parts."""
+def close_names(query: str, names: Sequence[str]) -> str:
+    """List names that a misspelt one may mean, by their paths and by their last parts."""
     last = {Path(name).name: name for name in names}
     matches = difflib.get_close_matches(query, names, n=3, cutoff=0.5)
     ends = difflib.get_close_matches(Path(query).name, last, n=3, cutoff=0.5)

@@ -251,6 +251,4 @@ def _parse_training(arguments: Sequence[str]) -> Launch:
 
 
 # exits with 75 if a signal stopped it after a checkpoint
-train = Command(
-    "train_net.py", _parse_training, lazy_import("eva_detection.training.train:start"), error_code=1
-)
+train = Command("train_net.py", _parse_training, lazy_import("eva_detection.training.train:start"))

@@ -77,4 +77,4 @@ def _distill(options: argparse.Namespace) -> int:
     return train(words)
 
 
-distill = Command("eva distill", _parse_distill, _distill, error_code=1)
+distill = Command("eva distill", _parse_distill, _distill)

@@ -77,7 +77,7 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-export = Command("eva segmentation export", _parse_export, _export, error_code=1)
+export = Command("eva segmentation export", _parse_export, _export)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:

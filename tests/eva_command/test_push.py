@@ -186,7 +186,7 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     results = json.loads(files["results.json"].read_text())
     assert results == {"epoch": 8, "epochs": 12, "scores": {"coco/bbox_mAP": 0.5}}
     (mmengine_run / "last_checkpoint").unlink()
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="1"):
         main([str(mmengine_run), REPO, "--dry-run", str(tmp_path / "other")])
 
 
@@ -231,7 +231,7 @@ def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys):
     for content, value in ((None, "model.safe"), ("{", "config.json"), ('{"num_codes": 3}', "run")):
         if content is not None:
             (engine_run / "config.json").write_text(content)
-        with pytest.raises(SystemExit, match="2"):
+        with pytest.raises(SystemExit, match="1"):
             main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")])
         message = capsys.readouterr().err
         assert value in message

@@ -54,7 +54,7 @@ def test_a_program_ends_with_the_sentence(capsys):
     with pytest.raises(SystemExit, match="1"):
         run_function(f"{__name__}:_main")
     assert "lvis is not installed; this installs it: pip install" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="1"):
         Command("error", list, _main)([])
     assert "lvis is not installed" in capsys.readouterr().err
 

@@ -160,7 +160,7 @@ def test_a_table_with_what_makes_it_fit(capsys):
 
 
 def test_wrong_words_are_the_librarys_errors(capsys):
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="1"):
         main(["plan", "eva_no_such_recipe"])
     assert "eva_no_such_recipe" in capsys.readouterr().err
     with pytest.raises(SystemExit):

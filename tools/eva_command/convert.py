@@ -66,14 +66,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         args.source, args.output = args.merge_lora[0], Path(args.merge_lora[1])
     if args.to not in FOLDERS and args.output.suffix not in SUFFIXES:
         parser.error(f"--output {args.output} must end in one of {', '.join(SUFFIXES)}")
-    try:
-        if args.to in FOLDERS:
-            require_replaceable(args.output, FOLDERS[args.to], overwrite=args.overwrite)
-        else:
-            require_free([args.output], overwrite=args.overwrite)
-    except ValueError as error:
-        parser.error(f"--output: {error}")
+    if args.to in FOLDERS:
+        require_replaceable(args.output, FOLDERS[args.to], overwrite=args.overwrite)
+    else:
+        require_free([args.output], overwrite=args.overwrite)
     return args
 
 
-main = Command("eva convert", parse, lazy_import("eva_command.conversion:run"), error_code=1)
+main = Command("eva convert", parse, lazy_import("eva_command.conversion:run"))

@@ -151,6 +151,5 @@ main = Command(
     "eva label",
     _parse,
     lazy_import("eva_command.labelling:label"),
-    error_code=1,
     interrupted="the same command continues",
 )

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import difflib
 import hashlib
 import os
 import re
@@ -15,6 +14,7 @@ from eva_runs.options import command_parser
 from eva_runs.recipes import (
     TASKS,
     NoRecipeError,
+    close_names,
     find_recipe,
     list_data_files,
     list_recipes,
@@ -88,10 +88,10 @@ def find_task(name: str, task: str | None) -> tuple[str, Path]:
         except NoRecipeError:
             continue
     if not matches:
-        names = [recipe.name for task in TASKS for recipe in list_recipes(task)]
-        close = difflib.get_close_matches(name, [*names, *(name.split("/")[-1] for name in names)])
-        hint = f"close to it: {', '.join(close)}" if close else "`eva recipes` lists all"
-        raise ValueError(f"there is no recipe {name!r}; {hint}")
+        names = [f"{task}/{recipe.name}" for task in TASKS for recipe in list_recipes(task)]
+        close = close_names(name, names)
+        hint = f"close to it: {close}" if close else "`eva recipes` lists all"
+        raise NoRecipeError(f"there is no recipe {name!r}; {hint}")
     if len(matches) > 1 and not Path(name).is_file():
         raise ValueError(
             f"a recipe {name!r} is in {', '.join(matches)}: --task chooses among several"

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eva_command.training import guess_check
 from eva_runs.commands import Command, lazy_import
@@ -43,10 +42,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line that begins with the name of a check."""
     parser = command_parser(_ABOUT)
-    options: Any = {"formatter_class": parser.formatter_class, "allow_abbrev": False}
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, (help_text, add) in _CHECKS.items():
-        command = subparsers.add_parser(name, help=help_text, **options)
+        command = subparsers.add_parser(
+            name, help=help_text, formatter_class=parser.formatter_class
+        )
         if name == next(iter(arguments), None):
             command.description = inspect.getdoc(add)
             add(command)
@@ -58,6 +58,7 @@ main = Command(
     "eva data verify",
     _parse,
     lazy_import("eva_command.checking:run"),
+    error_code=2,
     interrupted="only complete files were written",
 )
 

@@ -67,7 +67,7 @@ def _get(options: argparse.Namespace) -> int:
     return 0
 
 
-get_command = Command("eva weights get", _parse_get, _get, error_code=1)
+get_command = Command("eva weights get", _parse_get, _get)
 
 
 def _parse_verify(arguments: Sequence[str]) -> argparse.Namespace:
@@ -96,7 +96,7 @@ def _verify(options: argparse.Namespace) -> int:
     return wrong
 
 
-verify_command = Command("eva weights verify", _parse_verify, _verify, error_code=1)
+verify_command = Command("eva weights verify", _parse_verify, _verify)
 
 
 def _place(name: str) -> Path | None:

@@ -38,4 +38,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = Command("error", parse, lazy_import("eva_demo.data_set:run"), error_code=1)
+main = Command("error", parse, lazy_import("eva_demo.data_set:run"))

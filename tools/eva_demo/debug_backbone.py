@@ -222,4 +222,4 @@ def _run(args: argparse.Namespace) -> None:
     echo(f"wrote {file}")
 
 
-main = Command("error", _parse, _run, error_code=1)
+main = Command("error", _parse, _run)

@@ -239,4 +239,4 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
-demo = Command("video/demo.py", _parse_demo, _demo, error_code=1)
+demo = Command("video/demo.py", _parse_demo, _demo)

@@ -66,7 +66,7 @@ class ClassifierProject:
             add_export(parser)
             return parse_with_weights(parser, arguments)
 
-        return Command(name, parse, self._export, error_code=1)
+        return Command(name, parse, self._export)
 
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)
@@ -182,7 +182,7 @@ def add_demo(parser: argparse.ArgumentParser, *, inputs: str, batch_size: int, o
 def parse_demo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the options of `add_demo` and others."""
     options = parser.parse_intermixed_args(arguments)
-    take_weights(parser, options)
+    take_weights(options)
     return options
 
 

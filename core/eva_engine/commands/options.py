@@ -15,7 +15,13 @@ from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import Command, Result, program_name
-from eva_runs.options import add_download_option, add_precision, integer, number
+from eva_runs.options import (
+    add_download_option,
+    add_precision,
+    command_parser,
+    integer,
+    number,
+)
 from eva_runs.output_folder import reserve_folder
 
 if TYPE_CHECKING:  # the parsers alone need no torch
@@ -52,17 +58,14 @@ def command(
             work(options, device)
         return Result(output / "results.json") if output else 0
 
-    return Command(program, parse, run, error_code=1)
+    return Command(program, parse, run)
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """Make a parser without abbreviations, whose help keeps the lines of its epilog."""
-    return argparse.ArgumentParser(
-        program_name(program),
-        description=description,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
+    formatter = RawDescriptionHelpFormatter if epilog else HelpFormatter
+    return command_parser(
+        description, prog=program_name(program), epilog=epilog, formatter_class=formatter
     )
 
 
@@ -108,14 +111,15 @@ def take_options(function: Callable[..., Any], options: argparse.Namespace) -> d
     return {name: getattr(options, name) for name in names}
 
 
-def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def take_weights(options: argparse.Namespace) -> None:
     """Take the first of a demo's `inputs` for its weights, if `--weights` names none."""
     if options.weights is not None:
         return
     first, *others = options.inputs
     if not others or not is_weights(first):
         wrong = (others and describe_missing(first)) or f"{first} has no weights of a run"
-        parser.error(f"{wrong}: give --weights, or the folder of a training as the first INPUT")
+        message = "give --weights, or the folder of a training as the first INPUT"
+        raise ValueError(f"{wrong}: {message}")
     options.weights = str(options.inputs.pop(0))
 
 

@@ -33,6 +33,7 @@ from eva_runs.options import (
     add_download_option,
     add_lora,
     add_size_and_length,
+    command_parser,
     resolve_auto_batch,
 )
 from eva_runs.output_folder import reserve_folder, watch
@@ -89,18 +90,18 @@ def parse(
     with those that follow from them, and a line on that or an empty one.
 
     Raises:
-        SystemExit: 2 for a wrong recipe, option or value; 0 after `--help`.
+        SystemExit: 2 for a wrong option or value; 0 after `--help`.
+        ValueError: If there is no such recipe or backbone.
     """
     task = program.partition("/")[0]
     program = program_name(program)
-    parser = argparse.ArgumentParser(
-        program,
-        f"{program} RECIPE [flags] [--name VALUE ...]",
+    parser = command_parser(
+        "Train from a recipe, a Python file that defines `config`. With a recipe,\n"
+        "--help lists all its values; `eva recipes` lists the recipes. Values are\n"
+        "written --run.epochs 3 or run.epochs=3, before or after the recipe.",
+        prog=program,
+        usage=f"{program} RECIPE [flags] [--name VALUE ...]",
         add_help=False,
-        allow_abbrev=False,
-        description="Train from a recipe, a Python file that defines `config`. With a recipe, "
-        "--help lists all its values; `eva recipes` lists the recipes. Values are written "
-        "--run.epochs 3 or run.epochs=3, before or after the recipe.",
     )
     add_download_option(parser)
     add_size_and_length(parser)
@@ -114,11 +115,11 @@ def parse(
     if recipe is None:
         parser.print_help()
         sys.exit(0 if {"-h", "--help"} & {*words} else 2)
+    file = _file_of(task, recipe)
+    default = load_recipe(file, kind)
+    request = RunRequest.from_options(parsed)
+    words = [*settings_of(request, default), *words]  # a setting of its own comes last
     try:
-        file = _file_of(task, recipe)
-        default = load_recipe(file, kind)
-        request = RunRequest.from_options(parsed)
-        words = [*settings_of(request, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, changes = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
@@ -130,7 +131,7 @@ def parse(
             config = replace(config, run=run)
         if isinstance(getattr(config, "data", None), SplitConfig):
             require_evaluated(config.run.best_metric, config.data)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         parser.exit(2, f"{program}: error: {error}\n")
     return Parsed(config, parsed.print_config, file.stem, changes)
 
@@ -299,7 +300,7 @@ def training_command(
         else:
             _run_training(parsed, train, program_name(program))
 
-    return Command(program, parse_and_check, run, error_code=1)
+    return Command(program, parse_and_check, run)
 
 
 def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str) -> None:

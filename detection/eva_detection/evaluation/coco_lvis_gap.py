@@ -123,4 +123,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = Command("eva detection coco-lvis-gap", parse, lambda args: args.run(args), error_code=1)
+main = Command("eva detection coco-lvis-gap", parse, lambda args: args.run(args))

@@ -73,10 +73,9 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
 
 
 def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _demo_parser()
-    args = parser.parse_intermixed_args(arguments)
+    args = _demo_parser().parse_intermixed_args(arguments)
     args.opts += slice_settings(args.slice, args.overlap)
-    _take_model(parser, args)
+    _take_model(args)
     return args
 
 
@@ -99,10 +98,10 @@ def _demo(args: argparse.Namespace) -> int:
     return run_demo(args, prepare=prepare, load=load, work=detect_files, results=results)
 
 
-demo = Command("demo.py", _parse_demo, _demo, error_code=1)
+demo = Command("demo.py", _parse_demo, _demo)
 
 
-def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _take_model(args: argparse.Namespace) -> None:
     """Take recipe and weights from the words before the first input, unless options name them."""
     words, first = args.inputs, args.inputs[0]
     is_name = first.suffix in ("", ".py", ".yaml") and not config_of_run(first)
@@ -114,7 +113,7 @@ def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         first = words[0]
         if len(words) < 2 or not is_weights(first):
             message = describe_missing(first) or f"{first} is not the folder of a training"
-            parser.error(f"{message}: name weights before the first INPUT, or with --weights")
+            raise ValueError(f"{message}: name weights before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
 
 
@@ -172,6 +171,4 @@ def _export(args: argparse.Namespace) -> None:
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
 
 
-export = Command(
-    "export.py", lambda words: _export_parser().parse_args(words), _export, error_code=1
-)
+export = Command("export.py", lambda words: _export_parser().parse_args(words), _export)
