@@ -45,6 +45,7 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim, bias=joint)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
+        self.inner_attn_ln: nn.Module = nn.Identity()
         self.proj = Linear(dim, dim)
         if separate:
             self.register_load_state_dict_pre_hook(_take_joint_bias)
@@ -65,8 +66,16 @@ class Attention(nn.Module):
         if read is not None:  # unread queries cost their projection, a 12th of one block
             q = take_tokens(q, read)
         q, k, v = (self._split_heads(part) for part in (q, k, v))
+        q, k = self._turn(q, k, grid, read)
         out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
-        return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+        return self.proj(self.inner_attn_ln(out.transpose(1, 2).flatten(2)))  # (B, N or M, C)
+
+    def _turn(
+        self, q: Tensor, k: Tensor, grid: tuple[int, int] | None, read: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys, (B, h, N or M, D), by their places: here, not at all."""
+        del grid, read
+        return q, k
 
     def _project(self, x: Tensor) -> Tensor:
         """Turn (B, N, C) into (B, N, 3 C) by calling `qkv`, which may be wrapped or replaced."""
@@ -100,22 +109,21 @@ class RotaryAttention(Attention):
     ) -> None:
         super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
         self._shared = (rotary,)  # in a tuple, so that it is no part of each block
-        norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if inner_norm else nn.Identity()
-        self.inner_attn_ln = norm
+        if inner_norm:
+            self.inner_attn_ln = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 
-    def forward(
-        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
-    ) -> Tensor:
-        """Attend, see `Attention.forward`; tokens before the patches of `grid` are not turned."""
+    def _turn(
+        self, q: Tensor, k: Tensor, grid: tuple[int, int] | None, read: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys; tokens before the patches of `grid` stay as they are."""
         assert grid is not None, "rotary positions need the patch grid"
         rotary = self._shared[0]
-        table = rotary(grid, int(x.shape[1] - math.prod(grid)), x.device)
-        q, k, v = (self._split_heads(part) for part in self._project(x).chunk(3, dim=-1))
-        q, k = rotary.rotate(q, table), rotary.rotate(k, table)
+        table = rotary(grid, int(k.shape[2] - math.prod(grid)), k.device)
+        k = rotary.rotate(k, table)
         if read is not None:
-            q = q.gather(2, read[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3]))
-        out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
-        return self.proj(self.inner_attn_ln(out.transpose(1, 2).flatten(2)))  # (B, N or M, C)
+            cosines, sines = table
+            table = cosines[read][:, None], sines[read][:, None]  # (B, 1, M, D)
+        return rotary.rotate(q, table), k
 
 
 class DecomposedRelPosAttention(Attention):

@@ -6,7 +6,7 @@ exactly one. A text tower by itself has the same groups, by open_clip's names of
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,3 +158,10 @@ def freeze_vit(net: Any, *, patch_embed: bool, blocks: int) -> None:
         freeze_layers(net, depth=net.depth, below=blocks + 1)
     if blocks == net.depth:  # nothing of it is trained
         net.norm.requires_grad_(False)
+
+
+def freeze_same_share(backbone: MutableMapping[str, Any], *, old_depth: int, depth: int) -> None:
+    """Freeze the same share of another ViT's blocks in a recipe's backbone, no patch embedding."""
+    backbone["freeze_patch_embed"] = False  # no detector has trained it
+    if backbone.get("freeze_blocks"):
+        backbone["freeze_blocks"] = round(backbone["freeze_blocks"] * depth / old_depth)

@@ -33,7 +33,7 @@ class ImageClassifier(VisionTransformer):
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If pooling is neither of the two.
+        ValueError: If pooling is neither of the two, or there is no class token to take.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class ImageClassifier(VisionTransformer):
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
         super().__init__(**vit | {"final_norm": pooling == "cls"})
+        if pooling == "cls" and self.cls_token is None:
+            raise ValueError("pooling='cls', but this ViT has no class token: set pooling='mean'")
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean else None

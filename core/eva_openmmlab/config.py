@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import find_backbone
+from eva_backbone.layer_decay import freeze_same_share
 from eva_backbone.variants import (
     dense_arguments,
     dense_pixels,
@@ -117,15 +118,14 @@ def set_backbone(cfg: Config, name: str) -> None:
         blocks = [indexes] if isinstance(indexes, int) else list(indexes)
         backbone.out_indices = [round((index + 1) * new / old) - 1 for index in blocks]
         _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
-    if backbone.get("freeze_blocks"):
-        backbone.freeze_blocks = round(backbone.freeze_blocks * new / old)
+    freeze_same_share(backbone, old_depth=old, depth=new)
     of_vit = inspect.signature(VisionTransformer.__init__).parameters.keys()
     factor = arguments["patch_size"] / backbone.get("patch_size", 16)
     if backbone.get("scale_factors"):  # the maps keep their strides
         backbone.scale_factors = [scale * factor for scale in backbone.scale_factors]
     for key in (of_vit - {"activation_checkpointing"}) & backbone.keys():
         del backbone[key]
-    for key in ("pretrained", "init_cfg", "freeze_patch_embed"):
+    for key in ("pretrained", "init_cfg"):
         backbone.pop(key, None)
     backbone.update(arguments)
     cfg.model.data_preprocessor.update(dense_pixels(variant))

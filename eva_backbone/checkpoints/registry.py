@@ -190,9 +190,6 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
             content, an address of another form, or a pipe or device.
     """
     name = os.fspath(source)
-    hosted = _hosted_repository(name)
-    if hosted:
-        return _fetched(HubFile(hosted))
     if is_address(name):
         file = parse_address(name)
         if file.repository == REPOSITORY and file.file in SHA256:
@@ -206,6 +203,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         return _verified(path)
     if path.exists() and not path.is_dir():
         return require_regular_file(path)  # which says what it is
+    hosted = _hosted_repository(name)
+    if hosted:
+        return _fetched(HubFile(hosted))
     bundled = bundled_path(name)
     if bundled:
         return bundled
@@ -228,7 +228,8 @@ def _hosted_repository(name: str) -> str:
     """Return timm's repository of a name of `HOSTED_FILES` or of timm's own, or ""."""
     if name in HOSTED_FILES:
         return HOSTED_FILES[name].repository
-    return name if re.fullmatch(r"timm/[\w.-]+", name) else ""
+    is_of_hub = re.fullmatch(r"timm/[\w.-]+", name) and not Path(name).exists()
+    return name if is_of_hub else ""
 
 
 def find_backbone(name: str) -> tuple[str, str]:

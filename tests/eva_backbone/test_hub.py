@@ -111,3 +111,16 @@ def test_backbones_by_name():
     assert registry.find_backbone("dinov3_debug") == ("dinov3_debug", "")
     with pytest.raises(ValueError, match="dinov3_l16"):
         registry.find_backbone("dinov3_l14")
+
+
+@pytest.mark.parametrize("name", ["timm/my_vit", "dinov3_l16"])
+def test_files_of_this_machine_come_first(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = Path(name)
+    if name.startswith("timm/"):
+        file.mkdir(parents=True)
+        (file / "config.json").touch()
+        file = file / "model.safetensors"
+    file.touch()
+    registry.require_known(name)
+    assert resolve_source(name) == file

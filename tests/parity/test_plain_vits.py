@@ -9,6 +9,9 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.distributed import HashStore, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from eva_backbone import VisionTransformer, build_vit, load_pretrained, load_vit
 from eva_backbone.checkpoints.families import find_variant, to_eva_names
@@ -195,6 +198,26 @@ def test_a_file_is_recognised_and_loaded_whole(name, tmp_path):
     loaded = load_vit(tmp_path / "weights.safetensors")
     images = torch.randn(1, 3, 128, 128)
     torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["eva02_debug", "dinov3_debug"])
+def test_sharded_blocks_compute_the_same(name):
+    """FSDP2: all parameters are sharded, and what the blocks share is not."""
+    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        whole, sharded = build_vit(name), build_vit(name)
+        sharded.load_state_dict(whole.state_dict())
+        for part in (*sharded.blocks, sharded):
+            fully_shard(part, mesh=init_device_mesh("cpu", (1,)))
+        images = torch.randn(2, 3, 128, 128)
+        for model in (whole, sharded):
+            model(images).square().mean().backward()
+        for ours, expected in zip(sharded.parameters(), whole.parameters(), strict=True):
+            assert isinstance(ours, DTensor)
+            torch.testing.assert_close(ours.grad.full_tensor(), expected.grad, rtol=0, atol=0)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_copies_of_prefix_tokens_under_windows():

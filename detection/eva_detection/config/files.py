@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_data.files import read_regular, require_regular_file, write_text
 from eva_detection.building import error_context
-from eva_detection.config.recipes import drop_masks
+from eva_detection.config.recipes import drop_masks, set_backbone
 from eva_detection.training.output_folder import SAVED
 from eva_runs.recipes import recipe_folder, recipe_name
 
@@ -55,7 +55,10 @@ def load_config_file(
     with error_context(f"{file} is no config of a run: name a recipe in place of it"):
         saved = _read_saved(path)
         cfg = _run_recipe(_find_trusted(saved["recipe"], trusted))
-        for key, value in saved.get("settings", {}).items():
+        settings = saved.get("settings", {})
+        if "backbone" in settings:
+            set_backbone(cfg.model, cfg.optimizer, str(settings["backbone"]))
+        for key, value in settings.items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
         if "own_data" in saved:
@@ -155,6 +158,8 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
     elif name == str(source):
         name = str(source.resolve())
     recipe = _run_recipe(_find_trusted(name, name))
+    if "backbone" in cfg:
+        set_backbone(recipe.model, recipe.optimizer, cfg.backbone)
     before, after = (dict(_leaves(OmegaConf.to_container(node))) for node in (recipe, cfg))
     settings = {}
     for key, value in after.items():

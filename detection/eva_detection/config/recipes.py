@@ -11,6 +11,7 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
 from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
+from eva_backbone.layer_decay import freeze_same_share
 from eva_backbone.variants import (
     dense_pixels,
     detector_arguments,
@@ -108,10 +109,7 @@ def set_backbone(
     model.backbone.scale_factors = scales
     recompute = net.activation_checkpointing
     model.backbone.net = L(VisionTransformer)(**arguments, activation_checkpointing=recompute)
-    model.backbone.freeze_patch_embed = False  # no detector has trained it
-    blocks = model.backbone.get("freeze_blocks", 0)
-    if blocks:
-        model.backbone.freeze_blocks = round(blocks * arguments["depth"] / net.depth)
+    freeze_same_share(model.backbone, old_depth=net.depth, depth=arguments["depth"])
     pixels = dense_pixels(variant)
     model.pixel_mean, model.pixel_std = pixels["mean"], pixels["std"]
     optimizer.params.lr_factor_func = partial(

@@ -113,6 +113,7 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if run.backbone:
         variant, weights = find_backbone(run.backbone)
         set_backbone(cfg.model, cfg.optimizer, variant)
+        cfg.backbone = variant  # which a run's own config is restored by
         cfg.train.init_checkpoint = weights
     if run.lora:
         OmegaConf.update(cfg, "lora.rank", run.lora)
