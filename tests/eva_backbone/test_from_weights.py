@@ -195,9 +195,9 @@ def test_several_files_hold_what_their_index_lists(shards):
     ("file", "model", "values"),
     [
         ({"variant": "eva_debug"}, {"variant": "eva02_debug"}, "the file has none.*gated MLPs"),
-        ({"variant": "dinov2_debug", "num_registers": 0}, {"variant": "dinov2_debug"},
+        ({"variant": "dinov2_reg_debug", "num_registers": 0}, {"variant": "dinov2_reg_debug"},
          "register_tokens.*the file has layer scale.*the model registers"),
-        ({"variant": "eva_debug"}, {"variant": "dinov2_debug", "num_registers": 0, "depth": 5},
+        ({"variant": "eva_debug"}, {"variant": "dinov2_reg_debug", "num_registers": 0, "depth": 5},
          "gamma_1.*the file has none.*the model layer scale"),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_weights_of_another_kind_are_one_error_with_both(file, model, values):
 
 def test_patches_of_14_pixels_become_16_and_the_report_says_so():
     weights = Weights(
-        "file.pt", build_vit("dinov2_debug", patch_size=14, img_size=112).state_dict()
+        "file.pt", build_vit("dinov2_reg_debug", patch_size=14, img_size=112).state_dict()
     )
-    report = load_pretrained(build_vit("dinov2_debug", patch_size=16), weights)
+    report = load_pretrained(build_vit("dinov2_reg_debug", patch_size=16), weights)
     assert report.resampled == {"patch_embed.proj.weight": ((128, 3, 14, 14), (128, 3, 16, 16))}

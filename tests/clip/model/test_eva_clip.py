@@ -86,7 +86,9 @@ def test_a_tower_of_another_family_is_read_as_it_was_written(variant, randomise,
 
 
 def test_patch_dropout_keeps_all_registers_and_needs_positions_of_tokens():
-    tower = build_eva_clip("dinov2_debug", "debug", img_size=64, patch_dropout=0.5).visual.train()
+    tower = build_eva_clip(
+        "dinov2_reg_debug", "debug", img_size=64, patch_dropout=0.5
+    ).visual.train()
     tokens, _ = tower.embed(torch.randn(2, 3, 64, 64))
     kept = tower._drop_patches(tokens)
     assert kept.shape[1] == 5 + 32
