@@ -9,7 +9,7 @@ without loading it. No random state has to be saved, and the number of workers c
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class SamplerDraws:
 
     sampler: Any
     batch_size: int  # samples of an iteration of each process that the run began with
+    groups: Any = None  # batch sampler that makes batches of it, such as of like aspect ratios
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
@@ -76,11 +77,26 @@ class SamplerDraws:
                 sampler.total_size = sampler.num_samples * shards
             if hasattr(sampler, "skip"):  # of mmengine's InfiniteSampler: it draws anew
                 sampler.skip(0)
+        if self.groups is None:
+            return iter(Epochs(sampler))
+        # without an end of the epoch no batch is smaller, and a position is one of batches
+        groups = copy.deepcopy(self.groups, {id(self.groups.sampler): Epochs(sampler)})
+        groups.batch_size = self.batch_size
+        return chain.from_iterable(groups)
+
+
+class Epochs:
+    """What a sampler draws, epoch after epoch."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler, self.dataset = sampler, getattr(sampler, "dataset", None)
+
+    def __iter__(self) -> Iterator[int]:
         for epoch in count():
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+            if hasattr(self.sampler, "set_epoch"):
+                self.sampler.set_epoch(epoch)
             index = None
-            for index in sampler:
+            for index in self.sampler:
                 yield int(index)
             if index is None:
                 raise ValueError("the training data have no samples for this process")
@@ -110,11 +126,11 @@ class NumberedDataset(Dataset[Any]):
 
 def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     """Rebuild a loader of mmengine with an `ElasticSampler` and a `NumberedDataset`."""
-    size = loader.batch_size
-    if size is None:  # its place could not be found again
-        raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
+    batches: Any = loader.batch_sampler
+    size = batches.batch_size
+    groups = batches if loader.batch_size is None else None
     sampler = ElasticSampler(
-        sampler=SamplerDraws(loader.sampler, size),
+        sampler=SamplerDraws(batches.sampler, size, groups),
         step_batch=size * get_world_size(),
         micro_batch=size,
         shards=get_world_size(),

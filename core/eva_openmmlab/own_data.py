@@ -91,5 +91,5 @@ def _kind(node: Any) -> str:
 def scaled(value: Any, share: float) -> Any:
     """Multiply all integers in a value; a fraction is one of an image of any size."""
     if isinstance(value, list | tuple):
-        return tuple(scaled(item, share) for item in value)
+        return type(value)(scaled(item, share) for item in value)  # a list offers a choice
     return round(value * share) if type(value) is int else value

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from eva_mmdetection.data import own_data
+from eva_mmdetection.model.heads import EVACascadeRoIHead
 from eva_openmmlab import planning
 from eva_runs.memory import OBJECTS, MeasuredStep, make_boxes
 
@@ -23,6 +24,11 @@ def step(cfg: Config) -> MeasuredStep:
 
 
 def _sample(model: Any, side: int) -> DetDataSample:
+    if not isinstance(getattr(model, "roi_head", None), EVACascadeRoIHead):
+        raise ValueError(
+            f"model.type={type(model).__name__}: a step is planned for recipes of this toolkit "
+            "(`eva recipes mmdetection`), whose heads are EVACascadeRoIHead"
+        )
     boxes = make_boxes(model.train_cfg.rpn_proposal.max_per_img, side)
     labels = torch.zeros(len(boxes), dtype=torch.int64)
 

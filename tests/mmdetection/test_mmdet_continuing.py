@@ -36,3 +36,28 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
     assert not all(
         a.shape == b.shape and torch.equal(a, b) for a, b in zip(ours, others, strict=True)
     )
+
+
+def test_batches_of_like_aspect_ratios_have_an_order_that_continues(tiny):
+    """`AspectRatioBatchSampler` of mmdetection's configs."""
+    from mmdet.registry import DATA_SAMPLERS
+    from mmengine.dataset import DefaultSampler
+    from torch.utils.data import DataLoader
+
+    class Images(list):
+        def get_data_info(self, index):
+            return {"width": 3 + index % 2, "height": 4}
+
+    def indexes(skipped):
+        sampler = DefaultSampler(Images(range(7)), seed=5)
+        groups = dict(type="AspectRatioBatchSampler", sampler=sampler, batch_size=2)
+        loader = DataLoader(sampler.dataset, batch_sampler=DATA_SAMPLERS.build(groups))
+        loader = numbered_loader(loader, 1)
+        loader.batch_sampler.start = skipped
+        batches = iter(loader)
+        return [next(batches).tolist() for _ in range(30 - skipped)]
+
+    whole = indexes(0)
+    assert all(a % 2 == b % 2 for a, b in whole)
+    assert {*range(7)} == {index for batch in whole[:7] for index in batch}
+    assert indexes(11) == whole[11:]

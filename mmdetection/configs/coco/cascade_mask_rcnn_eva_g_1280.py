@@ -13,4 +13,4 @@ AP 63.9, mask AP 55.0. The 64.2 box AP of the paper is a snapshot of that run at
 _base_ = ["../_base_/models/cascade_mask_rcnn_eva.py", "../_base_/coco.py", "../_base_/run.py"]
 
 load_from = "eva_o365.pth"
-work_dir = "work_dirs/coco_eva_g_1280"
+work_dir = "output/coco_eva_g_1280"

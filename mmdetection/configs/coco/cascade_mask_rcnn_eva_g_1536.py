@@ -12,4 +12,4 @@ train_dataloader = dict(dataset=dict(pipeline=training(1536)))
 val_dataloader = dict(dataset=dict(pipeline=testing(1536)))
 test_dataloader = val_dataloader
 load_from = "eva_coco_seg.pth"
-work_dir = "work_dirs/coco_eva_g_1536"
+work_dir = "output/coco_eva_g_1536"

@@ -11,4 +11,4 @@ _base_ = "cascade_mask_rcnn_eva_g_1536.py"
 _nms = dict(_delete_=True, type="soft_nms", method="linear", iou_threshold=0.6, min_score=1e-3)
 model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=-1, nms=_nms)))
 load_from = "eva_coco_det.pth"
-work_dir = "work_dirs/coco_eva_g_1536_det"
+work_dir = "output/coco_eva_g_1536_det"

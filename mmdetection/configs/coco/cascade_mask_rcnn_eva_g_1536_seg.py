@@ -10,4 +10,4 @@ _base_ = "cascade_mask_rcnn_eva_g_1536_det.py"
 
 model = dict(test_cfg=dict(rcnn=dict(maskness_thr=0.5)))
 load_from = "eva_coco_seg.pth"
-work_dir = "work_dirs/coco_eva_g_1536_seg"
+work_dir = "output/coco_eva_g_1536_seg"

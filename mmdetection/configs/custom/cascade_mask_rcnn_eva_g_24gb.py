@@ -25,4 +25,4 @@ optim_wrapper = dict(
 param_scheduler = [dict(type="EVAWarmupLR", warmup=0.05, cosine_to=0.01, by_epoch=False)]
 train_cfg = dict(max_iters=80000, val_interval=16000)
 default_hooks = dict(checkpoint=dict(interval=16000))
-work_dir = "work_dirs/custom_eva_g_24gb"
+work_dir = "output/custom_eva_g_24gb"

@@ -12,4 +12,4 @@ _free = dict(freeze_blocks=0, freeze_patch_embed=False)
 model = dict(backbone=variant_arguments("eva_l_patch16") | _vit | _free)
 optim_wrapper = dict(optimizer=dict(lr=1e-4 * 16 / 64), paramwise_cfg=dict(layer_decay=0.8))
 load_from = "eva_l_psz14.pt"
-work_dir = "work_dirs/custom_eva_l_24gb"
+work_dir = "output/custom_eva_l_24gb"

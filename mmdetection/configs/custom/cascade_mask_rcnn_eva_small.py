@@ -5,6 +5,7 @@ _base_ = "../demo/cascade_mask_rcnn_eva_debug.py"
 from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: E402
 
 _anchors = dict(base_sizes=[16, 48, 128], scales=[1.0, 1.5, 2.0], ratios=[0.5, 1.0, 2.0])
+_anchors["scale_major"] = False  # anchors in detectron2's order, as weights of either have them
 _box, _mask = (extractor(side, channels=64, strides=(4, 8, 16), finest=32) for side in (7, 14))
 _proposals = dict(nms_pre=1000, max_per_img=300)
 model = dict(
@@ -22,4 +23,4 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=testing(256)))
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=640, val_interval=640)
-work_dir = "work_dirs/custom_eva_small"
+work_dir = "output/custom_eva_small"

@@ -29,4 +29,4 @@ default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))
 env_cfg = dict(dist_cfg=dict(backend="gloo"))
 randomness = dict(seed=0)
 load_from = "eva_debug"
-work_dir = "work_dirs/demo_eva_debug"
+work_dir = "output/demo_eva_debug"

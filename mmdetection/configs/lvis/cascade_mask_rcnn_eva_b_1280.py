@@ -8,4 +8,4 @@ _vit = dict(img_size=1280, global_attn_indexes=[2, 5, 8, 11], drop_path_rate=0.1
 model = dict(backbone=variant_arguments("eva_b_patch16") | _vit | dict(freeze_patch_embed=False))
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=0.7))
 load_from = None
-work_dir = "work_dirs/lvis_eva_b_1280"
+work_dir = "output/lvis_eva_b_1280"

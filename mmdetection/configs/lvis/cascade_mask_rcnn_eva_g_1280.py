@@ -23,4 +23,4 @@ custom_hooks = [dict(type="CountClasses")]
 train_cfg = dict(max_iters=75000)
 default_hooks = dict(checkpoint=dict(save_best="lvis/bbox_AP"))
 load_from = "eva_o365.pth"
-work_dir = "work_dirs/lvis_eva_g_1280"
+work_dir = "output/lvis_eva_g_1280"

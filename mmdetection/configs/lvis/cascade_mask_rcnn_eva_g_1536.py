@@ -20,4 +20,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(max_dets=1000)
 test_evaluator = val_evaluator
 load_from = "eva_lvis.pth"
-work_dir = "work_dirs/lvis_eva_g_1536"
+work_dir = "output/lvis_eva_g_1536"

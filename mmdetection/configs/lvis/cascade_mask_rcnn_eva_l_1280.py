@@ -8,4 +8,4 @@ _vit = dict(img_size=1280, global_attn_indexes=[5, 11, 17, 23], drop_path_rate=0
 model = dict(backbone=variant_arguments("eva_l_patch16") | _vit | dict(freeze_patch_embed=False))
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=0.8))
 load_from = "eva_l_psz14.pt"
-work_dir = "work_dirs/lvis_eva_l_1280"
+work_dir = "output/lvis_eva_l_1280"

@@ -24,4 +24,4 @@ param_scheduler = [dict(type="EVAWarmupLR", warmup=15000 / 320000, by_epoch=Fals
 auto_scale_lr = dict(base_batch_size=128)
 train_cfg = dict(max_iters=320000, val_interval=40000)
 load_from = "eva_psz14to16.pt"
-work_dir = "work_dirs/objects365_eva_g_1024"
+work_dir = "output/objects365_eva_g_1024"

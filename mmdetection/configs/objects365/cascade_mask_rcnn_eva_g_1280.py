@@ -20,5 +20,5 @@ param_scheduler = [
     dict(type="EVAWarmupLR", warmup=5000 / 60000, steps=[45000 / 60000], by_epoch=False),
 ]
 train_cfg = dict(max_iters=60000)
-load_from = "work_dirs/objects365_eva_g_1024/iter_320000.pth"
-work_dir = "work_dirs/objects365_eva_g_1280"
+load_from = "output/objects365_eva_g_1024/iter_320000.pth"
+work_dir = "output/objects365_eva_g_1280"

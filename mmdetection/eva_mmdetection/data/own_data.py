@@ -90,7 +90,9 @@ def _set_dataset(
     loader: Any, file: CocoDataset, categories: Mapping[int, str], **options: Any
 ) -> None:
     hues = [number / len(categories) for number in range(len(categories))]
-    colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
+    colours = [
+        tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)) for hue in hues
+    ]  # mmdetection draws by tuples alone
     replace_dataset(
         loader,
         type=DATASET,

@@ -12,6 +12,7 @@ from eva_openmmlab.terminal import TITLES, percent
 from eva_report.content import Report, Section
 from eva_report.detection import data_fact, detection_sections
 from eva_report.page import write_results
+from eva_report.terminal import counted
 
 _COUNTED = 200_000  # images of a training set whose objects are counted
 
@@ -77,7 +78,8 @@ def _data(run: RunReport) -> list[tuple[str, str]]:
     if len(dataset) <= _COUNTED:
         objects = sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset)))
         description += f", {objects:,} objects"
-    return [("training data", f"{description} of {len(dataset.metainfo['classes']):,} classes")]
+    classes = counted(len(dataset.metainfo["classes"]), "class")
+    return [("training data", f"{description} of {classes}")]
 
 
 def _curves(run: RunReport) -> list[Section]:

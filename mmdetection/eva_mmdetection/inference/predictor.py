@@ -23,6 +23,7 @@ from eva_data.detection.tiles import encode_mask
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
+from eva_runs.record import read_threshold
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
@@ -75,7 +76,7 @@ class Predictor(ImagePredictor[NamedInstances]):
         config: Source,
         *,
         weights: Source | None = None,
-        score_threshold: float = 0.5,
+        score_threshold: float | None = None,
         device: str | None = None,
         precision: Precision = "fp32",
         slice: int | str | None = None,
@@ -87,7 +88,8 @@ class Predictor(ImagePredictor[NamedInstances]):
             config: Name of a recipe, a config file, or the folder of a run, which has its own.
             weights: Name of an official file, a path, or the folder of a run; a detector, not a
                 backbone. None for those of the run that `config` names.
-            score_threshold: Least score of a detection.
+            score_threshold: Least score of a detection; None is what was best in the evaluation of
+                a run, or 0.5.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
             slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
@@ -103,6 +105,8 @@ class Predictor(ImagePredictor[NamedInstances]):
             config, weights, device, task="mmdetection", precision=precision, change=change
         )
         categories = _categories(metainfo)
+        if score_threshold is None:
+            score_threshold = read_threshold(weights or config)
         return cls(model, pipeline=pipeline, categories=categories, score_threshold=score_threshold)
 
     def predict(self, image: ImageLike) -> NamedInstances:
