@@ -39,6 +39,7 @@ from eva_runs.options import (
     EXPORT_SUFFIXES,
     add_download_option,
     add_precision,
+    add_results_folder,
     integer,
     number,
     probability,
@@ -264,7 +265,7 @@ def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
         help="images or videos",
     )
     add("--together", action="store_true", help="all sentences and images are one query")
-    add("--output", required=True, type=Path, help="folder for the results")
+    add_results_folder(search)
     add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
     add("--top", type=integer(1, 1000), default=20, help="hits (default: %(default)s)")
     add_arguments(search, batch_size=32, published=False)

@@ -47,7 +47,7 @@ from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import NextStep
-from eva_report.terminal import SHOWN
+from eva_report.terminal import SHOWN, counted
 from eva_runs import memory
 from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run, echo
@@ -250,12 +250,12 @@ def _presentation(
     model, data = config.model, config.data
     described = [("train", f"{images:,} images with captions ({data.train})")]
     if validation is not None and validation.pairs is not None:
-        counted = f"{len(validation.pairs):,} images with captions"
+        pairs = f"{len(validation.pairs):,} images with captions"
         described.append(
-            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+            validation_fact(pairs, share=data.val_share, val=data.val, of="those in train")
         )
     if validation is not None and (classes := validation.classes) is not None:
-        counts = f"{len(classes):,} images, {len(classes.classes):,} classes"
+        counts = f"{counted(len(classes), 'image')}, {counted(len(classes.classes), 'class')}"
         described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
     metric, results = config.run.best_metric, validation.results if validation else ()
     names = sorted(results, key=lambda name: (name != metric, name == "loss"))

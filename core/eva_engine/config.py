@@ -11,7 +11,7 @@ from eva_data.files import expand_home
 from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunMessages
 
-MESSAGES = RunMessages(unit="step", resume="--run.resume", output="--run.output")
+MESSAGES = RunMessages(unit="step")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
 METRICS = "metrics.jsonl"  # log of a run

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from eva_engine.config import require
+from eva_runs.precision import require_device
 from eva_runs.processes import gather as gather
 from eva_runs.processes import join_group
 from eva_runs.processes import rank as rank
@@ -88,16 +89,11 @@ def choose_device(device: str = "auto") -> torch.device:
     """
     count = torch.cuda.device_count()
     if device not in ("auto", "cuda"):
-        return torch.device(device)
+        return require_device(device)
     if device == "auto" and not count:
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", 0))
-    if local >= count:
-        raise ValueError(
-            f"device {device}: process {local} of this machine has no GPU, of which "
-            f"there are {count}; use fewer processes, or cpu"
-        )
-    return torch.device("cuda", local)
+    return require_device(f"cuda:{local}")
 
 
 def rank_indices(count: int) -> range:

@@ -67,7 +67,7 @@ from eva_runs.data_order import (
 )
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import RunLogs
+from eva_runs.output_folder import RunLogs, require_room_for_checkpoint
 from eva_runs.precision import warn_of_slow_bf16
 from eva_runs.step_guard import BadSamples, StepGuard
 
@@ -235,6 +235,7 @@ class TrainingRun:
 
     def _build(self, checkpoint: Path | None) -> None:
         run, model = self._run, self.model.to(self.device)
+        require_room_for_checkpoint(run.output, model)
         self._engine = TrainingEngine(
             model,
             groups=self.groups,

@@ -113,7 +113,10 @@ def _runner_parser(
         metavar="KEY=VALUE",
         help="settings of the config to replace; they may stand anywhere, also without this flag",
     )
-    add("--work-dir", "--output", metavar="DIR", help="folder of logs and checkpoints")
+    help_text = (
+        "folder of logs and checkpoints (default: output/NAME, or NAME-2 where a run has it)"
+    )
+    add("--output", "--work-dir", dest="work_dir", metavar="DIR", help=help_text)
     add("--data-root", metavar="DIR", help="folder of the dataset, in place of the config's")
     add(
         "--launcher",

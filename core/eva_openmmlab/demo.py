@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
 from eva_runs.commands import Command, lazy_import
-from eva_runs.options import SOURCES, add_precision
+from eva_runs.options import SOURCES, add_precision, add_results_folder
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -25,7 +24,7 @@ P = TypeVar("P")
 
 def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
     """Make the parser of a demo of a task; the `epilog` says what it writes, with examples."""
-    usage = "[CONFIG] WEIGHTS INPUT ... --output DIR [flags]"
+    usage = "[CONFIG] WEIGHTS INPUT ... [flags]"
     parser = make_parser("demo.py", usage, task, description, epilog)
     add = parser.add_argument
     add(
@@ -37,7 +36,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
         'them, patterns in quotes ("photos/*.jpg"), or the number of a camera, which Ctrl-C ends',
     )
     add("--weights", help=f"{SOURCES}; the other words are then [CONFIG] INPUT")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add_results_folder(parser)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add_precision(parser, default="fp32", usual="fp32, as published")
     add_slicing(parser)
@@ -69,7 +68,6 @@ def make_command(
         return planned
 
     def run(args: argparse.Namespace) -> int:
-        warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
         file = result(args)
         results = [file] if file else []
         return run_demo(args, prepare=lambda: prepare(args), load=load, work=work, results=results)

@@ -42,7 +42,7 @@ from eva_runs.checkpoint_store import CheckpointStore, find_newest
 from eva_runs.data_order import guard_workers
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import ANOTHER, RunLogs
+from eva_runs.output_folder import ANOTHER, RunLogs, require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
@@ -166,6 +166,7 @@ class RunHook(Hook):
             count = getattr(part, "num_classes", classes)
             if classes and _HEAD.fullmatch(name) and count != classes:
                 raise ValueError(f"num_classes of {name} is {count}, of the data {classes}")
+        require_room_for_checkpoint(Path(runner.work_dir), model)
         model.register_forward_hook(self._see_losses)
         if self.resumed is None and is_main_process():
             draw = partial(first_samples, model.data_preprocessor, metainfo)

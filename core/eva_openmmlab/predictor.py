@@ -24,7 +24,7 @@ from eva_openmmlab.config import load_config
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
 from eva_runs.options import Precision
-from eva_runs.precision import lower_backbone
+from eva_runs.precision import lower_backbone, require_device
 from eva_runs.recipes import find_recipe
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
@@ -123,11 +123,7 @@ def load_model(
         path = find_recipe(task, config)
     if weights is None:
         raise ValueError(f"{config} has no weights: name them as well")
-    try:
-        chosen_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=chosen_device)
-    except (RuntimeError, AssertionError) as error:  # torch's own text says why
-        raise ValueError(f"device {device!r}: {error}") from error
+    chosen_device = require_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cfg = load_config(path)
     if change is not None:
         change(cfg)

@@ -2,7 +2,6 @@
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 
@@ -33,7 +33,8 @@ from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
-from eva_runs.output_folder import reserve_folder, watch
+from eva_runs.output_folder import number_folder, reserve_folder, watch
+from eva_runs.precision import require_device
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
 from eva_runs.request import RunRequest
@@ -68,8 +69,6 @@ class Run:
     def start(self) -> int:
         """Train or score; exit with a code of `eva_runs.errors`."""
         began, program = time.monotonic(), program_name("train.py" if self.trains else "test.py")
-        for message in ("The draw is False", "torch.meshgrid"):  # which a user cannot change
-            warnings.filterwarnings("ignore", message=message)
         end = exit_on_error(
             program,
             log=self._log,
@@ -123,6 +122,8 @@ class Run:
         cfg.work_dir = str(_work_dir(cfg, args, trains=self.trains))
         if self.trains:
             apply_request(cfg, self.request)
+            if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
+                require_device("cuda")
             cfg.load_from = args.load_from or cfg.get("load_from")
             if not cfg.resume:
                 require_unused(Path(cfg.work_dir))
@@ -130,7 +131,7 @@ class Run:
             cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
             copy = Path(cfg.work_dir, Path(args.config).name)
             if copy.exists() and copy.samefile(args.config):
-                raise ValueError(f"--work-dir {cfg.work_dir} holds {args.config}: name another")
+                raise ValueError(f"--output {cfg.work_dir} holds {args.config}: name another")
         if args.data_root is not None and args.own_data is not None:
             raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
         if args.data_root is not None:
@@ -177,10 +178,15 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
     if args.of_run and not trains:  # which may have been moved since
         folder = folder_of_run(expand_home(args.weights))
     elif path := _first_path(args):
-        folder = Path("work_dirs") / name_on_own_data(args.config, path)
+        name = name_on_own_data(args.config, path) or Path(args.config).stem
+        folder = Path("output") / name
     else:
-        folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
-    return folder if trains else folder / "test"
+        folder = Path(cfg.get("work_dir") or Path("output") / Path(args.config).stem)
+        if "work_dir" in args.settings:
+            return folder
+    if not trains:
+        return folder / "test"
+    return number_folder(folder, has_run, resume=bool(cfg.get("resume") or args.resume))
 
 
 def _first_path(args: argparse.Namespace) -> Path | None:

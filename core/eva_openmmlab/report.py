@@ -21,7 +21,7 @@ from eva_report.first_batch import first_batch
 from eva_report.page import NAME, RESULTS, report_name, try_report
 from eva_report.terminal import closing_lines
 from eva_runs.commands import command_to_run
-from eva_runs.record import Kind, run_facts
+from eva_runs.record import Kind, run_facts, threshold_words
 
 _NO_SCORES = ("time", "data_time", STEP)
 
@@ -188,7 +188,8 @@ class RunReport:
         """Write the command that shows what weights find in the images of their evaluation."""
         loader = self.runner.cfg.get("val_dataloader" if self._trains else "test_dataloader")
         images = image_folder(parts_of(loader.dataset)[0]) if loader else "IMAGES"
-        return self._command("demo", "demo", images, "--output", self.folder / "demo")
+        words = threshold_words(self._weights or self.folder)
+        return self._command("demo", "demo", images, *words, "--output", self.folder / "demo")
 
     def _command(self, command: str, program: str, *words: str | Path) -> str:
         """Write a command for these weights, with the folder of their run or with their config."""

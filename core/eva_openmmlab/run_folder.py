@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run,
 from eva_data.files import expand_home, write_text
 from eva_runs.output_folder import RunMessages, read_log
 
-MESSAGES = RunMessages(unit="iteration", resume="--resume", output="--work-dir")
+MESSAGES = RunMessages(unit="iteration")
 LATEST = "last_checkpoint"  # mmengine's
 RECORD = "run.json"
 STEP = "step"

@@ -26,7 +26,14 @@ from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import MESSAGES, iteration_of
-from eva_report.terminal import FileFormatter, TerminalHandler, opening_lines, root_logs_to, show
+from eva_report.terminal import (
+    FileFormatter,
+    TerminalHandler,
+    counted,
+    opening_lines,
+    root_logs_to,
+    show,
+)
 from eva_runs import processes
 
 LOG = "log.txt"
@@ -102,7 +109,7 @@ class TerminalHook(Hook):
         if trains(runner):
             loader, parts = runner.train_dataloader, ["train", "val"]
             images = getattr(loader.batch_sampler, "step_batch", 0)  # of `EVATrainLoop`
-            images = images or loader.batch_size * get_world_size()
+            images = images or loader.batch_sampler.batch_size * get_world_size()
             task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images"
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
@@ -199,7 +206,7 @@ def _described(runner: Any, loader: str) -> str:
     first = parts_of(runner.cfg[loader].dataset)[0]
     location = first.get("data_root") or first.get("ann_file") or first.get("images")
     part = loader.partition("_")[0]
-    return f"{part}: {len(dataset):,} images, {classes:,} classes ({location})"
+    return f"{part}: {counted(len(dataset), 'image')}, {counted(classes, 'class')} ({location})"
 
 
 def _device(runner: Any) -> str:

@@ -241,8 +241,8 @@ def run_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
     """Add `--score-threshold`, `--track` and `--to`."""
-    help_text = "least score of what is shown and written (default: %(default)s)"
-    parser.add_argument("--score-threshold", type=probability, default=0.5, help=help_text)
+    help_text = "least score of what is shown (default: the best of the run's evaluation, or 0.5)"
+    parser.add_argument("--score-threshold", type=probability, help=help_text)
     help_text = "follow objects of videos: ids, also in a MOT text file beside each video"
     parser.add_argument("--track", action="store_true", help=help_text)
     add_format(parser)

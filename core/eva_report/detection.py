@@ -45,6 +45,7 @@ from eva_report.matching import (
 )
 from eva_report.page import finite_or_none, write_csv
 from eva_report.terminal import counted
+from eva_runs.record import write_threshold
 
 Scores = Mapping[str, Mapping[str, float | None]]  # task ("bbox", "segm") -> metric -> percent
 
@@ -160,7 +161,7 @@ def detection_sections(
     description = f"Percent, on {data_fact(truth)}."
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
-    sections += [_curves(matches.values())]
+    sections += [_curves(matches.values(), folder)]
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
         f"Predictions with a score of at least {threshold:g} are matched to objects at an IoU of "
@@ -181,12 +182,13 @@ def data_fact(truth: Mapping[str, Any]) -> str:
     """
     images, classes = len(truth["images"]), len(truth["categories"])
     objects = sum(not annotation.get("iscrowd") for annotation in truth.get("annotations") or ())
-    class_count = f"{classes:,} class{'es' * (classes != 1)}"
-    return f"{counted(images, 'image')}, {counted(objects, 'object')} of {class_count}"
+    return (
+        f"{counted(images, 'image')}, {counted(objects, 'object')} of {counted(classes, 'class')}"
+    )
 
 
-def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
-    """Draw precision, recall and F1 over the score threshold."""
+def _curves(matches: Iterable[ImageMatches], folder: Path | None) -> Curves | None:
+    """Draw precision, recall and F1 over the score threshold; note the best in the folder."""
     judged = [(match, match.matched != IGNORED) for match in matches]
     objects = sum(int((~match.truth.crowd).sum()) for match, _ in judged)
     scores = [match.predictions.scores[which] for match, which in judged]
@@ -202,6 +204,8 @@ def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
     best = int(f1.argmax())
     measures = {"precision": precision, "recall": hits / objects, "F1": f1}
     steps = _STEPS.tolist()
+    if folder is not None and hits[best]:
+        write_threshold(folder, steps[best])
     return Curves(
         title="Precision and recall",
         x_label="least score",

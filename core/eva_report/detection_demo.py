@@ -68,21 +68,21 @@ class _Tracks:
 def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> list[str]:
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
-    `predictor` has `categories`, ids and names in the model's order, and `in_coco_format`, which
-    gets an image (H, W, 3) in RGB, and whose ValueError is about it. `args` are those of
-    `eva_report.demos.add_detector_options`: objects of videos that are tracked get a `track_id`,
-    also in a text file (MOT) beside each.
+    `predictor` has `categories`, ids and names in the model's order, `score_threshold`, and
+    `in_coco_format`, which gets an image (H, W, 3) in RGB, and whose ValueError is about it. `args`
+    are those of `eva_report.demos.add_detector_options`: objects of videos that are tracked get a
+    `track_id`, also in a text file (MOT) beside each.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
     """
     output, form, categories = args.output, args.form, dict(predictor.categories)
-    names, summary = [*categories.values()], DetectionSummary(args.score_threshold)
+    names, summary = [*categories.values()], DetectionSummary(predictor.score_threshold)
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
         scores: list[float] = []
-        tracks = _Tracks(args.score_threshold) if args.track else None
+        tracks = _Tracks(predictor.score_threshold) if args.track else None
 
         def draw(rgb: Pixels, index: int = 0, **entry: int) -> Pixels:
             objects, best = predictor.in_coco_format(rgb)

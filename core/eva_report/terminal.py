@@ -29,8 +29,9 @@ def show(*lines: str) -> None:
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a number of things: `1 image`, `1,200 frames`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    """Write a number of things: `1 image`, `1,200 frames`, `2 classes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:

@@ -3,9 +3,11 @@
 import contextlib
 import importlib
 import json
+import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -29,6 +31,10 @@ DEMO_DATA = {  # folder below output/datasets -> arguments of the command that m
     "digit_motion": ("--formats", "video", "--train", "4000", "--val", "400"),
     "digit_captions": ("--formats", "captions", "--train", "4000"),
 }
+_TALKATIVE = (  # loggers: of retries of downloads, other devices' kernels, optimisations
+    *("huggingface_hub.utils._http", "torchao", "torch.utils._pytree"),
+    *("torch.fx._symbolic_trace", "onnx_ir", "onnxscript"),
+)
 _DATASET_PREFIXES = ("torchvision:", "hf:")  # what names a dataset, and not a path
 
 
@@ -74,6 +80,14 @@ class Result(int):
         return result
 
 
+def _quiet_libraries() -> None:
+    """Silence what libraries say in every run, and a user of a command cannot act on."""
+    for message in ("torch.meshgrid", "The draw is False"):
+        warnings.filterwarnings("ignore", message=message)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @dataclass(frozen=True)
 class Command(Generic[Options]):
     """A command; called with arguments, or None for those of the process, it returns the exit code.
@@ -100,6 +114,7 @@ class Command(Generic[Options]):
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments, do the work, and return the exit code."""
         words = [*(sys.argv[1:] if arguments is None else arguments)]
+        _quiet_libraries()
         as_json = JSON in words
         words = [word for word in words if word != JSON]
         saved = (lambda: self.interrupted) if self.interrupted else None

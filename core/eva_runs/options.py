@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from eva_data.files import require_free
+from eva_runs.output_folder import number_folder
 
 N = TypeVar("N", int, float)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -137,6 +138,13 @@ def add_precision(
     help_text = "number format; auto asks the hardware; int8, of the ViT's weights, is for memory"
     usual = f"{help_text} (default: {usual})"
     parser.add_argument("--precision", choices=get_args(Precision), default=default, help=usual)
+
+
+def add_results_folder(parser: argparse.ArgumentParser) -> None:
+    """Add `--output`, a folder of results that no other has by default."""
+    folder = number_folder(Path("output/demo"), Path.exists, resume=False)
+    help_text = "folder of the results (default: output/demo, or output/demo-2 where there is one)"
+    parser.add_argument("--output", type=Path, default=folder, metavar="DIR", help=help_text)
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:

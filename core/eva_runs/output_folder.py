@@ -97,6 +97,17 @@ def reserve_folder(
         yield
 
 
+def number_folder(folder: Path, is_used: Callable[[Path], Any], *, resume: bool) -> Path:
+    """Choose a folder that nobody named: NAME, or NAME-2 and so on where a run has it.
+
+    To `resume`, the newest of those that have a run.
+    """
+    folders = [folder]
+    while is_used(folders[-1]):
+        folders.append(folder.with_name(f"{folder.name}-{len(folders) + 1}"))
+    return folders[-2] if resume and folders[1:] else folders[-1]
+
+
 def watch(file: Path) -> Callable[[], bool]:
     """Return a function that tells whether a file has been written since."""
 
@@ -195,11 +206,20 @@ def match_recorded_settings(file: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(message)
 
 
-def require_room(folder: Path, needed: int) -> None:
-    """Refuse, by a ValueError, results of more bytes than the disk has free."""
+def require_room(folder: Path, needed: int, *, of: str = "the results take about") -> None:
+    """Refuse, by a ValueError, files of more bytes than the disk has free."""
     if needed > (free := shutil.disk_usage(folder).free):
-        message = f"the results take about {needed / 1e9:,.3f} GB of {folder}, whose disk has"
+        message = f"{of} {needed / 1e9:,.3f} GB of {folder}, whose disk has"
         raise ValueError(f"{message} {free / 1e9:,.3f} GB free: choose another folder")
+
+
+def require_room_for_checkpoint(folder: Path, model: Any) -> None:
+    """Refuse a training whose first checkpoint would fill the disk.
+
+    It has the trained weights, and at least as much of the optimizer.
+    """
+    trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    run_on_main_rank(lambda: require_room(folder, 2 * trained, of="a checkpoint takes over"))
 
 
 _REFUSALS = (ValueError, OSError, ImportError)
@@ -254,8 +274,6 @@ class RunMessages:
     """The sentences of a trainer, which differ in its words alone."""
 
     unit: str  # what it counts: "step" or "iteration"
-    resume: str  # option by which a run is continued
-    output: str  # option or setting that names the folder
 
     def resumed(self, done: int, total: int, checkpoint: Path) -> str:
         """Say after how many steps a run continues, as the last of its opening lines."""
@@ -272,12 +290,12 @@ class RunMessages:
     def used(self, folder: Path, *, checkpoint: str = "") -> str:
         """Refuse a folder that has a run, with the name of its newest checkpoint if it is known."""
         reached = f" that reached {checkpoint}" if checkpoint else " already"
-        fix = f"continue it with {self.resume}, or choose another {self.output}"
+        fix = "continue it with --resume, or choose another --output"
         return f"{folder} has a run{reached}: {fix}"
 
     def saved(self, checkpoint: str, *, done: int | None = None) -> str:
         """Say what of a run is saved, by its newest checkpoint or "", and how to go on."""
-        again = f"and the same command with {self.resume}"
+        again = "and the same command with --resume"
         if not checkpoint:
             return f"nothing is saved, {again} begins at {self.unit} 1"
         name = f"{self.unit} {done:,} is saved ({checkpoint})" if done else f"{checkpoint} is saved"

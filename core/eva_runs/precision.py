@@ -111,13 +111,29 @@ def warn_of_slow_bf16(precision: str | None, device: torch.device) -> None:
         logger.warning(message, half, full)
 
 
+def require_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        ValueError: If this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r}: {str(error).partition(chr(10))[0]}") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"device {name!r}: this machine has {count} GPUs for PyTorch; use cpu")
+    return device
+
+
 def _quantise(model: nn.Module, device: torch.device) -> None:
     """Quantise the weights of the linear layers of a model's ViT by torchao."""
     if is_main():
         message = "int8 is for memory: each pass unpacks the weights of the ViT, and %s is faster"
         logger.warning(message, resolve("auto", device))
-    for name in ("torchao", "torch.utils._pytree"):  # on kernels for other devices
-        logging.getLogger(name).setLevel(logging.ERROR)
     from torchao import quantization as ao
 
     for vit in (part for part in model.modules() if isinstance(part, VisionTransformer)):

@@ -18,12 +18,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from eva_data.files import explain_os_errors, require_regular_file
+from eva_backbone.checkpoints.run_folders import folder_of_run
+from eva_data.files import (
+    expand_home,
+    explain_os_errors,
+    load_object,
+    require_regular_file,
+    write_text,
+)
 from eva_runs.extras import TOOLKIT
 
 logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
+THRESHOLD = "threshold.json"
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
 _GIT_SECONDS = 10
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
@@ -244,3 +252,24 @@ def process_began(now: float) -> float:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return now - (uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
     return now
+
+
+def write_threshold(folder: Path, score: float) -> None:
+    """Note the least score of a detection with which a run's evaluation had the best F1."""
+    write_text(folder / THRESHOLD, json.dumps({"score_threshold": score}) + "\n")
+
+
+def read_threshold(weights: str | os.PathLike[str], default: float = 0.5) -> float:
+    """Return the least score that was best for the weights of a run, or the default."""
+    try:
+        return float(
+            load_object(folder_of_run(expand_home(weights)) / THRESHOLD)["score_threshold"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return default
+
+
+def threshold_words(weights: str | os.PathLike[str]) -> list[str]:
+    """Write the option of a demo with the threshold of a run, if there is one."""
+    score = read_threshold(weights, math.nan)
+    return [] if math.isnan(score) else ["--score-threshold", f"{score:g}"]

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf.errors import OmegaConfBaseException
@@ -58,11 +57,6 @@ def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
 def resolve_errors() -> contextlib.AbstractContextManager[None]:
     """Let a value that is missing, or refers to nothing, be a ValueError."""
     return error_context("the config cannot be resolved", OmegaConfBaseException)
-
-
-def require_device(device: str) -> None:
-    """Refuse a device that is not there, before a model is built."""
-    build(device, f"a model on the device {device!r}", lambda name: torch.empty(0, device=name))
 
 
 def load_initial_weights(

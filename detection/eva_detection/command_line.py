@@ -12,7 +12,12 @@ from eva_data.detection import sources
 from eva_data.detection.resolve import DetectionData, resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.files import expand_home, is_there, require_writable
-from eva_detection.training.output_folder import check_unused, config_of_run, last_checkpoint
+from eva_detection.training.output_folder import (
+    check_unused,
+    config_of_run,
+    has_run,
+    last_checkpoint,
+)
 from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     SOURCES,
@@ -23,6 +28,7 @@ from eva_runs.options import (
     command_parser,
     resolve_auto_batch,
 )
+from eva_runs.output_folder import number_folder
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 from eva_runs.request import RunRequest
 
@@ -51,11 +57,12 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("words", nargs="*", metavar="RECIPE, KEY=VALUE", help="recipe by name or path, settings")
     add("--config-file", default="", metavar="RECIPE", help="the recipe, or a run's config.yaml")
-    add("--resume", action="store_true", help=f"continue the run in {_OUTPUT}, if there is one")
+    add("--resume", action="store_true", help="continue the run in --output, if there is one")
     add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--weights", help=f"with --eval-only: {SOURCES}")
-    add("--output", metavar="DIR", help=f"folder of the results, the setting {_OUTPUT}")
+    help_text = "folder of the run (default: output/NAME, or NAME-2 where a run has it)"
+    add("--output", metavar="DIR", help=help_text)
     add_precision(parser, default=None, usual="fp32, as published; with --eval-only")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
@@ -224,10 +231,11 @@ def check(request: TrainingRequest) -> Launch:
     A run on own data without an output folder gets one, named by the data and the recipe.
     """
     recipe = find_recipe("detection", request.recipe)
-    named, output = request.data and request.data.first_path, request.value_of(_OUTPUT)
-    if named and output is None and (name := name_on_own_data(recipe, named)):
-        output = f"./output/{name}"
-        request = replace(request, overrides=(*request.overrides, f"{_OUTPUT}={output}"))
+    output = request.value_of(_OUTPUT)
+    if output is None:
+        output = _default_output(request, recipe)
+        stated = (setting(_OUTPUT, output),) if output else ()
+        request = replace(request, overrides=(*request.overrides, *stated))
     data = resolve(request.data) if request.data else None
     folder = Path(output) if output is not None else None
     if folder:
@@ -240,6 +248,17 @@ def check(request: TrainingRequest) -> Launch:
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
     return Launch(request, data)
+
+
+def _default_output(request: TrainingRequest, recipe: Path) -> str | None:
+    """Name the folder of a run by own data and recipe, or as the recipe does."""
+    data = request.data and request.data.first_path
+    name = name_on_own_data(recipe, data) if data else ""
+    if request.evaluates:
+        return f"output/{name}" if name else None
+    stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
+    folder = f"output/{name}" if name else stated[1] if stated else ""
+    return str(number_folder(Path(folder), has_run, resume=request.run.resume)) if folder else None
 
 
 def _parse_training(arguments: Sequence[str]) -> Launch:

@@ -15,10 +15,11 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import REPOSITORY, find_official_file
-from eva_detection.building import build, load_initial_weights, require_device
+from eva_detection.building import build, load_initial_weights
 from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
+from eva_runs.precision import require_device
 from eva_runs.recipes import find_recipe, recipe_name
 
 # Recipe -> the official file that its training gave, or whose published results it gives.

@@ -82,5 +82,5 @@ def test_an_evaluation_takes_weights(run):
 def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
     monkeypatch.setattr(command_line, "resolve", lambda request: None)
     launch = look(DEMO, "--data", "coins/data.yaml", *output)
-    expected = output or ["train.output_dir=./output/coins_eva_debug"]
+    expected = output or ["train.output_dir=output/coins_eva_debug"]
     assert [*launch.request.overrides] == expected

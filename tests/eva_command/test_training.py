@@ -93,3 +93,39 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
     recipes = [words[0] for _, words in ran]
     assert recipes == ["custom/eva_small", "eva_l_patch14_in21k_to_in1k_336px"]
     assert ran[0][1][-2:] == ["--run.epochs", "3"]
+
+
+def test_a_coco_file_is_a_detector_s_data_with_its_images_beside_it(demo):
+    file = demo("coco") / "coco/annotations/instances_val.json"
+    assert find_tasks(file) == {"detection": ["--data", str(file), "--val-share", "0.1"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "needed"),
+    [
+        (("1.png", "2.png"), (), ("eva label", "eva distill")),
+        (("a/1.png", "b/2.png"), ("--task", "detection"), ("boxes", "COCO")),
+    ],
+)
+def test_images_that_lack_what_a_task_needs_are_one_error(
+    names, words, needed, write_picture, tmp_path, capsys
+):
+    for name in names:
+        write_picture(tmp_path / name)
+    with pytest.raises(SystemExit) as ended:
+        training.main([str(tmp_path), *words])
+    assert ended.value.code == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert all(word in message for word in needed)
+
+
+def test_the_last_of_equal_flags_wins_and_is_shown_alone(write_picture, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
+    for name in ("a/1.png", "b/2.png"):
+        write_picture(tmp_path / name)
+    rest = ["--output", "x", "--data.val-share=0.3", "--run.output", "y", "run.epochs=2"]
+    training.main([str(tmp_path), "--recipe", "r", *rest])
+    ((_, words),) = ran
+    assert words == ["r", "--data.train", str(tmp_path), "--data.val", "", *rest[2:]]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from eva_report.content import Confusion, Curves, Gallery, Table
 from eva_report.detection import detection_sections
+from eva_runs.record import read_threshold
 
 LEFT, RIGHT, TOP = [2, 3, 20, 20], [60, 30, 30, 40], [30, 2, 25, 20]
 
@@ -86,8 +87,8 @@ def test_confusion_of_matches(scene, tmp_path):
     assert lines[:3] == ["label,prediction,objects", "cat,cat,1", "cat,dog,1"]
 
 
-def test_curves_over_the_least_score(scene):
-    (section,) = _of(detection_sections(**scene), Curves)
+def test_curves_over_the_least_score(scene, tmp_path):
+    (section,) = _of(detection_sections(**scene, folder=tmp_path), Curves)
     at = {one.name: dict(one.points) for one in section.curves}
     assert at["precision"][0.0] == pytest.approx(3 / 5)
     assert at["recall"][0.0] == pytest.approx(3 / 4)
@@ -95,6 +96,7 @@ def test_curves_over_the_least_score(scene):
     assert at["recall"][0.85] == pytest.approx(1 / 4)
     assert np.isnan(at["precision"][1.0])  # nothing is above, and nothing drawn
     assert "F1 is highest, 0.67, at a score of 0.00" in section.text
+    assert read_threshold(tmp_path) == 0.0, "what the demo of a run begins with"
 
 
 def test_worst_and_best_pictures(scene):

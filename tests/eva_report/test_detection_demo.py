@@ -29,7 +29,9 @@ def run(inputs, output, detect=detect, **options):
         targets=lambda name: [output / written_name(name)],
     )
     options = {"output": output, "score_threshold": 0.5, "track": False, "form": None, **options}
-    predictor = SimpleNamespace(in_coco_format=detect, categories={3: "cat", 7: "dog"})
+    predictor = SimpleNamespace(
+        in_coco_format=detect, categories={3: "cat", 7: "dog"}, score_threshold=0.5
+    )
     return detect_files(argparse.Namespace(**options), predictor, JobPlan(jobs, []))
 
 

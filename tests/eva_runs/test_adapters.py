@@ -160,7 +160,8 @@ def test_adapters_of_a_detector_without_relative_positions_are_merged(tmp_path):
             parameter += ".lora_B." in name
     adapters.write(detector.state_dict(), tmp_path / "adapter")
     merged, name = tmp_path / "merged.safetensors", "backbone.net.blocks.4.mlp.fc1.weight"
-    assert convert(["--merge-lora", str(tmp_path / "adapter"), str(merged)]) == 0
+    words = [str(tmp_path / "adapter"), "--merge-lora", "--output", str(merged)]
+    assert convert(words) == 0
     assert not load_file(merged)[name].equal(load_file(base)[name])
 
 

@@ -277,12 +277,13 @@ def test_a_classifier_saves_adapters_alone_and_scores_again(output, run, engine_
 @some("classification", of=("classification",))
 def test_merged_weights_are_the_adapters_on_their_base(output, run, fails, tmp_path):
     merged = tmp_path / "merged.safetensors"
-    run("eva", "convert", "--merge-lora", output, merged)
-    words = ("convert", "--merge-lora", output, tmp_path / "y.pt", "--dtype", "fp16")
+    run("eva", "convert", output, "--merge-lora", "--output", merged)
+    words = ("convert", output, "--merge-lora", "--output", tmp_path / "y.pt", "--dtype", "fp16")
     fails(run("eva", *words, code=None), "--dtype")
     ours, again = (load_classifier(source)(IMAGES[..., :32, :32]) for source in (output, merged))
     assert torch.equal(ours, again)
-    fails(run("eva", "convert", "--merge-lora", merged, tmp_path / "x.pt", code=None), merged)
+    again = ("convert", merged, "--merge-lora", "--output", tmp_path / "x.pt")
+    fails(run("eva", *again, code=None), merged)
     assert not (tmp_path / "x.pt").exists()
 
 

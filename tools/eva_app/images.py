@@ -144,6 +144,8 @@ def build_objects(models: Models, names: Sequence[str]) -> None:
     kind, label, least, usual = "objects", "Least score", _LEAST, 0.5
     if models.task(names[0]) == "segmentation":
         kind, label, least, usual = "regions", "Least probability", 0.0, 0.0
+    else:
+        usual = max(least, models.threshold(names[0]))
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images()

@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.events import api
 
 from eva_app.command import Source
+from eva_runs.record import read_threshold
 
 _ONE_CALL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 _KEPT = 8  # results, of which each slider would ask again
@@ -48,6 +49,10 @@ class Models:
         if name not in self._sources:
             raise ValueError(f"there is no model {name!r}; there are: {', '.join(self._sources)}")
         return self._sources[name].task
+
+    def threshold(self, name: str) -> float:
+        """Return the least score of a detector's objects that was best in its run."""
+        return read_threshold(self._sources[name].weights)
 
     def load(self, name: str, *, tiles: bool = False) -> Any:
         """Return the predictor of a model; one that looks at `tiles` has the same weights."""

@@ -25,6 +25,7 @@ from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
+from eva_report.terminal import counted
 from eva_runs.commands import Result, check_outputs, echo
 from eva_runs.errors import print_error
 
@@ -202,7 +203,7 @@ def _run_folders(args: argparse.Namespace) -> int:
         if part.classes:
             counts = [f"{name} {count:,}" for name, count in part.classes.items()]
             more = [f"and {len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
-            line += f" of {len(counts):,} classes: {', '.join(counts[:_SHOWN] + more)}"
+            line += f" of {counted(len(counts), 'class')}: {', '.join(counts[:_SHOWN] + more)}"
         echo(line)
     class_folders.check_parts(parts, findings, workers=args.workers, decode=not args.skip_decode)
     about = {str(part.folder): part.classes or len(part.names) for part in parts}
@@ -256,8 +257,8 @@ def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) 
         for labels in (videos.labels, videos.labels[keep])
     )
     echo(
-        f"{len(videos):,} videos in {len(names):,} classes, {min(counts):,} to {max(counts):,} in "
-        f"each, median {np.median(counts):g}; {total:,} are left"
+        f"{counted(len(videos), 'video')} in {counted(len(names), 'class')}, {min(counts):,} to "
+        f"{max(counts):,} in each, median {np.median(counts):g}; {total:,} are left"
     )
     totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
     if totals:

@@ -10,7 +10,7 @@ r"""Convert a checkpoint to the form that another project loads, or back.
     eva convert output/dinov3_run --to transformers --output dinov3_hub
     eva convert eva_clip_psz14.pt --to open-clip --output eva_clip_g
     eva convert eva_clip_g --to official --output my_eva_clip.pt
-    eva convert --merge-lora output/run merged.safetensors
+    eva convert output/run --merge-lora --output merged.safetensors
 
 The source is a file, the name of an official one, the output folder of a run of any trainer (its
 best weights if it kept them, else those of its newest checkpoint), or a folder that timm,
@@ -46,24 +46,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
     help_text = "file, name, or folder of a run, of timm, transformers or open_clip"
-    add("source", nargs="?", help=help_text)
+    add("source", help=help_text)
     add("--ema", action="store_true", help="take the moving average of a run")
-    help_text = "merge adapters with their base"
-    add("--merge-lora", nargs=2, metavar=("ADAPTER", "OUTPUT"), help=help_text)
+    add("--merge-lora", action="store_true", help="merge adapters with their base; no --to")
     add("--to", choices=forms, help="form of the output")
-    add("--output", type=Path, help=".pth, .pt or .safetensors; or a folder")
+    add("--output", type=Path, required=True, help=".pth, .pt or .safetensors; or a folder")
     add("--dtype", choices=("fp16", "fp32"), help="by default as in the source")
     add("--patch-size", type=integer(1), metavar="P", help="resample patches and positions to it")
     add("--overwrite", action="store_true", help="replace an earlier output")
     add_download_option(parser)
     args = parser.parse_args(arguments)
-    if bool(args.merge_lora) == bool(args.source and args.to and args.output):
-        parser.error("give a source with --to and --output, or --merge-lora ADAPTER OUTPUT")
-    settings = args.source, args.to, args.output, args.dtype, args.patch_size
-    if args.merge_lora and any(settings):
-        parser.error("--merge-lora takes no source, --to, --output, --dtype or --patch-size")
-    if args.merge_lora:
-        args.source, args.output = args.merge_lora[0], Path(args.merge_lora[1])
+    if args.merge_lora == bool(args.to) or (args.merge_lora and (args.dtype or args.patch_size)):
+        parser.error("give --to FORM, or --merge-lora without --to, --dtype and --patch-size")
     if args.to not in FOLDERS and args.output.suffix not in SUFFIXES:
         parser.error(f"--output {args.output} must end in one of {', '.join(SUFFIXES)}")
     if args.to in FOLDERS:

@@ -3,8 +3,6 @@
 import argparse
 import hashlib
 import json
-import logging
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -264,8 +262,6 @@ def label(options: argparse.Namespace) -> int:
     """Label the images of a plan; return the exit code."""
     plan: JobPlan = options.plan
     log_to_terminal()
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     labeller = Labeller(options)
     if options.val is not None:
         labeller.choose_thresholds(options.val.absolute(), options.target_precision)

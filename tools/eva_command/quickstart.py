@@ -30,29 +30,29 @@ class Recipe(NamedTuple):
 RECIPES: Mapping[str, Recipe] = {
     "detection": Recipe(
         "digit_scenes",
-        "demo/cascade_mask_rcnn_vitdet_eva_debug --resume train.output_dir={output}",
+        "demo/cascade_mask_rcnn_vitdet_eva_debug --output {output} --resume",
     ),
     "mmdetection": Recipe(
-        "digit_scenes", "demo/cascade_mask_rcnn_eva_debug --work-dir {output} --resume"
+        "digit_scenes", "demo/cascade_mask_rcnn_eva_debug --output {output} --resume"
     ),
     "segmentation": Recipe(
-        "digit_scenes_semantic", "demo/mask2former_eva_debug --work-dir {output} --resume"
+        "digit_scenes_semantic", "demo/mask2former_eva_debug --output {output} --resume"
     ),
     "classification": Recipe(
         "digit_folder",
-        "eva_debug_digits --run.output {output} --run.resume",
+        "eva_debug_digits --output {output} --resume",
         "classification demo output/datasets/digit_folder/folder/val/7 "
         "--weights {output} --output {output}/demo --overwrite",
     ),
-    "video": Recipe("digit_motion", "eva_debug_motion --run.output {output} --run.resume"),
+    "video": Recipe("digit_motion", "eva_debug_motion --output {output} --resume"),
     "clip": Recipe(
         "digit_captions",
-        "eva_debug_captions --run.output {output} --run.resume",
+        "eva_debug_captions --output {output} --resume",
         "clip demo search output/datasets/digit_captions/captions/zero_shot "
         "--weights {output} --output {output}/search --overwrite "
         "--text 'a photo of the number seven on brick'",
     ),
-    "pretrain": Recipe("digit_scenes", "eva_debug_digit_scenes --run.output {output} --run.resume"),
+    "pretrain": Recipe("digit_scenes", "eva_debug_digit_scenes --output {output} --resume"),
 }
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,16 @@ Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
+_OBJECTS = "boxes: YOLO, Pascal VOC, a COCO file or a table"
+_NEEDS: Mapping[str, str] = {
+    "detection": _OBJECTS,
+    "mmdetection": _OBJECTS,
+    "segmentation": "label maps: images/ and masks/ with equal file names, and classes.toml",
+    "classification": "a folder of images for each class",
+    "video": "a folder of videos for each class, or a list",
+    "clip": "captions: a table, shards, or a .txt beside each image",
+}
+_SAME = {"--val-fraction": "--val-share", "--work-dir": "--output", "--run.output": "--output"}
 _START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
@@ -50,7 +61,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 command is printed, then run; further arguments are those of the task's training.
 
     eva train photos/         # a folder of images, or of videos, for each class
-    eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO export
+    eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO file or export
     eva train my/             # images/ and masks/ with equal file names, and classes.toml
     eva train pairs.csv       # images with captions"""
     parser = command_parser(description)
@@ -72,10 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     task = options.task or (next(iter(tasks)) if len(tasks) == 1 else "")
     task_data = tasks.get("detection" if task == "mmdetection" else task)
     if task_data is None:
-        raise ValueError(
-            f"{options.data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name "
-            "it by the options of `eva TASK train --help`; see docs/command.md for the forms"
-        )
+        raise ValueError(_explain_misfit(options.data, tasks, options.task))
     if options.quick:
         name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
         command, *words = plan_quick(task, task_data, options.rest, f"output/{name}_quick")
@@ -83,10 +91,35 @@ def _run(options: argparse.Namespace) -> int:
     recipe, *words = (
         [options.recipe] if options.recipe else _recipe_for(task, options.data, options.rest)
     )
-    if "--data.train" in task_data:  # other trainers name their runs by data and recipe themselves
-        folder = name_on_own_data(find_recipe(task, recipe), options.data)
-        task_data += ["--run.output", f"output/{folder or 'own_data'}"]
-    return _call(f"{task} train", [recipe, *words, *task_data, *options.rest])
+    return _call(f"{task} train", [recipe, *_keep_last([*words, *task_data, *options.rest])])
+
+
+def _explain_misfit(data: Path, tasks: Mapping[str, Words], task: str | None) -> str:
+    if task:
+        return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
+    if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
+        return (
+            f"{data} has images without labels: `eva label {data} --weights WEIGHTS --output DIR` "
+            f"labels them by a model, `eva distill {data} --teacher WEIGHTS --output DIR` learns "
+            "without; docs/command.md has the forms of labels"
+        )
+    return (
+        f"{data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name it by the "
+        "options of `eva TASK train --help`; see docs/command.md for the forms"
+    )
+
+
+def _keep_last(words: Words) -> Words:
+    """Leave out flags that come again with their values; `--data` may come several times."""
+    names = [_SAME.get(flag, flag) for flag in (word.partition("=")[0] for word in words)]
+    result, skips = list[str](), False
+    for number, (word, name) in enumerate(zip(words, names, strict=True), start=1):
+        if word.startswith("--"):
+            skips = name != "--data" and name in names[number:]
+        elif "=" in word:
+            skips = False
+        result += [] if skips else [word]
+    return result
 
 
 def _call(command: str, words: Words) -> int:
@@ -114,6 +147,8 @@ arguments are those of `eva TASK export`; docs/export.md has a program that runs
 def _export(options: argparse.Namespace) -> int:
     task, words = options.source, options.rest
     if Path(task).is_dir():
+        if find_task(task, None)[0] == "mmdetection":
+            return _export_as_detectron2(Path(task), words)
         words = ["--weights", task, *words]
         task = find_task(task, None)[0] or task
     if f"{task} export" not in COMMANDS:
@@ -121,6 +156,14 @@ def _export(options: argparse.Namespace) -> int:
         tasks = ", ".join(name for name in TASKS if f"{name} export" in COMMANDS)
         raise ValueError(f"{missing or task + ' has no export'}: name a run, or a task of {tasks}")
     return _call(f"{task} export", words)
+
+
+def _export_as_detectron2(run: Path, words: Words) -> int:
+    from eva_command.mmdetection_export import write_detectron2_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_detectron2_run(run, Path(folder))
+        return call("detection export", ["--weights", folder, *words])
 
 
 export = Command("eva export", _parse_export, _export)

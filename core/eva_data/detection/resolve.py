@@ -26,6 +26,7 @@ from eva_data.holdout import Flags, holdout_mask, stem
 from eva_data.images import ImageFacts, UnreadableImageError, inspect_image
 from eva_data.pools import ordered_map
 
+TOLD = "Own data: "  # begins notes for the log alone
 FOLDER = "data"  # of a run, for the annotation files that are made for it
 NO_FEDERATED_LOSS = (  # a note of both detectors
     "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
@@ -89,13 +90,13 @@ class DetectionData:
         datasets = self.parts.values()
         notes = [
             *self.notes,
-            *(f"Own data: {dataset.describe()}" for dataset in datasets),
+            *(f"{TOLD}{dataset.describe()}" for dataset in datasets),
             *(
                 f"{dataset.path} is in LVIS format: read as if all objects were annotated"
                 for dataset in datasets
                 if dataset.lvis
             ),
-            f"The detector has {len(categories)} classes (id, name): {classes}",
+            f"{TOLD}{len(categories)} classes (id, name): {classes}",
         ]
         return dict(categories), reason, notes
 

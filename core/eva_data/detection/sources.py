@@ -11,15 +11,15 @@ from eva_data.detection.label_tools import find_labels
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
+from eva_data.files import load_json
 
 PARTS = ("train", "val")
 _FORMATS = (
     "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages; or images "
     f"with .xml beside them), a table of boxes (.csv with {COLUMNS}) or its folder, a folder of "
     "COCO files (train/_annotations.coco.json, or annotations/instances_train.json), or an export "
-    "of CVAT (annotations.xml), Label Studio (tasks.json) or FiftyOne (labels.json); a COCO file "
-    "is named with --train-annotations or --val-annotations, and YOLO needs a data.yaml with "
-    "names, train and val"
+    "of CVAT (annotations.xml), Label Studio (tasks.json) or FiftyOne (labels.json), or a file of "
+    "these; YOLO needs a data.yaml with names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",), "test": ("test",)}
@@ -159,6 +159,8 @@ def find_opener(path: Path) -> Callable[[Report], Source] | None:
         voc = find_voc(path)
         if voc is not None:
             return lambda report: open_voc(voc, report=report)
+    elif path.suffix == ".json" and path.is_file() and (export := _find_export(path)):
+        return lambda report: export
     description = find_yaml(path) if path.is_dir() else path
     if description is not None and description.suffix.lower() in YAML and description.is_file():
         return lambda report: open_yolo(description)
@@ -166,6 +168,24 @@ def find_opener(path: Path) -> Callable[[Report], Source] | None:
     if tables:
         return lambda report: open_tables(tables, report=report)
     return find_labels(path)
+
+
+def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
+    """Find the images of a file in COCO format by the name of the first; {} for another JSON."""
+    content = load_json(file)
+    if not isinstance(content, dict) or "categories" not in content or not content.get("images"):
+        return {}
+    first, name = content["images"][0]["file_name"], file.stem.removeprefix("instances_")
+    above = (file.parent, file.parent.parent)
+    parts = ("", name, "images", f"images/{name}", "data")
+    folders = [folder / part for folder in above for part in parts]
+    images = next((folder for folder in folders if (folder / first).is_file()), None)
+    if images is None:
+        raise ValueError(
+            f"{file}: its first image {first} is in none of {', '.join(map(str, folders))}; name "
+            "the folder with --train-annotations FILE --train-images DIR"
+        )
+    return {"train": (file, images)}
 
 
 def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:

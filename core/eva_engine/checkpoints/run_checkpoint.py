@@ -271,12 +271,10 @@ def find_checkpoint(
     logged = read_log(run.output / METRICS)
     reached = run_on_main_rank(lambda: max((entry["step"] + 1 for entry in logged), default=0))
     if reached > certain_after or (reached and not run.resume):
-        again = (
-            f"begin it again with {MESSAGES.resume}" if reached <= certain_after else "put one back"
-        )
+        again = "begin it again with --resume" if reached <= certain_after else "put one back"
         raise ValueError(
             f"{run.output} has a run that reached step {reached}, but none of its checkpoints: "
-            f"{again}, or choose another {MESSAGES.output}"
+            f"{again}, or choose another --output"
         )
     if run.resume and is_main():
         show(MESSAGES.nothing_to_resume(run.output))

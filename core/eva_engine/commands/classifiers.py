@@ -11,15 +11,15 @@ from eva_data.classes import read_class_list
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_engine.commands.options import (
     add_device,
-    add_output,
     add_weights,
     new_parser,
     parse_with_weights,
     take_weights,
 )
 from eva_report.content import NextStep
+from eva_report.terminal import counted
 from eva_runs.commands import Command, command_to_run, echo, lazy_import, require_data
-from eva_runs.options import add_export, integer, probability, require_export
+from eva_runs.options import add_export, add_results_folder, integer, probability, require_export
 from eva_runs.recipes import require_start
 
 _TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}  # of exported files, as a share of the largest value
@@ -91,7 +91,7 @@ class ClassifierProject:
         """Count samples and classes; say how many are not there, if it is known."""
         missing = len(getattr(samples, "missing", ()))
         more = f", {missing:,} more are listed and not there" if missing else ""
-        return f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes{more}"
+        return f"{len(samples):,} {self.unit}, {counted(len(samples.classes), 'class')}{more}"
 
     def demo_step(
         self,
@@ -159,7 +159,7 @@ def add_demo(parser: argparse.ArgumentParser, *, inputs: str, batch_size: int, o
     add, positive = parser.add_argument, integer(1)
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=f"{inputs}, pattern or camera")
     add_weights(parser, first=True)
-    add_output(parser, required=True, help="folder for the results")
+    add_results_folder(parser)
     add("--classes", help="text file with the classes in label order (default: the weights')")
     add("--variant", help="size of the ViT, if the weights do not say")
     add("--top", type=positive, default=5, help="classes that are written (default: %(default)s)")

@@ -36,8 +36,8 @@ from eva_runs.options import (
     command_parser,
     resolve_auto_batch,
 )
-from eva_runs.output_folder import reserve_folder, watch
-from eva_runs.recipes import TASKS, find_recipe
+from eva_runs.output_folder import number_folder, reserve_folder, watch
+from eva_runs.recipes import TASKS, find_recipe, name_on_own_data
 from eva_runs.request import RunRequest
 
 C = TypeVar("C")
@@ -105,6 +105,9 @@ def parse(
     )
     add_download_option(parser)
     add_size_and_length(parser)
+    help_text = "folder of the run (default: output/NAME, or NAME-2 where a run has it)"
+    parser.add_argument("--output", metavar="DIR", help=help_text)
+    parser.add_argument("--resume", action="store_true", help="continue the run of the folder")
     if "lora" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
         add_lora(parser)
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
@@ -129,11 +132,22 @@ def parse(
             count = request.accumulation_steps(config.run.batch_size * config.run.accumulate)
             run = replace(config.run, batch_size=request.batch, accumulate=count)
             config = replace(config, run=run)
+        values = given_values(flags)
+        if "run.output" not in values:
+            run = replace(config.run, output=_name_output(config.run, file, values))
+            config = replace(config, run=run)
         if isinstance(getattr(config, "data", None), SplitConfig):
             require_evaluated(config.run.best_metric, config.data)
     except ValueError as error:
         parser.exit(2, f"{program}: error: {error}\n")
     return Parsed(config, parsed.print_config, file.stem, changes)
+
+
+def _name_output(run: RunConfig, recipe: Path, values: Mapping[str, str]) -> Path:
+    """Name the folder of a run by own data and recipe, or as the recipe does."""
+    named = name_on_own_data(recipe, data) if (data := values.get("data.train")) else ""
+    folder = run.output.parent / named if named else run.output
+    return number_folder(folder, complete_checkpoints, resume=run.resume)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:

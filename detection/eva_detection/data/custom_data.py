@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.reading import list_names
 from eva_data.detection.coco import CocoDataset
+from eva_report.terminal import counted
 
 _THREADS = 16  # a network file system answers many questions at once
 _LOOKS = 20_000  # images; a network file system takes some milliseconds for each
@@ -72,9 +73,9 @@ def describe_data(cfg: DictConfig, part: str, records: Sequence[Mapping[str, Any
         names = registered_names(cfg, part)
         classes = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
     objects = sum(len(record.get("annotations", ())) for record in records)
-    images = "tiles" if records and "tile" in records[0] else "images"
-    counts = {images: len(records), "objects": objects, "classes": len(classes)}
-    summary = ", ".join(f"{count:,} {unit}" for unit, count in counts.items() if count)
+    image = "tile" if records and "tile" in records[0] else "image"
+    counts = {image: len(records), "object": objects, "class": len(classes)}
+    summary = ", ".join(counted(count, unit) for unit, count in counts.items() if count)
     location = ", ".join(annotation_files(cfg, part))
     return f"{summary} ({location})" if location else summary
 

@@ -30,7 +30,7 @@ from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sect
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
-from eva_runs.record import Kind, run_facts
+from eva_runs.record import Kind, run_facts, threshold_words
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 
@@ -155,7 +155,7 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
             words = [folder]
         elif Path(weights).is_dir() and config_of_run(weights):
             words = [weights]
-    words += ["--output", folder / "images", images]
+    words += [*threshold_words(weights), "--output", folder / "images", images]
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 
 

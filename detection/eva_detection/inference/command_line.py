@@ -2,11 +2,8 @@
 
 import argparse
 import contextlib
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eva_backbone.checkpoints.registry import is_weights, resolve_source
 from eva_backbone.checkpoints.run_folders import describe_missing
@@ -16,21 +13,20 @@ from eva_detection.command_line import slice_settings
 from eva_detection.training.output_folder import config_of_run, require_config
 from eva_report.demos import add_detector_options, plan_detection, run_demo
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.commands import Command, lazy_import, program_name
+from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     EXPORT_SUFFIXES,
     SOURCES,
     add_download_option,
     add_export,
     add_precision,
+    add_results_folder,
     command_parser,
     integer,
     number,
     require_export,
 )
 from eva_runs.recipes import find_recipe
-
-logger = logging.getLogger(__name__)
 
 _FORMS = EXPORT_SUFFIXES | {"torchscript": ".ts"}
 _DEMO = """\
@@ -54,7 +50,7 @@ def _demo_parser() -> argparse.ArgumentParser:
     help_text += "recipe and weights"
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=help_text)
     _add_model(parser)
-    add("--output", required=True, type=Path, help="folder for the results")
+    add_results_folder(parser)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
     add_precision(parser, default="fp32", usual="fp32, as published")
     add_detector_options(parser)
@@ -90,10 +86,7 @@ def _demo(args: argparse.Namespace) -> int:
             resolve_source(args.weights)
         return planned
 
-    def load(args: argparse.Namespace) -> Any:
-        _hush()
-        return lazy_import("eva_detection.inference.predictor:named_predictor")(args)
-
+    load = lazy_import("eva_detection.inference.predictor:named_predictor")
     results = [args.output / PREDICTIONS]
     return run_demo(args, prepare=prepare, load=load, work=detect_files, results=results)
 
@@ -115,14 +108,6 @@ def _take_model(args: argparse.Namespace) -> None:
             message = describe_missing(first) or f"{first} is not the folder of a training"
             raise ValueError(f"{message}: name weights before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
-
-
-def _hush() -> None:
-    """Silence what detectron2, torch and ONNX say of themselves."""
-    warnings.filterwarnings("ignore", message="torch.meshgrid")
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _export_parser() -> argparse.ArgumentParser:
@@ -163,12 +148,9 @@ def _export(args: argparse.Namespace) -> None:
             "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
             "with --image; --size is for onnx"
         )
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    _hush()
     outputs = lazy_import("eva_detection.inference.export:export_from_config")(args)
-    for name, difference in outputs.items():
-        logger.info("%s differs from the model by at most %.2g", name, difference)
-    logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
+    differences = ", ".join(f"{name} {value:.2g}" for name, value in outputs.items())
+    echo(f"wrote {args.output}; largest differences from the model: {differences}")
 
 
 export = Command("export.py", lambda words: _export_parser().parse_args(words), _export)

@@ -28,6 +28,7 @@ from eva_detection.inference.predictor import ImageLike, Predictor, named_predic
 from eva_detection.model.backbone import EVAViTDet
 from eva_runs import exported
 from eva_runs.precision import to_precision
+from eva_runs.record import read_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detec
 def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     """Export as the options of `export.py` say; returns the largest differences by name."""
     if args.image is not None:
-        settings = {"image": args.image, "form": args.form, "size": args.size}
+        settings: dict[str, Any] = {"image": args.image, "form": args.form, "size": args.size}
+        settings["threshold"] = read_threshold(args.weights)
         return export_detector(named_predictor(args), args.output, **settings)
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
     return export_backbone(
@@ -105,12 +107,13 @@ def export_detector(
     image: ImageLike,
     form: str = "torchscript",
     size: tuple[int, int] | None = None,
+    threshold: float = 0.5,
 ) -> dict[str, float]:
     """Write a complete detector, read the file again and compare, upright and turned.
 
     The image is traced with; something must be detected in it. The form is "torchscript" or "onnx",
     which has no soft-NMS; neither has test-time augmentation or slices. The size (H, W) is fixed in
-    an ONNX file.
+    an ONNX file, which notes the `threshold` of what to show.
 
     Returns:
         The largest difference of each field of detectron2's `Instances`; one above
@@ -135,6 +138,7 @@ def export_detector(
         "pixel_mean": detector.pixel_mean.flatten().tolist(),
         "outputs": names,
         "class_names": list(predictor.class_names),
+        "score_threshold": threshold,
         "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
         "size": size,
     }

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import map_inputs
-from eva_detection.building import build, load_initial_weights, require_device, resolve_errors
+from eva_detection.building import build, load_initial_weights, resolve_errors
 from eva_detection.command_line import slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
@@ -40,7 +40,8 @@ from eva_detection.inference.test_time_augmentation import (
 from eva_detection.training.output_folder import require_config
 from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
-from eva_runs.precision import lower_backbone
+from eva_runs.precision import lower_backbone, require_device
+from eva_runs.record import read_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Predictor:
         config_file: str | os.PathLike[str],
         *,
         weights: str | os.PathLike[str],
-        score_threshold: float = 0.5,
+        score_threshold: float | None = None,
         device: str | None = None,
         precision: Precision = "fp32",
         slice: int | str | None = None,
@@ -112,14 +113,17 @@ class Predictor:
         The test set gives the resize, and the class names by its metadata or annotation file;
         without one they are numbers. `weights`, an official name or a path, are those of a complete
         detector. Detections below `score_threshold` are left out, in place of the config's
-        thresholds. `device` is the config's by default. `precision` is the backbone's, see
-        `eva_runs.precision.resolve`; `slice` and `overlap` are those of the demo; `overrides` as on
-        the command line, such as "test.aug.min_sizes=[1280,1536]".
+        thresholds; None is what was best in the evaluation of a run, or 0.5. `device` is the
+        config's by default. `precision` is the backbone's, see `eva_runs.precision.resolve`;
+        `slice` and `overlap` are those of the demo; `overrides` as on the command line, such as
+        "test.aug.min_sizes=[1280,1536]".
 
         Raises:
             ValueError: If recipe, overrides, weights or device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
+        if score_threshold is None:
+            score_threshold = read_threshold(weights)
         settings = [*overrides, *slice_settings(slice, overlap)]
         cfg = load_recipe(config_file, settings, weights=weights)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is

@@ -13,7 +13,7 @@ from eva_runs.output_folder import RunLogs, RunMessages, read_log
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
 SAVED = "config.yaml"  # the config that a run leaves with its weights
-MESSAGES = RunMessages(unit="iteration", resume="--resume", output="train.output_dir")
+MESSAGES = RunMessages(unit="iteration")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -77,11 +77,17 @@ def is_finished(folder: Path, max_iter: int) -> bool:
     return trained and logs_of(folder).is_evaluated(max_iter)
 
 
+def has_run(folder: Path) -> bool:
+    """Return whether a folder holds a run."""
+    metrics = folder / METRICS
+    logged = metrics.is_file() and metrics.stat().st_size > 0
+    return bool(checkpoints(folder)) or (folder / LAST).exists() or logged
+
+
 def check_unused(folder: Path) -> None:
     """Refuse a folder that holds a run already."""
-    metrics = folder / METRICS
-    own = checkpoints(folder)
-    if own or (folder / LAST).exists() or (metrics.is_file() and metrics.stat().st_size):
+    if has_run(folder):
+        own = checkpoints(folder)
         raise ValueError(MESSAGES.used(folder, checkpoint=own[0].name if own else ""))
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.detection.resolve import FOLDER as OWN_DATA
-from eva_data.detection.resolve import DetectionData
+from eva_data.detection.resolve import TOLD, DetectionData
 from eva_detection.building import build, load_initial_weights
 from eva_detection.command_line import Launch, TrainingRequest
 from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
@@ -56,8 +56,8 @@ from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
-from eva_runs.output_folder import reserve_folder
-from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
+from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
+from eva_runs.precision import lower_backbone, require_device, resolve, warn_of_slow_bf16
 from eva_runs.processes import (
     destroy_group,
     deterministic_average_hook,
@@ -133,6 +133,7 @@ class Training:
         cfg, folder, options = self.cfg, self.folder, self.cfg.train
         last = run_on_main_rank(lambda: find_newest(candidates(folder)) if self.resume else None)
         model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
+        require_room_for_checkpoint(folder, model)
         optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
         model = _wrap_distributed(cfg, model)
         checkpointer = RunCheckpointer(model, str(folder))
@@ -268,6 +269,7 @@ class DetectionRun:
     def resolve(self, data: DetectionData | None) -> None:
         """Load the config, with own data that may have been read already."""
         self.cfg, data, self.notes = load_config(self.request, data)
+        require_device(self.cfg.train.device)
         self.folder, self.test_set = Path(self.cfg.train.output_dir), EvaluationSet(self.cfg, data)
 
     def perform(self) -> int:
@@ -287,7 +289,9 @@ class DetectionRun:
                 lambda: is_finished(folder, self.cfg.train.max_iter)
             )
             if not finished:
-                show(*opening(self.cfg, self.request), *self.notes)
+                told = [note for note in self.notes if not note.startswith(TOLD)]
+                show(*opening(self.cfg, self.request), *told)
+                logger.info("%s", "\n".join(self.notes))
                 if evaluates:
                     self._evaluate()
                 else:

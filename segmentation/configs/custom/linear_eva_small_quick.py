@@ -28,4 +28,4 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-2), paramwise_cfg=dict(layer_decay=1.0))
 train_cfg = dict(max_iters=100, val_interval=100)
-work_dir = "work_dirs/custom_eva_small_quick"
+work_dir = "output/custom_eva_small_quick"

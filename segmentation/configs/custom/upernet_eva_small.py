@@ -16,4 +16,4 @@ test_dataloader = val_dataloader
 tta_model = dict(_delete_=True, type="StreamingTTA")
 tta_pipeline = multi_scale((192, 256, 320), window=256)
 train_cfg = dict(max_iters=600, val_interval=300)
-work_dir = "work_dirs/custom_eva_small"
+work_dir = "output/custom_eva_small"

@@ -27,6 +27,7 @@ from eva_report.content import (
 )
 from eva_report.drawing import Color, overlay
 from eva_report.page import finite_or_none, write_csv, write_results
+from eva_report.terminal import counted
 from eva_segmentation.evaluation.metric import ImageScore, IoUAndConfusion
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
@@ -66,7 +67,12 @@ def make_report(run: RunReport) -> Report:
         data.append(("training data", f"{len(run.training_set):,} images"))
     if dataset is not None:
         pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
-        data.append(("evaluation data", f"{len(dataset):,} images{pixels}, {len(names)} classes"))
+        data.append(
+            (
+                "evaluation data",
+                f"{counted(len(dataset), 'image')}{pixels}, {counted(len(names), 'class')}",
+            )
+        )
     score = finite_or_none(run.scores.get("mIoU"))
     scored = "nothing was scored" if score is None else f"mIoU {score:.1f}"
     return run.report("Segmentation", scored=scored, data=data, sections=sections)

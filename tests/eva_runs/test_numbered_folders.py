@@ -1,0 +1,14 @@
+"""Folders that nobody named: a run does not meet an earlier one; a resumed run finds its own."""
+
+from eva_runs.output_folder import number_folder
+
+
+def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
+    def choose(resume):
+        return number_folder(tmp_path / "run", lambda folder: any(folder.glob("*")), resume=resume)
+
+    assert choose(resume=False) == choose(resume=True) == tmp_path / "run"
+    for name in ("run", "run-2"):
+        (tmp_path / name / "step_1").mkdir(parents=True)
+    assert choose(resume=False).name == "run-3"
+    assert choose(resume=True).name == "run-2"
