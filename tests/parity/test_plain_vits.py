@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch.distributed import HashStore, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -203,7 +203,9 @@ def test_a_file_is_recognised_and_loaded_whole(name, tmp_path):
 @pytest.mark.parametrize("name", ["eva02_debug", "dinov3_debug"])
 def test_sharded_blocks_compute_the_same(name):
     """FSDP2: all parameters are sharded, and what the blocks share is not."""
-    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
         torch.manual_seed(0)
         whole, sharded = build_vit(name), build_vit(name)

@@ -1,6 +1,7 @@
 """`--backbone NAME`: another plain ViT in a recipe, trained, continued and scored."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -60,8 +61,8 @@ def test_an_unknown_backbone_names_close_ones(trainers, run, fails, tmp_path, na
     assert not (tmp_path / "run").exists()
 
 
-SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48}
-GLOBAL = {"window_size": 0, "global_attn_indexes": ()}  # also SAM 3's
+SIZES: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48}
+GLOBAL: dict[str, Any] = {"window_size": 0, "global_attn_indexes": ()}  # also SAM 3's
 
 
 def _detector(name, **more):
