@@ -5,8 +5,8 @@ from typing import Literal
 
 from eva_engine.config import (
     ClassifierConfig,
+    LabelledConfig,
     MixingConfig,
-    SplitConfig,
     VitConfig,
     at_least,
     check_probabilities,
@@ -81,17 +81,14 @@ class AugmentConfig(MixingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(SplitConfig):
+class DataConfig(LabelledConfig):
     """Labelled images.
 
     Attributes:
         train: Folder of class folders, or a dataset by name, see `eva_data.labelled_images`.
-        classes: Text file with a class in each line, in the order of the labels, such as the
-            folders of ImageNet-21K; empty for the sorted folders of `train`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
     """
 
-    classes: str = ""
     crop_pct: float = 1.0
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
-from eva_report.content import Example, Gallery, NextStep, Section, TitledImage
+from eva_report.content import Example, Gallery, NextStep, Section, TitledImage, warn_of_few
 from eva_report.drawing import score_text
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
@@ -60,6 +60,7 @@ def retrieval_examples(
     shown = _Shown(encoded, pairs)
     of_set = f" ({name})" if name else ""
     return [
+        *warn_of_few(len(pairs), {}),
         Gallery(
             title=f"Images that find their captions last{of_set}",
             examples=[shown.of_image(*position) for position in _last(shown.cosines, shown.own)],

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from eva_data.files import find_files, read_lines
 from eva_data.index import Names
 
 logger = logging.getLogger(__name__)
+
+ALLOW_EMPTY = "--allow-empty-classes"  # of trainings on own data, and of their checks
 
 
 class Spellings:
@@ -45,6 +47,31 @@ class Spellings:
 def _simplified(name: str) -> str:
     composed = unicodedata.normalize("NFC", name)  # a Mac writes accents apart from their letters
     return " ".join(re.sub(r"[\"'()]", "", composed.replace("_", " ")).split())
+
+
+def folded(name: str) -> str:
+    """Return a name without what people write in different ways: case, spaces, `_` for them."""
+    return _simplified(name).casefold()
+
+
+def find_respelled(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Find names that are one of the others but for case and spaces: name -> other."""
+    exact = {*others}
+    by_folded = {folded(other): other for other in sorted(exact)}
+    pairs = ((name, by_folded.get(folded(name), name)) for name in names if name not in exact)
+    return {name: other for name, other in pairs if name != other}
+
+
+def describe_alike(names: Sequence[str], where: object) -> list[str]:
+    """Say which of some classes differ by case or spaces alone, in a warning or none."""
+    pairs = [
+        f"{name!r} and {other!r}"
+        for number, name in enumerate(names)
+        for other in find_respelled([name], names[:number]).values()
+    ]
+    if not pairs:
+        return []
+    return [f"{where} has classes that differ by case or spaces alone: {list_names(pairs)}"]
 
 
 def require_distinct(names: Sequence[str], where: object) -> None:
@@ -169,6 +196,10 @@ def _labels_of(
     spellings = Spellings(classes)
     labels = {name: spellings.label(name, exact=exact) for name in folders}
     labels_by_name = {name: label for name, label in labels.items() if label is not None}
+    free = [name for label, name in enumerate(classes) if label not in labels_by_name.values()]
+    for name, other in find_respelled(folders, free).items():
+        logger.warning("%s: the folder %r is taken for the class %r", root, name, other)
+        labels_by_name[name] = classes.index(other)
     others = (name for name in folders if name not in labels_by_name)
     unknown = [name for name in others if any(find_files(root / name, suffixes))]
     if unknown:
@@ -176,10 +207,6 @@ def _labels_of(
             f"{root} has {len(unknown)} folders that are not among the {len(classes)} classes: "
             f"{list_names(unknown)}; expected {list_names(list(classes), 4)}"
         )
-    used = {*labels_by_name.values()}
-    absent = [name for label, name in enumerate(classes) if label not in used]
-    if absent:
-        logger.warning("%s has no folder of %d classes: %s", root, len(absent), list_names(absent))
     return labels_by_name
 
 

@@ -50,9 +50,9 @@ def holdout_mask(
 ) -> Flags:
     """Choose the samples that are held out: a flag for each, (number of samples,).
 
-    Names must not depend on the place of the data. One side without samples is an error, in which
-    `name` is the option's. Of `classes`, each of two or more samples has some on both sides, and
-    the only one of a class is trained on.
+    Names must not depend on the place of the data. Of `classes`, each of two or more samples has
+    some on both sides, and the only one of a class is trained on; without classes both sides have
+    some names. A single sample is an error, in which `name` is the option's.
     """
     check_share(share, name=name)
     encoded = (_SALT + name.encode("utf-8", "surrogateescape") for name in names)
@@ -69,13 +69,14 @@ def holdout_mask(
             is_held_out[indices[places[indices].argmin()]] = len(indices) > 1
         elif is_held_out[indices].all():
             is_held_out[indices[places[indices].argmax()]] = False
+    if not is_held_out.any():
+        is_held_out = (places == places.min()) & (len({*places}) > 1)
+    elif is_held_out.all() and classes is None:
+        is_held_out = places != places.max()
     if not is_held_out.any() or is_held_out.all():
-        side = "evaluate on" if not is_held_out.any() else "train on"
-        least, most = np.ceil(places.min() * 100) / 100, np.floor(places.max() * 100) / 100
-        works = f"choose one from {least:g} to {most:g}, or " if 0 < least < most else ""
         raise ValueError(
-            f"{name} {share:g} of {len(is_held_out)} samples leaves none to {side}, since a "
-            f"sample is chosen by its name, and not by a count: {works}name data for evaluation"
+            f"{name} {share:g}: none of {len(is_held_out)} samples, alone in their classes, can be "
+            "held out: name data for evaluation"
         )
     return is_held_out
 

@@ -1,9 +1,10 @@
 """The one decoder of images, with one rule for each kind of file.
 
-8 bits are as they are, of 16 the upper 8 are kept, 32 and fractions have no agreed range and are
-refused. Transparency shows white, as a viewer shows it; test sets with published results drop it,
-as the official code (`on_white=False`). Animations give their first frame. A truncated file is
-refused, and before anything is decoded one of more pixels than `max_pixels()`.
+8 bits are as they are, of 16 the upper 8 are kept, or those of the 12 or 8 bits that the largest
+value needs, as cameras write them; 32 and fractions have no agreed range and are refused.
+Transparency shows white, as a viewer shows it; test sets with published results drop it, as the
+official code (`on_white=False`). Animations give their first frame. A truncated file is refused,
+and before anything is decoded one of more pixels than `max_pixels()`.
 
 EXIF's orientation is applied (`upright`) wherever people look at images, boxes or maps, or bring
 images of their own. Pre-training, and the training and evaluation of classifiers, leave images as
@@ -12,12 +13,13 @@ they are stored, as torchvision's `ImageFolder` for the published results. TIFF 
 
 import contextlib
 import io
+import logging
 import os
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from eva_data.files import replace_file, require_regular_file
 from eva_data.index import StoredFiles
 
+logger = logging.getLogger(__name__)
+
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _BYTES_OF_A_PIXEL = 8
@@ -36,6 +40,7 @@ _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
+_LOOKS = 16  # images of a dataset whose depth is looked at before a training
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -115,7 +120,7 @@ class ImageFacts(NamedTuple):
 
     Of 16 bits a value the upper 8 are used; 32 also stand for fractions and are refused. `mode` is
     Pillow's. `transparent` is an image with alpha, or if it was decoded with a pixel that is not
-    opaque.
+    opaque. `scaled` says of a decoded image of 16 bits that its values are of fewer.
     """
 
     width: int
@@ -125,6 +130,7 @@ class ImageFacts(NamedTuple):
     mode: str
     animated: bool
     transparent: bool
+    scaled: str = ""
 
     @property
     def seen_size(self) -> tuple[int, int]:
@@ -137,13 +143,21 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
     """Look at an image without converting it; with `decode`, read all pixels."""
     title = _name(source, name)
     with open_image(source, title, decode=decode) as image:
+        bits, scaled = _bits(image), ""
+        if (
+            decode
+            and bits == 16
+            and (depth := _depth(largest := int(np.asarray(image).max()))) < 16
+        ):
+            scaled = f"the largest value of 16 bits is {largest:,}: scaled as {depth} bits"
         return ImageFacts(
             *image.size,
             orientation=_orientation(image, decode=decode),
-            bits=_bits(image),
+            bits=bits,
             mode=image.mode,
             animated=getattr(image, "is_animated", False),
             transparent=_has_alpha(image) and not (decode and _is_opaque(image.convert("RGBA"))),
+            scaled=scaled,
         )
 
 
@@ -243,6 +257,21 @@ def _bits(image: Image.Image) -> int:
     return 32 if image.mode in _NO_RANGE else 8
 
 
+def _depth(largest: int) -> int:
+    """Return the bits of a camera, in 16, that the largest value of an image needs."""
+    return next(bits for bits in (8, 12, 16) if largest < 2**bits)
+
+
+def warn_of_depth(files: Sequence[Path | str]) -> None:
+    """Warn where images of 16 bits have values of fewer, which are scaled; a few are looked at."""
+    for file in files[:: -(-len(files) // _LOOKS) or 1]:
+        with contextlib.suppress(UnreadableImageError):
+            scaled = inspect_image(file, decode=True).scaled
+            if scaled:
+                logger.warning("images such as %s: %s", file, scaled)
+                return
+
+
 def _has_alpha(image: Image.Image) -> bool:
     return image.has_transparency_data and _bits(image) == 8
 
@@ -261,6 +290,6 @@ def _rgb(image: Image.Image, *, upright: bool, on_white: bool, name: str) -> Ima
         with contextlib.suppress(OSError, *_DAMAGE):
             image = ImageOps.exif_transpose(image)
     if bits == 16:
-        values = np.asarray(image).astype(np.uint16) >> 8
-        image = Image.fromarray(values.astype(np.uint8))
+        values = np.asarray(image).astype(np.uint16)
+        image = Image.fromarray((values >> _depth(int(values.max())) - 8).astype(np.uint8))
     return (on_white_ground(image) if on_white else image).convert("RGB")

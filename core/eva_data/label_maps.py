@@ -1,6 +1,6 @@
 """Label maps as files, images of the same names, and the file that names the classes of own data.
 
-ignore = [0, 255]              # label values without a class (default: [255])
+ignore = [0, 255]              # label values without a class (default: none)
 image_ending = "_leftImg8bit"  # of file names, before the suffix; also map_ending
 
 [[classes]]
@@ -10,7 +10,9 @@ color = [128, 64, 128]         # default: one of many distinct colours
 """
 
 import colorsys
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.classes import list_names
+from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.files import IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, inspect_image, open_image
@@ -88,15 +90,20 @@ class ClassFile:
     names: tuple[str, ...]
     labels: tuple[int, ...]
     colors: tuple[Color, ...]
-    ignore: tuple[int, ...] = (IGNORED,)
+    ignore: tuple[int, ...] = ()
     image_ending: str = ""
     map_ending: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, int, Color]]:
+        """Name, label and color of each class, as the template of the file takes them."""
+        return [*zip(self.names, self.labels, self.colors, strict=True)]
 
 
 def read_class_file(path: Path) -> ClassFile:
     """Read the file that is described at the top of this module; an error names the entry."""
     content: Any = load_toml(path)
-    entries, ignore = content.get("classes"), content.get("ignore", [IGNORED])
+    entries, ignore = content.get("classes"), content.get("ignore", [])
     endings = {key: content.get(key, "") for key in ("image_ending", "map_ending")}
     is_list = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     with_label = sum("label" in entry for entry in entries) if is_list else 0
@@ -113,13 +120,12 @@ def read_class_file(path: Path) -> ClassFile:
         **{key: (isinstance(ending, str), "text") for key, ending in endings.items()},
     )
     classes = dict[str, tuple[int, Color]]()
-    taken = ignore if "ignore" in content else []
     for position, entry in enumerate(entries):
         name, label = entry.get("name"), entry.get("label", position)
         color = entry.get("color", [*distinct_color(position)])
         earlier = [label for label, _ in classes.values()]
         is_new = isinstance(name, str) and bool(name.strip()) and name not in classes
-        is_free = _are_labels([label]) and label not in (*earlier, *taken)
+        is_free = _are_labels([label]) and label not in (*earlier, *ignore)
         is_color = _are_labels(color) and len(color) == 3 and max(color) <= 255
         _check(
             entry,
@@ -134,7 +140,7 @@ def read_class_file(path: Path) -> ClassFile:
         names=tuple(classes),
         labels=labels,
         colors=tuple(color for _, color in classes.values()),
-        ignore=tuple(value for value in ignore if value not in labels),
+        ignore=tuple(ignore),
         **endings,
     )
 
@@ -221,7 +227,7 @@ def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pa
 
 
 def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
-    """Pair two folders and read a sample of the files, spread evenly; an error names the first."""
+    """Pair two folders; an error names the first file without its other."""
     pairs, lonely, unused = find_pairs(
         images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
     )
@@ -232,14 +238,97 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
             f"the same name in {maps}, such as {examples}; different ends of the names are stated "
             "as image_ending and map_ending in the class file"
         )
-    table = LabelTable(classes.labels, classes.ignore)
-    for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
-        read_pair(pairs[index], table)
     return pairs
+
+
+def count_values(pairs: Sequence[Pair], labels: Collection[int] | None = None) -> Counter[int]:
+    """Count the maps that have each value.
+
+    A sample of the pairs is read, spread evenly, and then more until each of the `labels` was in a
+    map; without `labels` all are read.
+    """
+    if not pairs:
+        return Counter()
+    sample = sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)})
+    counts = Counter[int]()
+    for number, index in enumerate(dict.fromkeys([*sample, *range(len(pairs))])):
+        if number >= len(sample) and labels is not None and counts.keys() >= {*labels}:
+            break
+        counts.update(np.unique(read_values(pairs[index])).tolist())
+    return counts
+
+
+class Misfit(NamedTuple):
+    """How label maps and a class file differ: what to correct, "" for nothing; unseen classes."""
+
+    problem: str
+    unseen: list[str]
+    ignored: list[int]  # labels that are in the maps
+
+
+def compare_labels(
+    seen: Iterable[int], classes: ClassFile, file: Path, *, may_lack: bool
+) -> Misfit:
+    """Compare the values of maps with a class file, of which some classes `may_lack` pixels.
+
+    The problem names the lines of the file that mend it; maps of one class alone are one, too.
+    """
+    names, values = dict(zip(classes.labels, classes.names, strict=True)), sorted({*seen})
+    free = [value for value in values if value not in {*names, *classes.ignore}]
+    empty = [label for label in names if label not in values]
+    ignored, unseen = [v for v in values if v in classes.ignore], [names[label] for label in empty]
+    if not free and len(empty) <= (len(names) - 2 if may_lack else 0):
+        return Misfit("", unseen, ignored)
+    parts = [f"the label maps have the values {_listed(values)}"]
+    parts += [f"no class has {_listed(free)}"] if free else []
+    parts += [f"no pixel is of {list_names(unseen)} (label {_listed(empty)})"] if empty else []
+    spare = free or ignored
+    if empty and len(spare) >= len(empty):  # such as masks of 0 and 255
+        changed = dict(zip(empty, spare, strict=False))
+        lines = [f"`label = {changed.get(key, key)}` below {names[key]!r}" for key in names]
+        parts.append(f"write {list_names(lines, 16)} in {file}")
+    elif free:
+        parts.append(f"write `ignore = {free}` at the top of {file}, or [[classes]] with a label")
+    elif not may_lack:
+        parts.append(f"take them out of {file}, or allow them by {ALLOW_EMPTY}")
+    return Misfit("; ".join(parts), unseen, ignored)
+
+
+def _listed(values: Iterable[int]) -> str:
+    return list_names([*map(str, values)], 16)
+
+
+def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFile]:
+    """Read `classes.toml` above folders of images and maps; what it should be if it is not there.
+
+    It is then made of the values of the maps, if these are 0 to K, or 0 and 255 of binary masks.
+
+    Raises:
+        ValueError: If what the values mean must be said in the file.
+    """
+    every = [folder.absolute() for pair in folders for folder in pair]
+    file = Path(os.path.commonpath(every)) / "classes.toml"
+    if file.exists():
+        return file, read_class_file(file)
+    labels = sorted(count_values([pair for two in folders for pair in find_pairs(*two)[0]]))
+    if labels not in ([*range(len(labels))], [0, IGNORED]) or not 2 <= len(labels) <= IGNORED:
+        raise ValueError(
+            f"the label maps have the values {_listed(labels)}: which of them are classes, and "
+            f"which to ignore, must be said in {file}; {EXAMPLE}, and `label = {labels[-1:]}`"
+        )
+    names = [f"class {label}" for label in labels]
+    names[:1] = ["background"] if len(names) == 2 else names[:1]
+    colors = tuple(map(distinct_color, range(len(labels))))
+    return file, ClassFile(names=tuple(names), labels=tuple(labels), colors=colors)
 
 
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
     """Read the class indices, (H, W), of a label map; its size and labels must be right."""
+    return table(read_values(pair), pair.label_map)
+
+
+def read_values(pair: Pair) -> LabelMap:
+    """Read the label values (H, W) of a pair, whose sizes must be equal."""
     values = read_label_map(pair.label_map)
     size = inspect_image(pair.image, decode=False).seen_size[::-1]
     if size != values.shape:
@@ -247,4 +336,4 @@ def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
             f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
             f"{values.shape}: they must be equal"
         )
-    return table(values, pair.label_map)
+    return values

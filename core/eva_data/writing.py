@@ -27,6 +27,7 @@ from eva_data.files import (
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px
+_NO_OBJECTS = ("background", "other", "unlabeled", "unlabelled", "void")  # names of classes
 
 
 class Format(NamedTuple):
@@ -89,6 +90,11 @@ def is_seen(item: Mapping[str, Any]) -> bool:
     return bool(min(item["bbox"][2:]) >= 1 and (not mask or mask_api.area(mask)))
 
 
+def is_object(name: str) -> bool:
+    """Return whether objects are of a class, and not the background of a segmentor's."""
+    return name.strip().lower() not in _NO_OBJECTS
+
+
 def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
     """Make an object of each connected region of a class below `count` (H, W), from 16 px on."""
     from skimage.measure import label, regionprops
@@ -109,7 +115,7 @@ def writing_dataset(
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Write images with their objects to `output / form`, which is there at the end; None: nothing.
 
-    `categories` are ids and names in the model's order.
+    `categories` are ids and names in the model's order; those of no object are left out.
 
     Yields:
         A function that adds an image, as that of `writing_predictions`; its `source`, a file or
@@ -122,6 +128,8 @@ def writing_dataset(
     if form is None:
         yield lambda image: None
         return
+    numbers = [n for n, name in enumerate(categories.values()) if is_object(name)]
+    categories = {key: name for key, name in categories.items() if is_object(name)}
     about, names, records = FORMATS[form], [*categories.values()], list[dict[str, Any]]()
     with replace_folder(output / form) as folder, contextlib.ExitStack() as stack:
         for subfolder in (about.images, about.labels):
@@ -134,7 +142,13 @@ def writing_dataset(
                 part for part in re.split("[/:]", image["name"]) if part not in ("", ".", "..")
             )
             name = printable("__".join(parts)).lstrip(".")  # no hidden file
-            image, path = {**image, "name": name}, folder / about.images / name
+            objects = [
+                {**item, "category_id": numbers.index(item["category_id"])}
+                for item in image["objects"]
+                if item["category_id"] in numbers
+            ]
+            path = folder / about.images / name
+            image = {**image, "name": name, "objects": objects}
             if path.exists():
                 raise ValueError(f"two images would be {name}: give them other names")
             if about.coco:

@@ -1,16 +1,19 @@
 """A training run of a classifier, of images or videos."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eva_data.classes import list_names
 from eva_data.holdout import validation_fact
 from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
-from eva_engine.config import ClassifierConfig, RunConfig
+from eva_engine.config import ClassifierConfig, LabelledConfig, RunConfig, require
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
 from eva_engine.evaluation.classification_report import (
     MOST_CONFUSION,
@@ -35,6 +38,8 @@ from eva_runs.data_order import seed_everything
 from eva_runs.interruption import StopSignal
 from eva_runs.memory import MeasuredStep
 from eva_runs.step_guard import BadSamples
+
+logger = logging.getLogger(__name__)
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -92,6 +97,28 @@ class Validation:
         return results
 
 
+def check_classes(samples: object, others: object, data: LabelledConfig) -> None:
+    """Refuse classes without a sample for training; warn of those that validation alone lacks."""
+    empty, unseen = _empty_classes(samples), _empty_classes(others)
+    require(
+        not empty or data.allow_empty_classes,
+        f"{data.train} has no sample of {list_names(empty)}: take them out of the list of classes, "
+        "or allow them by --data.allow-empty-classes True",
+    )
+    missing = [name for name in unseen if name not in empty]
+    if missing:
+        logger.warning("no sample for validation is of %s", list_names(missing))
+
+
+def _empty_classes(samples: Any) -> list[str]:
+    """List the classes without a sample; none where labels are not known, as of named datasets."""
+    labels = getattr(samples, "labels", None)
+    if labels is None:
+        return []
+    counts = np.bincount(labels, minlength=len(samples.classes)).tolist()
+    return [name for name, count in zip(samples.classes, counts, strict=True) if not count]
+
+
 def train_classifier(
     project: ClassifierProject,
     config: ClassifierConfig,
@@ -113,6 +140,7 @@ def train_classifier(
     model FLOPs of one sample, see `training_flops`; `beside_adapters` are trained with adapters.
     """
     data, validation = config.data, None
+    check_classes(samples, others, data)
     described = [("train", f"{project.counted(samples)} ({data.train})")]
     if others is not None:
         validation = Validation(others, config.run, device, unit=project.unit)

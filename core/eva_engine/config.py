@@ -220,6 +220,20 @@ class SplitConfig(PixelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledConfig(SplitConfig):
+    """Data with a class for each sample.
+
+    Attributes:
+        classes: Text file with a class in each line, in the order of the labels, such as the
+            folders of ImageNet-21K; empty takes the classes from `train`.
+        allow_empty_classes: Train on classes that no sample is of, too.
+    """
+
+    classes: str = ""
+    allow_empty_classes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixingConfig:
     """Mixing of the samples of a batch (timm's Mixup), and smoothing of their labels.
 
@@ -278,7 +292,7 @@ class ClassifierConfig:
     """
 
     model: VitConfig
-    data: SplitConfig
+    data: LabelledConfig
     augment: MixingConfig
     optimizer: OptimizerConfig
     run: RunConfig

@@ -24,6 +24,7 @@ from eva_backbone.checkpoints.run_folders import (
 )
 from eva_data.files import explain_os_errors, make_folder, write_text
 from eva_data.progress import ProgressBar
+from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops
 from eva_report.content import Curve, Curves, Link, NextStep, Report, ScoreRow, ScoreTable, Section
@@ -368,11 +369,12 @@ class Presenter:
 
     def _best_and_last(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         metric = self._metric
-        sign = -1 if metric == "loss" else 1
         scored = [evaluation for evaluation in evaluations if metric in evaluation.results]
         if not scored:
             return []
-        best = max(scored, key=lambda evaluation: sign * evaluation.results[metric])
+        best = max(
+            reversed(scored), key=lambda evaluation: rank_results(evaluation.results, metric)
+        )
         last = [e for e in evaluations if e.step == evaluations[-1].step and e != best]
         return [best, *last]
 

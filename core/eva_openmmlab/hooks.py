@@ -5,11 +5,12 @@ mmdetection's own tools keep them too.
 """
 
 import contextlib
+import operator
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from mmengine.device import get_device
@@ -362,8 +363,11 @@ class EVACheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook` (arguments as there), which never loses what it had before.
 
     A file takes its name when it is complete, and an older one, or the best so far, goes last.
-    Training goes on meanwhile; the next save, and an evaluation, whose workers are forked, wait.
+    Training goes on meanwhile; the next save, and an evaluation, whose workers are forked, wait. Of
+    equal scores the later is best.
     """
+
+    rule_map: ClassVar[dict[str, Any]] = {"greater": operator.ge, "less": operator.le}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.store, self._outdated = CheckpointStore(), list[Path]()
@@ -400,7 +404,8 @@ class EVACheckpointHook(CheckpointHook):
         """Write the block's files in the background, and remove others behind them."""
         self.store.writer.wait()
         yield
-        outdated = [*self._outdated]
+        best = Path(getattr(self, "best_ckpt_path", None) or "")  # perhaps evaluated once more
+        outdated = [file for file in self._outdated if file != best]
         self._outdated.clear()
 
         def remove() -> None:

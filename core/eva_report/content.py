@@ -3,13 +3,15 @@
 All text is plain: the page escapes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from eva_data.classes import list_names
 
 Cell = str | int | float | None  # None is shown as a dash
 
@@ -105,7 +107,27 @@ class Gallery:
     legend: Sequence[tuple[str, tuple[int, int, int]]] = ()
 
 
-Section = ScoreTable | Table | Curves | Confusion | Gallery
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A warning about the results, which the terminal gives too."""
+
+    title: str
+    text: str
+
+
+Section = ScoreTable | Table | Curves | Confusion | Gallery | Note
+FEWEST, FEWEST_OF_CLASS = 20, 2  # validation samples, of all classes and of each
+
+
+def warn_of_few(count: int, classes: Mapping[str, int], unit: str = "images") -> list[Section]:
+    """Warn of scores of few validation samples, all and of each class; nothing where they do."""
+    rare = [name for name, number in classes.items() if number < FEWEST_OF_CLASS]
+    lines = [f"only {count} {unit}"] if count < FEWEST else []
+    lines += [f"less than {FEWEST_OF_CLASS} {unit} of {list_names(rare)}"] if rare else []
+    if not lines:
+        return []
+    text = f"The validation data have {' and '.join(lines)}: a score may be chance, and so may be "
+    return [Note(title="Few validation data", text=text + "which weights are best.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from eva_report.content import (
     Section,
     Table,
     TitledImage,
+    warn_of_few,
 )
 from eva_report.drawing import DrawnObject, draw_objects, score_text
 from eva_report.matching import (
@@ -96,6 +97,14 @@ class _Dataset:
         self.names = [str(entry["name"]) for entry in categories]
         self.images = {image["id"]: image for image in truth["images"]}
         self._judgements = judgements(truth, self.numbers)
+
+    def images_of_classes(self) -> dict[str, int]:
+        """Count the images with objects of each class; nothing of LVIS, whose classes are rare."""
+        if any("neg_category_ids" in image for image in self.images.values()):
+            return {}
+        pairs = {(a["category_id"], a["image_id"]) for a in self.annotations}
+        counts = Counter(self.numbers[key] for key, _ in pairs if key in self.numbers)
+        return {name: counts[number] for number, name in enumerate(self.names)}
 
     def matched(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
         """Match the predictions of each image; of unknown images or classes there are none."""
@@ -162,6 +171,7 @@ def detection_sections(
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
     sections += [_curves(matches.values(), folder)]
+    sections += warn_of_few(len(data.images), data.images_of_classes())
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
         f"Predictions with a score of at least {threshold:g} are matched to objects at an IoU of "

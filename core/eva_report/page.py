@@ -27,6 +27,7 @@ from eva_report.content import (
     Curves,
     Gallery,
     Link,
+    Note,
     Report,
     ScoreTable,
     Section,
@@ -66,8 +67,11 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
     try:
         with stop.listen():
             stop.exit_at_once()
-            page = render_page(make(), folder)
-            write_text(folder / name, page)
+            report = make()
+            for section in report.sections:
+                if isinstance(section, Note):
+                    logger.warning("%s", section.text)
+            write_text(folder / name, render_page(report, folder))
             return folder / name
     except (SystemExit, KeyboardInterrupt):
         logger.warning("no %s in %s: a signal ended its writing", name, folder)
@@ -135,6 +139,8 @@ def _has_content(section: Section) -> bool:
             return bool(len(section.classes))
         case Gallery():
             return bool(section.examples)
+        case Note():
+            return True
 
 
 def _page(

@@ -224,9 +224,14 @@ def last_of_detectron2(folder: Path) -> Path | None:
 
 
 def step_of_detectron2(file: Path) -> int | None:
-    """Return the steps behind a numbered checkpoint of detectron2; None for another file."""
+    """Return the steps behind a checkpoint of detectron2; None for a file that does not say it."""
     match = _DETECTRON2.fullmatch(file.name)
-    return int(match[1]) + 1 if match else None
+    if match or file.name == _FINAL:
+        return int(match[1]) + 1 if match else None
+    import torch  # of a run that was stopped
+
+    step = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("iteration")
+    return int(step) + 1 if isinstance(step, int) else None
 
 
 def _noted(folder: Path) -> Path | None:

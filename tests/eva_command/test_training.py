@@ -10,10 +10,16 @@ from eva_command import training
 from eva_command.training import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
-    "classes": (["a/1.png", "b/2.png"], "classification", ["--data.val-share"]),
+    "classes": ([f"{n % 2}/{n}.png" for n in range(5)], "classification", ["--data.val-share"]),
+    "few": (["a/1.png", "b/2.png"], "classification", ["--data.val"]),
     "split classes": (["train/a/1.png", "train/b/2.png", "val/a/3.png"], "classification", ["val"]),
-    "videos": (["a/1.mp4", "b/2.mp4"], "video", ["--data.val-share"]),
-    "maps": (["images/1.png", "masks/1.png"], "segmentation", ["--val-share", "images", "masks"]),
+    "videos": ([f"{n % 2}/{n}.mp4" for n in range(5)], "video", ["--data.val-share"]),
+    "maps": (
+        [f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(5)],
+        "segmentation",
+        ["--val-share", "images", "masks"],
+    ),
+    "few maps": (["images/1.png", "masks/1.png"], "segmentation", ["--val-images", "--val-maps"]),
     "split maps": (
         [f"{what}/{part}/1.png" for what in ("images", "labels") for part in ("train", "val")],
         "segmentation",
@@ -26,7 +32,11 @@ FILES = {  # form -> files, task, words after the data's
     ),
     "voc": (["Annotations/1.xml", "JPEGImages/1.png"], "detection", ["--val-share"]),
     "split voc": (["train/1.xml", "train/1.png", "valid/2.xml", "valid/2.png"], "detection", []),
-    "captions": (["1.png", "1.txt"], "clip", ["--data.val-share"]),
+    "captions": (
+        [f"{n}.{end}" for n in range(5) for end in ("png", "txt")],
+        "clip",
+        ["--data.val-share"],
+    ),
 }
 XML = "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
 XML += "<ymax>9</ymax></bndbox></object></annotation>"

@@ -58,8 +58,9 @@ def assert_kept(folder, step, *, files=("model.safetensors", "model_ema.safetens
     ("metric", "values", "step"),
     [
         ("score", (1.0, 3.0, 2.0), 15),
-        ("score", (3.0, 3.0, NAN), 7),  # the first of equals
+        ("score", (3.0, 3.0, NAN), 15),  # of equals that of the least loss
         ("loss", (NAN, 1.0, 2.0), 15),
+        ("loss", (1.0, 1.0, 2.0), 15),  # of equals the later
     ],
 )
 def test_the_best_of_all_evaluations(run, metric, values, step):

@@ -43,3 +43,9 @@ def test_an_evaluation_is_noted_behind_the_checkpoint_that_has_its_score(tmp_pat
     hook.store.writer.wait()
     assert not early
     assert RunLogs(tmp_path, "*").is_evaluated(2)
+
+
+def test_of_equal_scores_the_later_is_best():
+    hook = EVACheckpointHook(save_best="mIoU", rule="greater", by_epoch=False)
+    assert hook.is_better_than["mIoU"](50.0, 50.0)
+    assert not hook.is_better_than["mIoU"](49.0, 50.0)

@@ -20,7 +20,7 @@ from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
 from eva_data.files import make_folder, open_atomic, write_text
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
-from eva_data.label_maps import read_class_file
+from eva_data.label_maps import find_classes, read_class_file
 from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
@@ -63,8 +63,11 @@ def _run_coco(args: argparse.Namespace) -> int:
         parts = verify.check_parts(args.data, boxes_only=args.boxes_only)
     else:
         parts = [verify.check_file(args.annotations, args.images, boxes_only=args.boxes_only)]
-    reports, failed = dict[str, Any](), False
+    reports, failed, train = dict[str, Any](), False, None
     for part in parts:
+        if not args.allow_empty_classes:
+            part.check_classes(train if part.name != "train" else None)
+        train = part.dataset if part.name == "train" else train
         if part.dataset.folder:
             part.decode_images(workers=args.workers, decode=not args.skip_decode)
         else:
@@ -86,19 +89,32 @@ def _run_coco(args: argparse.Namespace) -> int:
 
 
 def _run_semantic(args: argparse.Namespace) -> int:
+    from eva_data.writing import render_template  # needs pycocotools, as segmentors do
+
     check_outputs([args.report], overwrite=args.overwrite, inputs={"class file": args.classes})
-    public, own = (args.layout, args.root), (args.images, args.maps, args.classes)
-    if all(public) and not any(own):
+    public, own = (args.layout, args.root), (args.images, args.maps)
+    others, file = (args.val_images, args.val_maps), args.classes
+    if all(public) and not any((*own, *others, file)):
         classes, splits = label_maps.open_layout(args.layout, args.root)
-    elif all(own) and not any(public):
-        classes = read_class_file(args.classes)
-        splits = {"own": label_maps.Split(args.images, args.maps)}
+    elif all(own) and not any(public) and all(others) == any(others):
+        splits = {"train" if any(others) else "own": label_maps.Split(*own)}
+        splits |= {"val": label_maps.Split(*others)} if any(others) else {}
+        file, classes = (file, read_class_file(file)) if file else find_classes(splits.values())
+        if not file.exists():
+            content = render_template("classes.toml", classes=classes.rows)
+            echo(f"{file} is not there; training will write it:\n{content}")
     else:
-        raise ValueError("give --layout and --root, or --images, --maps and --classes")
+        raise ValueError("give --layout and --root, or --images and --maps, also with --val-")
     findings, done = Findings(label_maps.KINDS), {}
     for name, split in splits.items():
         done[name] = checked = label_maps.check_split(
-            split, classes, findings, workers=args.workers, decode=not args.skip_decode
+            split,
+            classes,
+            findings,
+            workers=args.workers,
+            decode=not args.skip_decode,
+            file=file,
+            may_lack=args.allow_empty_classes or name == "val",
         )
         echo(f"{name}: {checked['pairs']:,} pairs in {split.images} and {split.maps}")
         total = sum(entry["pixels"] for entry in checked["classes"]) or 1

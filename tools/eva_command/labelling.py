@@ -33,7 +33,7 @@ from eva_data.images import open_image, read_rgb, save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
-from eva_data.writing import is_seen, regions_of, render_template, writing_dataset
+from eva_data.writing import is_object, is_seen, regions_of, render_template, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
 from eva_report.demos import log_to_terminal, run_jobs
 from eva_report.detection_demo import as_drawn
@@ -288,7 +288,8 @@ def _write_objects(
                 _choose_objects(about, labeller)
                 objects = about["objects"]
             else:
-                objects = regions_of(labeller.pixels(job), len(labeller.names))
+                regions = regions_of(labeller.pixels(job), len(labeller.names))
+                objects = [o for o in regions if is_object(labeller.names[o["category_id"]])]
             for detection in objects:
                 detection.pop("segmentation" if options.boxes_only else "", None)
                 counts[detection["category_id"]] += 1

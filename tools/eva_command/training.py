@@ -1,11 +1,12 @@
 """`eva train DATA`: task by the form of the data, recipe by the machine; `eva export RUN`."""
 
 import argparse
+import itertools
 import os
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, find_recipe, list_recipes, name_on_own_data
 
 Words = list[str]
-_SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
+_MANY, _FEWEST = 50, 5  # samples; of fewer a larger share is evaluated on, or all are
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _OBJECTS = "boxes: YOLO, Pascal VOC, a COCO file or a table"
@@ -84,6 +85,8 @@ def _run(options: argparse.Namespace) -> int:
     task_data = tasks.get("detection" if task == "mmdetection" else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
+    for line in _describe_validation(task_data):
+        echo(line)
     if options.quick:
         name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
         command, *words = plan_quick(task, task_data, options.rest, f"output/{name}_quick")
@@ -120,6 +123,25 @@ def _keep_last(words: Words) -> Words:
             skips = False
         result += [] if skips else [word]
     return result
+
+
+def _share(samples: Iterable[Any]) -> str:
+    """Choose the share of samples to evaluate on where nothing else is named; "1" is all of few."""
+    count = sum(1 for _ in islice(samples, _MANY))
+    return "1" if count < _FEWEST else "0.2" if count < _MANY else "0.1"
+
+
+def _describe_validation(words: Words) -> list[str]:
+    """Say what is evaluated on where the data do not name it, in a line or none."""
+    named = dict(pairwise(words))
+    share = named.get("--val-share") or named.get("--data.val-share")
+    trained = {named.get("--train-images"), named.get("--data.train")} - {None}
+    if share == "1" or trained & {named.get("--val-images"), named.get("--data.val")}:
+        return [
+            f"fewer than {_FEWEST} samples: evaluated on the training data, which says nothing of "
+            "other images"
+        ]
+    return [f"no validation data: about {share} of the data are held out for it"] if share else []
 
 
 def _call(command: str, words: Words) -> int:
@@ -222,11 +244,16 @@ def _finds_objects(data: Path) -> bool:
 def _objects(data: Path) -> Words:
     if not _finds_objects(data):
         return []
+    from eva_data.detection.coco import LabelledImages, load_lists
     from eva_data.detection.sources import open_source
 
     source = open_source(data.absolute())
     parts: Any = getattr(source, "parts", source)  # of files in COCO format a table
-    return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
+    train = parts.get("train")
+    if train is None or ({*parts} != {"train"} and parts.get("val") != train):
+        return ["--data", str(data)]
+    names = train.names if isinstance(source, LabelledImages) else load_lists(train[0])["images"]
+    return ["--data", str(data), "--val-share", _share(names)]
 
 
 def guess_check(arguments: Sequence[str]) -> list[str]:
@@ -248,10 +275,10 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     if path.is_dir():
         words = map_folders(path)
         if words:
-            options = dict(zip(words[::2], words[1::2], strict=True))
-            classes = options.get("--classes", str(path / "classes.toml"))
-            places = ["--images", options["--train-images"], "--maps", options["--train-maps"]]
-            return ["semantic", *places, "--classes", classes, *rest]
+            renamed = {"--train-images": "--images", "--train-maps": "--maps"}
+            pairs = zip(words[::2], words[1::2], strict=True)
+            named = [(renamed.get(key, key), value) for key, value in pairs if key != "--val-share"]
+            return ["semantic", *itertools.chain(*named), *rest]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if path.is_dir() and any(find_files(path, suffixes)):
             return [check, str(path), *rest]
@@ -278,7 +305,9 @@ def map_folders(data: Path) -> Words:
         pairs += folders
     for images, maps in pairs[:1]:
         pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
-    words = [*(["--val-share", _SHARE] if len(pairs) == 1 else [])]
+    share = _share(find_files(pairs[0][1], IMAGE_SUFFIXES)) if len(pairs) == 1 else ""
+    words = ["--val-share", share] if share not in ("", "1") else []
+    pairs *= 2 if share == "1" else 1
     for part, (images, maps) in zip(("train", "val"), pairs, strict=False):
         words += [f"--{part}-images", str(images), f"--{part}-maps", str(maps)]
     classes = data / "classes.toml"
@@ -286,7 +315,10 @@ def map_folders(data: Path) -> Words:
 
 
 def _samples(train: Path, *others: Path) -> Words:
-    val = [str(others[0])] if others else ["", "--data.val-share", _SHARE]
+    below = find_files(train, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if train.is_dir() else ()
+    share = _share(below) if train.is_dir() and not others else "0.1"
+    others = (train,) if share == "1" else others
+    val = [str(others[0])] if others else ["", "--data.val-share", share]
     return ["--data.train", str(train), "--data.val", *val]
 
 

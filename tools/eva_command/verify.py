@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from eva_command.training import guess_check
+from eva_data.classes import ALLOW_EMPTY
 from eva_runs.commands import Command, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.options import add_check_options, command_parser
@@ -76,6 +77,7 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--data", type=Path, metavar="PATH", help=help_text)
     add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
+    add(ALLOW_EMPTY, action="store_true", help="classes without an object are no problem")
     add_check_options(
         parser,
         "images",
@@ -91,7 +93,11 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     add("--root", type=Path, metavar="DIR", help="folder of the dataset of --layout")
     add("--images", type=Path, metavar="DIR", help="own images")
     add("--maps", type=Path, metavar="DIR", help="own label maps, of the same names")
-    add("--classes", type=Path, metavar="TOML", help="names and labels of own classes")
+    add("--val-images", type=Path, metavar="DIR", help="own images for validation")
+    add("--val-maps", type=Path, metavar="DIR", help="own label maps for validation")
+    help_text = "names and labels of own classes (default: classes.toml above the folders)"
+    add("--classes", type=Path, metavar="TOML", help=help_text)
+    add(ALLOW_EMPTY, action="store_true", help="classes that no pixel is of are no problem")
     add_check_options(
         parser,
         "files",

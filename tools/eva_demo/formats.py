@@ -211,9 +211,7 @@ def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> None:
 def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     """Write `data.yaml`."""
     content = "# path: where train and val are; left out, it is the folder of this file\n"
-    content += render_template(
-        "data.yaml", names=[str(digit) for digit in range(10)], parts=("train", "val")
-    )
+    content += render_template("data.yaml", names=[str(digit) for digit in range(10)], val="val")
     write_texts(folder, {"data.yaml": content})
 
 

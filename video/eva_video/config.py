@@ -6,8 +6,8 @@ from typing import Literal
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_engine.config import (
     ClassifierConfig,
+    LabelledConfig,
     MixingConfig,
-    SplitConfig,
     VitConfig,
     at_least,
     check_probabilities,
@@ -63,15 +63,13 @@ class ModelConfig(VitConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(SplitConfig):
+class DataConfig(LabelledConfig):
     """Labelled videos; pixels are normalised by ImageNet's statistics, not by CLIP's.
 
     Attributes:
         train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
         val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
-        classes: Text file with a class in each line, in the order of the labels; empty takes the
-            classes from `train`.
         sampling: `tsn` takes a frame of each of `frames` equal segments of a video, `dense` frames
             at a fixed distance.
         frame_interval: Distance of the frames of `dense`.
@@ -81,7 +79,6 @@ class DataConfig(SplitConfig):
 
     root: str = ""
     val_root: str = ""
-    classes: str = ""
     sampling: Kind = "tsn"
     frame_interval: int = 1
     mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eva_data.checks.findings import Findings, Kind
+from eva_data.classes import describe_alike, find_respelled
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import ImageFacts, inspect_image
 from eva_data.pools import ordered_map
 
+SCALED = Kind("image of 16 bits with values of fewer, which are scaled", "-", note=True)
 KINDS = {
     "unreadable": Kind("image that cannot be read", "-"),
     "depth": Kind("image of 32 bits or fractions, which are refused", "-"),
     "two_classes": Kind("image with the content of one of another class", "-"),
     "leak": Kind("image with the content of one of the other part", "-"),
     "class_unknown": Kind("class that training does not have", "-"),
+    "class_respelled": Kind("class in other letters than the first part", "-", note=True),
+    "class_alike": Kind("part with classes of one name but for case or spaces", "-", note=True),
+    "scaled": SCALED,
     "transparent": Kind("image with transparency, which is shown as white", "-", note=True),
     "copy": Kind("image with the content of another of its class", "-", note=True),
     "class_empty": Kind("folder without an image, which is no class", "-", note=True),
@@ -112,15 +117,23 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
                 continue
             if problem.problem:
                 findings.add("depth", path, f"mode {problem.facts.mode}")
+            if problem.facts.scaled:
+                findings.add("scaled", path, problem.facts.scaled)
             findings.add_many("transparent", problem.facts.transparent, [path])
             before, first = seen.setdefault(content, (part, name)) if content else (part, name)
             if (before, first) != (part, name):
                 same = before.class_of(first) == part.class_of(name)
                 kind = "leak" if before is not part else "copy" if same else "two_classes"
                 findings.add(kind, path, f"as {before.folder}/{first}")
+    for part in parts:
+        for line in describe_alike([*part.classes], part.folder):
+            findings.add("class_alike", part.folder, line)
     for part in parts[1:]:
         if parts[0].classes and part.classes:
             train_classes, own = {*parts[0].classes}, {*part.classes}
+            for name, other in find_respelled(sorted(own), train_classes - own).items():
+                findings.add("class_respelled", f"{part.folder}/{name}, as {other}")
+                own = own - {name} | {other}
             for kind, names in (
                 ("class_unknown", own - train_classes),
                 ("class_unseen", train_classes - own),

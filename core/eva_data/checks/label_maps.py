@@ -1,6 +1,7 @@
 """Check of images and label maps for semantic segmentation: what training would refuse."""
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eva_data.checks.findings import Findings, Kind
+from eva_data.checks.folders import SCALED
 from eva_data.images import UnreadableImageError, inspect_image
 from eva_data.label_maps import (
     IGNORED,
@@ -15,17 +17,22 @@ from eva_data.label_maps import (
     LabelMapError,
     LabelTable,
     Pair,
+    compare_labels,
     find_pairs,
-    read_pair,
+    read_values,
 )
 from eva_data.pools import ordered_map
 
 KINDS: Mapping[str, Kind] = {
+    "labels": Kind("maps whose labels are not those of the class file", "by hand"),
     "image_alone": Kind("image without a label map", "by hand"),
     "map_alone": Kind("label map without an image", "by hand"),
     "split_broken": Kind("split without a folder, or with two files of one name", "by hand"),
     "image_broken": Kind("image that training cannot read", "by hand"),
     "map_broken": Kind("label map that training refuses", "by hand"),
+    "unseen": Kind("class without a pixel", "by hand", note=True),
+    "ignored": Kind("label that the class file ignores", "by hand", note=True),
+    "scaled": SCALED,
 }
 
 
@@ -62,11 +69,19 @@ def open_layout(name: str, root: Path) -> tuple[ClassFile, dict[str, Split]]:
 
 
 def check_split(
-    split: Split, classes: ClassFile, findings: Findings, *, workers: int, decode: bool
+    split: Split,
+    classes: ClassFile,
+    findings: Findings,
+    *,
+    workers: int,
+    decode: bool,
+    file: Path | None = None,
+    may_lack: bool = False,
 ) -> dict[str, Any]:
     """Read all pairs of two folders as training does; `decode` reads all pixels of the images too.
 
-    `findings` gains what is wrong.
+    `findings` gains what is wrong. The class file of own data is compared with the maps, of which
+    some classes `may_lack` pixels.
 
     Returns:
         Part of the report: the number of pairs, and images and pixels of each class.
@@ -81,30 +96,40 @@ def check_split(
         return about | {"pairs": 0, "classes": []}
     findings.add_many("image_alone", len(lonely), map(str, lonely))
     findings.add_many("map_alone", len(unused), map(str, unused))
-    counts = np.zeros((2, len(classes.labels)), np.int64)  # images and pixels of each class
+    counts = {label: np.zeros(2, np.int64) for label in classes.labels}  # images and pixels of each
+    values = Counter[int]()
     check = functools.partial(_check_pair, classes=classes, decode=decode)
     results = ordered_map(check, pairs, workers=workers, title="pairs")
     for pair, (kind, detail, pixels) in zip(pairs, results, strict=True):
         if kind:
-            file = pair.image if kind == "image_broken" else pair.label_map
-            findings.add(kind, str(file), detail)
-        else:
-            counts += np.stack([np.array(pixels) > 0, pixels])
-    columns = zip(classes.names, classes.labels, *counts.tolist(), strict=True)
+            findings.add(kind, str(pair.label_map if kind == "map_broken" else pair.image), detail)
+        values.update(pixels)
+        for label in counts.keys() & pixels.keys():
+            counts[label] += (1, pixels[label])
+    if file is not None and values:
+        misfit = compare_labels(values, classes, file, may_lack=may_lack)
+        findings.add_many("labels", bool(misfit.problem), [str(split.maps)], misfit.problem)
+        findings.add_many("unseen", len(misfit.unseen), misfit.unseen)
+        for label in misfit.ignored:
+            findings.add("ignored", f"{label}, {values[label] / values.total():.2%} of the pixels")
     keys = ("name", "label", "images", "pixels")
-    listed = [dict(zip(keys, row, strict=True)) for row in columns]
+    rows = zip(classes.names, classes.labels, strict=True)
+    listed = [dict(zip(keys, (*row, *counts[row[1]].tolist()), strict=True)) for row in rows]
     return about | {"pairs": len(pairs), "classes": listed}
 
 
-def _check_pair(pair: Pair, *, classes: ClassFile, decode: bool) -> tuple[str, str, list[int]]:
-    """Return the kind and the detail of what is wrong, or the pixels of each class."""
+def _check_pair(pair: Pair, *, classes: ClassFile, decode: bool) -> tuple[str, str, dict[int, int]]:
+    """Return the kind and the detail of what is found, and the pixels of each value."""
+    counts = dict[int, int]()
     try:
         facts = inspect_image(pair.image, decode=decode)
         if facts.bits == 32:
-            return "image_broken", f"mode {facts.mode}", []
-        indices = read_pair(pair, LabelTable(classes.labels, classes.ignore))
+            return "image_broken", f"mode {facts.mode}", counts
+        values = read_values(pair)
+        labels, pixels = np.unique(values, return_counts=True)
+        counts = dict(zip(labels.tolist(), pixels.tolist(), strict=True))
+        LabelTable(classes.labels, classes.ignore)(values, pair.label_map)
     except UnreadableImageError as error:
         kind = "map_broken" if isinstance(error, LabelMapError) else "image_broken"
-        return kind, str(error), []
-    pixels = np.bincount(indices.ravel(), minlength=IGNORED + 1)[: len(classes.labels)]
-    return "", "", pixels.tolist()
+        return kind, str(error), counts
+    return "scaled" if facts.scaled else "", facts.scaled, counts

@@ -77,6 +77,8 @@ class CocoDataset:
         left_out: Number of objects left out because their box has no area in the image.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
         whole: The dataset of complete images, where those here are tiles of them.
+        groups: Names that are supercategories of other categories: no classes, in exports of
+            Roboflow.
     """
 
     path: Path
@@ -87,6 +89,14 @@ class CocoDataset:
     left_out: int = 0
     lvis: bool = False
     whole: "CocoDataset | None" = None
+    groups: frozenset[str] = frozenset()
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """Classes that no object is of; none of LVIS, whose files list the classes of all parts."""
+        seen = {annotation["category_id"] for annotation in self.instances}
+        names = {key: name for key, name in self.categories.items() if name not in self.groups}
+        return [] if self.lvis else [name for key, name in names.items() if key not in seen]
 
     @property
     def instances(self) -> list[Entry]:
@@ -260,7 +270,13 @@ def validate(
     `path` is the file that errors name. `report` takes the error of an entry, which is left out; by
     default it is raised.
     """
-    categories = _categories(path, list(data["categories"]), report)
+    listed = list(data["categories"])
+    categories = _categories(path, listed, report)
+    groups = frozenset(
+        str(above)
+        for entry in listed
+        if isinstance(entry, dict) and (above := entry.get("supercategory")) != entry.get("name")
+    )
     entries = list(data["images"])
     images = _images(path, entries, report)
     checked = [*_objects(path, data["annotations"], images, categories, boxes_only, report)]
@@ -285,6 +301,7 @@ def validate(
         objects=objects,
         left_out=len(checked) - len(objects),
         lvis=any(isinstance(entry, dict) and "neg_category_ids" in entry for entry in entries[:1]),
+        groups=groups,
     )
 
 
@@ -500,7 +517,8 @@ class LabelledImages:
     `source` is the file or folder that was named, and `classes` are in the order of the ids, which
     begin with 1. `read` takes a label, the size of its image, whether it is scored, and the report
     of errors; it yields `category_id`, `bbox` and, where known, `segmentation` and `iscrowd`.
-    Without `is_split` the images are for training or for evaluation, as they are needed.
+    Without `is_split` the images are for training or for evaluation, as they are needed. `notes`
+    say what was not as the file has it.
     """
 
     format: str
@@ -509,6 +527,7 @@ class LabelledImages:
     parts: Mapping[str, ImageList]
     read: Callable[[Any, Size, bool, Report], Iterator[Entry]]
     is_split: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def box_inside(left: float, top: float, right: float, bottom: float, size: Size) -> list[float]:

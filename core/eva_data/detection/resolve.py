@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eva_data.classes import list_names
+import numpy as np
+
+from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
 from eva_data.detection.coco import (
     CocoDataset,
     Entry,
@@ -23,7 +25,7 @@ from eva_data.detection.coco import (
 from eva_data.detection.sources import PARTS, DataRequest, Source
 from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem
-from eva_data.images import ImageFacts, UnreadableImageError, inspect_image
+from eva_data.images import ImageFacts, UnreadableImageError, inspect_image, warn_of_depth
 from eva_data.pools import ordered_map
 
 TOLD = "Own data: "  # begins notes for the log alone
@@ -118,6 +120,12 @@ def resolve(request: DataRequest) -> DetectionData:
     whole = parts.get("train")
     if whole is not None and not whole.instances:
         raise ValueError(f"{whole.path} has no objects to train on, crowds aside")
+    if whole is not None and "val" in parts:
+        parts["val"], respelled = take_names(parts["val"], whole.categories)
+        notes += respelled
+        notes += check_classes(whole, parts["val"], request)
+    for dataset in parts.values():
+        warn_of_depth([Path(dataset.folder, e["file_name"]) for e in dataset.images.values()])
     if whole is not None and request.tile is not None:
         parts["train"] = tiles = tile_dataset(whole, request.tile)
         count, size = len(whole.images), request.tile.size
@@ -132,9 +140,54 @@ def resolve(request: DataRequest) -> DetectionData:
     )
 
 
+def take_names(val: CocoDataset, expected: Mapping[int, str]) -> tuple[CocoDataset, list[str]]:
+    """Give classes the names of training where they differ by case or spaces; say which."""
+    names = {key: expected.get(key, name) for key, name in val.categories.items()}
+    respelled = [
+        f"{name!r} is {names[key]!r}"
+        for key, name in val.categories.items()
+        if names[key] != name and folded(names[key]) == folded(name)
+    ]
+    if len(respelled) < sum(names[key] != name for key, name in val.categories.items()):
+        return val, []
+    notes = [f"{val.path}: names of classes in other letters: {list_names(respelled)}"]
+    return replace(val, categories=names), notes if respelled else []
+
+
+def check_classes(train: CocoDataset, val: CocoDataset, request: DataRequest) -> list[str]:
+    """Refuse classes without an object; return what to say of those missing in validation alone."""
+    empty, unseen = train.empty_classes, val.empty_classes
+    if request.val_fraction is not None:  # of both, which are parts of one
+        empty = [name for name in empty if name in unseen]
+    if empty and not request.allow_empty:
+        raise ValueError(
+            f"{train.path}: no object for training is of {describe_empty(train, empty)}"
+        )
+    if not val.instances:
+        raise ValueError(f"{val.path} has no objects to evaluate on, crowds aside")
+    missing = [name for name in unseen if name not in empty]
+    return [f"no object for validation is of {list_names(missing)}: no score"] if missing else []
+
+
+def describe_empty(dataset: CocoDataset, empty: Sequence[str]) -> str:
+    """Say which classes no object is of, of which the others are, and what to do."""
+    others = [name for name in dataset.categories.values() if name not in empty]
+    lines = [f"{list_names(empty)}; there are objects of {list_names(others) or 'no class'}"]
+    alike = [f"{name!r} is {other!r}" for name, other in find_respelled(empty, others).items()]
+    lines += [f"but for case or spaces {list_names(alike)}"] if alike else []
+    return "; ".join([*lines, f"take it out of the classes, or allow that by {ALLOW_EMPTY}"])
+
+
 def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]) -> dict[str, Any]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
     parts: dict[str, Any] = dict(source.parts if isinstance(source, LabelledImages) else source)
+    if isinstance(source, LabelledImages):
+        notes += source.notes
+    if parts.get("val") == parts.get("train"):  # as in ultralytics' small examples
+        if request.val_fraction is not None or len(request.paths) > 1:
+            del parts["val"]
+        else:
+            notes.append(f"{path}: val has the images of train: scores say nothing of other images")
     if request.val_fraction is not None:
         parts.pop("test", None)
     elif isinstance(source, LabelledImages) and not source.is_split and request.parts == ("val",):
@@ -257,6 +310,8 @@ def _facts(folder: str, name: str) -> ImageFacts | str:
 
 
 def _held_out(names: Sequence[str], request: DataRequest) -> Flags:
+    if request.val_fraction == 1:
+        return np.ones(len(names), bool)
     return holdout_mask(map(stem, names), request.val_fraction or 0, name="--val-fraction")
 
 
@@ -266,6 +321,9 @@ def _split(dataset: CocoDataset, request: DataRequest, notes: list[str]) -> dict
     # a name must not depend on the place of the data, also where a file has paths
     names = [os.path.relpath(n, dataset.folder) if os.path.isabs(n) else n for n in names]  # noqa: PTH117
     held_out = _held_out(names, request)
+    if held_out.all():  # a fraction of 1
+        notes.append("evaluated on the training images, which says nothing of other images")
+        return dict.fromkeys(request.parts, dataset)
     notes.append(
         f"--val-fraction {request.val_fraction:g}: {int(held_out.sum())} of {len(held_out)} images "
         f"are held out for evaluation, {int((~held_out).sum())} are trained on; their names decide"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import PART_NAMES, LabelledImages, Report, refuse
 from eva_data.detection.label_tools import find_labels
@@ -39,6 +40,7 @@ class DataRequest:
         val_fraction: Fraction of the training images to evaluate on; None where others are named.
         boxes_only: Leave masks alone.
         tile: Tiles that are trained on.
+        allow_empty: Whether classes may have no object.
     """
 
     paths: tuple[Path, ...] = ()
@@ -47,6 +49,7 @@ class DataRequest:
     val_fraction: float | None = None
     boxes_only: bool = False
     tile: Slicing | None = None
+    allow_empty: bool = False
 
     @property
     def first_path(self) -> Path | None:
@@ -79,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
             add(f"--{part}-images", type=Path, metavar="DIR", help=help_text)
     help_text = (
         "fraction of the training images to evaluate on, such as 0.1, where none are named; "
-        "chosen by their names, always the same"
+        "chosen by their names, always the same; 1 evaluates on all that is trained on"
     )
     add("--val-fraction", "--val-share", type=float, metavar="FRACTION", help=help_text)
     if training:
@@ -88,6 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         )
         tile = add("--tile", type=int, metavar="PIXELS", help=help_text)
         add_overlap(group, "--tile-overlap", tile)
+    if training:
+        add(ALLOW_EMPTY, action="store_true", help="train on classes that no object is of, too")
     add("--boxes-only", action="store_true", help="no mask head; masks are not looked at")
     add_slicing(parser)
 
@@ -128,6 +133,7 @@ def read_request(args: argparse.Namespace, *, training: bool) -> DataRequest | N
         val_fraction=fraction,
         boxes_only=args.boxes_only,
         tile=None if side is None else Slicing(side, args.tile_overlap),
+        allow_empty=getattr(args, "allow_empty_classes", False),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import KINDS, inspect_all
+from eva_data.checks.folders import KINDS, SCALED, inspect_all
 from eva_data.detection.coco import (
     CocoDataset,
     EntryError,
@@ -14,7 +14,7 @@ from eva_data.detection.coco import (
     load_lists,
     validate,
 )
-from eva_data.detection.resolve import read_labels
+from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
 from eva_data.detection.sources import open_source
 
@@ -40,6 +40,26 @@ class CheckedPart:
         self._kinds.setdefault(error.kind, Kind(error.kind, "left out"))
         location = error.location.removeprefix(f"{self.source}: ")
         self.findings.add(error.kind, location, error.message)
+
+    def note(self, kind: str, line: str) -> None:
+        """Count what is no error, but not as it seems."""
+        self._kinds.setdefault(kind, Kind(kind, "-", note=True))
+        self.findings.add(kind, line)
+
+    def check_classes(self, train: CocoDataset | None) -> None:
+        """Find classes without an object, in validation those that only training has."""
+        if train is not None:
+            self.dataset, notes = take_names(self.dataset, train.categories)
+            for line in notes:
+                self.note("categories.name", line)
+        empty = self.dataset.empty_classes
+        if empty and (train is None or not self.dataset.instances):
+            kind, line = "categories.empty", describe_empty(self.dataset, empty)
+            self._kinds.setdefault(kind, Kind("class without an object", "-"))
+            self.findings.add_many(kind, len(empty), empty, line)
+        elif empty:
+            self._kinds.setdefault("unseen", Kind("class without an object here", "-", note=True))
+            self.findings.add_many("unseen", len(empty), empty)
 
     def check_masks(self) -> None:
         """Leave out objects without a mask where others have one, which training refuses."""
@@ -69,6 +89,9 @@ class CheckedPart:
             if facts is not None and not problem and facts.seen_size != sides:
                 turned = f"EXIF orientation {facts.orientation}"
                 problem = f"it is {facts[:2]} px, {turned}, and listed as {sides}"
+            if file.facts is not None and file.facts.scaled:
+                self._kinds.setdefault("images.scaled", SCALED)
+                self.findings.add("images.scaled", entry["file_name"], file.facts.scaled)
             if file.facts is not None and file.facts.transparent:
                 self._kinds.setdefault("images.transparent", KINDS["transparent"])
                 self.findings.add("images.transparent", entry["file_name"])
@@ -120,6 +143,8 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
             source, images, scored=scored, boxes_only=boxes_only, report=part.report
         )
         errors += [EntryError("images.file", name, "it cannot be read") for name in lost]
+        for line in source.notes if part.name == next(iter(source.parts)) else ():
+            part.note("data.yaml", line)
         for error in errors:  # those of VOC's files are found before any part, and told with it
             part.report(error)
         errors.clear()

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from eva_data.classes import describe_alike
 from eva_data.detection.coco import (
     PART_NAMES,
     EntryError,
@@ -61,6 +62,10 @@ def open_yolo(file: Path) -> LabelledImages:
         )
     classes = _class_names(file, settings)
     root = _root(file, settings, folders_of_parts["train"] + folders_of_parts["val"])
+    notes = describe_alike(classes, file)
+    stated, above = expand_home(str(settings.get("path") or "")), file.parent.absolute()
+    if root == above != Path(os.path.normpath(above / stated)):
+        notes.append(f"{file}: path: {stated} has neither train nor val: both are read in {root}")
     if folders_of_parts["val"] or not all(_find(name, root) for name in folders_of_parts["test"]):
         del folders_of_parts["test"]  # it stands in for val; a copy of a dataset may lack it
     parts = {
@@ -76,6 +81,7 @@ def open_yolo(file: Path) -> LabelledImages:
         classes=classes,
         parts=parts,
         read=functools.partial(read_label_file, len(classes)),
+        notes=tuple(notes),
     )
 
 

@@ -152,12 +152,22 @@ def read_config(file: Path) -> dict[str, Any] | None:
     return config
 
 
+def rank_results(results: Mapping[str, float], metric: str) -> tuple[float, float]:
+    """Rank an evaluation by a metric, the larger the better, or the smaller `loss`; then by loss.
+
+    With few validation samples many evaluations have the same score.
+    """
+    values = (-results.get("loss", math.inf), results.get(metric, -math.inf))
+    loss, score = (value if math.isfinite(value) else -math.inf for value in values)
+    return (loss if metric == "loss" else score), loss
+
+
 class BestWeights:
     """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
 
-    Each has an evaluation and a best step of its own; of the metric `loss` the smallest is best,
-    else the largest. `best.json` has step and results of both; a file that it does not name is not
-    complete. What an earlier run left does not count for one that begins.
+    Each has an evaluation and a best step of its own, by `rank_results`; of equals the later is
+    best. `best.json` has step and results of both; a file that it does not name is not complete.
+    What an earlier run left does not count for one that begins.
     """
 
     def __init__(
@@ -178,7 +188,7 @@ class BestWeights:
         """
         name = engine.name_of(name)
         record = self._record() if is_main() else {}
-        better = is_main() and self._is_better(results[self.metric], record.get(name))
+        better = is_main() and self._is_better(results, record.get(name))
         if not distributed.gather(better)[0]:
             return
         file = self.folder / name
@@ -198,11 +208,9 @@ class BestWeights:
         run_on_main_rank(save)
         logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
 
-    def _is_better(self, value: float, current: Mapping[str, Any] | None) -> bool:
-        best: float | None = current["results"].get(self.metric) if current else None
-        if best is None or not math.isfinite(value):
-            return math.isfinite(value)
-        return value < best if self.metric == "loss" else value > best
+    def _is_better(self, results: Mapping[str, float], current: Mapping[str, Any] | None) -> bool:
+        before = rank_results(current["results"] if current else {}, self.metric)
+        return math.isfinite(results[self.metric]) and rank_results(results, self.metric) >= before
 
     def _record(self) -> dict[str, Any]:
         file = self.folder / RECORD

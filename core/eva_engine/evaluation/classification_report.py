@@ -15,6 +15,7 @@ from torch import Tensor
 from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.files import printable, replace_file, write_text
 from eva_engine import distributed
+from eva_engine.checkpoints.files import rank_results
 from eva_engine.evaluation.counting import (
     Counted,
     Outcome,
@@ -27,12 +28,14 @@ from eva_report.content import (
     Gallery,
     Link,
     NextStep,
+    Note,
     Report,
     ScoreRow,
     ScoreTable,
     Section,
     Table,
     TitledImage,
+    warn_of_few,
 )
 from eva_report.drawing import score_text
 from eva_report.page import report_name, try_report, write_csv
@@ -305,6 +308,8 @@ def class_sections(
     sections: list[Section] = []
     if counted.confusion is not None:
         rows = _per_class(counted, names)
+        numbers = dict(zip(names, counted.confusion.sum(1).tolist(), strict=True))
+        sections += warn_of_few(sum(numbers.values()), numbers, unit)
         alike = describe_constant_prediction(counted, names, unit)
         sections += [
             Table(
@@ -367,19 +372,21 @@ class BestSections:
     """
 
     def __init__(self, metric: str) -> None:
-        self._metric, self._value, self._text = metric, -math.inf, ""
+        self._metric, self._rank, self._text = metric, (-math.inf, -math.inf), ""
         self._make: Callable[[], list[Section]] | None = None
 
     def offer(self, results: Mapping[str, float], make: Callable[[], list[Section]]) -> None:
         """Keep the function that makes the sections, if the results are the best so far."""
-        value = results[self._metric] * (-1 if self._metric == "loss" else 1)
-        better = math.isfinite(value) and not value <= self._value  # than NaN, too
-        if self._make is None or better:
-            self._value, self._make = value, make
+        value = rank_results(results, self._metric)
+        if self._make is None or value >= self._rank:
+            self._rank, self._make = value, make
             scores = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
             self._text = f"Of the best evaluation by {self._metric} since the last start: {scores}."
 
     def __call__(self) -> list[Section]:
         """Make the sections, which name their evaluation; none before the first one."""
         sections = self._make() if self._make else []
-        return [replace(s, text=f"{self._text} {s.text}".strip()) for s in sections]
+        return [
+            s if isinstance(s, Note) else replace(s, text=f"{self._text} {s.text}".strip())
+            for s in sections
+        ]

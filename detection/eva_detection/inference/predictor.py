@@ -259,9 +259,11 @@ def named_predictor(args: argparse.Namespace) -> Predictor:
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     """Read the classes of a config's test set, in the model's order.
 
-    The config states them (own data), or the metadata, or the annotation file; else ids are from 1
-    and names the model's numbers (from 0).
+    The config states them (own data, and what a run has saved), or the metadata, or the annotation
+    file; else ids are from 1 and names the model's numbers (from 0).
     """
+    if "class_names" in cfg and len(cfg.class_names) == cfg.model.roi_heads.num_classes:
+        return tuple(Category(*pair) for pair in cfg.class_names)
     stated = OmegaConf.select(cfg, "own_data.categories")
     if stated:
         return tuple(Category(key, stated[key]) for key in sorted(stated))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_detection.command_line import TrainingRequest
-from eva_detection.config.files import save_config
+from eva_detection.config.files import literal, save_config
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import (
@@ -25,6 +25,7 @@ from eva_detection.evaluation.report import (
     read_results,
     scored,
 )
+from eva_detection.inference.predictor import find_categories
 from eva_detection.training.output_folder import (
     LAST,
     MESSAGES,
@@ -84,6 +85,8 @@ def start_log(cfg: DictConfig, request: TrainingRequest) -> Path:
     logger.info("%s\nContents of %s:\n%s", request, recipe, recipe.read_text(errors="replace"))
     logger.info("The config:\n%s", pformat(OmegaConf.to_container(cfg)))
     if comm.is_main_process() and not (request.evaluates and (folder / LAST).exists()):
+        if "own_data" not in cfg:  # whose names are those of a file elsewhere
+            cfg.class_names = [[key, literal(name)] for key, name in find_categories(cfg)]
         save_config(cfg, folder / SAVED, source=recipe)
     seed = cfg.train.get("seed", -1)
     seed_all_rng(None if seed is None or seed < 0 else seed + rank)

@@ -7,14 +7,29 @@ that is needed to test, to continue or to predict, also with mmsegmentation's ow
 import argparse
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.classes import ALLOW_EMPTY, list_names
+from eva_data.files import write_text
 from eva_data.holdout import check_share
-from eva_data.label_maps import EXAMPLE, check_pairs, hold_out, read_class_file
+from eva_data.images import warn_of_depth
+from eva_data.label_maps import (
+    ClassFile,
+    Pair,
+    check_pairs,
+    compare_labels,
+    count_values,
+    find_classes,
+    hold_out,
+    read_class_file,
+)
+from eva_data.writing import render_template
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
+from eva_report.terminal import SHOWN
+from eva_runs.commands import echo
 from eva_segmentation.parts import LABEL_READERS
 
 if TYPE_CHECKING:
@@ -39,7 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         )
         help_text += "for evaluation; chosen by their names, always the same"
         add("--val-share", type=float, metavar="SHARE", help=help_text)
-    add("--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes")
+    help_text = (
+        "names, labels and colours of the classes (default: classes.toml above the folders, "
+    )
+    help_text += "written if it is not there)"
+    add("--classes", type=Path, metavar="TOML", help=help_text)
+    if training:
+        add(ALLOW_EMPTY, action="store_true", help="train on classes that no pixel is of, too")
 
 
 @dataclass(frozen=True)
@@ -50,37 +71,65 @@ class PairedData:
         folders: "train" and "val", or one of them -> images, label maps.
         classes: File of the classes.
         share: Share of the pairs for training that is held out for evaluation; None for none.
+        allow_empty: Whether classes may have no pixel.
     """
 
     folders: Mapping[str, tuple[Path, Path]]
     classes: Path
     share: float | None = None
+    allow_empty: bool = False
 
 
 def check(arguments: argparse.Namespace) -> PairedData | None:
     """Look for what the flags name before anything heavy is imported; None without any."""
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
-    flags = [f"{part}_{kind}" for part in parts for kind in ("images", "maps")] + ["classes"]
+    flags = [f"{part}_{kind}" for part in parts for kind in ("images", "maps")]
     paths: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
+    file: Path | None = arguments.classes
     share = getattr(arguments, "val_share", None)
     if share is not None:
         check_share(share)
         if {"val_images", "val_maps"} & paths.keys():
             raise ValueError(f"--val-share {share:g} takes the place of --val-images, --val-maps")
-        flags = ["train_images", "train_maps", "classes"]
-    elif not paths:
+        flags = flags[:2]
+    elif not paths and file is None:
         return None
     missing = [f"--{f.replace('_', '-')}" for f in flags if f not in paths]
     if missing:
-        raise ValueError(f"own data needs {', '.join(missing)}, too; {EXAMPLE}")
-    for path in paths.values():
+        raise ValueError(f"own data needs {', '.join(missing)}, too")
+    for path in (*paths.values(), *([file] if file else [])):
         path.stat()  # which names a missing one
     sources = {part: "train" if share is not None else part for part in parts}
     folders = {
         part: (paths[f"{source}_images"].absolute(), paths[f"{source}_maps"].absolute())
         for part, source in sources.items()
     }
-    return PairedData(folders, paths["classes"], share)
+    file = file or _find_class_file(folders)
+    return PairedData(folders, file, share, bool(getattr(arguments, "allow_empty_classes", False)))
+
+
+def _find_class_file(folders: Mapping[str, tuple[Path, Path]]) -> Path:
+    """Find `classes.toml` above folders, or write it by the values of their maps."""
+    file, classes = find_classes([*dict.fromkeys(folders.values())])
+    if not file.exists():
+        write_text(file, render_template("classes.toml", classes=classes.rows))
+        names = list_names(classes.names, 16)
+        echo(f"{file} was written by the values of the maps: {names}; name the classes there")
+    return file
+
+
+def _check_labels(pairs: Sequence[Pair], part: str, classes: ClassFile, data: PairedData) -> None:
+    """Read maps until each class was seen; in validation some may be missing, with a warning."""
+    values, folder = count_values(pairs, classes.labels), data.folders[part][1]
+    lenient = data.allow_empty or part == "val"
+    misfit = compare_labels(values, classes, data.classes, may_lack=lenient)
+    if misfit.problem and "train" in data.folders:
+        raise ValueError(f"{folder}, {len(pairs)} maps for {part}: {misfit.problem}")
+    if misfit.unseen:
+        logger.warning("%s: no pixel for %s is of %s", folder, part, list_names(misfit.unseen))
+    if misfit.ignored:
+        message = "%s: pixels of the labels %s are ignored, as %s says"
+        logger.info(message, part, misfit.ignored, data.classes, extra=SHOWN)
 
 
 def apply(config: "Config", data: PairedData) -> "Config":
@@ -93,6 +142,8 @@ def apply(config: "Config", data: PairedData) -> "Config":
         if data.share is not None:
             held = {"val_share": data.share, "held_out": part == "val"}
             pairs = hold_out(pairs, images, data.share)[part == "val"]
+        _check_labels(pairs, part, classes, data)
+        warn_of_depth([pair.image for pair in pairs])
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in LOADERS[part]:
             replace_dataset(

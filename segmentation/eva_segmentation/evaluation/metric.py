@@ -31,12 +31,14 @@ class IoUAndConfusion(IoUMetric):
         confusion: (K, K), pixels of each class (row) that were given each class (column); on the
             main process after an evaluation, and None before.
         images: Scores of the images that have pixels of a class; likewise.
+        counts: (K,), images that have pixels of each class; likewise.
     """
 
     def __init__(self, **metric: Any) -> None:
         super().__init__(**metric)
         self.confusion: NDArray[np.int64] | None = None
         self.images: list[ImageScore] = []
+        self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Score a batch of predictions and ground truth."""
@@ -54,10 +56,11 @@ class IoUAndConfusion(IoUMetric):
         scores: dict[str, float] = super().compute_metrics([areas for areas, _, _ in results])
         count = len(self.dataset_meta["classes"])
         total = np.zeros(count * count, np.int64)
-        self.images = []
+        self.images, self.counts = [], np.zeros(count, np.int64)
         for (intersection, union, _, label), path, (cells, pixels) in results:
             total[cells] += pixels
             is_present = label > 0
+            self.counts += is_present.numpy()
             if path and is_present.any():
                 iou = (intersection[is_present] / union[is_present]).mean()
                 self.images.append(ImageScore(path, float(iou)))

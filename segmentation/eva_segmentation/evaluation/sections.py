@@ -24,6 +24,7 @@ from eva_report.content import (
     Section,
     Table,
     TitledImage,
+    warn_of_few,
 )
 from eva_report.drawing import Color, overlay
 from eva_report.page import finite_or_none, write_csv, write_results
@@ -56,6 +57,8 @@ def make_report(run: RunReport) -> Report:
         write_results(run.folder, {"sem_seg": {**run.scores, **each}})
     sections: list[Section] = [_scores(run, classes)] if run.scores else []
     if classes:
+        images = dict(zip(names, metric.counts.tolist(), strict=True))
+        sections += warn_of_few(len(dataset or ()), images)
         sections.append(_per_class(run.folder, classes))
     curves = dict(zip(_MEANINGS, _MEANINGS, strict=True))
     sections += run.curves(without=_OF_A_LAYER, scores="percent", shown=curves)

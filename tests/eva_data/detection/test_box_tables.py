@@ -68,7 +68,9 @@ def test_every_form_of_a_table_to_train_to_evaluate_and_to_check(lines, folder, 
 def test_tables_of_parts(folder, resolved):
     for name, row in (("train", ROWS[0]), ("val", ROWS[2]), ("notes", "x,y")):
         (folder / f"{name}.csv").write_text(f"{HEADER}\n{row}\n" if "," in row[4:] else row)
-    parts = resolved(folder)
+    with pytest.raises(ValueError, match="dog"):  # of which there is none in training
+        resolved(folder)
+    parts = resolved(folder, "--allow-empty-classes")
     assert [*boxes_of(parts["train"])] == ["a.jpg"]
     assert [*boxes_of(parts["val"])] == ["sub/b.jpg"]
     assert parts["train"].categories == parts["val"].categories == {1: "cat", 2: "dog"}

@@ -139,6 +139,7 @@ class Clips(Dataset[tuple[Tensor, int]]):
         self, videos: LabelledVideos, *, sampling: Sampling, transform: ClipTransform
     ) -> None:
         self.videos, self.sampling, self.transform = videos, sampling, transform
+        self.labels = videos.labels
         self.classes, self.missing = videos.classes, videos.missing
 
     def __len__(self) -> int:
