@@ -64,13 +64,13 @@ def retrieval_examples(
         Gallery(
             title=f"Images that find their captions last{of_set}",
             examples=[shown.of_image(*position) for position in _last(shown.cosines, shown.own)],
-            text="The place of its own caption among all, and the captions that were found before, "
-            "with their cosines.",
+            text="Each image with the rank of its own caption, and the captions ranked first, with "
+            "their cosines.",
         ),
         Gallery(
             title=f"Captions that find their images last{of_set}",
             examples=[shown.of_text(*position) for position in _last(shown.cosines.T, shown.own.T)],
-            text="Its own image, and beside it the images that were found, with their cosines.",
+            text="Each caption with its own image and the images ranked first, with their cosines.",
         ),
     ]
 
@@ -109,7 +109,7 @@ class _Shown:
             f"{self._caption(at)} {score_text(float(cosines[at]))}"
             for at in (best, *_order(cosines)[:_FOUND_TEXTS])
         )
-        caption = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
+        caption = f"own caption at rank {rank + 1} of {len(cosines)}:\n{own}\nranked first:\n"
         title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
         return Example(caption=caption + "\n".join(others), images=[self._image(index, title)])
 
@@ -123,7 +123,7 @@ class _Shown:
                 *(("found", at) for at in _order(cosines)[:_FOUND_IMAGES]),
             ]
         ]
-        caption = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
+        caption = f"{self._caption(index)}: own image at rank {rank + 1} of {len(cosines)}"
         return Example(caption=caption, images=shown)
 
     def _image(self, image: int, title: str) -> TitledImage:

@@ -57,13 +57,10 @@ logger = logging.getLogger(__name__)
 
 MEANINGS = {
     "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
-    "image_to_text_r1": "Percent of the images that find a caption of theirs in the first place "
-    "among all captions.",
-    "text_to_image_r1": "Percent of the captions that find their image in the first place among "
-    "all images.",
-    "top1": "Percent of the images whose class is the first by sentences about the classes alone "
-    "(zero-shot).",
-    "top5": "Percent of the images whose class is among the first five (zero-shot).",
+    "image_to_text_r1": "Percent of images whose nearest caption is one of their own.",
+    "text_to_image_r1": "Percent of captions whose nearest image is their own.",
+    "top1": "Zero-shot: percent of images whose class is ranked first.",
+    "top5": "Zero-shot: percent of images whose class is among the first five.",
 }
 
 FOLDER = "interpolated"

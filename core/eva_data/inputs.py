@@ -2,20 +2,15 @@
 
 import fnmatch
 import glob
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
-logger = logging.getLogger(__name__)
-
 CAMERAS = "/dev/video"  # and the number
-
-Result = TypeVar("Result")
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
@@ -175,40 +170,3 @@ def written_name(name: Path) -> Path:
     if suffix in (".jpg", ".jpeg", ".png", ".mp4"):
         return name
     return name.with_name(name.name + (".mp4" if suffix in VIDEO_SUFFIXES else ".png"))
-
-
-def map_inputs(
-    predict: Callable[[Any], Result],
-    source: Any,
-    *,
-    suffixes: Collection[str],
-    unreadable: type[OSError],
-) -> Result | list[Result] | Iterator[tuple[Path, Result]]:
-    """Predict for an array, a path or a PIL image; for several; for a folder or a pattern.
-
-    Files of a folder or pattern are taken by `suffixes`; one that raises `unreadable` is passed
-    over, with a warning.
-
-    Returns:
-        One result for one image; a list for a list; for a folder or a pattern an iterator over
-        pairs of file and result, one in memory at a time.
-    """
-    is_list = isinstance(source, list | tuple)
-    for item in source if is_list else (source,):
-        is_address = isinstance(item, str) and "://" in item
-        if item is None or is_address or isinstance(item, int | float | dict):
-            raise ValueError(f"{item!r} is no path of a file here, no array and no PIL image")
-    if is_list:
-        return [predict(item) for item in source]
-    if not isinstance(source, str | os.PathLike) or not is_several(Path(source)):
-        return predict(source)
-    files = files_at(Path(source), suffixes)
-
-    def predict_each() -> Iterator[tuple[Path, Result]]:
-        for file in files:
-            try:
-                yield file, predict(file)
-            except unreadable as error:
-                logger.warning("%s", error)
-
-    return predict_each()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 import resource
 import sys
 import time
@@ -47,10 +48,11 @@ from eva_runs.record import record_start, run_facts
 
 logger = logging.getLogger(__name__)
 
-LOSS = "Mean of what the training minimises, on the validation data; lower is better."
+LOSS = "Mean training objective on the validation data; lower is better."
 _VAL, _EMA = "val_", "ema_"
 _FILES = ("results.json", "config.json", METRICS, "log.txt")
-_LEGENDS = {"loss": "training loss", "lr": "learning rate"}
+_LEGENDS = {"loss": "training loss", "lr": "learning rate", "accuracy": "training accuracy"}
+_FACTS = {"train": "training data", "val": "validation data"}
 _NOT_DRAWN = {
     *("step", "samples", "epoch", "grad_norm", "loss_scale", "skipped", "bad_samples"),
     *("samples_per_second", "eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
@@ -281,10 +283,16 @@ def curves(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
     ]
 
 
+def score_name(name: str) -> str:
+    """Write a score for people: "top-1" for `top1`, "image to text R@1" for `image_to_text_r1`."""
+    name = re.sub(r"\btop(\d)", r"top-\1", name)
+    return re.sub(r" r(\d+)$", r" R@\1", name.replace("_", " "))
+
+
 def _legend(name: str) -> str:
     average = ", moving average" if name.startswith(_VAL + _EMA) else ""
     kind = "validation " if name.startswith(_VAL) else ""
-    metric = name.removeprefix(_VAL).removeprefix(_EMA).replace("_", " ")
+    metric = score_name(name.removeprefix(_VAL).removeprefix(_EMA))
     return _LEGENDS.get(name, f"{kind}{metric}{average}")
 
 
@@ -409,7 +417,7 @@ class Presenter:
                 *how,
                 ("recipe", self._recipe),
                 ("began from", describe_weights(says.weights)),
-                *says.data,
+                *((_FACTS.get(name, name), value) for name, value in says.data),
                 ("length", self._length),
                 *((name, str(value)) for name, value in settings.items() if value),
             ],
@@ -431,7 +439,7 @@ class Presenter:
         names = dict.fromkeys(name for evaluation in shown for name in evaluation.results)
         rows = [
             ScoreRow(
-                name=name,
+                name=score_name(name),
                 values=[evaluation.results.get(name) for evaluation in shown],
                 meaning=meanings.get(name, ""),
             )
@@ -443,6 +451,6 @@ class Presenter:
             title="Scores",
             columns=[f"best: {best}", *(f"last: {title}" for title in last)],
             rows=rows,
-            text=f"On the validation data; the best by {self._metric}.",
+            text=f"On the validation data; best by {score_name(self._metric)}.",
             digits=2 if percent else 4,
         )

@@ -1,11 +1,9 @@
-"""Models of mmsegmentation and mmdetection for one image at a time."""
+"""Predictors of mmsegmentation and mmdetection."""
 
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -17,54 +15,36 @@ from PIL import Image
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_data.files import DEMO_IMAGE_SUFFIXES, expand_home
-from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import map_inputs
+from eva_data.files import expand_home
+from eva_data.images import read_rgb
 from eva_openmmlab.config import load_config
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone, require_device
+from eva_runs.predictor import BasePredictor, Prediction
 from eva_runs.recipes import find_recipe
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 Source = str | os.PathLike[str]
-Prediction = TypeVar("Prediction")
 READERS = re.compile(
     r"(.*\.)?(LoadImageFromFile|LoadPicture|LoadAnnotations|LoadCheckedAnnotations|LoadLabelMap)"
 )
 
 
-class ImagePredictor(ABC, Generic[Prediction]):
+class ImagePredictor(BasePredictor[Prediction]):
     """A model of mmengine with its preprocessing, whose readers of files are left out."""
+
+    from_config: ClassVar[Callable[..., Any]]
 
     def __init__(self, model: nn.Module, pipeline: Sequence[Any]) -> None:
         self.model: Any = model.eval()
         self._prepare = for_arrays(pipeline)
 
-    def __call__(
-        self, image: ImageLike | Sequence[ImageLike]
-    ) -> Prediction | list[Prediction] | Iterator[tuple[Path, Prediction]]:
-        """Predict for one image, or for several; see `predict`.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
-                them; a folder, or a pattern such as `photos/*.jpg`.
-
-        Returns:
-            A prediction; a list of them for a list; pairs of file and prediction, one after
-            another, for a folder or a pattern.
-
-        Raises:
-            ValueError: If an image cannot be read (`UnreadableImageError`).
-        """
-        return map_inputs(
-            self.predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
-        )
-
-    @abstractmethod
-    def predict(self, image: ImageLike) -> Prediction:
-        """Predict for one image."""
+    @classmethod
+    def from_run(cls, run: Source, **options: Any) -> Self:
+        """Build the predictor of a run; `options` are those of `from_config`."""
+        return cls.from_config(run, **options)
 
     def sample(self, image: ImageLike) -> Any:
         """Run the model on an image; its sample."""

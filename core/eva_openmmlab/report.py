@@ -96,12 +96,12 @@ class RunReport:
                 text=description,
             )
 
-        all_losses = "The sum of all losses, and those of the last layer or stage."
-        all_rates = "Without layer decay, which lowers it from the head to the patches."
+        all_losses = "All losses together, and those of the last layer or stage."
+        all_rates = "Before layer decay, which lowers it towards the patch embedding."
         return [
             plot("Losses", "loss", losses, all_losses),
             plot("Learning rate", "learning rate", rates, all_rates),
-            plot("Scores of the evaluations", scores, shown, "", factor),
+            plot("Validation scores", scores, shown, "", factor),
         ]
 
     def report(
@@ -134,7 +134,7 @@ class RunReport:
         began = str(self.runner.cfg.get("load_from") or "random weights")
         config = self._config.name
         files = {"weights": self._weights, "scores": RESULTS, "log": LOG, "config": config}
-        look = "See what these weights find in images, folders and videos"
+        look = "Run it on images, folders or videos"
         return Report(
             title=f"{title}: {self.kind} of {self._config.stem}",
             summary=summary,
@@ -143,7 +143,7 @@ class RunReport:
             links=[Link(title=title, path=Path(file)) for title, file in files.items() if file],
             next_steps=[
                 NextStep(text=look, command=self._demo_command()),
-                NextStep(text="Score them again", command=self._command("evaluate", "test")),
+                NextStep(text="Evaluate it again", command=self._command("evaluate", "test")),
             ],
         )
 

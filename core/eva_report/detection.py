@@ -71,9 +71,9 @@ _FREQUENCIES = {
     "f": "frequent classes, in more than 100 training images",
 }
 _MEANINGS = {
-    "AP": "average precision: mean over classes, and over IoUs from 0.50 to 0.95",
-    "AP50": "AP at an IoU of 0.50: found, roughly",
-    "AP75": "AP at an IoU of 0.75: found with a close fit",
+    "AP": "average precision, the mean over classes and IoU thresholds from 0.50 to 0.95",
+    "AP50": "AP at an IoU threshold of 0.50, a loose fit",
+    "AP75": "AP at an IoU threshold of 0.75, a close fit",
     **{f"AP{key}": f"AP of {description}" for key, description in (_SIZES | _FREQUENCIES).items()},
 }
 _RECALL = re.compile(r"AR_?(?P<size>[sml]?)@?(?P<limit>\d*)")
@@ -163,19 +163,19 @@ def detection_sections(
     if 0 <= best < THRESHOLD:
         threshold = next((step for step in _LOWER if step <= best), 0.0)
         note = (
-            f" No prediction has a score of {THRESHOLD:g} (the best: {score_text(best)}), so those "
-            f"from {threshold:g} count here."
+            f" No score reaches {THRESHOLD:g} (the highest is {score_text(best)}): the threshold "
+            f"is {threshold:g} here."
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
-    description = f"Percent, on {data_fact(truth)}."
+    description = f"In percent, on {data_fact(truth)}."
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
     sections += [_curves(matches.values(), folder)]
     sections += warn_of_few(len(data.images), data.images_of_classes())
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
-        f"Predictions with a score of at least {threshold:g} are matched to objects at an IoU of "
-        f"at least 0.5 between their boxes, the highest score first, whatever their class.{note}"
+        f"Predictions with a score of at least {threshold:g} are matched to objects at a box IoU "
+        f"of at least 0.5, the highest score first, regardless of class.{note}"
     )
     if counts.any():
         sections += [_class_table(data.names, scores, counts, rule, folder)]
@@ -218,15 +218,15 @@ def _curves(matches: Iterable[ImageMatches], folder: Path | None) -> Curves | No
         write_threshold(folder, steps[best])
     return Curves(
         title="Precision and recall",
-        x_label="least score",
+        x_label="confidence threshold",
         y_label="share",
         curves=[
             Curve(name=name, points=list(zip(steps, values.tolist(), strict=True)))
             for name, values in measures.items()
         ],
-        text="Precision is the share of predictions that are right (class, and IoU of at least "
-        "0.5), recall the share of objects that are found. F1 is highest, "
-        f"{score_text(f1[best])}, at a score of {score_text(steps[best])}.",
+        text="Precision: share of predictions with the right class and an IoU of at least 0.5. "
+        "Recall: share of objects that are found. F1 peaks at "
+        f"{score_text(f1[best])}, at a confidence of {score_text(steps[best])}.",
     )
 
 
@@ -257,8 +257,8 @@ def _class_table(
         ]
         write_csv(folder / PER_CLASS, heads, short)
     description = (
-        f"The lowest {'AP' if aps else 'share of found objects'} comes first. {rule} Found objects "
-        "have a prediction of their class; the others are missed, and all other predictions false."
+        f"Lowest {'AP' if aps else 'share of found objects'} first. {rule} An object is found if "
+        "its match has the right class, otherwise missed; all other predictions are false."
     )
     return Table(
         title="Classes",
@@ -279,8 +279,8 @@ def _confusion(names: Sequence[str], counts: NDArray[np.int64], folder: Path | N
         classes=classes,
         counts=counts,
         unit="objects",
-        text="Matched as above. In the column of the background: missed objects; in its row: "
-        "predictions where no object is left.",
+        text="Matched as above. The background column counts objects without a prediction, the "
+        "background row predictions without an object.",
         complete_in=CONFUSION if folder is not None else "",
     )
 
@@ -338,8 +338,8 @@ def _galleries(
     drawn: set[Hashable] = set()
     made: list[Gallery] = []
     for title, images, most, description in (
-        ("Worst images", worst, WORST, "those with the lowest F1 come first"),
-        ("Best images", best, BEST, "those with the highest F1 and the most objects come first"),
+        ("Worst images", worst, WORST, "lowest F1 first"),
+        ("Best images", best, BEST, "highest F1 and most objects first"),
     ):
         examples: list[Example] = []
         lost: list[str] = []
@@ -361,9 +361,7 @@ def _galleries(
             examples.append(Example(caption=caption, images=shown))
             if len(examples) == most:
                 break
-        rule = (
-            f"Objects found and named at a score of {threshold:g} and an IoU of 0.5; {description}."
-        )
+        rule = f"At a confidence of {threshold:g} and an IoU of 0.5, {description}."
         if lost:
             rule += f" {len(lost)} of them could not be read and are left out, such as {lost[0]}."
         if examples or lost:

@@ -55,9 +55,7 @@ def first_batch(folder: Path) -> list[Section]:
         return []
     with Image.open(file) as sheet:
         shown = TitledImage(title=FIRST_BATCH, image=sheet.convert("RGB"))
-    description = (
-        "Samples with their labels as the model saw them: cropped, augmented, mixed or masked."
-    )
+    description = "Samples and labels as the model sees them, after cropping and augmentation."
     return [Gallery(title=_TITLE, examples=[Example(caption="", images=[shown])], text=description)]
 
 

@@ -174,7 +174,7 @@ def _page(
         "numeric_columns": _numeric_columns,
         "plot_view": plot_view,
         "confusion_view": confusion_view,
-        "are_tiles": lambda figures: all(figure.is_tile for figure in figures),
+        "are_tiles": lambda figures: len(figures) > 1 and all(one.is_tile for one in figures),
         "gallery_note": lambda gallery, figures: _note(gallery, figures, limit),
     }
     return environment.get_template("page.html.j2").render(
@@ -289,7 +289,7 @@ def confusion_view(content: Confusion, most: int) -> ConfusionView:
     places = range(size if size <= min(IN_A_TABLE, most) else 0)
     return ConfusionView(
         cells=[[cell(row, column) for column in places] for row in places],
-        unit=f"percent of the {content.unit} of a label" if percent else content.unit,
+        unit=f"percent of a label's {content.unit}" if percent else f"numbers of {content.unit}",
         mistakes=top_mistakes(counts, min(_MISTAKES, most)),
     )
 

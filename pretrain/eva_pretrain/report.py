@@ -72,9 +72,8 @@ def gallery(
     return Gallery(
         title="Agreement of student and teacher",
         examples=examples,
-        text="By the weights of the last evaluation, averaged where the run keeps an average. "
-        f"{measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
-        f"{high:.1f} (yellow); light grey patches were shown to the student and are not predicted.",
+        text=f"{measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
+        f"{high:.1f} (yellow). Light grey patches are visible to the student and not predicted.",
     )
 
 

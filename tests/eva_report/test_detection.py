@@ -95,7 +95,7 @@ def test_curves_over_the_least_score(scene, tmp_path):
     assert at["F1"][0.5] == pytest.approx(2 * 2 / (4 + 4))
     assert at["recall"][0.85] == pytest.approx(1 / 4)
     assert np.isnan(at["precision"][1.0])  # nothing is above, and nothing drawn
-    assert "F1 is highest, 0.67, at a score of 0.00" in section.text
+    assert "0.67, at a confidence of 0.00" in section.text
     assert read_threshold(tmp_path) == 0.0, "what the demo of a run begins with"
 
 

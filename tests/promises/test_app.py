@@ -6,6 +6,7 @@ import gc
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -146,11 +147,14 @@ def test_objects_are_those_of_the_demo_to_the_digit(ask, folder, photos, tmp_pat
     least = float(np.median([row[2] for row in table]))
     demo_of(task, folder / task, *photos[:2], "--output", tmp_path, "--score-threshold", least)
     expected = json.loads((tmp_path / "predictions.json").read_text())
-    gallery, fewer, coco, yolo, _ = ask("show_objects", *words, least, *SHOWN[1:])
+    gallery, fewer, coco, yolo, _, legend = ask("show_objects", *words, least, *SHOWN[1:])
     assert json.loads(Path(coco).read_text()) == expected
     scores = [round(one["score"], 4) for one in expected["annotations"]]
     assert [row[2] for row in fewer["data"]] == scores
     assert 0 < len(scores) < len(table)
+    counts = [int(count) for count in re.findall("<b>(\\d+)</b>", legend)]  # and time per image
+    assert sum(counts) == len(scores)
+    assert re.search("\\d ms", legend)
     assert [one["caption"] for one in gallery] == [photo.name for photo in photos[:2]]
     with zipfile.ZipFile(yolo) as labels:
         lines = labels.read(f"labels/train/{photos[0].stem}.txt").decode().splitlines()
@@ -160,7 +164,7 @@ def test_objects_are_those_of_the_demo_to_the_digit(ask, folder, photos, tmp_pat
 def test_classes_are_hidden(ask, folder, photos):
     def shown(least, *hidden):
         words = (str(folder / "detection"), least, False, False, [*hidden])
-        _, table, *_, kinds = ask("show_objects", photos[:1], *words)
+        _, table, *_, kinds, _ = ask("show_objects", photos[:1], *words)
         return {row[1] for row in table["data"]}, {name for _, name in kinds["choices"]}
 
     assert shown(0.05) == ({"3", "4"}, {"3", "4"})
@@ -183,7 +187,7 @@ def test_classes_are_those_of_the_demo(ask, classifier, photos, tmp_path):
     words = ("--weights", classifier, photos[0], "--output", tmp_path, "--device", "cpu")
     demo_of("classification", *words)
     (expected,) = json.loads((tmp_path / "predictions.json").read_text())["files"]
-    _, classes, looked = ask("show_classes", photos[:1], classifier, None, True)
+    _, classes, looked, _ = ask("show_classes", photos[:1], classifier, None, True)
     found = [(one["label"], one["confidence"]) for one in classes["confidences"]]
     assert found == [(one["class"], one["probability"]) for one in expected["classes"]]
     assert np.asarray(Image.open(looked[0]["image"])).std() > 1
@@ -192,7 +196,8 @@ def test_classes_are_those_of_the_demo(ask, classifier, photos, tmp_path):
 def test_two_models_on_one_image(ask, folder, classifier, photos):
     names = (str(folder / "detection"), classifier)
     both = ask("show_both", photos[0], *names, 0.3)
-    assert [one["caption"] for one in both] == [*names]
+    captions = [one["caption"].partition(":")[0] for one in both]
+    assert captions == ["detection", Path(classifier).name]
     sizes = [Image.open(one["image"]).size for one in both]
     assert sizes[0] == (512, 512)
     assert sizes[1][1] > sizes[1][0]  # with bars below
@@ -234,7 +239,8 @@ def test_tools_for_agents_say_what_they_do(app):
 def test_runs_and_their_reports_are_served_and_nothing_else(client, app, folder):
     runs = {one["run"]: one for one in client.predict(api_name="/runs")}
     assert runs.keys() == {"detection", "mmdetection", "segmentation"}
-    assert "bbox/AP" in runs["detection"]["scores"]
+    assert runs["detection"]["score"] == runs["detection"]["scores"]["bbox/AP"]
+    assert all(run["finished"] and run["date"] for run in runs.values())
     with httpx.Client(base_url=app) as visitor:
         assert all(visitor.get(one["report"]).status_code == 200 for one in runs.values())
         for path in (
@@ -329,8 +335,9 @@ def show(page, title, *files):
     page.locator(IMAGES).first.wait_for()
 
 
-def test_a_browser_shows_objects(page, photos):
-    show(page, "Detect", photos[0])
+def test_a_browser_shows_objects_of_an_example(page):
+    page.locator(".examples:visible button").nth(1).click()
+    page.locator(IMAGES).nth(6).wait_for()  # behind six examples
 
 
 @pytest.mark.slow
@@ -344,7 +351,7 @@ def test_sliders_and_switches_change_what_is_shown(page, photos):
     with page.expect_download() as download:
         page.get_by_role("button", name="Download COCO").first.click()
     assert json.loads(Path(download.value.path()).read_text())["annotations"]
-    page.get_by_label("number input for Least score").first.fill("1")
+    page.get_by_label("number input for Confidence").first.fill("1")
     page.keyboard.press("Tab")
     page.wait_for_function(NOTHING_FOUND)
 
@@ -384,6 +391,8 @@ def test_pages_fit_and_have_contrast_and_labels(page, photos, title):
         show(page, title, photos[0])
     for width in (1200, 400):
         page.set_viewport_size({"width": width, "height": 800})
+        if title == "Runs":
+            page.locator(".runs summary").first.click()
         found = axe.run(page, options={"runOnly": AXE}).response["violations"]
         assert not [(one["id"], one["nodes"][0]["html"][:300]) for one in found]
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -75,19 +75,19 @@ def name_classes(models: Models, files: Any, names: str, name: str) -> dict[str,
 
 def build(models: Models, names: Sequence[str]) -> None:
     """Build the page of CLIP."""
-    model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+    model = models.choose(names)
     with gr.Tab("Search"), gr.Row():
         with gr.Column(scale=1, min_width=280):
             sentence = gr.Textbox(
-                label="Sentence", placeholder="a dog in the snow", max_length=1000
+                label="Describe what you look for", placeholder="a dog in the snow", max_length=1000
             )
-            like = drop_images("Images like these")
+            like = drop_images("Or find images like these")
             button = gr.Button("Search", variant="primary")
-        grid = show_images("Best first", 3, scale=3)
-    with gr.Tab("Own classes"), gr.Row():
+        grid = show_images("Results, best match first", 3, scale=3)
+    with gr.Tab("Your own classes"), gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images("Image", several=False)
-            classes = gr.Textbox(label="Classes, one a line", lines=4, max_length=10_000)
+            classes = gr.Textbox(label="Classes, one per line", lines=4, max_length=10_000)
             compare = gr.Button("Compare", variant="primary")
         label = gr.Label(label="Probabilities", scale=2)
     on = [sentence.submit, button.click, like.change, model.input]

@@ -14,23 +14,34 @@ import pycocotools.mask as mask_api
 import torch
 import torch.nn.functional as F
 
+from eva_app.examples import offer_examples
 from eva_app.models import Models
-from eva_app.uploads import Image, drop_images, read_images, read_named, show_images
+from eva_app.uploads import Image, drop_images, legend, read_images, read_named, show_images
 from eva_data.detection.tiles import encode_mask
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import Prediction
 from eva_report.detection_demo import PREDICTIONS, as_drawn
-from eva_report.drawing import Pixels, draw_objects, enlarge, enlargement, overlay, with_legend
+from eva_report.drawing import (
+    Pixels,
+    class_color,
+    draw_objects,
+    enlarge,
+    enlargement,
+    overlay,
+)
 from eva_report.sheets import annotate
+from eva_report.terminal import counted
 
 Objects = list[dict[str, Any]]
 _LEAST = 0.05  # score of an object that is kept at all
 _SIDE = 1280  # px of a drawn image
-_HEADS = ["image", "class", "score", "x", "y", "width", "height"]
+_HEADS = ["Image", "Class", "Score", "Box: x, y, width, height"]
+_WIDTHS: list[str | int] = ["28%", "20%", "20%", "32%"]
 _TOP, _CELLS = 5, 7
-_FAINT = 0.35  # brightness of what did not matter
-_LOOKED = """By occlusion: bright is what costs the first class its probability where it is covered,
-one of 49 cells after the other."""
+_HEAT = (255, 90, 0)  # color of what mattered
+_LOOKED = """Orange marks what the prediction depends on: covering it lowers the probability of the
+first class most."""
+_BACKGROUND = "background"  # class of a segmentor that is no object
 
 
 # ---- objects, and regions of classes -------------------------------------------------------------
@@ -40,24 +51,30 @@ def classes_of(predictor: Any) -> dict[int, str]:
     return dict(categories or zip(predictor.labels, predictor.names, strict=True))
 
 
-def find_objects(models: Models, name: str, image: Image, score: float, *, tiles: bool) -> Objects:
+def find_objects(
+    models: Models, name: str, image: Image, score: float, *, tiles: bool
+) -> tuple[Objects, float]:
     """Find objects with at least a score, as the demo does; of a segmentor, regions of classes.
 
     They are in COCO's format, with the index of the class as `category_id`. The score of a region
-    is the mean probability of its pixels, each of which has at least `score`.
+    is the mean probability of its pixels, each of which has at least `score`. Behind them are the
+    seconds that the model took.
     """
     predictor = models.load(name, tiles=tiles)
     if hasattr(predictor, "in_coco_format"):
         least = score if tiles else _LEAST  # objects of one tile suppress those of another
-        objects: Objects = models.cached(_detect, predictor, image, least)
-        return [detection for detection in objects if detection["score"] >= score]
-    (classes, probabilities), regions = models.cached(_segment, predictor, image), Objects()
+        objects, seconds = models.timed(_detect, predictor, image, least)
+        return [detection for detection in objects if detection["score"] >= score], seconds
+    (classes, probabilities), seconds = models.timed(_segment, predictor, image)
+    regions, names = Objects(), [*classes_of(predictor).values()]
     for index in np.unique(classes[probabilities >= score]).tolist():
+        if names[index].casefold() == _BACKGROUND:
+            continue
         mask = (classes == index) & (probabilities >= score)
         region = {"category_id": index, "score": float(probabilities[mask].mean())}
         code = encode_mask(mask)
         regions.append({**region, "bbox": mask_api.toBbox(code).tolist(), "segmentation": code})
-    return regions
+    return regions, seconds
 
 
 def _detect(predictor: Any, image: Image, least: float) -> Any:
@@ -71,7 +88,7 @@ def _segment(predictor: Any, image: Image) -> Any:
 
 
 def _draw(predictor: Any, rgb: Pixels, objects: Objects, *, masks: bool = True) -> Pixels:
-    """Draw objects, or paint regions and add a legend, on an image (H, W, 3)."""
+    """Draw objects, or paint regions, on an image (H, W, 3)."""
     names = [*classes_of(predictor).values()]
     if hasattr(predictor, "in_coco_format"):
         drawn = [as_drawn(detection, names) for detection in objects]
@@ -80,10 +97,29 @@ def _draw(predictor: Any, rgb: Pixels, objects: Objects, *, masks: bool = True) 
     classes = np.full(rgb.shape[:2], len(names), np.int64)
     for detection in objects:
         classes[mask_api.decode(detection["segmentation"]) > 0] = detection["category_id"]
-    painted = overlay(rgb, classes, predictor.colors, opacity=0.5 * masks)
-    both = PIL.Image.fromarray(with_legend(painted, classes, names, predictor.colors))
-    both.thumbnail((_SIDE, _SIDE))
-    return np.asarray(both)
+    painted = PIL.Image.fromarray(overlay(rgb, classes, predictor.colors, opacity=0.5 * masks))
+    painted.thumbnail((_SIDE, _SIDE))
+    return np.asarray(painted)
+
+
+def _legend(
+    predictor: Any, detections: Sequence[tuple[Image, Objects]], seconds: Sequence[float]
+) -> str:
+    """Write the classes of all images: their numbers of objects, or of regions their pixels."""
+    names, colors = [*classes_of(predictor).values()], getattr(predictor, "colors", None)
+    total, amounts = sum(image.rgb[..., 0].size for image, _ in detections), Counter[int]()
+    for detection in (detection for _, objects in detections for detection in objects):
+        area = int(mask_api.area(detection["segmentation"])) if colors else 1
+        amounts[detection["category_id"]] += area
+    return legend(
+        (
+            (names[k], colors[k], f"{amount / total:.1%}")
+            if colors
+            else (names[k], class_color(k), f"{amount:,}")
+            for k, amount in sorted(amounts.items())
+        ),
+        seconds,
+    )
 
 
 def _write(classes: dict[int, str], detections: Sequence[tuple[Image, Objects]]) -> list[str]:
@@ -108,11 +144,12 @@ def _show_objects(
     """Find, draw and list the objects of the classes that are not hidden."""
     images = read_images(files)
     if not images:
-        return [], [], None, None, gr.CheckboxGroup(visible=False)
+        return [], [], None, None, gr.CheckboxGroup(visible=False), ""
     predictor, counts, detections = models.load(name), Counter[str](), list[tuple[Image, Objects]]()
-    names = [*classes_of(predictor).values()]
+    names, times = [*classes_of(predictor).values()], list[float]()
     for image in images:
-        objects = find_objects(models, name, image, score, tiles=tiles)
+        objects, seconds = find_objects(models, name, image, score, tiles=tiles)
+        times.append(seconds)
         counts.update(names[detection["category_id"]] for detection in objects)
         shown = [
             detection for detection in objects if names[detection["category_id"]] not in hidden
@@ -126,42 +163,45 @@ def _show_objects(
             image.name,
             names[detection["category_id"]],
             round(detection["score"], 4),
-            *(round(value, 1) for value in detection["bbox"]),
+            ", ".join(f"{value:.1f}".removesuffix(".0") for value in detection["bbox"]),
         ]
         for image, some in detections
         for detection in some
     ]
     classes = gr.CheckboxGroup(
-        choices=[(f"{name} ({counts[name]})", name) for name in names if name in counts],
+        choices=[name for name in names if name in counts],
         value=[name for name in hidden if name in counts],
         visible=True,
     )
-    return drawn, rows, *_write(classes_of(predictor), detections), classes
+    key = _legend(predictor, detections, times)
+    return drawn, rows, *_write(classes_of(predictor), detections), classes, key
 
 
 def build_objects(models: Models, names: Sequence[str]) -> None:
     """Build the page of detectors, or of segmentors."""
-    kind, label, least, usual = "objects", "Least score", _LEAST, 0.5
+    kind, label, least, usual = "objects", "Confidence", _LEAST, 0.5
     if models.task(names[0]) == "segmentation":
-        kind, label, least, usual = "regions", "Least probability", 0.0, 0.0
+        kind, label, least, usual = "regions", "Pixel confidence", 0.0, 0.0
     else:
         usual = max(least, models.threshold(names[0]))
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images()
-            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+            offer_examples(models, names, files)
+            model = models.choose(names)
             score = gr.Slider(least, 1, usual, step=0.01, label=label)
             masks = gr.Checkbox(True, label="Masks")
-            tiles = gr.Checkbox(False, label="Look at large images in tiles")
+            tiles = gr.Checkbox(False, label="Tile large images")
             hidden = gr.CheckboxGroup(label="Hide classes", visible=False)
         with gr.Column(scale=2, min_width=320):
-            drawn = show_images("Results", 2)
-            widths: Any = ["150px", "120px", *["72px"] * 5]
-            table = gr.Dataframe(headers=_HEADS, label="Objects", wrap=True, column_widths=widths)
+            drawn = show_images("Results", 0)
+            key = gr.HTML(label="Classes")
+            title = kind.capitalize()
+            table = gr.Dataframe(headers=_HEADS, label=title, wrap=True, column_widths=_WIDTHS)
             with gr.Row():
                 downloads = [gr.DownloadButton(f"Download {form}") for form in ("COCO", "YOLO")]
     inputs, name = [files, model, score, masks, tiles, hidden], "show_" + kind
-    models.answer(name, _show_objects, inputs, [drawn, table, *downloads, hidden])
+    models.answer(name, _show_objects, inputs, [drawn, table, *downloads, hidden, key])
 
 
 # ---- classes, and where a model looked -----------------------------------------------------------
@@ -171,7 +211,7 @@ def _classify(predictor: Any, image: Image) -> list[Prediction]:
 
 
 def _look(predictor: Any, image: Image) -> Pixels:
-    """Darken what the model sees, but for what its first class depends on.
+    """Color in a grey image what the first class depends on.
 
     Occlusion (Zeiler & Fergus 2013, https://arxiv.org/abs/1311.2901): the mean colour covers one
     cell after another, and the class loses probability.
@@ -186,7 +226,9 @@ def _look(predictor: Any, image: Image) -> Pixels:
     seen = enlarge(seen, enlargement(*seen.shape[:2]))
     heat = PIL.Image.fromarray((255 * lost / max(lost.max(), 1e-9)).astype(np.uint8))
     share = np.asarray(heat.resize((seen.shape[1], len(seen)), PIL.Image.Resampling.BICUBIC)) / 255
-    return np.asarray(255 * seen * (_FAINT + (1 - _FAINT) * share[..., None]), np.uint8)
+    share, grey = 0.75 * share[..., None], seen.mean(axis=2, keepdims=True)
+    # a dark image becomes lighter and a light one darker, so that the heat is seen on both
+    return np.asarray((1 - share) * (64 + 128 * grey) + share * np.array(_HEAT), np.uint8)
 
 
 def _show_classes(
@@ -197,10 +239,11 @@ def _show_classes(
     shown = shown if shown in images else next(iter(images), None)
     choice = gr.Dropdown(choices=[*images], value=shown, visible=len(images) > 1)
     if shown is None:
-        return choice, None, []
+        return choice, None, [], ""
     arguments = models.load(name), images[shown]
-    looked = [models.cached(_look, *arguments)] if look else []
-    return choice, dict(models.cached(_classify, *arguments)), looked
+    looked = [models.cached(_look, *arguments)] if look else [images[shown].rgb]
+    classes, seconds = models.timed(_classify, *arguments)
+    return choice, dict(classes), looked, legend([], [seconds])
 
 
 def build_classes(models: Models, names: Sequence[str]) -> None:
@@ -208,39 +251,46 @@ def build_classes(models: Models, names: Sequence[str]) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images()
-            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+            offer_examples(models, names, files)
+            model = models.choose(names)
             shown = gr.Dropdown([], label="Image", visible=False)
             look = gr.Checkbox(True, label="Show where the model looked")
-        classes = gr.Label(label="Classes", num_top_classes=_TOP, min_width=280)
-        with gr.Column(min_width=280):
-            looked = show_images("Where the model looked", 1)
+        with gr.Column(scale=2, min_width=320):
+            looked = show_images("Image", 0)
             gr.Markdown(_LOOKED)
+            classes = gr.Label(label="Classes", num_top_classes=_TOP)
+            key = gr.HTML(label="Time")
     inputs = [files, model, shown, look]
-    models.answer("show_classes", _show_classes, inputs, [shown, classes, looked])
+    models.answer("show_classes", _show_classes, inputs, [shown, classes, looked, key])
 
 
 # ---- any of them ---------------------------------------------------------------------------------
 def _show_both(
     models: Models, files: Any, left: str, right: str, score: float
 ) -> list[tuple[Pixels, str]]:
-    def look(name: str, image: Image) -> Pixels:
+    def look(name: str, image: Image) -> tuple[Pixels, str]:
+        predictor = models.load(name)
         if models.task(name) == "classification":
-            top = models.cached(_classify, models.load(name), image)
-            return annotate(image.rgb, top, rows=_TOP)
-        objects = find_objects(models, name, image, score, tiles=False)
-        return _draw(models.load(name), image.rgb, objects)
+            top, seconds = models.timed(_classify, predictor, image)
+            return annotate(image.rgb, top, rows=_TOP), f"{1000 * seconds:,.0f} ms"
+        objects, seconds = find_objects(models, name, image, score, tiles=False)
+        number = counted(len(objects), "object" if hasattr(predictor, "categories") else "region")
+        return _draw(predictor, image.rgb, objects), f"{number}, {1000 * seconds:,.0f} ms"
 
-    return [(look(name, image), name) for image in read_images(files) for name in (left, right)]
+    shown = [(name, *look(name, image)) for image in read_images(files) for name in (left, right)]
+    return [(drawn, f"{Path(name).name}: {result}") for name, drawn, result in shown]
 
 
 def build_both(models: Models, names: Sequence[str]) -> None:
     """Build the page that shows an image by two models."""
     with gr.Row():
-        files = drop_images("Image", several=False)
         with gr.Column():
-            left = gr.Dropdown([*names], value=names[0], label="Left model")
-            right = gr.Dropdown([*names], value=names[1], label="Right model")
-            score = gr.Slider(0, 1, 0.5, step=0.01, label="Least score")
+            files = drop_images("Image", several=False)
+            offer_examples(models, names, files)
+        with gr.Column():
+            left = models.choose(names, "Left model")
+            right = models.choose(names, "Right model", at=1)
+            score = gr.Slider(0, 1, 0.5, step=0.01, label="Confidence")
     both = show_images("Left and right", 2)
     models.answer("show_both", _show_both, [files, left, right, score], both)
 
@@ -257,7 +307,7 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
             image: Path of a file below the folder of the app, or `data:` with the file in base64.
             model: Name of a model, such as the folder of its run.
             score: Least score of an object, 0.05 to 1, or probability of the pixels of a region.
-            tiles: Look at a large image in tiles, where small objects are found.
+            tiles: Tile a large image, so that small objects are found.
 
         Returns:
             Objects, or the regions of classes: category (a name), score (0 to 1), bbox (x, y,
@@ -266,12 +316,12 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
         """
         seen = read_named(image, models.folder)
         if models.task(model) == "classification":
-            top = models.cached(_classify, models.load(model), seen)
+            top, _ = models.timed(_classify, models.load(model), seen)
             return [{"category": name, "score": share} for name, share in top]
         classes = [*classes_of(models.load(model)).items()]
         return [
             {**detection, "category_id": classes[at][0], "category": classes[at][1]}
-            for detection in find_objects(models, model, seen, score, tiles=tiles)
+            for detection in find_objects(models, model, seen, score, tiles=tiles)[0]
             for at in [detection["category_id"]]
         ]
 

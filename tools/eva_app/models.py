@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -44,11 +45,28 @@ class Models:
         """List the models of some tasks."""
         return [name for name, source in self._sources.items() if source.task in tasks]
 
-    def task(self, name: str) -> str:
-        """Return the task of a model; a ValueError for a name that was not given."""
+    def source(self, name: str) -> Source:
+        """Return what a model is loaded of; a ValueError for a name that was not given."""
         if name not in self._sources:
             raise ValueError(f"there is no model {name!r}; there are: {', '.join(self._sources)}")
-        return self._sources[name].task
+        return self._sources[name]
+
+    def task(self, name: str) -> str:
+        """Return the task of a model."""
+        return self.source(name).task
+
+    def choose(self, names: Sequence[str], label: str = "Model", at: int = 0) -> gr.Dropdown:
+        """Make the choice of a model, by the name of its folder or file where that is enough."""
+        short = [Path(name).name for name in names]
+        shown = [
+            one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)
+        ]
+        choices = [*zip(shown, names, strict=True)]
+        return gr.Dropdown(choices, value=names[at], label=label, visible=len(names) > 1)
+
+    def timed(self, function: Callable[..., Any], *values: Any) -> tuple[Any, float]:
+        """Call a function unless it was called so lately; its result, and seconds it took."""
+        return self.cached(_time, function, *values)
 
     def threshold(self, name: str) -> float:
         """Return the least score of a detector's objects that was best in its run."""
@@ -56,7 +74,8 @@ class Models:
 
     def load(self, name: str, *, tiles: bool = False) -> Any:
         """Return the predictor of a model; one that looks at `tiles` has the same weights."""
-        build, (_, weights, config) = _predictor(self.task(name)), self._sources[name]
+        task, weights, config = self.source(name)
+        build = _predictor(task)
         if (name, tiles) not in self._loaded:
             if config is None:
                 predictor = build.from_weights(weights, **self._device)
@@ -101,6 +120,11 @@ class Models:
     def offer(function: Callable[..., Any]) -> None:
         """Let programs call a function, and agents by `--mcp`; its docstring describes it."""
         api(_explain_errors()(function), **_ONE_CALL)
+
+
+def _time(function: Callable[..., Any], *values: Any) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    return function(*values), time.perf_counter() - begun
 
 
 def _predictor(task: str) -> Any:

@@ -8,11 +8,14 @@ title, and the tasks of the models that it is for; `names` are theirs.
 import argparse
 import contextlib
 import os
+import re
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -30,7 +33,7 @@ from eva_runs.commands import echo, lazy_import
 USER = "eva"
 _WAITING = 32  # calls in the queue
 _KEPT = 3600  # seconds that files of visitors are kept
-_SCORES = 8  # of a run
+_MAIN = re.compile(r"bbox/AP|coco/bbox_mAP|mIoU|top1|.*recall.*")  # of the scores of a run
 _OF_IMAGES = ("detection", "mmdetection", "segmentation", "classification")
 _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], None]]] = (
     ("Detect", _OF_IMAGES[:2], images.build_objects),
@@ -46,13 +49,38 @@ _THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).se
 )
 _STYLE = """button[role=tab].selected {color: inherit !important}
 .caption-label {max-width: none !important; white-space: normal !important}
-@media (max-width: 640px) {.grid-container {grid-template-columns: 1fr !important}}"""
+.caption-label {overflow-wrap: anywhere}
+.examples .grid-wrap {min-height: 0 !important; max-height: none !important}
+.examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}
+.examples .thumbnail-item {min-width: 0 !important; width: 100% !important; height: auto !important}
+.examples label {position: static !important; border: 0 !important; background: none !important}
+.legend {list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem}
+.legend i {display: inline-block; width: .9em; height: .9em; border-radius: 3px}
+.legend b {font-variant-numeric: tabular-nums; margin-left: .2em}
+.time {color: var(--body-text-color-subdued); margin: .2rem 0 0}
+.runs details {border-top: 1px solid var(--border-color-primary); padding: .5rem .2rem}
+.runs summary {display: grid; grid-template-columns: 1.2rem 2fr 1.2fr 1.4fr 2fr; gap: .1rem .8rem}
+.runs summary {cursor: pointer; overflow-wrap: anywhere}
+.runs summary::before {content: "\\25B8"} .runs [open] summary::before {content: "\\25BE"}
+.runs summary b {font-weight: 600}
+.runs .body {padding: .4rem 0 .4rem 2rem; overflow-wrap: anywhere}
+.runs dl {display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .4rem}
+.runs dt {color: var(--body-text-color-subdued); font-size: .85em} .runs dd {margin: 0}
+.runs .open {color: #b45309} .dark .runs .open {color: #fbbf24}
+@media (max-width: 640px) {
+  :not(.examples) > * > .grid-wrap > .grid-container {grid-template-columns: 1fr !important}
+  .runs summary {grid-template-columns: 1.2rem 1fr auto}
+  .runs summary > :nth-child(n+3) {grid-column: 2 / -1}
+}"""
+_ABOUT = """# EVA
+Try your models on images and videos in the browser. Files stay on the machine that runs this app.
+"""
 
 
 def build(models: Models) -> gr.Blocks:
     """Build the pages that the models can fill, and that of the runs below their folder."""
     with gr.Blocks(title="EVA", analytics_enabled=False, delete_cache=(60, _KEPT)) as blocks:
-        gr.Markdown("# EVA")
+        gr.Markdown(_ABOUT)
         for title, tasks, page in _PAGES:
             names = models.names(*tasks)
             if len(names) > (title == "Compare"):  # which is for two
@@ -70,12 +98,13 @@ def build(models: Models) -> gr.Blocks:
 def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
     """Build the page of runs, whose reports are served once they are listed."""
 
-    def runs() -> list[dict[str, str]]:
-        """List the training runs below the folder of the app.
+    def runs() -> list[dict[str, Any]]:
+        """List the training runs below the folder of the app, the newest first.
 
         Returns:
-            The folder of each run, its task, how many steps or epochs are done, its scores, and the
-            address of its report below that of the app.
+            The folder of each run, its task, how many steps or epochs are done and whether they are
+            all, the date of its weights, its main score, all scores, and the address of its report
+            below that of the app; or an error in place of what cannot be read.
         """
         listed = []
         for directory, below, _ in os.walk(folder):
@@ -83,39 +112,68 @@ def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
             if not (is_engine_run(run) or is_mmengine_run(run) or is_detectron2_run(run)):
                 continue
             below.clear()  # what lies in a run belongs to it
-            row = {"run": printable(str(run.relative_to(folder)))}
-            try:
-                run_folder = read_run_folder(run, best=False, ema=False)
-                of = f" of {run_folder.steps:,}" if run_folder.steps else ""
-                row |= {
-                    "task": run_folder.task,
-                    "done": f"{run_folder.unit} {run_folder.step:,}{of}",
-                }
-                scores = islice(run_folder.scores.items(), _SCORES)
-                row["scores"] = ", ".join(f"{key} {value:.4g}" for key, value in scores)
-            except (OSError, ValueError, ImportError) as error:  # such as no weights so far
-                row |= {"task": "", "done": "", "scores": str(error)}
             report = (run / "report.html").resolve()
-            row["report"] = f"/gradio_api/file={quote(str(report))}" if report.is_file() else ""
+            address = f"/gradio_api/file={quote(str(report))}" if report.is_file() else ""
             if str(report) not in blocks.allowed_paths:
                 blocks.allowed_paths.append(str(report))
-            listed.append(row)
-        return listed
+            name = printable(str(run.relative_to(folder)))
+            listed.append({"run": name, **_describe_run(run), "report": address})
+        return sorted(listed, key=lambda run: str(run["date"]), reverse=True)
 
-    def rows(_: Models) -> list[list[str]]:
-        listed = [[*row.values()] for row in runs()]
-        return [[*row, report and f"[open]({report})"] for *row, report in listed]
+    def table(_: Models, order: str) -> str:
+        listed = runs()
+        if order == "score":
+            listed.sort(key=lambda run: (run["task"] == "", run["task"], -(run["score"] or 0)))
+        elif order == "name":
+            listed.sort(key=lambda run: str(run["run"]))
+        return f'<div class="runs">{"".join(map(_row, listed)) or "There are no runs yet."}</div>'
 
-    table = gr.Dataframe(
-        headers=["run", "task", "done", "scores", "report"],
-        label=f"Runs in {folder}",
-        datatype=["str", "str", "str", "str", "markdown"],
-        interactive=False,
-        wrap=True,
-        column_widths=["150px", "130px", "170px", "430px", "80px"],
-    )
-    models.answer("show_runs", rows, [], table)
+    choices = [("Newest", "date"), ("Best score", "score"), ("Name", "name")]
+    order = gr.Radio(choices, value="date", label=f"Sort the runs in {folder.name or folder} by")
+    models.answer("show_runs", table, [order], gr.HTML(label="Runs"), [blocks.load, order.change])
     models.offer(runs)
+
+
+def _describe_run(run: Path) -> dict[str, Any]:
+    """Say how far a run is, and its scores; of one that cannot be read, why."""
+    modified = run.stat().st_mtime
+    row: dict[str, Any] = {
+        "task": "",
+        "done": "no weights yet",
+        "finished": False,
+        "scores": {},
+        "error": "",
+    }
+    try:
+        folder = read_run_folder(run, best=False, ema=False)
+        modified = folder.weights.stat().st_mtime
+        of = f" of {folder.steps:,}" if folder.steps else ""
+        row |= {"task": folder.task, "done": f"{folder.unit} {folder.step:,}{of}"}
+        row |= {"finished": folder.step >= (folder.steps or 0), "scores": dict(folder.scores)}
+    except (OSError, ValueError, ImportError) as error:  # such as no weights so far
+        row["error"] = str(error)
+    metrics = sorted(row["scores"], key=lambda metric: not _MAIN.fullmatch(metric))
+    row |= {"metric": next(iter(metrics), ""), "score": next(map(row["scores"].get, metrics), None)}
+    return {**row, "date": f"{datetime.fromtimestamp(modified):%Y-%m-%d %H:%M}"}
+
+
+def _row(run: Mapping[str, Any]) -> str:
+    """Write a run in HTML: a line, which opens to all of its scores."""
+    score = "" if run["score"] is None else f"<b>{run['score']:.4g}</b> {escape(run['metric'])}"
+    state = "" if run["finished"] else '<span class="open">unfinished</span>, '
+    scores = [
+        f"<div><dt>{escape(name)}</dt><dd>{value:.4g}</dd></div>"
+        for name, value in run["scores"].items()
+    ]
+    report = (
+        f'<a href="{run["report"]}" target="_blank">Open the report</a>' if run["report"] else ""
+    )
+    return (
+        f"<details><summary><b>{escape(run['run'])}</b><span>{escape(run['task'])}</span>"
+        f"<span>{score}</span><span>{run['date']}<br>{state}{run['done']}</span></summary>"
+        f'<div class="body"><p>{report} {escape(run["error"])}</p><dl>{"".join(scores)}</dl></div>'
+        "</details>"
+    )
 
 
 @contextlib.contextmanager
@@ -155,7 +213,9 @@ def serve(
                 app_kwargs={"middleware": [guard]},
                 theme=_THEME,
                 css=_STYLE,
-                i18n=gr.I18n(en={"common.upload": "Add files"}),
+                i18n=gr.I18n(
+                    en={"common.upload": "Add files", "upload_text.drop_file": "Drop a file"}
+                ),
             )
             yield address
         finally:

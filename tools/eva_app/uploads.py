@@ -5,8 +5,9 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,9 +47,23 @@ def drop_images(label: str = "Images", *, several: bool = True, kind: str = "ima
 
 
 def show_images(label: str, columns: int, scale: int | None = None) -> gr.Gallery:
-    """Make the place of images with captions."""
-    options: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
-    return gr.Gallery(label=label, columns=columns, scale=scale, **options)
+    """Make the place of images with captions; with no columns, the first is large."""
+    options: dict[str, Any] = {"object_fit": "contain", "height": "auto" if columns else 560}
+    options |= {"buttons": ["download", "fullscreen"]}
+    options |= {"columns": columns} if columns else {"preview": True, "selected_index": 0}
+    return gr.Gallery(label=label, scale=scale, **options)
+
+
+def legend(
+    entries: Iterable[tuple[str, Sequence[int], str]], seconds: Sequence[float], unit: str = "image"
+) -> str:
+    """Write a legend in HTML: name, color and number of each class; below, the time per image."""
+    lines = [
+        f'<li><i style="background:rgb({red},{green},{blue})"></i> {escape(name)} <b>{number}</b>'
+        for name, (red, green, blue), number in entries
+    ]
+    mean = f"{1000 * sum(seconds) / len(seconds):,.0f} ms per {unit}" if seconds else ""
+    return f'<ul class="legend">{"".join(lines)}</ul><p class="time">{mean}</p>'
 
 
 def _paths(dropped: Any) -> list[str] | None:

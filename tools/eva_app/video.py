@@ -7,6 +7,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
+from eva_app.examples import offer_examples
 from eva_app.models import Models
 from eva_app.uploads import drop_images, show_images
 from eva_data.video.source import open_video
@@ -60,11 +61,12 @@ def build(models: Models, names: Sequence[str]) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images("Video", kind="video", several=False)
-            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
-            seconds = gr.Slider(0.5, 20, 2, step=0.5, label="Seconds that are judged at once")
+            offer_examples(models, names, files)
+            model = models.choose(names)
+            seconds = gr.Slider(0.5, 20, 2, step=0.5, label="Window in seconds")
         with gr.Column(scale=3, min_width=320):
             x, y, color = _HEADS
-            lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
             frames = show_images("Frames", 3)
+            lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
     inputs, on = [files, model, seconds], [files.change, model.input, seconds.release]
     models.answer("watch", watch, inputs, [lines, frames], on)

@@ -21,9 +21,7 @@ from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.files import DEMO_IMAGE_SUFFIXES
-from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import map_inputs
+from eva_data.images import read_rgb
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import (
@@ -123,33 +121,19 @@ class Predictor(NamedClasses):
             **{name: PUBLISHED[name] if value is None else value for name, value in notes.items()},
         )
 
-    def __call__(self, image: Any, *, top: int = 5) -> Any:
-        """Name what an image shows, or several.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
-                these; a folder, or a pattern such as `photos/*.jpg`.
-            top: Number of classes.
+    def predict(self, source: ImageLike, *, top: int = 5) -> list[Prediction]:
+        """Name what an image shows.
 
         Returns:
-            The classes with the largest probabilities, in falling order, as a list of `Prediction`.
-            For a list, a list of these; for a folder or a pattern an iterator over pairs of file
-            and list, which passes over files that cannot be read, with a warning.
+            The `top` classes with the largest probabilities, in falling order.
 
         Raises:
-            UnreadableImageError: A ValueError, if the file or image cannot be read.
             FloatingPointError: If the number format is too small for the model.
-            ValueError: If the array is not such an image, or there are no images in the folder.
         """
+        return self.top(self.probabilities([source])[0], top)
 
-        def predict(single: ImageLike) -> list[Prediction]:
-            return self.top(self.probabilities([single])[0], top)
-
-        if isinstance(image, list | tuple):  # in batches
-            return [self.top(row, top) for row in self.probabilities(image)]
-        return map_inputs(
-            predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
-        )
+    def _predict_list(self, sources: Sequence[Any], **options: Any) -> list[list[Prediction]]:
+        return [self.top(row, options.get("top", 5)) for row in self.probabilities(sources)]
 
     def probabilities(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Compute the probability of each class, (B, K); images and errors are those of a call."""

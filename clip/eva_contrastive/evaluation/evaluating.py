@@ -112,8 +112,8 @@ def accuracy_table(results: Results, meanings: Mapping[str, str]) -> ScoreTable:
         title="Zero-shot accuracy",
         columns=["samples", "top-1", "top-5", "(1+5)/2", "class mean", PAPER],
         rows=[ScoreRow(name=k, values=v, meaning=meanings.get(k, "")) for k, v in values.items()],
-        text="Percent of the samples whose class is the first, or among the first five, by "
-        "sentences about the classes alone. The mean over classes counts each class alike.",
+        text="Zero-shot: percent of samples whose class is ranked first, or among the first five. "
+        "The class mean counts each class alike.",
         digits=2,
     )
 
@@ -131,8 +131,8 @@ def retrieval_table(results: Results, meanings: Mapping[str, str]) -> ScoreTable
         title="Retrieval",
         columns=["images", "captions", *ways],
         rows=[ScoreRow(name=k, values=v, meaning=meanings.get(k, "")) for k, v in values.items()],
-        text="Percent of the images that find a caption of theirs (I->T), and of the captions that "
-        "find their image (T->I), in the first place, among the first five and ten.",
+        text="Percent of images with one of their captions (I->T), and of captions with their "
+        "image (T->I), among the first 1, 5 and 10.",
         digits=2,
     )
 

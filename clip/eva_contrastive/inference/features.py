@@ -36,13 +36,14 @@ from eva_contrastive.model.eva_clip import (
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
 from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from eva_data.images import read_image, read_rgb
+from eva_data.images import UnreadableImageError, read_image, read_rgb
 from eva_data.inputs import files_at, is_several, is_video
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_data.video.source import open_video, require_usual_shape
+from eva_data.video.source import UnreadableVideoError, open_video, require_usual_shape
 from eva_engine.distributed import choose_device
 from eva_runs.options import Precision
 from eva_runs.precision import choose_dtype, to_precision
+from eva_runs.predictor import BasePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class MediaReader:
             return Frames(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
 
 
-class ClipFeatures:
+class ClipFeatures(BasePredictor[Tensor]):
     """EVA-CLIP with its preprocessing; `from_weights` builds one, and describes the arguments.
 
     Args:
@@ -118,6 +119,9 @@ class ClipFeatures:
     Raises:
         ValueError: If the tower has no projection.
     """
+
+    _suffixes = DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    _unreadable = (UnreadableImageError, UnreadableVideoError)
 
     def __init__(
         self,
@@ -182,6 +186,17 @@ class ClipFeatures:
         model = load(source, image_size=side, dtype=dtype, **vision_arguments)
         model = to_precision(model, precision, resolved_device)
         return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size)
+
+    @classmethod
+    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> "ClipFeatures":
+        """Build the model of a run; `options` are those of `from_weights`."""
+        return cls.from_weights(run, **options)
+
+    def predict(self, source: ImageSource) -> Tensor:
+        """Compute the feature (D,) float32 of an image, or of a file of a video."""
+        if isinstance(source, str | os.PathLike) and is_video(source):
+            return self.videos([source])[0]
+        return self.images([source])[0]
 
     def images(
         self, images: Tensor | ImageSource | Iterable[ImageSource], *, normalize: bool = True

@@ -52,11 +52,11 @@ _LEFT_OUT = 10  # samples left out that the terminal names
 _FILES = ("results.json", "table.md", "per_class.csv", "confusion.png", "videos.jsonl")
 _NOT_SHOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 MEANINGS = {
-    "top1": "Percent of the {unit} whose most probable class is the label; higher is better.",
-    "top5": "Percent of the {unit} whose label is among the five most probable classes.",
-    "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
+    "top1": "Percent of {unit} whose most probable class is the label.",
+    "top5": "Percent of {unit} whose label is among the five most probable classes.",
+    "loss": "Mean cross-entropy; lower is better, confident mistakes cost most.",
     "mean_top1_top5": "Mean of top1 and top5, the main score of Kinetics' challenges.",
-    "mean_per_class": "Mean over the classes of their top1: each class counts as much as others.",
+    "mean_per_class": "Mean top-1 of the classes, each with the same weight.",
 }
 TITLES = {"mean_top1_top5": "(1+5)/2", "mean_per_class": "class mean"}
 
@@ -314,10 +314,10 @@ def class_sections(
         sections += [
             Table(
                 title="Classes",
-                heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for", "times"],
+                heads=["class", unit, "top1 (%)", "top5 (%)", "most often mistaken for", "times"],
                 rows=sorted(rows, key=lambda row: (row[2] is None, row[2])),
-                text=f"{alike}The worst class comes first. Mean over the classes that have {unit}: "
-                f"{counted.mean_per_class:.1f} %. Could not be read: {len(counted.left_out):,}.",
+                text=f"{alike}Worst class first. Mean of classes: {counted.mean_per_class:.1f} %."
+                + f" {len(counted.left_out):,} could not be read." * bool(counted.left_out),
                 complete_in=complete_in,
             ),
             Confusion(
@@ -325,19 +325,18 @@ def class_sections(
                 classes=names,
                 counts=counted.confusion.numpy(),
                 unit=unit,
-                text="Each row is a label, each column the class that was found most probable.",
             ),
         ]
     for title, outcomes, description in (
         (
             "Worst: confident and wrong",
             counted.wrong,
-            f"The {unit} with the most probable wrong predictions; some labels may be wrong.",
+            "The most confident wrong predictions; some of the labels may be wrong.",
         ),
         (
             "Best: confident and right",
             counted.right,
-            f"The {unit} of different classes whose label was found most probable.",
+            "The most confident right predictions of different classes.",
         ),
     ):
         if examples:
@@ -381,7 +380,9 @@ class BestSections:
         if self._make is None or value >= self._rank:
             self._rank, self._make = value, make
             scores = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
-            self._text = f"Of the best evaluation by {self._metric} since the last start: {scores}."
+            self._text = (
+                f"From the best evaluation by {self._metric} since the last start: {scores}."
+            )
 
     def __call__(self) -> list[Section]:
         """Make the sections, which name their evaluation; none before the first one."""

@@ -44,6 +44,7 @@ from eva_report.sheets import CLASSES_SHOWN
 from eva_runs.commands import echo
 from eva_runs.errors import print_error
 from eva_runs.exported import CallableModule, normal_batches, replacing_program, write_compared
+from eva_runs.predictor import BasePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,8 @@ def class_names(
     return tuple(f"class {label}" for label in range(num_classes))
 
 
-class NamedClasses:
-    """What predictors know of their classes, each of which has a name, and their export."""
+class NamedClasses(BasePredictor[list[Prediction]]):
+    """A predictor of classes, each of which has a name, and its export."""
 
     model: Any
     facts: Mapping[str, Any]  # on the model's input: `name`, `shape` in a batch, and others
@@ -134,12 +135,15 @@ class NamedClasses:
     from_weights: ClassVar[Callable[..., Any]]
 
     @classmethod
+    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> Self:
+        """Build the predictor of a run; `options` are those of `from_weights`."""
+        predictor: Self = cls.from_weights(run, **options)
+        return predictor
+
+    @classmethod
     def from_options(cls, options: argparse.Namespace) -> Self:
         """Build the predictor of a command line, see `from_weights`."""
-        predictor: Self = cls.from_weights(
-            options.weights, **take_options(cls.from_weights, options)
-        )
-        return predictor
+        return cls.from_run(options.weights, **take_options(cls.from_weights, options))
 
     def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
         if len(class_names) != num_classes:

@@ -164,7 +164,7 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Ne
     folder, steps = Path(cfg.train.output_dir), []
     demo = demo_command(cfg, weights)
     if demo:
-        description = "Draw what it finds in images, folders or videos"
+        description = "Run it on images, folders or videos"
         steps.append(NextStep(text=description, command=demo))
     config = ["--config-file", config_to_name(folder)]
     settings = [
@@ -198,10 +198,7 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
     losses = [name for name in names if name.startswith("loss_")]
     if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
         losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
-    description = (
-        "The losses of the last stage of a cascade rise first: it gets positive boxes once the "
-    )
-    description += "stages before it have learned to find them."
+    description = "The last stage's losses rise at first: it learns from what earlier stages find."
     shown = {name: name for name in ("total_loss", *losses)}
     made = [
         _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=description),

@@ -23,9 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
-from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import map_inputs
+from eva_data.files import load_json
+from eva_data.images import read_rgb
 from eva_detection.building import build, load_initial_weights, resolve_errors
 from eva_detection.command_line import slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
@@ -41,6 +40,7 @@ from eva_detection.training.output_folder import require_config
 from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone, require_device
+from eva_runs.predictor import BasePredictor
 from eva_runs.record import read_threshold
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class NamedInstances(Instances):
         return detections
 
 
-class Predictor:
+class Predictor(BasePredictor[NamedInstances]):
     """A detector with its preprocessing, such as a resize; `from_config` builds one.
 
     Detections below the `score_threshold` are left out; `categories` are in the model's order.
@@ -108,15 +108,20 @@ class Predictor:
         overlap: float = 0.2,
         overrides: Sequence[str] = (),
     ) -> "Predictor":
-        """Build the detector of a LazyConfig, a path or a recipe's name, and load its weights.
+        """Build the detector of a config and load its weights.
 
-        The test set gives the resize, and the class names by its metadata or annotation file;
-        without one they are numbers. `weights`, an official name or a path, are those of a complete
-        detector. Detections below `score_threshold` are left out, in place of the config's
-        thresholds; None is what was best in the evaluation of a run, or 0.5. `device` is the
-        config's by default. `precision` is the backbone's, see `eva_runs.precision.resolve`;
-        `slice` and `overlap` are those of the demo; `overrides` as on the command line, such as
-        "test.aug.min_sizes=[1280,1536]".
+        Args:
+            config_file: Name of a recipe or path of a LazyConfig, whose test set gives the resize,
+                and the class names by its metadata or annotation file; without one, numbers.
+            weights: Name of an official file, a path, or the folder of a run; a complete detector.
+            score_threshold: Least score of a detection, in place of the config's thresholds; None for
+                what was best in the evaluation of a run, or 0.5.
+            device: Such as "cuda" or "cpu"; None for the config's.
+            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
+            slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
+            overlap: Least fraction of a tile that its neighbour has, too.
+            overrides: Settings of the config as on the command line, such as
+                "test.aug.min_sizes=[1280,1536]".
 
         Raises:
             ValueError: If recipe, overrides, weights or device cannot be used.
@@ -148,12 +153,9 @@ class Predictor:
         )
 
     @classmethod
-    def from_run(cls, weights: str | os.PathLike[str], **options: Any) -> "Predictor":
-        """Build the detector that a training has left, by the config that it has saved.
-
-        `weights` is the folder of the run or a file in it; `options` are those of `from_config`.
-        """
-        return cls.from_config(require_config(None, weights), weights=weights, **options)
+    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> "Predictor":
+        """Build the detector of a run; `options` are those of `from_config`."""
+        return cls.from_config(require_config(None, run), weights=run, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -173,28 +175,18 @@ class Predictor:
                 if vars(module).get(name) is not None:
                     setattr(module, name, least)
 
-    def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> Any:
-        """Detect the objects of an image: (H, W, 3) RGB in uint8, a PIL image or a path.
+    def predict(self, source: ImageLike) -> NamedInstances:
+        """Detect the objects of an image.
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
             the CPU and in coordinates of the image, best score first; `to_supervision()` makes
-            `supervision.Detections` of them. For a list a list of these; for a folder or a pattern,
-            such as `photos/*.jpg`, an iterator over pairs of file and detections, which passes over
-            files that cannot be read, with a warning.
-
-        Raises:
-            ValueError: If the image cannot be read or is none, or the folder has no images.
+            `supervision.Detections` of them.
         """
-
-        def detect(image: ImageLike) -> NamedInstances:
-            raw, *size = self._infer(image)
-            with torch.inference_mode():
-                instances = detector_postprocess(raw, *size).to("cpu")
-            return NamedInstances(instances[self._chosen(instances.scores)], self.class_names)
-
-        suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
-        return map_inputs(detect, image, suffixes=suffixes, unreadable=unreadable)
+        raw, *size = self._infer(source)
+        with torch.inference_mode():
+            instances = detector_postprocess(raw, *size).to("cpu")
+        return NamedInstances(instances[self._chosen(instances.scores)], self.class_names)
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
         """Detect as a call does, with compressed RLEs: `pred_masks_rle` in place of `pred_masks`.

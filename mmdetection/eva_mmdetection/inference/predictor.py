@@ -1,10 +1,8 @@
 """A detector for one image at a time, usable from Python in three lines.
 
 from eva_mmdetection.inference.predictor import Predictor
-predictor = Predictor.from_config("coco/cascade_mask_rcnn_eva_g_1536", weights="eva_coco_seg.pth")
-found = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in predictor.names
-
-The folder of a run has both: `Predictor.from_config("output/mmdet")`.
+predictor = Predictor.from_run("output/mmdet")  # or from_config(RECIPE, weights=WEIGHTS)
+instances = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in predictor.names
 """
 
 import importlib
@@ -109,7 +107,7 @@ class Predictor(ImagePredictor[NamedInstances]):
             score_threshold = read_threshold(weights or config)
         return cls(model, pipeline=pipeline, categories=categories, score_threshold=score_threshold)
 
-    def predict(self, image: ImageLike) -> NamedInstances:
+    def predict(self, source: ImageLike) -> NamedInstances:
         """Detect the objects of one image with a score of at least `score_threshold`.
 
         Returns:
@@ -117,7 +115,7 @@ class Predictor(ImagePredictor[NamedInstances]):
             `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
             highest score first. `to_supervision()` makes `supervision.Detections` of them.
         """
-        instances, shape = self._all_objects(image)
+        instances, shape = self._all_objects(source)
         instances = instances[instances.scores >= self.score_threshold]
         if isinstance(instances.get("masks"), list):  # of slices
             masks = np.array([mask_api.decode(code) for code in instances.masks], bool)

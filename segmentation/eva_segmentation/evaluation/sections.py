@@ -38,10 +38,9 @@ _LEAST_SHARE = 0.002  # of the pixels, for a name below an image
 Labels = NDArray[np.uint8]
 _OF_A_LAYER = r"decode\.d\d+\."  # losses of Mask2Former's single layers
 _MEANINGS = {
-    "mIoU": "mean over the classes of IoU: pixels that are of a class and were given it, among "
-    "those that are of it or were given it",
-    "mAcc": "mean over the classes of Acc: the share of a class's pixels that were given it",
-    "aAcc": "share of all pixels that were given their class",
+    "mIoU": "mean IoU of the classes: intersection of prediction and label over their union",
+    "mAcc": "mean accuracy of the classes: the share of a class's pixels that are right",
+    "aAcc": "share of all pixels that are right",
 }
 
 
@@ -114,13 +113,13 @@ def _scores(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> ScoreTable:
         for name in order
         if name in run.scores
     ]
-    description = "Percent of pixels with a label."
+    description = "In percent, on labelled pixels."
     absent = [row["class"] for row in classes if row["IoU"] is None]
     if absent:
         shown = ", ".join(absent[:5]) + (", ..." if absent[5:] else "")
         description += (
-            f" {len(absent)} of {len(classes)} classes ({shown}) have no pixel in the labels or "
-            "the predictions: they have no score, and no part in the means."
+            f" {len(absent)} of {len(classes)} classes ({shown}) are in neither labels nor "
+            "predictions: they have no score and do not count in the means."
         )
     return ScoreTable(title="Scores", columns=["%"], rows=rows, text=description)
 
@@ -131,10 +130,10 @@ def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
     write_csv(folder / PER_CLASS, heads, rows)
     return Table(
         title="Classes",
-        heads=["class", "IoU", "Acc", "share of the pixels", "pixels"],
+        heads=["class", "IoU", "Acc", "share of pixels", "pixels"],
         rows=sorted(rows, key=lambda row: (row[1] is None, row[1])),
-        text="The lowest IoU first, in percent. A dash: the class is not in the labels (Acc), nor "
-        "in the predictions (IoU).",
+        text="Lowest IoU first, in percent. A dash: no pixel is labelled so, and for IoU none is "
+        "predicted either.",
         complete_in=PER_CLASS,
     )
 
@@ -147,7 +146,7 @@ def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) ->
         classes=list(names),
         counts=counts,
         unit="pixels",
-        text="Pixels with a label, by their class and the class that they were given.",
+        text="Labelled pixels.",
         complete_in=CONFUSION,
     )
 
@@ -170,8 +169,7 @@ def galleries(
         Gallery(
             title=title,
             examples=[_example(image, maps_of_images[image.path], names, colors) for image in some],
-            text="By the mean IoU over the classes of an image. Pixels without a label are not "
-            "painted.",
+            text="By mean IoU over the classes in the image. Unlabelled pixels are not painted.",
             legend=_legend(
                 [maps for image in some for maps in maps_of_images[image.path]], names, colors
             ),

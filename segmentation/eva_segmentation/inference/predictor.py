@@ -1,10 +1,8 @@
 """A segmentor for one image at a time, usable from Python in three lines.
 
 from eva_segmentation.inference.predictor import Predictor
-predictor = Predictor.from_config("segmentation/configs/...py", weights="eva_sem_seg_....pth")
+predictor = Predictor.from_run("output/semantic")  # or from_config(RECIPE, weights=WEIGHTS)
 classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
-
-The folder of a run has both: `Predictor.from_config("output/semantic")`.
 """
 
 from collections.abc import Sequence
@@ -64,11 +62,15 @@ class Predictor(ImagePredictor[Classes]):
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
 
-        The config is a recipe's name, a file, or the folder of a run, which has weights of its own;
-        others are named by an official file, a path or a folder, and hold a segmentor. `device` is
-        the GPU if there is one. `precision` is the backbone's, see `eva_runs.precision.resolve`;
-        `multi_scale` averages over the views of the config's `tta_pipeline`; `slice` (a side in px,
-        or "auto") and `overlap` slide over large images, which are not resized.
+        Args:
+            config: Name of a recipe, a config file, or the folder of a run, which has its own.
+            weights: Name of an official file, a path, or the folder of a run; a segmentor, not a
+                backbone. None for those of the run that `config` names.
+            device: Such as "cuda" or "cpu"; None for the GPU if there is one.
+            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
+            multi_scale: Average over the views of the config's `tta_pipeline`.
+            slice: Side in px of tiles of large images, or "auto"; they are not resized.
+            overlap: Least fraction of a tile that its neighbour has, too.
 
         Raises:
             ValueError: If the weights do not fit, or the config has no `tta_pipeline`.
@@ -81,9 +83,9 @@ class Predictor(ImagePredictor[Classes]):
         names, colors, labels = describe_classes(metainfo)
         return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
 
-    def predict(self, image: ImageLike) -> Classes:
+    def predict(self, source: ImageLike) -> Classes:
         """Find the class of each pixel: (H, W) indices into `names`."""
-        classes: Classes = self.sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
+        classes: Classes = self.sample(source).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
         return classes
 
     def probable(self, image: ImageLike) -> tuple[Classes, Tensor]:

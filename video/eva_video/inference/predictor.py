@@ -15,7 +15,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.files import VIDEO_SUFFIXES
-from eva_data.inputs import map_inputs
 from eva_data.kinetics import official_classes
 from eva_data.video.source import (
     ArrayVideo,
@@ -152,6 +151,8 @@ Video = str | os.PathLike[str] | bytes | VideoSource | NDArray[np.uint8]
 class VideoPredictor(NamedClasses):
     """A classifier of videos, on its device, with its preprocessing; see `from_weights`."""
 
+    _suffixes, _unreadable = VIDEO_SUFFIXES, (UnreadableVideoError,)
+
     def __init__(
         self,
         model: VideoClassifier,
@@ -239,29 +240,18 @@ class VideoPredictor(NamedClasses):
             batch_size=batch_size,
         )
 
-    def __call__(self, video: Any, *, top: int = 5) -> Any:
-        """Name what happens in a video, which is taken as one window, or in several.
+    def predict(self, source: Video, *, top: int = 5) -> list[Prediction]:
+        """Name what happens in a video, which is taken as one window.
 
         Args:
-            video: Path, content or open video, or an array (T, H, W, 3) of frames, RGB; a list of
-                these; a folder, or a pattern such as `videos/*.mp4`.
+            source: Path, content or open video, or an array (T, H, W, 3) of frames, RGB.
             top: Number of classes.
 
         Returns:
-            The classes with the largest probabilities, in falling order, as a list of `Prediction`.
-            For a list, a list of these; for a folder or a pattern an iterator over pairs of file
-            and list, which passes over videos that cannot be read, with a warning.
-
-        Raises:
-            UnreadableVideoError: An OSError, if the video cannot be read.
-            ValueError: If a folder or pattern has no videos, or an array is not one.
+            The classes with the largest probabilities, in falling order.
         """
-
-        def predict(video: Video) -> list[Prediction]:
-            (judged,) = self.windows(video)
-            return self.top(judged.probabilities, top)
-
-        return map_inputs(predict, video, suffixes=VIDEO_SUFFIXES, unreadable=UnreadableVideoError)
+        (judged,) = self.windows(source)
+        return self.top(judged.probabilities, top)
 
     def windows(
         self, video: Video, *, seconds: float | None = None, stride: float | None = None
