@@ -21,6 +21,11 @@ from eva_backbone.checkpoints.registry import list_official_files
 from eva_runs.recipes import TASKS, Recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
+HOME = "site/index.md"  # in docs/; its links are those of the site's first page
+_WIDE = (
+    ("76.25em", "72em"),
+    ("76.234375em", "71.984375em"),
+)  # from where on the pages are on the left
 OTHER_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 _TABLE = re.compile(r"<!-- registry table: begin -->.*?<!-- registry table: end -->", re.DOTALL)
@@ -55,13 +60,15 @@ def on_files(files: Files, config: Any) -> Files:
 
     for file in [file for file in files if file.src_dir == config.docs_dir]:
         files.remove(file)
-        add(f"docs/{file.src_uri}", abs_src_path=file.abs_src_path)
+        path = "index.md" if file.src_uri == HOME else f"docs/{file.src_uri}"
+        add(path, abs_src_path=file.abs_src_path)
     for path in (*OTHER_PAGES, *(f"{task}/README.md" for task in TASKS)):
         add(path, abs_src_path=str(ROOT / path))
         for link in _LINK.findall((ROOT / path).read_text(encoding="utf-8")):
             target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
             if target not in files.src_uris and not target.endswith(".md"):
                 add(target, abs_src_path=str(ROOT / target))
+    files.src_uris["README.md"].dest_uri = "overview.html"  # the first page is one of its own
     add("zoo.md", content=model_zoo())
     for task in TASKS:
         for family, recipes in families(task).items():
@@ -84,7 +91,7 @@ def on_env(env: Any, config: Any, files: Files) -> Any:
     """Write the pages as text for language models, in the order of the navigation."""
     index, full = [f"# {config.site_name}\n\n> {config.site_description}"], []
     section = ""
-    page: Any = files.src_uris["README.md"].page
+    page: Any = files.src_uris["index.md"].page
     while page:
         top = page.ancestors[-1].title if page.ancestors else section
         if top != section:
@@ -101,6 +108,15 @@ def on_env(env: Any, config: Any, files: Files) -> Any:
     for name, lines in (("llms.txt", index), ("llms-full.txt", full)):
         files.append(File.generated(config, name, content="\n".join(lines) + "\n"))
     return env
+
+
+def on_post_build(config: Any) -> None:
+    """Show the navigation on the left of narrower windows than the theme does."""
+    for style in Path(config.site_dir, "assets/stylesheets").glob("*.css"):
+        content = style.read_text(encoding="utf-8")
+        for theirs, ours in _WIDE:
+            content = content.replace(theirs, ours)
+        style.write_text(content, encoding="utf-8")
 
 
 def _api_page(name: str) -> str:

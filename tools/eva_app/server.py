@@ -50,7 +50,7 @@ _THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).se
 _STYLE = """button[role=tab].selected {color: inherit !important}
 .caption-label {max-width: none !important; white-space: normal !important}
 .caption-label {overflow-wrap: anywhere}
-.examples .grid-wrap {min-height: 0 !important; max-height: none !important}
+.grid-wrap {max-height: none !important} .examples .grid-wrap {min-height: 0 !important}
 .examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}
 .examples .thumbnail-item {min-width: 0 !important; width: 100% !important; height: auto !important}
 .examples label {position: static !important; border: 0 !important; background: none !important}
@@ -68,6 +68,7 @@ _STYLE = """button[role=tab].selected {color: inherit !important}
 .runs dt {color: var(--body-text-color-subdued); font-size: .85em} .runs dd {margin: 0}
 .runs .open {color: #b45309} .dark .runs .open {color: #fbbf24}
 @media (max-width: 640px) {
+  .large {height: 430px !important}
   :not(.examples) > * > .grid-wrap > .grid-container {grid-template-columns: 1fr !important}
   .runs summary {grid-template-columns: 1.2rem 1fr auto}
   .runs summary > :nth-child(n+3) {grid-column: 2 / -1}

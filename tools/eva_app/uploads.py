@@ -50,7 +50,7 @@ def show_images(label: str, columns: int, scale: int | None = None) -> gr.Galler
     """Make the place of images with captions; with no columns, the first is large."""
     options: dict[str, Any] = {"object_fit": "contain", "height": "auto" if columns else 560}
     options |= {"buttons": ["download", "fullscreen"]}
-    options |= {"columns": columns} if columns else {"preview": True, "selected_index": 0}
+    options |= {"columns": columns} if columns else {"preview": True, "elem_classes": "large"}
     return gr.Gallery(label=label, scale=scale, **options)
 
 

@@ -114,8 +114,8 @@ class Predictor(BasePredictor[NamedInstances]):
             config_file: Name of a recipe or path of a LazyConfig, whose test set gives the resize,
                 and the class names by its metadata or annotation file; without one, numbers.
             weights: Name of an official file, a path, or the folder of a run; a complete detector.
-            score_threshold: Least score of a detection, in place of the config's thresholds; None for
-                what was best in the evaluation of a run, or 0.5.
+            score_threshold: Least score of a detection, in place of the config's thresholds; None
+                for what was best in the evaluation of a run, or 0.5.
             device: Such as "cuda" or "cpu"; None for the config's.
             precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
             slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
