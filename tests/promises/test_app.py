@@ -91,13 +91,12 @@ def reached():
 @pytest.fixture(scope="module")
 def app(folder, classifier, reached):
     """Address of an app with a model of each task; it reaches no other machine."""
-    from eva_app.command import Source
+    from eva_app.command import Source, find_source
     from eva_app.models import Models
     from eva_app.server import serve
 
-    runs = {name: folder / name for name in ("detection", "mmdetection", "segmentation")}
-    sources = [Source(name, str(run), run) for name, run in runs.items()]
-    sources[0] = sources[0]._replace(config=folder / "detection/config.yaml")
+    runs = (folder / name for name in ("detection", "mmdetection", "segmentation"))
+    sources = [find_source(str(run)) for run in runs]
     models = Models([*sources, Source("classification", classifier)], folder=folder, device="cpu")
 
     gc.collect()  # finalisers that import disturb imports of gradio
@@ -336,6 +335,7 @@ def show(page, title, *files):
 
 
 def test_a_browser_shows_objects_of_an_example(page):
+    page.get_by_role("tab", name="Segment").click()
     page.locator(".examples:visible button").nth(1).click()
     page.locator(IMAGES).first.wait_for()
 
@@ -368,6 +368,7 @@ def test_the_keyboard_is_enough(page, photos):
                 return
         raise AssertionError(label)
 
+    page.get_by_role("tab", name="Detect").wait_for()
     reach("Click to upload")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")

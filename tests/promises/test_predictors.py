@@ -1,5 +1,6 @@
 """Predictors: one protocol for all tasks, whatever the framework."""
 
+import re
 import shutil
 
 import pytest
@@ -26,6 +27,10 @@ def predictor(request, finished, documented):
     return kind.from_run(finished(task), device="cpu", precision="fp32")
 
 
+def written(prediction):
+    return re.sub(" at 0x[0-9a-f]+", "", repr(prediction))
+
+
 def test_a_run_predicts_for_a_file_a_list_and_a_folder_with_a_damaged_file(
     predictor, engine_data, demo, tmp_path
 ):
@@ -38,10 +43,10 @@ def test_a_run_predicts_for_a_file_a_list_and_a_folder_with_a_damaged_file(
     (tmp_path / f"broken{suffix}").write_bytes(b"0")
     first, second = (tmp_path / f"{number}{suffix}" for number in range(2))
 
-    alone = repr(predictor(first))
-    assert repr(predictor([str(first), second])[0]) == alone
+    alone = written(predictor(first))
+    assert written(predictor([str(first), second])[0]) == alone
     for several in (predictor(tmp_path), predictor.predict_many(tmp_path)):
-        assert {file: repr(one) for file, one in several}[first] == alone
+        assert {file: written(one) for file, one in several}[first] == alone
     pairs = predictor.predict_many(file for file in (second, tmp_path / f"broken{suffix}", first))
     assert [file for file, _ in pairs] == [second, first]
     for wrong in (None, "https://example.com/a.jpg", tmp_path / "nothing*"):

@@ -214,9 +214,7 @@ def serve(
                 app_kwargs={"middleware": [guard]},
                 theme=_THEME,
                 css=_STYLE,
-                i18n=gr.I18n(
-                    en={"common.upload": "Add files", "upload_text.drop_file": "Drop a file"}
-                ),
+                i18n=gr.I18n(en={"common.upload": "Add files"}),
             )
             yield address
         finally:
