@@ -401,7 +401,11 @@ class Presenter:
         weights = weights_of_run(folder)
         average = " (moving average)" if is_average(weights) else ""
         relative = weights.relative_to(folder)
-        score = f"; {metric} {shown[0].results[metric]:.4g} after {shown[0].title}" if shown else ""
+        score = (
+            f"; {score_name(metric)} {shown[0].results[metric]:.4g} after {shown[0].title}"
+            if shown
+            else ""
+        )
         how = run_facts(
             folder,
             "training",

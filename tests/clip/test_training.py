@@ -53,7 +53,7 @@ def test_it_learns(config, device, metrics, loss):
     assert (best.text.logit_bias is not None) == (loss == "sigmoid")
     assert best.context_length == 32
     report = (run.output / "report.html").read_text()
-    for shown in ("logit scale", "Images that find their captions last", "own caption in place"):
+    for shown in ("logit scale", "Images that find their captions last", "own caption at rank"):
         assert shown in report
     assert "32 images, 4 classes" in report
     noted = json.loads((run.output / "config.json").read_text())
