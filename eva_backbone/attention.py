@@ -51,7 +51,11 @@ class Attention(nn.Module):
             self.register_load_state_dict_pre_hook(_take_joint_bias)
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
+        self,
+        x: Tensor,
+        grid: tuple[int, int] | None = None,
+        read: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -61,13 +65,15 @@ class Attention(nn.Module):
             read: (B, M) int64, the positions that are queries, for a result (B, M, C); None means
                 all. Keys and values are always those of all tokens. Without relative positions
                 only.
+            mask: (B, Q, N) bool, the tokens that each of the first Q tokens reads; the others, and
+                without a mask all, read all. Without relative positions only.
         """
         q, k, v = self._project(x).chunk(3, dim=-1)
         if read is not None:  # unread queries cost their projection, a 12th of one block
             q = take_tokens(q, read)
         q, k, v = (self._split_heads(part) for part in (q, k, v))
         q, k = self._turn(q, k, grid, read)
-        out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
+        out = self._attend_all(q, k, v, grid, mask)  # (B, h, N or M, D)
         return self.proj(self.inner_attn_ln(out.transpose(1, 2).flatten(2)))  # (B, N or M, C)
 
     def _turn(
@@ -90,6 +96,16 @@ class Attention(nn.Module):
     def _split_heads(self, x: Tensor) -> Tensor:
         """Turn (B, N, C) into (B, h, N, D)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _attend_all(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, mask: Tensor | None
+    ) -> Tensor:
+        """Attend in two parts where the first tokens have a mask, which the others are spared."""
+        if mask is None:
+            return self.attend(q, k, v, grid)
+        count = mask.shape[1]
+        first = F.scaled_dot_product_attention(q[:, :, :count], k, v, attn_mask=mask[:, None])
+        return torch.cat([first, self.attend(q[:, :, count:], k, v, grid)], dim=2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Apply softmax attention to (B, h, N, D) queries, keys and values."""

@@ -62,7 +62,11 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
+        self,
+        x: Tensor,
+        grid: tuple[int, int] | None = None,
+        read: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Transform tokens.
 
@@ -71,31 +75,41 @@ class Block(nn.Module):
             grid: (H, W) of the patches; needed by windows and relative positions.
             read: (B, M) int64, the positions whose result (B, M, C) somebody reads; None means all.
                 What only the others need (attention, projection, MLP) is not computed.
+            mask: (B, Q, N) bool, what the first Q tokens read, see `Attention.forward`; not with
+                `read`.
 
         Raises:
-            ValueError: If `read` meets windows or relative positions.
+            ValueError: If `read` or `mask` meets windows or relative positions.
         """
 
-        def attention_branch(selected: Tensor, *reading: Tensor) -> Tensor:
-            tokens, positions = reading or (selected, None)
-            return _scaled(self._attend(self.norm1(tokens), grid, positions), self.gamma_1)
+        def attention_branch(selected: Tensor, *more: Tensor) -> Tensor:
+            tokens, positions = more if len(more) == 2 else (selected, None)
+            masks = more[0] if len(more) == 1 else None
+            return _scaled(self._attend(self.norm1(tokens), grid, positions, masks), self.gamma_1)
 
         def mlp_branch(selected: Tensor) -> Tensor:
             return _scaled(self.mlp(self.norm2(selected)), self.gamma_2)
 
-        if read is not None and (self.window_size or type(self.attn) not in _WITHOUT_TABLES):
+        context: tuple[Tensor, ...] = () if read is None else (x, read)
+        context = context if mask is None else (mask,)
+        if context and (self.window_size or type(self.attn) not in _WITHOUT_TABLES):
             raise ValueError(
-                "`read` needs global attention without relative positions, got window_size "
-                f"{self.window_size} and {type(self.attn).__name__}; leave it out"
+                "`read` and `mask` need global attention without relative positions, got "
+                f"window_size {self.window_size} and {type(self.attn).__name__}; leave them out"
             )
-        context = () if read is None else (x, read)
         x = x if read is None else take_tokens(x, read)
         x = self.drop_path(x, attention_branch, context)
         return self.drop_path(x, mlp_branch)
 
-    def _attend(self, x: Tensor, grid: tuple[int, int] | None, read: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        x: Tensor,
+        grid: tuple[int, int] | None,
+        read: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
         if not self.window_size:
-            return self.attn(x, grid, read)
+            return self.attn(x, grid, read, mask)
         assert grid is not None, "windows need the patch grid"
         side, count = self.window_size, self.num_prefix_tokens
         prefix = x[:, :count]

@@ -81,6 +81,7 @@ def param_groups_layer_decay(
     no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
     decay_vectors: bool = False,
     embeddings: re.Pattern[str] | None = None,
+    full_rate_blocks: int = 0,
 ) -> list[dict[str, Any]]:
     """Make optimizer groups by layer and by whether weight decay applies.
 
@@ -94,6 +95,7 @@ def param_groups_layer_decay(
         decay_vectors: Decay everything, as the official detectors do; vectors and biases are not
             decayed in the official pre-training, classification and segmentation.
         embeddings: Names of further parameters that learn at the rate of the embeddings.
+        full_rate_blocks: Last blocks that learn at the rate of what is behind them (EoMT).
 
     Returns:
         Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
@@ -107,7 +109,8 @@ def param_groups_layer_decay(
         index = 0 if embeddings and embeddings.match(name) else layer_index(name, depth)
         is_exempt = name.rpartition(".")[2] in exempt
         plain = not decay_vectors and (parameter.ndim <= 1 or is_exempt)
-        scale = layer_decay ** (depth + 1 - index)
+        distance = 0 if index > depth - full_rate_blocks else depth + 1 - index
+        scale = layer_decay**distance
         group = groups.setdefault(
             (index, plain),
             {

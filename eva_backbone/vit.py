@@ -312,6 +312,7 @@ class VisionTransformer(nn.Module):
         start: int = 0,
         stop: int | None = None,
         read: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Run blocks on embedded tokens (video clips, adapters between blocks); no final norm.
 
@@ -322,13 +323,14 @@ class VisionTransformer(nn.Module):
             stop: Block to stop before; None runs to the last.
             read: (B, M) int64, the positions of the result (B, M, C) that somebody reads; None
                 means all. The last block that runs then computes no others.
+            mask: (B, Q, N) bool, what the first Q tokens read in these blocks; not with `read`.
 
         Raises:
-            ValueError: If `read` meets windows or relative positions.
+            ValueError: If `read` or `mask` meets windows or relative positions.
         """
         blocks = list(self.blocks[start:stop])
         for index, block in enumerate(blocks, start=1):
-            inputs = (tokens, grid, read if index == len(blocks) else None)
+            inputs = (tokens, grid, read if index == len(blocks) else None, mask)
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 tokens = checkpoint(block, *inputs, use_reentrant=False)
             else:
