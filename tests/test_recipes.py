@@ -81,6 +81,13 @@ def settings_of_openmmlab(project, path, processes):
         "precision": {"OptimWrapper": "fp32", "AmpOptimWrapper": "fp16"}[cfg.optim_wrapper.type],
     }  # fmt: skip
     (schedule, *_) = cfg.param_scheduler
+    if schedule.type == "TwoStagePolyLR":
+        data, warmups = cfg.model.data_preprocessor, (schedule.head_warmup, schedule.vit_warmup)
+        return common | {
+            "warmup": [share * length for share in warmups],
+            "size": data.get("pad_size_divisor") or data.size[0],
+            "batch": cfg.train_dataloader.batch_size * processes,
+        }
     if project == "segmentation":
         return common | {
             "warmup": schedule.warmup_iters, "size": cfg.model.data_preprocessor.size[0],

@@ -98,7 +98,7 @@ def set_backbone(cfg: Config, name: str) -> None:
     """
     variant, weights = find_backbone(name)
     backbone = cfg.model.backbone
-    if backbone.type not in ("EVAViT", "EVAViTAdapter"):
+    if backbone.type not in ("EVAViT", "EVAViTAdapter", "EoMTBackbone"):
         raise ValueError(f"--backbone {name}: the recipe has {backbone.type}, not a plain ViT")
     window = backbone.get("window_size", 0)
     if window:
@@ -111,6 +111,9 @@ def set_backbone(cfg: Config, name: str) -> None:
         side = arguments["pretrain_img_size"] // arguments["patch_size"] * 16
         arguments |= {"patch_size": 16, "pretrain_img_size": side}
         backbone.pop("interaction_indexes", None)
+        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
+    if backbone.type == "EoMTBackbone":
+        arguments["final_norm"] = True  # in front of each prediction, whatever its detectors do
         _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
     old, new = backbone.get("depth", arguments["depth"]), arguments["depth"]
     if "out_indices" in backbone and backbone.type == "EVAViT" and backbone.out_indices:
@@ -137,7 +140,8 @@ def set_backbone(cfg: Config, name: str) -> None:
 
 def _replace_width(model: ConfigDict, old: int, new: int) -> None:
     """Let neck and heads on the ViT's own maps have its width."""
-    for node in (model.get(part) or {} for part in ("neck", "decode_head", "auxiliary_head")):
+    parts = ("neck", "decode_head", "auxiliary_head", "panoptic_head")
+    for node in (model.get(part) or {} for part in parts):
         for key in {"embed_dim", "in_channels", "channels"} & node.keys():
             widths = node[key]
             if isinstance(widths, list):

@@ -30,6 +30,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
       at the rate of the embeddings (0.95 ** 41 = 0.12 of the peak for EVA-g), as the official code
       does; False lets them learn like the rest of the head.
     * `decay_vectors`: decay vectors and biases too, as the official detectors do.
+    * `full_rate_blocks`: last blocks that learn at the rate of the head, as EoMT's with DINOv3.
 
     Vectors and biases are not decayed otherwise. Position and query embeddings, the class token and
     tables of relative positions are: the official exemption for them never matched a name.
@@ -82,6 +83,48 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
 
     def _get_value(self) -> list[float]:
         return [base * self.factor(self.last_step) for base in self.base_values]
+
+
+@PARAM_SCHEDULERS.register_module()
+class TwoStagePolyLR(IterationLR):
+    """EoMT's schedule: the head warms up, then the ViT does, each before its polynomial decay.
+
+    Args:
+        optimizer: Optimizer or its wrapper, with groups of `EVALayerDecayConstructor`.
+        head_warmup: Share of the run in which what is behind the blocks warms up alone.
+        vit_warmup: Share that the ViT takes after it.
+        power: Exponent of the decay.
+        **base: As for `IterationLR`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        *,
+        head_warmup: float,
+        vit_warmup: float,
+        power: float = 0.9,
+        **base: Any,
+    ) -> None:
+        self.head_warmup, self.vit_warmup, self.power = head_warmup, vit_warmup, power
+        super().__init__(optimizer, **base)
+
+    def _get_value(self) -> list[float]:
+        names = [group.get("name", "") for group in self.optimizer.param_groups]
+        return [
+            base * self.factor(self.last_step, of_vit=name.startswith(("embeddings", "blocks.")))
+            for base, name in zip(self.base_values, names, strict=True)
+        ]
+
+    def factor(self, iteration: int, *, of_vit: bool) -> float:
+        """Return the share of the peak learning rate after some steps."""
+        progress, begin, length = iteration / self.end, 0.0, self.head_warmup
+        if of_vit:
+            begin, length = self.head_warmup, self.vit_warmup
+        if progress < begin + length:
+            return max(0.0, progress - begin) / length
+        decay = (progress - begin - length) / (1 - begin - length)
+        return float((1 - decay) ** self.power)
 
 
 @PARAM_SCHEDULERS.register_module()

@@ -20,6 +20,7 @@ def training(
     flip: float = 0.5,
     masks: bool = True,
     bitmaps: bool = False,
+    panoptic: bool = False,
     extra: Sequence[dict[str, Any]] = (),
 ) -> Steps:
     """Draw flip, size and crop: large-scale jitter (ViTDet, arXiv 2203.16527).
@@ -31,11 +32,15 @@ def training(
         flip: Probability of a mirrored image.
         masks: Whether to read masks; boxes are then those of what is left of the masks.
         bitmaps: Whether to hold masks as pixels, which run-length codes need; else as polygons.
+        panoptic: Whether to read COCO's panoptic segments, things as masks and all as a map.
         extra: Further transforms of the crop, such as mmdetection's `Brightness`.
     """
     read = dict(with_mask=True, poly2mask=bitmaps) if masks else {}
     steps: Steps = [dict(type="LoadImageFromFile")]
-    steps.append(dict(type="LoadAnnotations", with_bbox=True, **read))
+    if panoptic:
+        steps.append(dict(type="LoadPanoptic"))
+    else:
+        steps.append(dict(type="LoadAnnotations", with_bbox=True, **read))
     if flip:
         steps.append(dict(type="RandomFlip", prob=flip))
     steps += [

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from eva_mmdetection.data import own_data
+from eva_mmdetection.model.eomt import EoMTHead
 from eva_mmdetection.model.heads import EVACascadeRoIHead
 from eva_openmmlab import planning
 from eva_runs.memory import OBJECTS, MeasuredStep, make_boxes
@@ -24,10 +25,23 @@ def step(cfg: Config) -> MeasuredStep:
 
 
 def _sample(model: Any, side: int) -> DetDataSample:
+    masks = BitmapMasks(np.zeros((OBJECTS, side, side), np.uint8), side, side)
+    metas = dict(img_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side))
+    boxes = make_boxes(OBJECTS, side)
+    labels = torch.zeros(len(boxes), dtype=torch.int64)
+    if isinstance(getattr(model, "panoptic_head", None), EoMTHead):
+        model.panoptic_head.assigner.assign = planning.match
+    else:
+        _propose(model, side)
+    objects = InstanceData(bboxes=boxes, labels=labels, masks=masks)
+    return DetDataSample(gt_instances=objects, metainfo=metas)
+
+
+def _propose(model: Any, side: int) -> None:
     if not isinstance(getattr(model, "roi_head", None), EVACascadeRoIHead):
         raise ValueError(
             f"model.type={type(model).__name__}: a step is planned for recipes of this toolkit "
-            "(`eva recipes mmdetection`), whose heads are EVACascadeRoIHead"
+            "(`eva recipes mmdetection`), whose heads are EVACascadeRoIHead and EoMTHead"
         )
     boxes = make_boxes(model.train_cfg.rpn_proposal.max_per_img, side)
     labels = torch.zeros(len(boxes), dtype=torch.int64)
@@ -40,7 +54,3 @@ def _sample(model: Any, side: int) -> DetDataSample:
         return [InstanceData(priors=result.priors) for result in sampled]
 
     model.rpn_head.predict_by_feat, model.roi_head._next_proposals = propose, keep
-    masks = BitmapMasks(np.zeros((OBJECTS, side, side), np.uint8), side, side)
-    objects = InstanceData(bboxes=boxes[:OBJECTS], labels=labels[:OBJECTS], masks=masks)
-    metas = dict(img_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side))
-    return DetDataSample(gt_instances=objects, metainfo=metas)

@@ -6,7 +6,7 @@ from mmengine.optim import LinearLR, OptimWrapper, PolyLR
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from eva_openmmlab.optimizer import WarmupPolyLR
+from eva_openmmlab.optimizer import TwoStagePolyLR, WarmupPolyLR
 
 ADE, COCO = "ade20k/mask2former_eva_g_896_20k", "coco_stuff164k/mask2former_eva_g_896_60k"
 ADE_REL, COCO_REL = (
@@ -151,3 +151,23 @@ def test_the_schedule_is_mmcv_1s_closed_form_and_mmengines_overlapping_pair(powe
             total,
         )
         torch.testing.assert_close(ours, pair, rtol=1e-10, atol=0)
+
+
+def test_the_head_warms_up_before_the_vit_and_both_decay_to_zero():
+    """As `TwoStageWarmupPolySchedule` of github.com/tue-mps/eomt, in closed form."""
+    names, total, head, vit = ("blocks.1", "embeddings", "behind the blocks"), 40, 4, 10
+    layers = [nn.Linear(1, 1) for _ in names]
+    groups = [
+        dict(params=layer.parameters(), name=n) for n, layer in zip(names, layers, strict=True)
+    ]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    shares = dict(head_warmup=head / total, vit_warmup=vit / total, end=total, by_epoch=False)
+    schedule = TwoStagePolyLR(optimizer, **shares)
+    for step in range(total):
+        expected = [step / head if step < head else (1 - (step - head) / (total - head)) ** 0.9]
+        late = max(0, step - head)
+        expected.append(late / vit if late < vit else (1 - (late - vit) / (total - 14)) ** 0.9)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([expected[1], expected[1], expected[0]])
+        optimizer.step()
+        schedule.step()

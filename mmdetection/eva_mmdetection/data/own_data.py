@@ -65,7 +65,10 @@ def apply(config: "Config", data: DetectionData) -> "Config":
             if "ignore_iof_thr" in node:
                 node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
     head = config.model.get("roi_head") or {}
-    masks = head.get("mask_head") is not None
+    by_queries = "panoptic_head" in config.model
+    masks = by_queries or head.get("mask_head") is not None
+    if by_queries and reason:
+        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
     if masks and reason:
         masks = False
         head.update(mask_head=None, mask_roi_extractor=None)
@@ -75,7 +78,8 @@ def apply(config: "Config", data: DetectionData) -> "Config":
     notes += _set_classes(config, len(categories))
     misfits: list[str] = []
     if "train" in parts:
-        limit = ((config.model.get("test_cfg") or {}).get("rcnn") or {}).get("max_per_img", 0)
+        test = config.model.get("test_cfg") or {}
+        limit = test.get("max_per_image") or (test.get("rcnn") or {}).get("max_per_img", 0)
         misfits = parts["train"].misfits(side=image_side(config), most=limit)
     notes += misfits
     notes += _set_metric(config, parts["val"], masks=masks, boxes_only=boxes_only)
@@ -123,6 +127,8 @@ def _set_classes(config: "Config", count: int) -> list[str]:
     for node in dicts(config.model):
         if "num_classes" in node:
             node["num_classes"] = count
+        if "num_things_classes" in node:
+            node.update(num_things_classes=count, num_stuff_classes=0)
         if node.get("type") == "EVAFederatedLoss":
             node.update(num_sampled=0, image_counts=None)
             hooks = config.get("custom_hooks") or []

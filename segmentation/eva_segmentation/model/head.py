@@ -21,6 +21,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from eva_openmmlab.eomt import QueryHead, StableLosses
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
 
 # The official files have the names of mmsegmentation 0.x, which numbers attention modules, and the
@@ -36,7 +37,7 @@ _KNOWN = set(inspect.signature(DetectionMask2FormerHead.__init__).parameters) - 
 
 
 @MODELS.register_module()
-class EVAMask2FormerHead(Mask2FormerHead):
+class EVAMask2FormerHead(StableLosses, Mask2FormerHead):
     """mmsegmentation's Mask2Former head, evaluated as in the official EVA code.
 
     Classes and masks are combined at a quarter of the input's resolution and the result is
@@ -90,7 +91,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         self.register_load_state_dict_pre_hook(_translate_names)
 
     def forward(
-        self, x: tuple[Tensor, ...], batch_data_samples: Sequence[SegDataSample] | None = None
+        self, x: Any, batch_data_samples: Sequence[SegDataSample] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute (B, Q, K + 1) classes and (B, Q, h, w) masks, of the queries and of each layer.
 
@@ -99,31 +100,6 @@ class EVAMask2FormerHead(Mask2FormerHead):
         samples = batch_data_samples or [SegDataSample() for _ in x[0]]  # none for counts of FLOPs
         outputs: tuple[list[Tensor], list[Tensor]] = super().forward(x, samples)
         return outputs
-
-    def loss_by_feat(
-        self,
-        all_cls_scores: list[Tensor],
-        all_mask_preds: list[Tensor],
-        batch_gt_instances: list[Any],
-        batch_img_metas: list[dict[str, Any]],
-    ) -> dict[str, Tensor]:
-        """Compute all losses in float32, also under automatic mixed precision; as mmdetection."""
-        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
-            losses: dict[str, Tensor] = super().loss_by_feat(
-                [scores.float() for scores in all_cls_scores],
-                [masks.float() for masks in all_mask_preds],
-                batch_gt_instances,
-                batch_img_metas,
-            )
-        return losses
-
-    def _get_targets_single(
-        self, cls_score: Tensor, mask_pred: Tensor, *args: Any
-    ) -> tuple[Tensor, ...]:
-        # of a run that diverged: its losses say so, where the matcher's error would end one process
-        scores, masks = (tensor.nan_to_num(0.0, 1e4, -1e4) for tensor in (cls_score, mask_pred))
-        targets: tuple[Tensor, ...] = super()._get_targets_single(scores, masks, *args)
-        return targets
 
     def predict(
         self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any
@@ -139,6 +115,25 @@ class EVAMask2FormerHead(Mask2FormerHead):
         scores = torch.einsum("bqk,bqhw->bkhw", classes, masks)
         size = tuple(batch_img_metas[0]["img_shape"][:2])
         return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+
+
+@MODELS.register_module()
+class EoMTSemanticHead(QueryHead, EVAMask2FormerHead):
+    """The classes of `EoMTBackbone`'s queries as a segmentation, combined as Mask2Former's here.
+
+    Args:
+        num_classes: Number of classes K.
+        align_corners: Passed to the segmentor, which resizes the result with it.
+        ignore_index: Label of pixels without ground truth.
+        **head: Arguments of `QueryHead`.
+    """
+
+    def __init__(
+        self, *, num_classes: int, align_corners: bool = False, ignore_index: int = 255, **head: Any
+    ) -> None:
+        QueryHead.__init__(self, num_things_classes=num_classes, **head)
+        self.align_corners, self.ignore_index = align_corners, ignore_index
+        self.out_channels = num_classes
 
 
 @MODELS.register_module()

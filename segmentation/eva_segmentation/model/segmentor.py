@@ -26,6 +26,7 @@ from eva_backbone import LoadReport, load_pretrained  # noqa: E402
 from eva_data.detection.tiles import windows  # noqa: E402
 from eva_data.label_maps import distinct_color  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
+from eva_openmmlab.eomt import QUERIES  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
 from eva_segmentation.model.head import modern_name  # noqa: E402
 
@@ -48,7 +49,7 @@ def load_segmentor(
         model,
         source,
         complete=complete,
-        allow_missing=() if complete else (_ADAPTER, _HEAD),
+        allow_missing=() if complete else (_ADAPTER, QUERIES, _HEAD),
         reinitialise=() if complete else (_CLASSIFIER,),
         rename=modern_name,
     )

@@ -1,0 +1,143 @@
+"""EoMT for instances and panoptic segments: COCO's files read, trained, predicted, scored."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.structures import INSTANCE_OFFSET
+from mmengine.dataset import pseudo_collate
+from PIL import Image
+
+from eva_openmmlab import config as configuration
+from eva_openmmlab.weights import load_start
+from eva_runs.recipes import list_recipes
+
+SIDE = 64
+RECIPES = [recipe.name for recipe in list_recipes("mmdetection") if "eomt" in recipe.name]
+SEGMENTS = {7: (1, slice(0, 20), 1), 9: (1, slice(20, 40), 1), 300: (5, slice(40, 64), 0)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_builds_and_its_data_fit_its_heads(name, load_config):
+    cfg = load_config(name)
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    assert model.panoptic_head.cls_embed.in_features == model.backbone.net.embed_dim
+    for loader in configuration.LOADERS:
+        dataset = DATASETS.build({**cfg[loader].dataset, "lazy_init": True})
+        assert len(dataset.metainfo["classes"]) == model.num_classes
+        assert model.panoptic_fusion_head.num_classes == model.num_classes
+    panoptic = cfg.model.test_cfg.panoptic_on
+    assert ("Panoptic" in cfg.test_evaluator.type) == panoptic == ("panoptic" in name)
+
+
+@pytest.fixture(scope="module")
+def panoptic(tmp_path_factory):
+    """Folder of two images in COCO's panoptic format: two things and a stuff in stripes."""
+    root = tmp_path_factory.mktemp("panoptic")
+    images, annotations = [], []
+    for number in (1, 2):
+        ids, segments = np.zeros((SIDE, SIDE), np.int64), []
+        for key, (category, rows, _) in SEGMENTS.items():
+            ids[rows] = key
+            height = rows.stop - rows.start
+            box = [0, rows.start, SIDE, height]
+            area = SIDE * height
+            segments.append(dict(id=key, category_id=category, bbox=box, area=area, iscrowd=0))
+        colours = np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8)
+        (root / "seg").mkdir(exist_ok=True)
+        Image.fromarray(colours).save(root / "seg" / f"{number}.png")
+        Image.fromarray(colours * 20).save(root / f"{number}.jpg")
+        images.append(dict(id=number, file_name=f"{number}.jpg", width=SIDE, height=SIDE))
+        annotations.append(dict(image_id=number, file_name=f"{number}.png", segments_info=segments))
+    categories = [dict(id=1, name="disc", isthing=1), dict(id=5, name="floor", isthing=0)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / "panoptic.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def dataset(panoptic, load_config):
+    """Function: the published recipe's dataset of a loader, on these files."""
+
+    def build(loader):
+        settings = load_config("coco/eomt_eva_l_640_panoptic")[loader].dataset
+        for step in settings.pipeline:
+            for key in {"scale", "crop_size"} & step.keys():
+                step[key] = (SIDE, SIDE)
+        names = dict(classes=("disc", "floor"), thing_classes=("disc",), stuff_classes=("floor",))
+        settings.update(
+            data_root=str(panoptic),
+            ann_file="panoptic.json",
+            data_prefix=dict(img="", seg="seg"),
+            metainfo=names | dict(palette=[(1, 2, 3), (4, 5, 6)]),
+        )
+        return DATASETS.build(settings)
+
+    return build
+
+
+@pytest.fixture
+def model(load_config):
+    cfg = load_config("demo/eomt_eva_debug").model
+    classes = dict(num_things_classes=1, num_stuff_classes=1)
+    cfg.backbone.update(
+        img_size=SIDE, embed_dim=32, num_heads=2, depth=3, mlp_dim=48, num_queries=6
+    )
+    cfg.panoptic_head.update(in_channels=32, num_points=64, **classes)
+    cfg.panoptic_fusion_head.update(classes)
+    cfg.data_preprocessor.pad_size_divisor = SIDE
+    cfg.test_cfg.update(panoptic_on=True, max_per_image=5, object_mask_thr=0.0)
+    torch.manual_seed(0)
+    return MODELS.build(cfg)
+
+
+def test_panoptic_segments_are_read_learnt_and_scored(dataset, model, panoptic):
+    training = dataset("train_dataloader")
+    data = model.data_preprocessor(pseudo_collate([training[0], training[1]]), training=True)
+    losses = model.train()(**data, mode="loss")
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert total.isfinite()
+    assert len(losses) == 9  # of three predictions
+    evaluated = dataset("val_dataloader")
+    metric = METRICS.build(
+        dict(
+            type="PanopticMetric",
+            ann_file=str(panoptic / "panoptic.json"),
+            seg_prefix=str(panoptic / "seg"),
+        )
+    )
+    metric.dataset_meta = evaluated.metainfo
+    model.eval()
+    for index in range(2):
+        (sample,) = model.val_step(pseudo_collate([evaluated[index]]))
+        assert sample.pred_panoptic_seg.sem_seg.shape == (1, SIDE, SIDE)
+        assert sample.pred_instances.masks.shape[1:] == (SIDE, SIDE)
+        metric.process(None, [sample.to_dict()])
+    assert 0 <= metric.evaluate(2)["coco_panoptic/PQ"] < 100
+    for index in range(2):  # the truth
+        segments = torch.full((1, SIDE, SIDE), 2)
+        for number, (_, rows, is_thing) in enumerate(SEGMENTS.values(), start=1):
+            segments[:, rows] = number * INSTANCE_OFFSET if is_thing else 1
+        prediction = dict(sem_seg=segments)
+        metric.process(None, [dict(img_id=index + 1, pred_panoptic_seg=prediction)])
+    scores = metric.evaluate(2)
+    assert {scores[f"coco_panoptic/{name}"] for name in ("PQ", "PQ_th", "PQ_st")} == {100.0}
+
+
+def test_a_vit_starts_it_and_own_classes_start_from_scratch(model, load_config, tmp_path):
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "eomt.pth")
+    vit = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.net.")}
+    torch.save(
+        {"model": {k.removeprefix("backbone.net."): v for k, v in vit.items()}},
+        tmp_path / "vit.pth",
+    )
+    report = load_start(model, tmp_path / "vit.pth")
+    assert "backbone.query" in report.missing
+    cfg = model.panoptic_head
+    model.panoptic_head.cls_embed = torch.nn.Linear(cfg.cls_embed.in_features, 8)
+    report = load_start(model, tmp_path / "eomt.pth")
+    assert set(report.missing) == {f"panoptic_head.cls_embed.{k}" for k in ("weight", "bias")}
