@@ -36,6 +36,7 @@ MODULES = {
         ("encoder", "plain_vits", "plain_vitdet", "vitdet", "detector", "segmentation"),
         "bench_models",
     ),
+    "mask_heads": "bench_models",
     **dict.fromkeys(("mim", "clip", "zero_shot"), "bench_training"),
     **dict.fromkeys(("scoring", "lvis", "video", "loading", "commands", "setup"), "bench_data"),
 }

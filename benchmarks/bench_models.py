@@ -35,6 +35,8 @@ MMSEG = {  # parts of our names -> mmsegmentation's
     r"\.mlp\.fc2": ".ffn.layers.1",
     r"^patch_embed\.proj": "patch_embed.projection",
 }
+SEGMENTORS = Path(__file__).parents[1] / "segmentation/configs/ade20k"
+MASK2FORMER = "mask2former_eva_l_896_20k"  # in crops of another size here
 NORM = partial(nn.LayerNorm, eps=1e-6)
 
 MAP = VisionTransformer.forward_feature_map
@@ -299,3 +301,53 @@ def segmentation(scale: Scale, device: torch.device) -> Iterator[Case]:
     calls: Calls = MAP, lambda model, images: model(images)[0]
     title = f"segmentation, BEiT {scale.name} b{batch} {side} px"
     return passes(title, "mmsegmentation", models, calls, batch, side, device)
+
+
+def mask_heads(scale: Scale, device: torch.device) -> Iterator[Case]:
+    """EoMT beside ViT-Adapter and Mask2Former, on EVA-B with the heads of their recipes at 512 px.
+
+    They compute different things, in evaluation (EoMT without masks) and in a training step.
+    """
+    from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS, init_default_scope
+
+    from eva_segmentation import planning
+    from eva_segmentation.parts import vit
+
+    init_default_scope("mmseg")
+    side = 512 if scale.items > 6 else 64
+    sizes = vit("eva_b_patch16", img_size=side, drop_path_rate=0.0, activation_checkpointing=False)
+    evaluated, trained = dict[str, Call](), dict[str, Call]()
+    for name, recipe in (("ours", "eomt_eva_l_512"), ("ViT-Adapter, Mask2Former", MASK2FORMER)):
+        cfg = Config.fromfile(str(SEGMENTORS / f"{recipe}.py"))
+        width = sizes["embed_dim"]
+        channels = width if name == "ours" else [width] * 4
+        cfg.merge_from_dict(
+            dict(model=dict(backbone=sizes, decode_head=dict(in_channels=channels)))
+        )
+        model: Any = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device)
+        if name == "ours":
+            model.backbone.mask_probability.zero_()
+        images = torch.randn(1, 3, side, side, device=device)
+        samples = [planning.sample(model, side).to(device)]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+        shapes = [dict(img_shape=(side, side))]
+
+        def loss(model: Any = model, samples: Any = samples, images: Tensor = images) -> Tensor:
+            total: Tensor = model.parse_losses(model(images, samples, mode="loss"))[0]
+            return total
+
+        def predict(model: Any = model, images: Tensor = images, shapes: Any = shapes) -> Any:
+            with torch.no_grad():
+                return model.eval().encode_decode(images, shapes)
+
+        step = plain_step(model, loss, optimizer, "fp32", device)
+
+        def train(model: Any = model, step: Call = step) -> Any:
+            model.train()
+            return step()
+
+        evaluated[name], trained[name] = predict, train
+    yield Case(f"masks, EVA-B {side} px, forward, fp32", evaluated, unit="images")
+    yield Case(f"masks, EVA-B {side} px, training step, fp32", trained, unit="images")

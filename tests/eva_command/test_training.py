@@ -139,3 +139,32 @@ def test_the_last_of_equal_flags_wins_and_is_shown_alone(write_picture, tmp_path
     training.main([str(tmp_path), "--recipe", "r", *rest])
     ((_, words),) = ran
     assert words == ["r", "--data.train", str(tmp_path), "--data.val", "", *rest[2:]]
+
+
+@pytest.mark.parametrize(
+    ("form", "words", "command"),
+    [
+        ("maps", ["--head", "eomt"], ("segmentation train", "custom/eomt_eva_small")),
+        ("maps", [], ("segmentation train", "custom/upernet_eva_small")),
+        ("voc", ["--head", "eomt"], ("mmdetection train", "custom/eomt_eva_small")),
+        ("classes", ["--head", "eomt"], "classification"),
+        ("voc", ["--head", "eomt", "--task", "detection"], "detection"),
+    ],
+)
+def test_a_head_chooses_the_recipe(
+    form, words, command, write_picture, tmp_path, monkeypatch, capsys
+):
+    ran = []
+    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(training, "find_start", lambda *words: [words[-1]])
+    for name in FILES[form][0]:
+        write_picture(tmp_path / name)
+        if name.endswith(".xml"):
+            (tmp_path / name).write_text(XML)
+    if isinstance(command, tuple):
+        training.main([str(tmp_path), *words])
+        assert [(task, arguments[0]) for task, arguments in ran] == [command]
+        return
+    with pytest.raises(SystemExit):
+        training.main([str(tmp_path), *words])
+    assert repr(command) in capsys.readouterr().err

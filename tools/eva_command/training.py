@@ -55,6 +55,10 @@ _RECIPES: Mapping[str, tuple[str, str]] = {
     "video": ("own_videos", "eva_video_k722.pth"),
     "clip": ("own_pairs", "eva_clip_psz14.pt"),
 }
+_EOMT = {
+    "mmdetection": ("custom/eomt_eva_l_24gb", "eva_l_psz14.pt"),
+    "segmentation": ("ade20k/eomt_eva_l_512_24gb", "eva_l_psz14.pt"),
+}
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -74,6 +78,8 @@ command is printed, then run; further arguments are those of the task's training
     choice.add_argument("--recipe", metavar="NAME", help=help_text)
     help_text = "a linear head on frozen features, in minutes (classification, segmentation)"
     choice.add_argument("--quick", action="store_true", help=help_text)
+    help_text = "masks by queries in the ViT itself: of label maps, or of objects in mmdetection"
+    choice.add_argument("--head", choices=["eomt"], help=help_text)
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
     return options
@@ -82,6 +88,10 @@ command is printed, then run; further arguments are those of the task's training
 def _run(options: argparse.Namespace) -> int:
     tasks = find_tasks(options.data)
     task = options.task or (next(iter(tasks)) if len(tasks) == 1 else "")
+    if options.head and task not in _EOMT:
+        if task != "detection" or options.task:
+            raise ValueError(f"--head {options.head} is of {' and '.join(_EOMT)}, not of {task!r}")
+        task = "mmdetection"
     task_data = tasks.get("detection" if task == "mmdetection" else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
@@ -92,7 +102,9 @@ def _run(options: argparse.Namespace) -> int:
         command, *words = plan_quick(task, task_data, options.rest, f"output/{name}_quick")
         return _call(command, [*words, *options.rest])
     recipe, *words = (
-        [options.recipe] if options.recipe else _recipe_for(task, options.data, options.rest)
+        [options.recipe]
+        if options.recipe
+        else _recipe_for(task, options.head, options.data, options.rest)
     )
     return _call(f"{task} train", [recipe, *_keep_last([*words, *task_data, *options.rest])])
 
@@ -322,15 +334,18 @@ def _samples(train: Path, *others: Path) -> Words:
     return ["--data.train", str(train), "--data.val", *val]
 
 
-def _recipe_for(task: str, data: Path, rest: Sequence[str]) -> Words:
+def _recipe_for(task: str, head: str | None, data: Path, rest: Sequence[str]) -> Words:
     """Choose a recipe, with settings, by the card and the weights that can be had; say why."""
     import torch
 
-    large, weights = _RECIPES[task]
+    large, weights = (_EOMT if head else _RECIPES)[task]
     card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     here = any((folder / weights).is_file() for folder in weights_directories())
     if here and card is not None and card.total_memory > _LARGE:
         return [large]
     echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
-    small = (recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small"))
+    names = [recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small")]
+    if head:
+        return [name for name in names if head in name]
+    small = (name for name in names if "eomt" not in name)
     return find_start(task, data, rest, next(small, "eva_debug_captions"))  # of CLIP
