@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.checkpoints.reading import Weights
-from eva_backbone.layers import LAYER_NORM_EPS, init_head
+from eva_backbone.layers import init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
 
@@ -51,7 +51,7 @@ class ImageClassifier(VisionTransformer):
             raise ValueError("pooling='cls', but this ViT has no class token: set pooling='mean'")
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
-        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS) if mean else None
+        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=self.norm_eps) if mean else None
         head = nn.Linear(self.embed_dim, num_classes)
         init_head(head)
         self.head: nn.Module = head

@@ -21,7 +21,6 @@ from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.families import find_variant
 from eva_backbone.checkpoints.loading import Shape, cast, load_pretrained, stored_frames
 from eva_backbone.checkpoints.reading import Weights, list_names
-from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import POOLINGS, VARIANTS, Pooling, variant_arguments
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
@@ -193,7 +192,9 @@ def describe(weights: Weights) -> Trunk:
     variant = find_variant(own)
     if variant is not None:
         of_detector = any(key.startswith(_HEADS) for key in weights.tensors)
-        return _describe_variant(variant, prefix, shapes, of_detector=of_detector)
+        trunk = _describe_variant(variant, prefix, shapes, of_detector=of_detector)
+        noted = {"img_size": weights.image_size} if weights.image_size else {}
+        return replace(trunk, arguments=trunk.arguments | noted)
     _require_eva(shapes, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
@@ -387,7 +388,7 @@ def load_pooled(
         pooling = "mean" if trunk.pools_patches else "cls"
     fc_norm = None
     if pooling == "mean" and "fc_norm.weight" in trunk.names:
-        fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
+        fc_norm = nn.LayerNorm(vit.embed_dim, eps=vit.norm_eps, dtype=dtype)
         stem = f"{trunk.prefix}fc_norm."
         parts = {n: v for n, v in weights.tensors.items() if n.startswith(stem)}
         which = f"{weights.name} holds fc_norm"

@@ -234,12 +234,14 @@ class Weights:
         tensors: Name -> tensor on the CPU.
         frames: Frames of the clips that the file's model was made for, where its shapes do not show
             them; those of the official video files do.
+        image_size: Side of the images that a training noted, which positions may not show.
         renamed: Whether a ViT of another family has the names of this toolkit, see `rename`.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
     frames: int | None = None
+    image_size: int | None = None
     renamed: bool = False
 
     @classmethod
@@ -251,7 +253,7 @@ class Weights:
     def read_as_stored(cls, source: str | os.PathLike[str]) -> "Weights":
         """Read a path or a known name, see `resolve_source` and `read_weights`."""
         path = resolve_source(source)
-        return cls(path.name, read_weights(path), _noted_frames(path))
+        return cls(path.name, read_weights(path), **noted_sizes(path))
 
     def rename(self) -> "Weights":
         """Give the tensors the names and forms of this toolkit, once; see `to_eva_names`."""
@@ -260,16 +262,18 @@ class Weights:
         return replace(self, tensors=to_eva_names(self.tensors), renamed=True)
 
 
-def _noted_frames(path: Path) -> int | None:
-    """Read the number of frames that a video training notes in its weights; None without a note."""
+def noted_sizes(path: Path) -> dict[str, Any]:
+    """Read `frames` and `image_size`, as far as a training notes them in its weights."""
     if path.suffix != ".safetensors":
-        return None
+        return {}
     try:
         with safe_open(path, framework="pt") as content:
-            frames = json.loads((content.metadata() or {})["config"])["model"]["frames"]
+            noted = json.loads((content.metadata() or {})["config"])["model"]
+        sizes = {name: noted[name] for name in ("frames", "image_size") if name in noted}
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return frames if type(frames) is int and frames > 0 else None  # True is not a number
+        return {}
+    # True is not a number
+    return {name: size for name, size in sizes.items() if type(size) is int and size > 0}
 
 
 def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -187,7 +187,7 @@ def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
     ):
         with torch.device("meta"):
             ours = build_classifier(variant, num_classes=1000, pooling=pooling, img_size=side)
-            config, weights, _ = to_timm(ours.state_dict(), name="a file")
+            config, weights, _ = to_timm(ours.state_dict(), Path("a file"))
             peer = timm.create_model(config["architecture"], img_size=side)
         names.add(config["architecture"])
         assert "model_args" not in config
@@ -210,7 +210,7 @@ def test_names_and_shapes_of_other_families_at_the_published_sizes(name):
     from eva_command.timm_folder import to_timm
 
     with torch.device("meta"):
-        config, weights, _ = to_timm(variants.build_vit(name).state_dict(), name="a file")
+        config, weights, _ = to_timm(variants.build_vit(name).state_dict(), Path("a file"))
         peer = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
         usual = timm.create_model(config["architecture"], num_classes=0)
     assert _shapes(weights) == _shapes(peer.state_dict())
@@ -288,6 +288,25 @@ def test_classifiers_of_other_families(pooling, other, convert, randomise):
     images = torch.randn(2, 3, 32, 32)
     _same(folder, model(images), images)
     torch.testing.assert_close(load_classifier(folder / "model.safetensors")(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["dinov3_debug", "pe_core_debug"])
+@torch.no_grad()
+def test_a_classifier_of_features_that_vary_little_at_the_size_of_its_training(
+    name, convert, tmp_path
+):
+    """The family's epsilon is in the norm of its pooled features, too."""
+    model = build_classifier(name, num_classes=5, img_size=48)
+    torch.nn.init.normal_(model.head.weight)
+    file = tmp_path / "model.safetensors"
+    save_weights(model.state_dict(), file, {"model": {"image_size": 48}})
+    _, folder = convert(file)
+    assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["input_size"][1] == 48
+    again = load_classifier(folder / "model.safetensors")
+    assert again.img_size == load_pooled(file)[0].image_size == 48
+    images = torch.randn(2, 3, 48, 48)
+    _same(folder, model.eval()(images), images)
+    torch.testing.assert_close(again(images), model(images))
 
 
 @pytest.mark.parametrize("other", [OTHERS[i] for i in (3, 4, 5, 6, 7, 8, 13)], indirect=True)

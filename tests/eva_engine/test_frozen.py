@@ -70,6 +70,15 @@ def test_the_linear_classifier_is_scikit_learn_s(digits, l2):
     )
 
 
+def test_rounding_of_a_constant_channel_is_no_feature(digits):
+    """Such as all channels of weights that have seen nothing: no two programs round alike."""
+    known, labels, queries, _ = digits
+    constant = [7.0 + 1e-5 * torch.randn(len(part), 50) for part in (known, queries, queries)]
+    fitted = fit_linear(torch.cat([known, constant[0]], 1), labels, classes=10, l2=1e-6)
+    ours, again = (fitted(torch.cat([queries, noise], 1)) for noise in constant[1:])
+    torch.testing.assert_close(ours, again, rtol=0, atol=0)
+
+
 def test_the_penalty_is_chosen_on_a_part_held_out(digits):
     known, labels, _, _ = digits
     noisy = labels.clone()

@@ -11,6 +11,7 @@ import json
 import operator
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.families import find_variant
 from eva_backbone.checkpoints.from_weights import Trunk, describe, load_pooled
 from eva_backbone.checkpoints.library_names import find_timm_form, to_library_names
-from eva_backbone.checkpoints.reading import Weights, list_names
+from eva_backbone.checkpoints.reading import Weights, list_names, noted_sizes
 from eva_backbone.checkpoints.registry import HOSTED_FILES
 from eva_backbone.resample import resample_pos_embed
 from eva_backbone.rotary import Rotary
@@ -95,9 +96,9 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If timm has no such model, or its outputs differ.
     """
-    config, converted, changes = to_timm(weights, name=source.name)
+    config, converted, changes = to_timm(weights, source)
     classes, side = config["num_classes"], config["pretrained_cfg"]["input_size"][-1]
-    own = trunk_of(weights, source.name)
+    own = trunk_of(weights, source)
     family = FAMILIES[describe(own).family]
     preparation = {**PUBLISHED, "mean": family.mean, "std": family.std}
     if "level_embed" in own.tensors:  # a segmentor's
@@ -161,7 +162,7 @@ def require_close(outputs: Tensor, expected: Tensor, program: str) -> float:
 
 
 def to_timm(
-    weights: Mapping[str, Tensor], *, name: str
+    weights: Mapping[str, Tensor], source: Path
 ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
     """Turn the ViT of a file, with its head, into a model of timm.
 
@@ -170,7 +171,7 @@ def to_timm(
 
     Args:
         weights: Name -> tensor, in the official form.
-        name: Name of the file, for messages.
+        source: Their file, for messages, and the sizes that a run notes in it.
 
     Returns:
         timm's config of the model, weights by timm's names, and a line for each kind of change.
@@ -178,9 +179,9 @@ def to_timm(
     Raises:
         ValueError: If there is no ViT, or timm has none like it.
     """
-    whole = trunk_of(weights, name)
+    whole = trunk_of(weights, source)
     trunk, own = describe_whole(whole), whole.tensors
-    prefix = find_trunk(weights, name=name)
+    prefix = find_trunk(weights, name=source.name)
     outside = [key for key in weights if key.removeprefix(prefix) not in own]
     lines = [f"left out (outside the ViT): {list_names(outside, 3)}"] if outside else []
     lines += note_periods(own, trunk)
@@ -221,19 +222,19 @@ def to_timm(
     return config, converted, lines
 
 
-def trunk_of(weights: Mapping[str, Tensor], name: str) -> Weights:
+def trunk_of(weights: Mapping[str, Tensor], source: Path) -> Weights:
     """Take what belongs to the ViT, its classifier included, without the prefix of its names."""
-    prefix = find_trunk(weights, name=name)
+    prefix = find_trunk(weights, name=source.name)
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if own.keys() & {"attn_pool.latent", "attn_pool.probe", "head.probe"}:  # and what follows it
         own = {k: v for k, v in own.items() if not re.match(r"(attn_pool|head)\.|proj$", k)}
-    return Weights(name, own)
+    return Weights(source.name, own, **noted_sizes(source))
 
 
 def without_periods(own: Weights) -> Weights:
     """Leave out the periods of rotary positions, which other programs compute."""
     tensors = {k: v for k, v in own.tensors.items() if k != _PERIODS}
-    return Weights(own.name, tensors)
+    return replace(own, tensors=tensors)
 
 
 def note_periods(own: Mapping[str, Tensor], trunk: Trunk) -> list[str]:

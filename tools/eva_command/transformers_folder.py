@@ -68,7 +68,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If transformers has no such model, or its outputs differ.
     """
-    whole = trunk_of(weights, source.name)
+    whole = trunk_of(weights, source)
     trunk = describe_whole(whole)
     if trunk.family not in TRANSFORMERS or "norm.weight" not in trunk.names:
         lack = "" if "norm.weight" in trunk.names else " without a norm behind the last block"

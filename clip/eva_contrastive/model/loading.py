@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -151,14 +152,14 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
 def read_clip_weights(source: str | os.PathLike[str]) -> Weights:
     """Read the file that `weights_file` finds, of any program, under this toolkit's names."""
     path = weights_file(source)
-    return clip_weights(Weights(path.name, read_weights(path)))
+    return clip_weights(Weights.read_as_stored(path))
 
 
 def clip_weights(weights: Weights) -> Weights:
     """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program."""
     official = to_official(weights.tensors)
     official |= {part: official[part].reshape(-1) for part in _LOGITS if part in official}
-    return Weights(weights.name, official).rename()
+    return replace(weights, tensors=official).rename()
 
 
 def _vision_tower(

@@ -42,6 +42,7 @@ from eva_runs.precision import resolve
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
+ROUNDING = 1e-4  # of the size of all features: a channel that varies less is taken as constant
 _QUERIES = 1024  # that are compared at once
 _EXCHANGED = 256  # samples whose features are sent at once
 
@@ -166,7 +167,7 @@ class LinearClassifier(NamedTuple):
     weight: Tensor  # (K, C), for standardised features
     bias: Tensor  # (K,)
     mean: Tensor  # (C,) of the features that it was fitted on
-    deviation: Tensor  # (C,)
+    deviation: Tensor  # (C,), infinite for a channel that is constant up to rounding
     l2: float  # strength of the penalty
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -181,6 +182,8 @@ def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> 
     """
     mean = features.mean(0)
     deviation = features.std(0, unbiased=False).clamp(min=1e-6)
+    rounding = ROUNDING * features.square().mean().sqrt()
+    deviation[deviation < rounding] = torch.inf  # weights would enlarge this noise
     standard = (features - mean) / deviation
     weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
     bias = torch.zeros(classes, device=features.device, requires_grad=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
 from eva_backbone.checkpoints.reading import Weights
-from eva_backbone.layers import LAYER_NORM_EPS, init_head
+from eva_backbone.layers import init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VideoTransformer
 from eva_data.kinetics import TITLES, kinetics_classes, mapping
@@ -41,7 +41,7 @@ class VideoClassifier(VideoTransformer):
     def __init__(self, *, num_classes: int, frames: int, **vit: Any) -> None:
         super().__init__(frames=frames, **vit | {"final_norm": False})
         self.num_classes = num_classes
-        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS)
+        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=self.norm_eps)
         self.head = nn.Linear(self.embed_dim, num_classes)
         init_head(self.head)
 
