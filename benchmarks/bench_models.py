@@ -318,36 +318,27 @@ def mask_heads(scale: Scale, device: torch.device) -> Iterator[Case]:
     init_default_scope("mmseg")
     side = 512 if scale.items > 6 else 64
     sizes = vit("eva_b_patch16", img_size=side, drop_path_rate=0.0, activation_checkpointing=False)
-    evaluated, trained = dict[str, Call](), dict[str, Call]()
+    images, width = torch.randn(1, 3, side, side, device=device), sizes["embed_dim"]
+    models = dict[str, Any]()
     for name, recipe in (("ours", "eomt_eva_l_512"), ("ViT-Adapter, Mask2Former", MASK2FORMER)):
         cfg = Config.fromfile(str(SEGMENTORS / f"{recipe}.py"))
-        width = sizes["embed_dim"]
-        channels = width if name == "ours" else [width] * 4
-        cfg.merge_from_dict(
-            dict(model=dict(backbone=sizes, decode_head=dict(in_channels=channels)))
-        )
-        model: Any = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device)
-        if name == "ours":
-            model.backbone.mask_probability.zero_()
-        images = torch.randn(1, 3, side, side, device=device)
+        head = dict(in_channels=width if name == "ours" else [width] * 4)
+        cfg.merge_from_dict(dict(model=dict(backbone=sizes, decode_head=head)))
+        models[name] = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device).eval()
+    models["ours"].backbone.mask_probability.zero_()
+    title, shapes = f"masks, EVA-B {side} px", [dict(img_shape=(side, side))]
+    calls: dict[str, Call] = {
+        name: torch.no_grad()(partial(model.encode_decode, images, shapes))
+        for name, model in models.items()
+    }
+    yield Case(f"{title}, forward, fp32", calls, unit="images")
+    for name, model in models.items():
         samples = [planning.sample(model, side).to(device)]
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-        shapes = [dict(img_shape=(side, side))]
 
-        def loss(model: Any = model, samples: Any = samples, images: Tensor = images) -> Tensor:
+        def loss(model: Any = model, samples: Any = samples) -> Tensor:
             total: Tensor = model.parse_losses(model(images, samples, mode="loss"))[0]
             return total
 
-        def predict(model: Any = model, images: Tensor = images, shapes: Any = shapes) -> Any:
-            with torch.no_grad():
-                return model.eval().encode_decode(images, shapes)
-
-        step = plain_step(model, loss, optimizer, "fp32", device)
-
-        def train(model: Any = model, step: Call = step) -> Any:
-            model.train()
-            return step()
-
-        evaluated[name], trained[name] = predict, train
-    yield Case(f"masks, EVA-B {side} px, forward, fp32", evaluated, unit="images")
-    yield Case(f"masks, EVA-B {side} px, training step, fp32", trained, unit="images")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+        calls[name] = plain_step(model, loss, optimizer, "fp32", device)
+    yield Case(f"{title}, training step, fp32", calls, unit="images")

@@ -1,5 +1,6 @@
 """EoMT for instances and panoptic segments: COCO's files read, trained, predicted, scored."""
 
+import argparse
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmdet.structures import INSTANCE_OFFSET
 from mmengine.dataset import pseudo_collate
 from PIL import Image
 
+from eva_mmdetection.data import own_data
 from eva_openmmlab import config as configuration
 from eva_openmmlab.weights import load_start
 from eva_runs.recipes import list_recipes
@@ -141,3 +143,21 @@ def test_a_vit_starts_it_and_own_classes_start_from_scratch(model, load_config, 
     model.panoptic_head.cls_embed = torch.nn.Linear(cfg.cls_embed.in_features, 8)
     report = load_start(model, tmp_path / "eomt.pth")
     assert set(report.missing) == {f"panoptic_head.cls_embed.{k}" for k in ("weight", "bias")}
+
+
+def test_own_objects_need_masks(write_scenes, load_config, tmp_path):
+    words = []
+    for part in ("train", "val"):
+        (tmp_path / f"{part}.json").write_text(json.dumps(write_scenes(tmp_path / part, 2)))
+        words += [f"--{part}-annotations", str(tmp_path / f"{part}.json")]
+        words += [f"--{part}-images", str(tmp_path / part)]
+    parser = argparse.ArgumentParser()
+    own_data.add_arguments(parser)
+    config = load_config("coco/eomt_eva_l_640_panoptic")
+    cfg = own_data.apply(config, own_data.check(parser.parse_args(words)))
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    assert model.num_classes == model.panoptic_fusion_head.num_classes == 2
+    assert cfg.val_evaluator.metric == ["bbox", "segm"]
+    with pytest.raises(ValueError, match="EoMTHead"):
+        own_data.apply(config, own_data.check(parser.parse_args([*words, "--boxes-only"])))
