@@ -197,7 +197,8 @@ def _labels_of(
     labels = {name: spellings.label(name, exact=exact) for name in folders}
     labels_by_name = {name: label for name, label in labels.items() if label is not None}
     free = [name for label, name in enumerate(classes) if label not in labels_by_name.values()]
-    for name, other in find_respelled(folders, free).items():
+    unclear = [name for name in folders if name not in labels_by_name]
+    for name, other in find_respelled(unclear, free).items():
         logger.warning("%s: the folder %r is taken for the class %r", root, name, other)
         labels_by_name[name] = classes.index(other)
     others = (name for name in folders if name not in labels_by_name)

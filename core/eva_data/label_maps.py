@@ -298,6 +298,25 @@ def _listed(values: Iterable[int]) -> str:
     return list_names([*map(str, values)], 16)
 
 
+def find_class_file(folders: Collection[tuple[Path, Path]]) -> Path:
+    """Find `classes.toml` right above folders of images and maps, or above the first two of them.
+
+    Where there is none, it is where the file belongs. No file at the root is taken.
+    """
+    pairs = [*folders]
+    files = list[Path]()
+    for group in (pairs, pairs[:1]):
+        every = [folder.absolute() for pair in group for folder in pair]
+        top = Path(os.path.commonpath(every))
+        near = len(group) == 1 or all(top in folder.parents[:2] for folder in every)
+        files += [top / "classes.toml"] if near and top != Path(top.anchor) else []
+    if not files:
+        raise ValueError(
+            f"{pairs[0][0]} and {pairs[0][1]} lie apart: name the classes by --classes"
+        )
+    return next((file for file in files if file.exists()), files[0])
+
+
 def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFile]:
     """Read `classes.toml` above folders of images and maps; what it should be if it is not there.
 
@@ -306,15 +325,15 @@ def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFil
     Raises:
         ValueError: If what the values mean must be said in the file.
     """
-    every = [folder.absolute() for pair in folders for folder in pair]
-    file = Path(os.path.commonpath(every)) / "classes.toml"
+    file = find_class_file(folders)
     if file.exists():
         return file, read_class_file(file)
     labels = sorted(count_values([pair for two in folders for pair in find_pairs(*two)[0]]))
     if labels not in ([*range(len(labels))], [0, IGNORED]) or not 2 <= len(labels) <= IGNORED:
         raise ValueError(
             f"the label maps have the values {_listed(labels)}: which of them are classes, and "
-            f"which to ignore, must be said in {file}; {EXAMPLE}, and `label = {labels[-1:]}`"
+            f"which to ignore, must be said in {file}; {EXAMPLE}, "
+            f"and `label = {max(labels, default=0)}`"
         )
     names = [f"class {label}" for label in labels]
     names[:1] = ["background"] if len(names) == 2 else names[:1]

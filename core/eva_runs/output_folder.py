@@ -8,6 +8,7 @@ import json
 import logging
 import operator
 import os
+import re
 import shutil
 import socket
 import threading
@@ -100,12 +101,15 @@ def reserve_folder(
 def number_folder(folder: Path, is_used: Callable[[Path], Any], *, resume: bool) -> Path:
     """Choose a folder that nobody named: NAME, or NAME-2 and so on where a run has it.
 
-    To `resume`, the newest of those that have a run.
+    To `resume`, the last of those that have a run. A number that was deleted is not used again;
+    beyond 999 they are part of a name, such as `photos-2026`.
     """
-    folders = [folder]
-    while is_used(folders[-1]):
-        folders.append(folder.with_name(f"{folder.name}-{len(folders) + 1}"))
-    return folders[-2] if resume and folders[1:] else folders[-1]
+    form = re.compile(rf"{re.escape(folder.name)}(?:-([2-9]|[1-9]\d\d?))?")
+    siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    matches = [match for path in siblings if is_used(path) and (match := form.fullmatch(path.name))]
+    last = max((int(match[1] or 1) for match in matches), default=0)
+    number = max(last, 1) if resume else last + 1
+    return folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
 
 
 def watch(file: Path) -> Callable[[], bool]:

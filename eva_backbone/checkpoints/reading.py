@@ -122,24 +122,25 @@ def read_shards(index: Path) -> dict[str, Tensor]:
 
     Raises:
         OSError: If one of the files is not there, or may not be read.
-        ValueError: If one is damaged, or the tensors are not those that the index lists.
+        ValueError: If one is damaged, or its tensors are not those that the index gives to it.
     """
     try:
         listed = json.loads(require_regular_file(index).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({*listed.values()})
+        files = sorted({*map(Path, listed.values())})  # a number is a TypeError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _refusal(index.name, error) from error
     tensors: dict[str, Tensor] = {}
-    for name in files:
-        if Path(name).name != name:
-            raise ValueError(f"{index.name} names {name!r}, which is no file beside it")
-        tensors |= read_safetensors(index.with_name(name))
-    different = [*(tensors.keys() - listed.keys()), *(listed.keys() - tensors.keys())]
-    if different:
-        raise ValueError(
-            f"{index.name} lists {len(listed)} tensors, and its {len(files)} files have "
-            f"{len(tensors)}: {list_names(different, 3)} in only one of both; {_AGAIN}"
-        )
+    for file in files:
+        if file.name != str(file):
+            raise ValueError(f"{index.name} names {str(file)!r}, which is no file beside it")
+        own = read_safetensors(index.with_name(file.name))
+        names = {name for name in listed if listed[name] == file.name}
+        different = [*sorted(own.keys() - names), *sorted(names - own.keys())]
+        if different:
+            raise ValueError(
+                f"{index.name} and {file}: {list_names(different, 3)} in only one of both; {_AGAIN}"
+            )
+        tensors |= own
     return tensors
 
 

@@ -185,10 +185,20 @@ def test_several_files_hold_what_their_index_lists(shards):
     save_file({"odd": torch.ones(1)}, folder / "b.safetensors")
     with pytest.raises(ValueError, match="odd"):
         load_vit(folder)
-    for damage in (content[:-9], "[]", content.replace("b.saf", "../b.saf")):
+    numbers = json.dumps({"weight_map": dict.fromkeys(json.loads(content)["weight_map"], 1)})
+    for damage in (content[:-9], "[]", content.replace("b.saf", "../b.saf"), numbers):
         index.write_text(damage)
         with pytest.raises(ValueError, match=r"index\.json"):
             load_vit(folder)
+
+
+def test_a_tensor_that_the_index_gives_to_another_file_is_refused(shards):
+    model, folder = shards
+    names = [*model.state_dict()]
+    again = {name: torch.zeros_like(model.state_dict()[name]) for name in (names[0], *names[1::2])}
+    save_file(again, folder / "b.safetensors")
+    with pytest.raises(ValueError, match=names[0]):
+        load_vit(folder)
 
 
 @pytest.mark.parametrize(

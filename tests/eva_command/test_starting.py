@@ -71,6 +71,12 @@ def test_what_the_user_names_is_taken(hub, ran, photos, own):
     assert own[0] == "--recipe" or {*own} <= {*words}
 
 
+def test_a_value_that_looks_like_weights_names_none(hub, ran, photos):
+    put(hub, "eva02_ti14")
+    training.main([photos, "--output", "weights/exp1", "run.seed=3"])
+    assert value(ran[0][1], "--backbone") == "eva02_ti14"
+
+
 def test_without_a_network_it_goes_on_at_once(hub, ran, photos, monkeypatch, capsys):
     from huggingface_hub import constants
 
@@ -126,7 +132,7 @@ def test_quick_heads(hub, ran, photos, refused, capsys):
     ((command, words),) = ran
     assert command == "classification evaluate-frozen"
     assert value(words, "--weights") == "dinov2_s14"
-    assert value(words, "--val-share")
+    assert value(words, "--val") == photos  # of three images
     assert words[-2:] == ["--workers", "0"]
     assert digest in capsys.readouterr().out
     maps = ["--train-images", "a"]
@@ -141,6 +147,6 @@ def test_a_quick_start_on_small_weights(hub, monkeypatch, refused):
     monkeypatch.setattr(quickstart, "run_step", lambda command, **_: ran.append(command[3:]) or 0)
     quickstart.main(["segmentation", "--pretrained"])
     assert value(ran[1], "--backbone") == "eva02_ti14"
-    assert value(ran[1], "--work-dir").endswith("pretrained")
+    assert value(ran[1], "--output").endswith("pretrained")
     with refused("clip"):
         quickstart.main(["clip", "--pretrained"])

@@ -47,6 +47,13 @@ def test_classes_give_the_order(make):
     assert content(samples) == [("a/1.png", 2), ("b/1.png", 0)]
 
 
+def test_a_class_of_other_letters_is_another_where_it_is_a_class_itself(make):
+    samples = ClassFolders(
+        make("cat/1.png", "Dog/1.png"), classes=["Cat", "cat", "dog"], upright=False
+    )
+    assert content(samples) == [("Dog/1.png", 2), ("cat/1.png", 1)]
+
+
 def test_unknown_folders_are_refused(make):
     folder = make("a/1.png", "b/1.png", "x/1.png")
     message = "has 2 folders that are not among the 2 classes: b, x; expected a, c"

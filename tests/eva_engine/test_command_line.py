@@ -60,6 +60,15 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
 
+def test_a_run_without_a_checkpoint_has_its_folder(parsed, recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").touch()
+    assert parsed(recipe).run.output.name == "run"
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 0}\n')
+    assert parsed(recipe).run.output.name == "run-2"
+    assert parsed(recipe, "--resume").run.output.name == "run"
+
+
 def test_epochs_and_the_size_of_images_have_one_name_everywhere(parsed, recipe):
     from eva_pretrain.config import PretrainConfig
     from eva_video.config import VideoConfig

@@ -12,3 +12,7 @@ def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
         (tmp_path / name / "step_1").mkdir(parents=True)
     assert choose(resume=False).name == "run-3"
     assert choose(resume=True).name == "run-2"
+    for name in ("run-4", "run-2026", "run-02", "run-x"):  # and run-3 was deleted
+        (tmp_path / name / "step_1").mkdir(parents=True)
+    assert choose(resume=False).name == "run-5"
+    assert choose(resume=True).name == "run-4"

@@ -22,6 +22,44 @@ def data(own):
     return custom_data.check(parser.parse_args([*map(str, words)]))
 
 
+def _check(*words, training=True):
+    parser = argparse.ArgumentParser()
+    custom_data.add_arguments(parser, training=training)
+    return custom_data.check(parser.parse_args([*map(str, words)]))
+
+
+def test_an_evaluation_takes_the_classes_of_the_run_and_writes_nothing(
+    load_config, data, own, tmp_path
+):
+    run = custom_data.apply(load_config("demo/mask2former_eva_debug"), data)
+    other = tmp_path / "other"
+    for kind in ("images", "maps"):
+        (other / kind).mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(other / "images/1.png")
+    Image.new("L", (30, 20), 40).save(other / "maps/1.png")
+    words = ("--val-images", other / "images", "--val-maps", other / "maps")
+    cfg = custom_data.apply(run, _check(*words, training=False))
+    assert not (other / "classes.toml").exists()
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    assert dataset.metainfo["classes"] == ["road", "sky"]
+    assert dataset.metainfo["labels"] == [7, 40]
+    assert {"type": "LoadLabelMap", "labels": [7, 40], "ignore": [0]} in [
+        dict(step) for step in cfg.test_dataloader.dataset.pipeline
+    ]
+    plain = load_config("demo/mask2former_eva_debug")  # of other data
+    with pytest.raises(ValueError, match="--classes"):
+        custom_data.apply(plain, _check(*words, training=False))
+
+
+def test_classes_lie_above_the_training_data_where_validation_lies_elsewhere(own, tmp_path_factory):
+    words = ["--train-images", own / "images", "--train-maps", own / "maps"]
+    far = tmp_path_factory.mktemp("far") / "deep"
+    for kind in ("images", "maps"):
+        (far / kind).mkdir(parents=True)
+        words += [f"--val-{kind}", far / kind]
+    assert _check(*words).classes == own / "classes.toml"
+
+
 @pytest.mark.parametrize("name", ["demo/mask2former_eva_debug", "ade20k/mask2former_eva_g_896_20k"])
 def test_apply_sets_data_and_classes_everywhere(load_config, data, own, name):
     before = load_config(name)

@@ -97,7 +97,8 @@ def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str
 
 
 def _has_weights(words: Sequence[str]) -> bool:
-    return any(_OWN.match(word) for word in words)
+    flags = (word.partition("=")[0] for word in words if word.startswith("--") or "=" in word)
+    return any(_OWN.fullmatch(flag) for flag in flags)
 
 
 def fetch_start(name: str) -> bool:

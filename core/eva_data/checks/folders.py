@@ -131,7 +131,9 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
     for part in parts[1:]:
         if parts[0].classes and part.classes:
             train_classes, own = {*parts[0].classes}, {*part.classes}
-            for name, other in find_respelled(sorted(own), train_classes - own).items():
+            for name, other in find_respelled(
+                sorted(own - train_classes), train_classes - own
+            ).items():
                 findings.add("class_respelled", f"{part.folder}/{name}, as {other}")
                 own = own - {name} | {other}
             for kind, names in (

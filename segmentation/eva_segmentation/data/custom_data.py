@@ -22,6 +22,8 @@ from eva_data.label_maps import (
     check_pairs,
     compare_labels,
     count_values,
+    describe_classes,
+    find_class_file,
     find_classes,
     hold_out,
     read_class_file,
@@ -54,10 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         )
         help_text += "for evaluation; chosen by their names, always the same"
         add("--val-share", type=float, metavar="SHARE", help=help_text)
-    help_text = (
-        "names, labels and colours of the classes (default: classes.toml above the folders, "
-    )
-    help_text += "written if it is not there)"
+    default = "classes.toml above the folders, written if it is not there"
+    default = default if training else "those of the run"
+    help_text = f"names, labels and colours of the classes (default: {default})"
     add("--classes", type=Path, metavar="TOML", help=help_text)
     if training:
         add(ALLOW_EMPTY, action="store_true", help="train on classes that no pixel is of, too")
@@ -69,13 +70,13 @@ class PairedData:
 
     Attributes:
         folders: "train" and "val", or one of them -> images, label maps.
-        classes: File of the classes.
+        classes: File of the classes; None to evaluate by those of the config.
         share: Share of the pairs for training that is held out for evaluation; None for none.
         allow_empty: Whether classes may have no pixel.
     """
 
     folders: Mapping[str, tuple[Path, Path]]
-    classes: Path
+    classes: Path | None
     share: float | None = None
     allow_empty: bool = False
 
@@ -104,7 +105,7 @@ def check(arguments: argparse.Namespace) -> PairedData | None:
         part: (paths[f"{source}_images"].absolute(), paths[f"{source}_maps"].absolute())
         for part, source in sources.items()
     }
-    file = file or _find_class_file(folders)
+    file = file or (_find_class_file(folders) if "train" in folders else None)
     return PairedData(folders, file, share, bool(getattr(arguments, "allow_empty_classes", False)))
 
 
@@ -118,23 +119,47 @@ def _find_class_file(folders: Mapping[str, tuple[Path, Path]]) -> Path:
     return file
 
 
+def _classes_of(config: "Config", folders: Mapping[str, tuple[Path, Path]]) -> ClassFile:
+    """Take the classes of a run on own data, else those of `classes.toml` above the folders."""
+    from eva_openmmlab.config import parts_of
+
+    dataset = parts_of(config[LOADERS["val"][0]].dataset)[0]
+    meta = dataset.get("metainfo") or {}
+    if "labels" in meta:
+        names, colors, labels = describe_classes(meta)
+        steps = [step for step in dicts(dataset) if step.get("type") == "LoadLabelMap"]
+        return ClassFile(
+            names=tuple(names),
+            labels=tuple(labels),
+            colors=tuple(colors),
+            ignore=tuple(steps[0]["ignore"]) if steps else (),
+            image_ending=dataset.get("image_ending", ""),
+            map_ending=dataset.get("map_ending", ""),
+        )
+    file = find_class_file([*folders.values()])
+    if not file.exists():
+        raise ValueError(f"{config.filename} is of other data: name your classes by --classes")
+    return read_class_file(file)
+
+
 def _check_labels(pairs: Sequence[Pair], part: str, classes: ClassFile, data: PairedData) -> None:
     """Read maps until each class was seen; in validation some may be missing, with a warning."""
     values, folder = count_values(pairs, classes.labels), data.folders[part][1]
     lenient = data.allow_empty or part == "val"
-    misfit = compare_labels(values, classes, data.classes, may_lack=lenient)
+    file = data.classes or Path("the class file")
+    misfit = compare_labels(values, classes, file, may_lack=lenient)
     if misfit.problem and "train" in data.folders:
         raise ValueError(f"{folder}, {len(pairs)} maps for {part}: {misfit.problem}")
     if misfit.unseen:
         logger.warning("%s: no pixel for %s is of %s", folder, part, list_names(misfit.unseen))
     if misfit.ignored:
         message = "%s: pixels of the labels %s are ignored, as %s says"
-        logger.info(message, part, misfit.ignored, data.classes, extra=SHOWN)
+        logger.info(message, part, misfit.ignored, file, extra=SHOWN)
 
 
 def apply(config: "Config", data: PairedData) -> "Config":
     """Put the data that `check` has found into a copy of a config."""
-    classes = read_class_file(data.classes)
+    classes = read_class_file(data.classes) if data.classes else _classes_of(config, data.folders)
     config = copy.deepcopy(config)
     for part, (images, maps) in data.folders.items():
         held: dict[str, Any] = {}
