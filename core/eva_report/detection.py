@@ -5,11 +5,10 @@ scores. Nothing here depends on the framework that made them.
 """
 
 import contextlib
-import json
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.files import require_regular_file
+from eva_data.detection.scoring import PredictionFile
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_report.content import (
     Cell,
@@ -34,6 +33,7 @@ from eva_report.content import (
     TitledImage,
     warn_of_few,
 )
+from eva_report.detection_errors import DetectionErrors, SuspiciousLabel
 from eva_report.drawing import DrawnObject, draw_objects, score_text
 from eva_report.matching import (
     IGNORED,
@@ -51,14 +51,13 @@ from eva_runs.record import write_threshold
 Scores = Mapping[str, Mapping[str, float | None]]  # task ("bbox", "segm") -> metric -> percent
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
+LABEL_ERRORS = "label_errors.csv"
 THRESHOLD = 0.5  # least score of what counts in tables and images
 WORST, BEST = 8, 4  # images
 _TRIED = 4  # times as many images may be unreadable
 _SIDE = 1024  # px; larger images are reduced, since the page has no room for them
 _LOWER = (0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.0)  # thresholds where nothing passes the first one
 _STEPS = np.linspace(0, 1, 101)  # thresholds of the curves
-_CHUNK = 2**20  # characters
-_FIELDS = {"bbox", "category_id", "image_id", "score"}  # of a prediction
 _KINDS = {"bbox": "box", "segm": "mask"}
 _SIZES = {
     "s": "small objects, below 32 x 32 px",
@@ -106,6 +105,11 @@ class _Dataset:
         counts = Counter(self.numbers[key] for key, _ in pairs if key in self.numbers)
         return {name: counts[number] for number, name in enumerate(self.names)}
 
+    def image_name(self, image: Hashable) -> str:
+        """Return the name of an image's file, or its id."""
+        file = self.files.get(image)
+        return str(self.images[image].get("file_name") or (file.name if file else image))
+
     def matched(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
         """Match the predictions of each image; of unknown images or classes there are none."""
         labels = self._boxes(self.annotations)
@@ -149,14 +153,15 @@ def detection_sections(
         scores: Task ("bbox", "segm", and others of the evaluator) -> metric ("AP", "AP50", ...)
             -> percent; None or NaN where there is nothing to score. Metrics named "AP-CLASS" are
             taken for those of classes.
-        folder: Folder of the report, which receives `per_class.csv` and `confusion.csv`.
+        folder: Folder of the report, which receives `per_class.csv`, `confusion.csv` and
+            `label_errors.csv`.
 
     Returns:
-        Scores, curves over the score threshold, classes, confusion, worst and best images; without
-        those that have nothing to show.
+        Scores, curves over the score threshold, classes, confusion, kinds of errors, calibration,
+        labels that may be wrong, worst and best images; without those that have nothing to show.
     """
     data = _Dataset(truth, images)
-    entries = _File(predictions) if isinstance(predictions, Path) else predictions
+    entries = PredictionFile(predictions) if isinstance(predictions, Path) else predictions
     matches = data.matched(entries)
     best = max((match.predictions.scores.max(initial=-1) for match in matches.values()), default=-1)
     threshold, note = THRESHOLD, " There are no predictions." if best < 0 else ""
@@ -180,6 +185,9 @@ def detection_sections(
     if counts.any():
         sections += [_class_table(data.names, scores, counts, rule, folder)]
         sections += [_confusion(data.names, counts, folder)]
+    errors = DetectionErrors(matches, data.names)
+    sections += [errors.table(), errors.calibration()]
+    sections += [_label_errors(data, errors.suspicious_labels(), folder)]
     sections += _galleries(data, matches, entries, threshold=threshold)
     return [section for section in sections if section is not None]
 
@@ -341,24 +349,16 @@ def _galleries(
         ("Worst images", worst, WORST, "lowest F1 first"),
         ("Best images", best, BEST, "highest F1 and most objects first"),
     ):
-        examples: list[Example] = []
-        lost: list[str] = []
+        examples, lost = list[Example](), list[str]()
         for image in (image for image in images if image not in drawn):
-            file, rgb = data.files.get(image), None
-            name = str(data.images[image].get("file_name") or (file.name if file else image))
-            with contextlib.suppress(UnreadableImageError, OSError):
-                rgb = read_rgb(file, upright=True) if file else None
+            name, rgb = _read_image(data, image)
             if rgb is None:
                 lost.append(name)
                 continue
             drawn.add(image)
             right, objects, predicted = counts[image]
             caption = f"{name}: {right} of {objects} found, {predicted - right} false"
-            shown = [
-                TitledImage(title=side, image=_drawing(data, rgb, of_images[image]))
-                for side, of_images in sides.items()
-            ]
-            examples.append(Example(caption=caption, images=shown))
+            examples.append(_compare_sides(data, caption, rgb, sides, image))
             if len(examples) == most:
                 break
         rule = f"At a confidence of {threshold:g} and an IoU of 0.5, {description}."
@@ -367,6 +367,67 @@ def _galleries(
         if examples or lost:
             made.append(Gallery(title=title, examples=examples, text=rule))
     return made
+
+
+def _label_errors(
+    data: _Dataset, suspicious: Sequence[SuspiciousLabel], folder: Path | None
+) -> Gallery | None:
+    """Draw the images whose labels the most confident predictions contradict, and list all."""
+    predictions: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
+    ids = list(data.numbers)
+    for label in suspicious:
+        entry = {"category_id": ids[label.category], "bbox": label.box, "score": label.score}
+        predictions[label.image].append(entry)
+    if folder is not None:
+        heads = ["image", "labelled as", "prediction", "score", "x", "y", "width", "height"]
+        rows = [
+            [
+                data.image_name(label.image),
+                "" if label.labelled_as is None else data.names[label.labelled_as],
+                data.names[label.category],
+                *(round(value, 3) for value in (label.score, *label.box)),
+            ]
+            for label in suspicious
+        ]
+        write_csv(folder / LABEL_ERRORS, heads, rows)
+    if not suspicious:
+        return None
+    sides = {"truth": _by_image(data.annotations, {*predictions}), "prediction": predictions}
+    examples: list[Example] = []
+    for image in [*predictions][: _TRIED * WORST]:
+        name, rgb = _read_image(data, image)
+        if rgb is not None and len(examples) < WORST:
+            examples.append(_compare_sides(data, name, rgb, sides, image))
+    more = f" {LABEL_ERRORS} lists all." if folder is not None else ""
+    return Gallery(
+        title="Labels to check",
+        examples=examples,
+        text=f"{counted(len(suspicious), 'prediction')} with a score of at least {THRESHOLD:g} "
+        "that the labels contradict: an object of another class is there, or none. The detector "
+        f"or the label is wrong; the most confident come first.{more}",
+    )
+
+
+def _read_image(data: _Dataset, image: Hashable) -> tuple[str, NDArray[np.uint8] | None]:
+    """Return the name of an image, and its pixels, or None where they cannot be read."""
+    file = data.files.get(image)
+    with contextlib.suppress(UnreadableImageError, OSError):
+        return data.image_name(image), read_rgb(file, upright=True) if file else None
+    return data.image_name(image), None
+
+
+def _compare_sides(
+    data: _Dataset,
+    caption: str,
+    rgb: NDArray[np.uint8],
+    sides: Mapping[str, Mapping[Hashable, Sequence[Mapping[str, Any]]]],
+    image: Hashable,
+) -> Example:
+    shown = [
+        TitledImage(title=side, image=_drawing(data, rgb, entries.get(image, ())))
+        for side, entries in sides.items()
+    ]
+    return Example(caption=caption, images=shown)
 
 
 def _drawing(
@@ -403,38 +464,3 @@ def _mask(segmentation: Any, size: tuple[int, ...]) -> dict[str, Any] | None:
     if isinstance(code, list):
         code = mask_api.merge(code)
     return code if list(code["size"]) == list(size) else None  # of a turned image
-
-
-class _File:
-    """The predictions in a file of COCO's results, of which one is in memory at a time."""
-
-    def __init__(self, file: Path) -> None:
-        require_regular_file(file)
-        self._file = file
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Read the predictions in their order; a ValueError names a file that is damaged."""
-        decode = json.JSONDecoder().raw_decode
-        with self._file.open(encoding="utf-8") as stream:
-            buffer, position = stream.read(_CHUNK).lstrip(), 1
-            if not buffer.startswith("["):
-                raise ValueError(f"{self._file} is not a list of predictions")
-            while True:
-                while buffer[position : position + 1] in tuple(" \n\r\t,"):
-                    position += 1
-                if buffer[position : position + 1] == "]":
-                    return
-                try:
-                    entry, position = decode(buffer, position)
-                except ValueError as error:
-                    more = stream.read(_CHUNK)
-                    if not more:
-                        raise ValueError(
-                            f"{self._file} is not a complete list of predictions: {error}"
-                        ) from error
-                    buffer, position = buffer[position:] + more, 0
-                    continue
-                if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
-                    field_names = ", ".join(sorted(_FIELDS))
-                    raise ValueError(f"{self._file} holds {entry!r:.200}, without {field_names}")
-                yield entry

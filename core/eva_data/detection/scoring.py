@@ -1,8 +1,9 @@
 """Detections in columns, and their scores by COCO's and LVIS's rules through hotcoco."""
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 from hotcoco import mask as mask_api
 
-from eva_data.files import load_json
+from eva_data.files import load_json, require_regular_file
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
@@ -19,6 +20,8 @@ Entry = dict[str, Any]  # COCO results format: image_id, category_id, bbox, scor
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 LVIS_METRICS = (*METRICS, "APr", "APc", "APf")
 _COLUMNS = ("image_id", "category_id", "bbox", "score")
+_CHUNK = 2**20  # characters
+_FIELDS = {"bbox", "category_id", "image_id", "score"}  # of a prediction
 _EXACT = 2**53  # up to here a float is equal to the id
 
 
@@ -85,6 +88,41 @@ class DetectionTable:
         if masks:
             loaded.update_anns(ids=np.arange(1, len(masks) + 1), area=mask_api.area(masks))
         return loaded
+
+
+class PredictionFile:
+    """The predictions in a file of COCO's results, of which one is in memory at a time."""
+
+    def __init__(self, file: Path) -> None:
+        require_regular_file(file)
+        self._file = file
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Read the predictions in their order; a ValueError names a file that is damaged."""
+        decode = json.JSONDecoder().raw_decode
+        with self._file.open(encoding="utf-8") as stream:
+            buffer, position = stream.read(_CHUNK).lstrip(), 1
+            if not buffer.startswith("["):
+                raise ValueError(f"{self._file} is not a list of predictions")
+            while True:
+                while buffer[position : position + 1] in tuple(" \n\r\t,"):
+                    position += 1
+                if buffer[position : position + 1] == "]":
+                    return
+                try:
+                    entry, position = decode(buffer, position)
+                except ValueError as error:
+                    more = stream.read(_CHUNK)
+                    if not more:
+                        raise ValueError(
+                            f"{self._file} is not a complete list of predictions: {error}"
+                        ) from error
+                    buffer, position = buffer[position:] + more, 0
+                    continue
+                if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
+                    field_names = ", ".join(sorted(_FIELDS))
+                    raise ValueError(f"{self._file} holds {entry!r:.200}, without {field_names}")
+                yield entry
 
 
 def read_lvis(file: str, *, otherwise: str) -> dict[str, Any]:

@@ -26,7 +26,14 @@ from eva_detection.training.output_folder import (
     read_metrics,
 )
 from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
-from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
+from eva_report.detection import (
+    CONFUSION,
+    LABEL_ERRORS,
+    PER_CLASS,
+    data_fact,
+    detection_sections,
+    title_of,
+)
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
@@ -42,6 +49,7 @@ _FILES = {
     "predictions": "",
     "scores of every class": PER_CLASS,
     "confusion of every class": CONFUSION,
+    "labels to check": LABEL_ERRORS,
     "config, for demo, evaluation and export": SAVED,
     "losses and scores over the training": METRICS,
     "log": "log.txt",
