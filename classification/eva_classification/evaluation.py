@@ -27,6 +27,7 @@ from eva_engine.evaluation.classification_report import (
     average_and_gap,
     class_sections,
     report_scores,
+    write_outcomes,
 )
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
@@ -132,6 +133,8 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         left_out += counted.left_out
         if complete:
             sections = partial(class_sections, samples, counted)
+            if options.output is not None and not distributed.rank():
+                write_outcomes(options.output, counted, samples)
     # in the paper's order: ReaL was judged together with ImageNet-1K
     ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
     return Evaluated(ordered, data, sections, left_out)

@@ -94,6 +94,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("eva_command.training:export", "models for other programs, such as ONNX"),
     "index": ("eva_command.batch:index", "of features, to search among millions"),
     "app": ("eva_app.command:main", "results of models and runs, in the browser"),
+    "compare": (
+        "eva_command.compare:main",
+        "two runs, and whether they differ by more than chance",
+    ),
     "label": ("eva_command.label:main", "images by a model, and which to label next"),
     "submit": ("eva_detection.evaluation.submission:main", "files for COCO's and LVIS's servers"),
     "push": ("eva_command.weights:push_command", "publish a run on the hub"),

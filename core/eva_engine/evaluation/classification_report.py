@@ -18,10 +18,12 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.evaluation.counting import (
     Counted,
+    LabelledSamples,
     Outcome,
     Score,
     ShownSamples,
 )
+from eva_report.comparison import PREDICTIONS, write_predictions
 from eva_report.content import (
     Confusion,
     Example,
@@ -49,7 +51,10 @@ Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANING
 MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
 NAMED = 40  # classes whose names fit beside an image
 _LEFT_OUT = 10  # samples left out that the terminal names
-_FILES = ("results.json", "table.md", "per_class.csv", "confusion.png", "videos.jsonl")
+_FILES = (
+    *("results.json", "table.md", "per_class.csv", "confusion.png", PREDICTIONS),
+    "videos.jsonl",
+)
 _NOT_SHOWN = ("output", "device", "processes", "workers", "weights", "train", "val", "data")
 MEANINGS = {
     "top1": "Percent of {unit} whose most probable class is the label.",
@@ -252,6 +257,21 @@ def write_per_class(
         row[2:4] = ["" if share is None else f"{share:.3f}" for share in row[2:4]]
     write_csv(folder / "per_class.csv", heads, rows)
     return folder / "per_class.csv"
+
+
+def write_outcomes(folder: Path, counted: Counted, samples: LabelledSamples) -> None:
+    """Write `predictions.csv`: label, prediction and probability of every sample."""
+    names = [printable(name) for name in samples.classes]
+    rows = [
+        (
+            printable(samples.sample_id(outcome.sample)),
+            names[outcome.label],
+            names[outcome.prediction],
+            outcome.confidence,
+        )
+        for outcome in counted.outcomes
+    ]
+    write_predictions(folder, rows)
 
 
 def _per_class(counted: Counted, names: Sequence[str]) -> list[list[Any]]:

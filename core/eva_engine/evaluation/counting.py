@@ -5,9 +5,10 @@ Shapes: B samples, V views, K classes.
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -227,6 +228,7 @@ class Counted:
     # for a report, the most confident first: at most `MOST`, the right ones of different classes
     wrong: Sequence[Outcome] = ()
     right: Sequence[Outcome] = ()
+    outcomes: Sequence[Outcome] = ()  # of all samples that were read, in the dataset's order
 
     @property
     def mean_per_class(self) -> float:
@@ -273,7 +275,7 @@ def count(
         batch_size: Samples of a forward pass.
         workers: Processes that load.
         confusion: Count the classes of the predictions too, of at most `MAX_CONFUSION`.
-        examples: Keep wrong and right samples for a report; all columns of the logits are labels.
+        examples: Keep what became of all samples; all columns of the logits are labels.
         progress: Title of a progress bar in the first process; None shows none.
         max_bad_samples: Samples that may be left out because they cannot be read.
         receive: Function that is given the results of each batch of this process, in order.
@@ -329,8 +331,7 @@ class _Sums:
         self._sums = {name: empty(4) for name in rules}
         self._pairs, self._fives = empty(classes * classes), empty(classes)
         self._examples = examples
-        self._wrong: list[Outcome] = []
-        self._right: dict[int, Outcome] = {}  # the most confident one of each class
+        self._outcomes: list[Outcome] = []
 
     def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
         for name, rule in self._rules.items():
@@ -347,28 +348,25 @@ class _Sums:
         if self._examples:
             shares = logits.softmax(dim=1).gather(1, first[:, None])[:, 0]
             columns = (shares, indexes, labels, first)
-            self._keep(map(Outcome, *(column.tolist() for column in columns)))
-
-    def _keep(self, outcomes: Iterable[Outcome]) -> None:
-        for outcome in outcomes:
-            if outcome.label == outcome.prediction:
-                self._right[outcome.label] = max(outcome, self._right.get(outcome.label, outcome))
-            else:
-                self._wrong.append(outcome)
-        self._wrong = heapq.nlargest(MOST, self._wrong)
+            self._outcomes += map(Outcome, *(column.tolist() for column in columns))
 
     def counted(self, *, alone: bool = False) -> Counted:
         """Sum up over all processes, in the same call on all of them, or of this one `alone`."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
-        own = (self.left_out, self._wrong, self._right)
+        own = (self.left_out, self._outcomes)
         parts = [own] if alone else distributed.gather(own)
         sums = flat if alone else distributed.sum_over_ranks(flat, self._device)
         total = torch.tensor(sums, dtype=torch.float64)
         reasons: dict[int, str] = {}
-        self._wrong, self._right = [], {}
-        for left_out, wrong, right in parts:
+        outcomes: list[Outcome] = []
+        for left_out, of_rank in parts:
             reasons |= left_out
-            self._keep([*wrong, *right.values()])
+            outcomes += of_rank
+        best: dict[int, Outcome] = {}  # the most confident right one of each class
+        for outcome in outcomes:
+            if outcome.label == outcome.prediction:
+                best[outcome.label] = max(outcome, best.get(outcome.label, outcome))
+        wrong = (outcome for outcome in outcomes if outcome.label != outcome.prediction)
         scores = {}
         rows = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
         for name, (counts, right1, right5, loss) in zip(self._rules, rows, strict=True):
@@ -384,8 +382,9 @@ class _Sums:
             confusion=rest[:-classes].reshape(classes, classes) if classes else None,
             right5=rest[-classes:] if classes else None,
             left_out=[reasons[index] for index in sorted(reasons)],
-            wrong=self._wrong,
-            right=heapq.nlargest(MOST, self._right.values()),
+            wrong=heapq.nlargest(MOST, wrong),
+            right=heapq.nlargest(MOST, best.values()),
+            outcomes=sorted(outcomes, key=attrgetter("sample")),
         )
 
 

@@ -29,6 +29,7 @@ from eva_engine.config import PixelConfig
 from eva_engine.evaluation.classification_report import (
     describe_constant_prediction,
     draw_confusion,
+    write_outcomes,
     write_per_class,
 )
 from eva_engine.evaluation.counting import (
@@ -265,6 +266,7 @@ def evaluate_own_data(
         print_error(alike.strip())
     if options.output is None:
         return counted
+    write_outcomes(options.output, counted, samples)
     if counted.confusion is None:
         echo(f"no per-class results for more than {MAX_CONFUSION} classes")
         return counted

@@ -25,6 +25,7 @@ from eva_detection.training.output_folder import (
     final_weights,
     read_metrics,
 )
+from eva_report.comparison import note_samples
 from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
 from eva_report.detection import (
     CONFUSION,
@@ -83,8 +84,11 @@ def make_report(
             scores=results,
             folder=folder,
         )
-        files = ", ".join(annotation_files(cfg, "val"))
-        data.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
+        files = annotation_files(cfg, "val")
+        data.append(("evaluation data", f"{data_fact(test_set.labels)} ({', '.join(files)})"))
+        if len(files) == 1 and predictions.name == _PREDICTIONS[0]:
+            truth, results_file = Path(files[0]).absolute(), os.path.relpath(predictions, folder)
+            note_samples(folder, "detection", truth=truth, predictions=results_file)
     sections[1:1] = curves(metrics)  # after the scores
     sections = [*(first_batch(folder) if trains else ()), *sections]
     seed, device = cfg.train.get("seed"), str(cfg.train.device)

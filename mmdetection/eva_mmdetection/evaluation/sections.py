@@ -1,14 +1,17 @@
 """What the report of a detector says, and the tables beside it."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 
 from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.terminal import TITLES, percent
+from eva_report.comparison import note_samples
 from eva_report.content import Report, Section
 from eva_report.detection import data_fact, detection_sections
 from eva_report.page import write_results
@@ -33,9 +36,14 @@ def make_report(run: RunReport) -> Report:
             each = {f"AP-{names[k]}": 100 * value for k, value in classes.items() if k in names}
             scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
+        predictions = next(file for file in files if file.is_file())
+        annotations = Path(run.dataset.ann_file).absolute()
+        if isinstance(metric._coco_api, COCO):  # and not of LVIS's rules
+            name = os.path.relpath(predictions, run.folder)
+            note_samples(run.folder, "detection", truth=annotations, predictions=name)
         sections = detection_sections(
             truth=truth,
-            predictions=next(file for file in files if file.is_file()),
+            predictions=predictions,
             images=_files(run.dataset),
             scores=scores,
             folder=run.folder,

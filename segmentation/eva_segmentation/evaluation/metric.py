@@ -32,6 +32,8 @@ class IoUAndConfusion(IoUMetric):
             main process after an evaluation, and None before.
         images: Scores of the images that have pixels of a class; likewise.
         counts: (K,), images that have pixels of each class; likewise.
+        areas: Names of all images, and pixels (N, K) of each class: right ones, and those of its
+            label or prediction; likewise.
     """
 
     def __init__(self, **metric: Any) -> None:
@@ -39,6 +41,7 @@ class IoUAndConfusion(IoUMetric):
         self.confusion: NDArray[np.int64] | None = None
         self.images: list[ImageScore] = []
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.areas: tuple[list[str], NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Score a batch of predictions and ground truth."""
@@ -65,6 +68,11 @@ class IoUAndConfusion(IoUMetric):
                 iou = (intersection[is_present] / union[is_present]).mean()
                 self.images.append(ImageScore(path, float(iou)))
         self.confusion = total.reshape(count, count)
+        intersections, unions = (
+            torch.stack([areas[column] for areas, _, _ in results]).long().cpu().numpy()
+            for column in (0, 1)
+        )
+        self.areas = [path for _, path, _ in results], intersections, unions
         return scores
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from eva_data.images import read_rgb
 from eva_data.label_maps import IGNORED, describe_classes
 from eva_openmmlab.report import RunReport
+from eva_report.comparison import write_areas
 from eva_report.content import (
     Confusion,
     Example,
@@ -61,6 +62,8 @@ def make_report(run: RunReport) -> Report:
         sections.append(_per_class(run.folder, classes))
     curves = dict(zip(_MEANINGS, _MEANINGS, strict=True))
     sections += run.curves(without=_OF_A_LAYER, scores="percent", shown=curves)
+    if metric is not None and metric.areas is not None:
+        write_areas(run.folder, *metric.areas)
     if counts is not None:
         sections.append(_confusion(run.folder, names, counts))
         sections += galleries(run.runner.model, dataset, metric.images, names, colors)

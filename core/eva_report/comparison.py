@@ -1,0 +1,207 @@
+"""Two evaluations of the same samples, compared with paired bootstrap intervals.
+
+An evaluation leaves `samples.json`: which file has what of every sample. Samples are drawn with
+replacement, the same ones of both evaluations, and scores computed of each draw (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993).
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import load_json, replace_file, write_text
+
+SAMPLES = "samples.json"
+PREDICTIONS, AREAS = "predictions.csv", "areas.npz"
+CONFIDENCE = 0.95
+_CELLS = 5_000_000  # of a part of the draws
+_HEADS = ("sample", "label", "prediction", "probability")
+_Weights = NDArray[np.int64]  # (D, N), how often each draw has each sample
+_Score = Callable[[_Weights], NDArray[np.float64]]  # -> (D,), NaN where there is nothing to score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A score of two evaluations in percent, and the interval of their difference."""
+
+    metric: str
+    first: float
+    second: float
+    low: float  # of second - first
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def note_samples(folder: Path, kind: str, **files: str | Path) -> None:
+    """Write which files of a folder, or others, have what an evaluation says of every sample.
+
+    `kind` is "detection" (files `truth` and `predictions` in COCO's format), "segmentation" (file
+    `areas`, see `write_areas`) or "classification" (file `predictions`, see `write_predictions`).
+    """
+    content = {"kind": kind, **{name: str(file) for name, file in files.items()}}
+    write_text(folder / SAMPLES, json.dumps(content, indent=2) + "\n")
+
+
+def write_predictions(
+    folder: Path, rows: Sequence[tuple[str, str, str, float]], name: str = PREDICTIONS
+) -> None:
+    """Write sample, label, prediction and probability of a classifier's every sample."""
+    with replace_file(folder / name) as file, file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(_HEADS)
+        writer.writerows((*texts, f"{value:.6g}") for *texts, value in rows)
+    note_samples(folder, "classification", predictions=name)
+
+
+def write_areas(
+    folder: Path, images: Sequence[str], intersection: NDArray[Any], union: NDArray[Any]
+) -> None:
+    """Write the pixels (N, K) of each image and class: right ones, and of label or prediction."""
+    with replace_file(folder / AREAS) as file, file.open("wb") as out:
+        np.savez_compressed(
+            out, images=np.array(images, np.str_), intersection=intersection, union=union
+        )
+    note_samples(folder, "segmentation", areas=AREAS)
+
+
+def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> list[Comparison]:
+    """Compare two evaluations, each by the folder of its run.
+
+    Raises:
+        ValueError: If a folder has no evaluation of samples, or they are of other samples.
+    """
+    notes = [_read_notes(folder) for folder in (first, second)]
+    kinds = [note["kind"] for note in notes]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{first} is of {kinds[0]}, and {second} of {kinds[1]}")
+    try:
+        if kinds[0] == "detection":
+            return _compare_detections(notes[0], notes[1], draws, seed)
+        read = {"segmentation": _read_areas, "classification": _read_predictions}[kinds[0]]
+        names, scores = zip(*(read(note) for note in notes), strict=True)
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{first}, {second}: {SAMPLES} names no file to read: {error}") from error
+    if names[0] != names[1]:
+        different = len({*names[0]} ^ {*names[1]})
+        raise ValueError(
+            f"{first} was scored on {len(names[0])} samples and {second} on {len(names[1])}, "
+            f"{different} of which only one has: evaluate both on the same data"
+        )
+    count = len(names[0])
+    once = np.ones((1, count), np.int64)
+    lines = []
+    for metric, score in scores[0].items():
+        other: _Score = scores[1][metric]
+        differences = [other(w) - score(w) for w in _draw(count, draws, seed)]
+        low, high = _interval(np.concatenate(differences))
+        values = (float(score(once)[0]), float(other(once)[0]))
+        lines.append(
+            Comparison(metric=metric, first=values[0], second=values[1], low=low, high=high)
+        )
+    return lines
+
+
+def _read_notes(folder: Path) -> dict[str, Any]:
+    file = folder / SAMPLES
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} has no {SAMPLES}: it is no folder of a training or evaluation of detection, "
+            "segmentation or classification, or one from before: evaluate the weights again"
+        )
+    notes = load_json(file)
+    return {
+        name: value if name == "kind" else folder / value for name, value in dict(notes).items()
+    }
+
+
+def _draw(count: int, draws: int, seed: int) -> Iterator[_Weights]:
+    """Draw samples with replacement, in parts that fit into memory."""
+    generator, shares = np.random.default_rng(seed), np.full(count, 1 / count)
+    part = max(1, _CELLS // count)
+    for begin in range(0, draws, part):
+        yield generator.multinomial(count, shares, size=min(part, draws - begin))
+
+
+def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(differences, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _read_predictions(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _Score]]:
+    with open(notes["predictions"], newline="", encoding="utf-8") as stream:
+        rows = sorted(
+            (row["sample"], row["label"] == row["prediction"]) for row in csv.DictReader(stream)
+        )
+    right = np.array([is_right for _, is_right in rows])
+
+    def top1(weights: _Weights) -> NDArray[np.float64]:
+        return 100 * (weights @ right) / weights.sum(1)
+
+    return [name for name, _ in rows], {"top1": top1}
+
+
+def _read_areas(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _Score]]:
+    with np.load(notes["areas"], allow_pickle=False) as table:
+        names, intersection, union = (table[n] for n in ("images", "intersection", "union"))
+    order = np.argsort(names)
+    intersection, union = intersection[order], union[order]
+
+    def mean_iou(weights: _Weights) -> NDArray[np.float64]:
+        total = (weights @ union).astype(float)
+        total[total == 0] = np.nan
+        return 100 * np.nanmean(weights @ intersection / total, axis=1)
+
+    return names[order].tolist(), {"mIoU": mean_iou}
+
+
+def _compare_detections(
+    first: Mapping[str, Any], second: Mapping[str, Any], draws: int, seed: int
+) -> list[Comparison]:
+    """Compare AP through hotcoco, of boxes, and of masks where both have them."""
+    import hotcoco
+
+    truth = hotcoco.COCO(str(first["truth"]))
+    other = hotcoco.COCO(str(second["truth"]))
+    if truth.dataset["annotations"] != other.dataset["annotations"]:
+        raise ValueError(
+            f"{first['truth']} and {second['truth']} have different objects: evaluate both on the "
+            "same data"
+        )
+    results = [load_json(Path(notes["predictions"])) for notes in (first, second)]
+    have_masks = all(entries and "segmentation" in entries[0] for entries in results)
+    lines = []
+    for kind, title in (("bbox", "box"), ("segm", "mask"))[: 1 + have_masks]:
+        scorers = []
+        for entries in results:
+            scorer = hotcoco.COCOeval(truth, truth.load_res(entries), kind)
+            scorer.evaluate()
+            scorer.accumulate()
+            scorers.append(scorer)
+        compared = hotcoco.compare(*scorers, n_bootstrap=draws, seed=seed, confidence=CONFIDENCE)
+        for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+            values = [compared[f"metrics_{side}"][metric] for side in "ab"]
+            if min(values) < 0:  # no such objects
+                continue
+            interval = compared["ci"][metric]
+            numbers = [100 * value for value in (*values, interval["lower"], interval["upper"])]
+            lines.append(
+                Comparison(
+                    metric=f"{title} {metric}",
+                    first=numbers[0],
+                    second=numbers[1],
+                    low=numbers[2],
+                    high=numbers[3],
+                )
+            )
+    return lines
