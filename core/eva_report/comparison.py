@@ -188,7 +188,9 @@ def _compare_detections(
             scorer.evaluate()
             scorer.accumulate()
             scorers.append(scorer)
-        compared = hotcoco.compare(*scorers, n_bootstrap=draws, seed=seed, confidence=CONFIDENCE)
+        compared = hotcoco.compare(
+            scorers[0], scorers[1], n_bootstrap=draws, seed=seed, confidence=CONFIDENCE
+        )
         for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
             values = [compared[f"metrics_{side}"][metric] for side in "ab"]
             if min(values) < 0:  # no such objects

@@ -380,7 +380,7 @@ def _label_errors(
         predictions[label.image].append(entry)
     if folder is not None:
         heads = ["image", "labelled as", "prediction", "score", "x", "y", "width", "height"]
-        rows = [
+        rows: list[list[Cell]] = [
             [
                 data.image_name(label.image),
                 "" if label.labelled_as is None else data.names[label.labelled_as],

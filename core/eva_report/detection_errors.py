@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from hotcoco import COCO, COCOeval
+from numpy.typing import NDArray
 
 from eva_report.content import Curve, Curves, Table
 from eva_report.drawing import score_text
@@ -43,7 +44,8 @@ class DetectionErrors:
 
     def __init__(self, matches: Mapping[Hashable, ImageMatches], names: Sequence[str]) -> None:
         self._images = list(matches)
-        objects, rows = list[dict[str, Any]](), [np.zeros((0, 7))]
+        objects = list[dict[str, Any]]()
+        rows: list[NDArray[Any]] = [np.zeros((0, 7))]
         for number, match in enumerate(matches.values(), start=1):
             boxes, labels, _, crowd = match.truth
             columns = zip(boxes.tolist(), labels.tolist(), crowd.tolist(), strict=True)
@@ -81,14 +83,15 @@ class DetectionErrors:
         if self._is_empty:
             return None
         errors = self._evaluation.tide_errors()
+        kinds = sorted(_KINDS, key=lambda kind: -errors["delta_ap"][kind])
         rows = [
-            [title, meaning, errors["counts"][kind], 100 * errors["delta_ap"][kind]]
-            for kind, (title, meaning) in _KINDS.items()
+            [*_KINDS[kind], errors["counts"][kind], 100 * errors["delta_ap"][kind]]
+            for kind in kinds
         ]
         return Table(
             title="Errors",
             heads=["error", "what it is", "number", "AP50 lost"],
-            rows=sorted(rows, key=lambda row: -row[3]),
+            rows=rows,
             text="All predictions of whatever score, by the rules of TIDE (arXiv 2008.08115): how "
             "much the AP at an IoU of 0.5 would rise without the errors of a kind. Errors of low "
             "scores are many and cost little.",
