@@ -37,8 +37,8 @@ def make_report(run: RunReport) -> Report:
             scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
         predictions = next(file for file in files if file.is_file())
-        annotations = Path(run.dataset.ann_file).absolute()
-        if isinstance(metric._coco_api, COCO):  # and not of LVIS's rules
+        if run.dataset is not None and isinstance(metric._coco_api, COCO):  # not LVIS's rules
+            annotations = Path(run.dataset.ann_file).absolute()
             name = os.path.relpath(predictions, run.folder)
             note_samples(run.folder, "detection", truth=annotations, predictions=name)
         sections = detection_sections(
