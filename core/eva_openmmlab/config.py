@@ -79,7 +79,7 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
     if request.backbone:
         set_backbone(cfg, request.backbone)
     if request.lora:
-        cfg.merge_from_dict({"lora.rank": request.lora})
+        cfg.lora = {**(cfg.get("lora") or {}), "rank": request.lora}
     if request.image_size:
         set_image_size(cfg, request.image_size)
     if request.batch:
