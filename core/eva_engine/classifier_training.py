@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from eva_engine.evaluation.classification_report import (
     BestSections,
     class_sections,
     describe_scores,
+    write_outcomes,
 )
 from eva_engine.evaluation.counting import (
     LEFT_OUT,
+    Counted,
     LabelledSamples,
     OneLabel,
     ShownSamples,
@@ -31,6 +34,7 @@ from eva_engine.evaluation.counting import (
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
+from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
@@ -91,10 +95,13 @@ class Validation:
         )
         self._left_out.add(dict.fromkeys(counted.left_out, ""))
         results = {name: getattr(counted.scores["val"], name) for name in self.results}
-        self.sections.offer(
-            results, partial(class_sections, self._samples, counted, unit=self._unit)
-        )
+        self.sections.offer(results, partial(self._report, counted))
         return results
+
+    def _report(self, counted: Counted) -> list[Section]:
+        """Write what became of the samples of an evaluation, and make the sections on it."""
+        write_outcomes(Path(self._run.output), counted, self._samples)
+        return class_sections(self._samples, counted, unit=self._unit)
 
 
 def check_classes(samples: object, others: object, data: LabelledConfig) -> None:

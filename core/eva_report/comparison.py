@@ -98,6 +98,8 @@ def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> l
             f"{different} of which only one has: evaluate both on the same data"
         )
     count = len(names[0])
+    if not count or len({*names[0]}) < count:
+        raise ValueError(f"{first} has no samples, or several of one name: nothing to compare")
     once = np.ones((1, count), np.int64)
     lines = []
     for metric, score in scores[0].items():
@@ -119,9 +121,10 @@ def _read_notes(folder: Path) -> dict[str, Any]:
             "segmentation or classification, or one from before: evaluate the weights again"
         )
     notes = load_json(file)
-    return {
-        name: value if name == "kind" else folder / value for name, value in dict(notes).items()
-    }
+    if not (isinstance(notes, dict) and all(isinstance(value, str) for value in notes.values())):
+        raise ValueError(f"{file} is not what an evaluation writes: evaluate the weights again")
+    files = {name: folder / value for name, value in notes.items() if name != "kind"}
+    return {"kind": notes.get("kind"), **files}
 
 
 def _draw(count: int, draws: int, seed: int) -> Iterator[_Weights]:

@@ -15,7 +15,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(
         "Compare the last evaluations of two runs of detection, segmentation or classification, "
         "or their evaluations of the same data, with paired bootstrap intervals.",
-        program="eva compare",
+        prog="eva compare",
     )
     parser.add_argument("first", type=Path, metavar="RUN", help="folder of a run or evaluation")
     parser.add_argument("second", type=Path, metavar="RUN", help="another, of the same data")
