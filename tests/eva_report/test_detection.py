@@ -133,7 +133,7 @@ def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeyp
     scene_of_one = scene["predictions"][:1]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(scene["predictions"], indent=1))
-    monkeypatch.setattr("eva_report.detection._CHUNK", 7)
+    monkeypatch.setattr("eva_data.detection.scoring._CHUNK", 7)
     scene["predictions"] = file
     sections = detection_sections(**scene)
     assert [one.counts.tolist() for one in _of(sections, Confusion)] == expected
