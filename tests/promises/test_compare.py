@@ -16,7 +16,7 @@ TASKS = {
 @pytest.mark.parametrize(("task", "metric"), TASKS.items(), ids=TASKS)
 def test_a_run_does_not_differ_from_itself(finished, run, task, metric):
     ended = run("eva", "compare", finished(task), finished(task), "--draws", 20, "--json")
-    entries = {entry["metric"]: entry for entry in json.loads(ended.output)}
+    entries = {entry["metric"]: entry for entry in json.loads(ended.out)}
     assert {entries[metric][name] for name in ("low", "high")} <= {0.0}
     assert entries[metric]["first"] == entries[metric]["second"]
 
