@@ -54,7 +54,18 @@ FUNCTIONS = [
 
 # commands of `eva` that take no weights, or hand them on; all others must have --no-download
 WITHOUT_WEIGHTS = {
-    *("config", "distill", "doctor", "export", "index", "plan", "push", "recipes", "submit"),
+    *(
+        "compare",
+        "config",
+        "distill",
+        "doctor",
+        "export",
+        "index",
+        "plan",
+        "push",
+        "recipes",
+        "submit",
+    ),
     *("weights list", "weights verify", "batch status", "batch retry", "batch merge"),
     *("detection coco-lvis-gap", "detection quickstart", "detection submit", "quickstart", "train"),
     *(name for name in COMMANDS if name.startswith("data ")),
