@@ -52,7 +52,7 @@ def holdout_mask(
 
     Names must not depend on the place of the data. Of `classes`, each of two or more samples has
     some on both sides, and the only one of a class is trained on; without classes both sides have
-    some names. A single sample is an error, in which `name` is the option's.
+    some names. Nothing to hold out is an error, in which `name` is the option's.
     """
     check_share(share, name=name)
     encoded = (_SALT + name.encode("utf-8", "surrogateescape") for name in names)
@@ -69,9 +69,9 @@ def holdout_mask(
             is_held_out[indices[places[indices].argmin()]] = len(indices) > 1
         elif is_held_out[indices].all():
             is_held_out[indices[places[indices].argmax()]] = False
-    if not is_held_out.any():
+    if classes is None and not is_held_out.any():
         is_held_out = (places == places.min()) & (len({*places}) > 1)
-    elif is_held_out.all() and classes is None:
+    elif classes is None and is_held_out.all():
         is_held_out = places != places.max()
     if not is_held_out.any() or is_held_out.all():
         raise ValueError(

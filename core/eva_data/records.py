@@ -189,10 +189,14 @@ def _rows(
     image, caption = columns
     if captions or path.suffix.lower() == ".json":
         left_out = Findings(lists.LEFT_OUT)
-        yield from lists.pairs_of_list(path, left_out, split=split, image=image, caption=caption)
+        read = lists.pairs_of_list if captions else lists.images_of_json
+        yield from read(path, left_out, split=split, image=image, caption=caption)
         left_out.warn(path)
         return
     table = find_columns(path, {"image": [image.lower()] if image else lists.IMAGE_COLUMNS})
+    if len(table.names) == 1 and Path(table.names[0]).suffix.lower() in IMAGE_SUFFIXES:
+        yield from ((line, None) for _, line in text_lines(path))
+        return
     if not table.places:
         names = ", ".join(table.names)
         raise ValueError(f"{path} has the columns {names}: name one with --image-column")

@@ -111,11 +111,12 @@ def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def writing_dataset(
-    output: Path, form: str | None, categories: Mapping[int, str]
+    output: Path, form: str | None, categories: Mapping[int, str], *, regions: bool = False
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Write images with their objects to `output / form`, which is there at the end; None: nothing.
 
-    `categories` are ids and names in the model's order; those of no object are left out.
+    `categories` are ids and names in the model's order. Of `regions`, which a segmentor finds,
+    those of its background are left out.
 
     Yields:
         A function that adds an image, as that of `writing_predictions`; its `source`, a file or
@@ -128,8 +129,9 @@ def writing_dataset(
     if form is None:
         yield lambda image: None
         return
-    numbers = [n for n, name in enumerate(categories.values()) if is_object(name)]
-    categories = {key: name for key, name in categories.items() if is_object(name)}
+    written = [not regions or is_object(name) for name in categories.values()]
+    numbers = [number for number, is_written in enumerate(written) if is_written]
+    categories = dict(itertools.compress(categories.items(), written))
     about, names, records = FORMATS[form], [*categories.values()], list[dict[str, Any]]()
     with replace_folder(output / form) as folder, contextlib.ExitStack() as stack:
         for subfolder in (about.images, about.labels):

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from eva_data.holdout import holdout_mask
 
 NAMES = [f"pictures/{number:04d}" for number in range(2000)]
@@ -45,3 +47,5 @@ def test_the_only_one_of_a_class_is_trained_on():
     held = holdout_mask(["a/1", "b/1", "b/2"], 0.999, classes=["a", "b", "b"])
     assert held.tolist()[0] is False
     assert held.sum() == 1
+    with pytest.raises(ValueError, match="name data for evaluation"):
+        holdout_mask(NAMES[:5], 0.2, classes=range(5))

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import os
 import re
 import tarfile
@@ -194,6 +195,28 @@ def test_what_is_too_large_is_not_read_from_a_path_or_a_member(shards, tmp_path,
         assert not isinstance(record.content, bytes)
         with pytest.raises(UnreadableImageError, match=r"a\.png has .* bytes, more than 16,100"):
             record.image()
+
+
+COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"id": 1, "image_id": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"image": "a.png"}]'),
+        ("a.json", json.dumps(COCO | {"categories": []})),
+        ("a.json", json.dumps({"images": [{"filename": "a.png", "sentences": [{"raw": "x"}]}]})),
+        ("a.csv", "a.png\n"),
+        ("a.csv", "image\na.png\n"),
+    ],
+)
+def test_images_of_a_list_need_no_captions(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    (record,) = read_shard(plan_records([str(tmp_path / name)], tmp_path), tmp_path, 0)
+    assert record.name == str(tmp_path / "a.png")
+    if "sentences" not in content:
+        with pytest.raises(ValueError, match="image" if name == "a.json" else "column"):
+            plan_records([str(tmp_path / name)], tmp_path, captions=True)
 
 
 def test_unreadable_members_are_named(shards, tmp_path):

@@ -125,6 +125,66 @@ def test_masks_of_cvat_are_read_and_shapes_without_an_area_are_named(tmp_path):
     assert [*zip(rows.tolist(), columns.tolist(), strict=True)] == [(2, 4), (2, 5), (3, 5)]
 
 
+BOX = '<box label="cat" xtl="1" ytl="2" xbr="3" ybr="4"></box>'
+MASK = '<mask label="cat" rle="{}" left="0" top="0" width="{}" height="{}"></mask>'
+IMAGE = '<image name="{}" width="60" height="40">{}</image>'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (IMAGE.format("turned.jpg", BOX), r"turned\.jpg: .* 60 x 40 .*EXIF.* 40 x 60"),
+        (IMAGE.format("a.png", BOX).replace("60", "600"), r"a\.png: .* 600 x 40 .* 60 x 40"),
+        (IMAGE.format("a.png", BOX) * 2, r"a\.png.*listed once"),
+        (IMAGE.format("../a.png", BOX), r"\.\./a\.png"),
+        (IMAGE.format("/etc/hostname", BOX), "/etc/hostname"),
+        (IMAGE.format("a.png", MASK.format(4 * 10**10, 200_000, 200_000)), r"a\.png.*200000"),
+        (IMAGE.format("a.png", MASK.format(9, 3, 4)), r"a\.png, object 1: .*3 x 4"),
+        (f'<track label="cat">{BOX}</track>', "CVAT for video"),
+    ],
+)
+def test_labels_of_cvat_that_are_not_of_the_image(content, message, tmp_path):
+    folder = write(tmp_path, "cvat", [{"name": "a.png", "size": SIZE, "objects": []}])
+    turned = Image.Exif()
+    turned[0x0112] = 6  # upright by a quarter turn
+    Image.new("RGB", SIZE[::-1]).save(folder / "images/turned.jpg", exif=turned)
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.png")
+    (folder / "annotations.xml").write_text(f"<annotations>{content}</annotations>")
+    with pytest.raises(ValueError, match=message):
+        resolve(DataRequest(paths=(folder,), parts=("train",)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tasks: tasks * 2, r"task 2: .*c__d\.png.*listed once"),
+        (
+            lambda tasks: tasks[0]["predictions"][0]["result"][0].update(original_width=30),
+            "30 x 40",
+        ),
+        (lambda tasks: tasks[0]["predictions"][0]["result"][0].update(image_rotation=90), "90"),
+    ],
+)
+def test_labels_of_label_studio_that_are_not_of_the_image(change, message, images, tmp_path):
+    folder = write(tmp_path, "label-studio", images[1][1:])
+    tasks = json.loads((folder / "tasks.json").read_text())
+    (folder / "tasks.json").write_text(json.dumps(change(tasks) or tasks))
+    with pytest.raises(ValueError, match=message):
+        resolve(DataRequest(paths=(folder,), parts=("train",)))
+
+
+def test_what_label_studio_exports_beside_shapes_is_left_out(images, tmp_path):
+    folder = write(tmp_path, "label-studio", images[1][1:])
+    (task,) = json.loads((folder / "tasks.json").read_text())
+    answer = {"type": "choices", "value": {"choices": ["night"]}}
+    result = [answer, *task["predictions"][0]["result"]]
+    data = {"id": "17", "photo": task["data"]["image"] + "?token=1", "note": "of May"}
+    tasks = [{"data": data, "annotations": [{"result": result}], "predictions": [5]}]
+    (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8-sig")
+    data = resolve(DataRequest(paths=(folder,), parts=("train",))).parts["train"]
+    assert [one["bbox"] for one in data.objects] == [[1, 2, 3.5, 4]]
+
+
 def test_the_last_word_in_label_studio_is_a_person_s(images, tmp_path):
     folder = write(tmp_path, "label-studio", images[1][1:])
     (task,) = json.loads((folder / "tasks.json").read_text())

@@ -132,6 +132,15 @@ def test_few_images_have_a_share_that_works(tmp_path):
     assert words[-2:] == ["--val-share", "1"]  # of the training images
 
 
+def test_held_out_images_without_an_object_name_the_way_out(tmp_path):
+    write_yolo(tmp_path, ["cell"], [[0]] * 12)
+    request = DataRequest(paths=(tmp_path,), val_fraction=0.2)
+    for image in resolve(request).parts["val"].images.values():
+        (tmp_path / "labels/train" / image["file_name"]).with_suffix(".txt").write_text("")
+    with pytest.raises(ValueError, match="--val-share"):
+        resolve(request)
+
+
 @pytest.mark.parametrize(("bits", "shift"), [(8, 0), (12, 4), (16, 8)])
 def test_bits_of_cameras_are_scaled_and_said(bits, shift, tmp_path, capsys):
     values = np.linspace(0, 2**bits - 1, 24 * 32).reshape(24, 32).astype(np.uint16)
@@ -144,11 +153,24 @@ def test_bits_of_cameras_are_scaled_and_said(bits, shift, tmp_path, capsys):
     assert (f"{2**bits - 1:,}" in capsys.readouterr().out) == (bits < 16)
 
 
+@pytest.mark.parametrize("form", ["yolo", "coco"])
+def test_a_detector_s_class_may_be_called_other(form, tmp_path):
+    """As a segmentor's background may not, of which there are no objects."""
+    names = {1: "other", 2: "void"}
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    objects = [{"bbox": [2, 2, 9, 9], "score": 1.0, "category_id": label} for label in (0, 1)]
+    image = {"name": "a.png", "size": (30, 40), "source": tmp_path / "a.png", "objects": objects}
+    with writing_dataset(tmp_path, form, names) as add:
+        add(image)
+    data = resolve(DataRequest(paths=(tmp_path / form,), parts=("train",))).parts["train"]
+    assert [data.categories[one["category_id"]] for one in data.objects] == ["other", "void"]
+
+
 def test_labels_of_a_model_name_training_and_validation(tmp_path):
     """As ultralytics needs them; of a segmentor's background there are no objects."""
     names = {0: "background", 1: "cell"}
     box = {"bbox": [2, 2, 9, 9], "score": 1.0}
-    with writing_dataset(tmp_path, "yolo", names) as add:
+    with writing_dataset(tmp_path, "yolo", names, regions=True) as add:
         for number in range(6):
             file = tmp_path / f"{number}.png"
             Image.new("RGB", (40, 30), (number, 0, 0)).save(file)

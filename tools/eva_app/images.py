@@ -122,12 +122,13 @@ def _legend(
     )
 
 
-def _write(classes: dict[int, str], detections: Sequence[tuple[Image, Objects]]) -> list[str]:
+def _write(predictor: Any, detections: Sequence[tuple[Image, Objects]]) -> list[str]:
     """Write what was found in COCO's format and, zipped, in YOLO's; return both files."""
     folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # deleted as uploads are
+    classes, regions = classes_of(predictor), hasattr(predictor, "colors")
     with (
         writing_predictions(folder / PREDICTIONS, classes) as add,
-        writing_dataset(folder, "yolo", classes) as add_labels,
+        writing_dataset(folder, "yolo", classes, regions=regions) as add_labels,
     ):
         for image, objects in detections:
             record = {"name": image.name, "size": image.rgb.shape[:2], "objects": objects}
@@ -174,7 +175,7 @@ def _show_objects(
         visible=True,
     )
     key = _legend(predictor, detections, times)
-    return drawn, rows, *_write(classes_of(predictor), detections), classes, key
+    return drawn, rows, *_write(predictor, detections), classes, key
 
 
 def build_objects(models: Models, names: Sequence[str]) -> None:

@@ -282,7 +282,8 @@ def _write_objects(
 ) -> NDArray[np.int64]:
     """Write objects, or the regions of a segmentor; return the number of those of each class."""
     counts = np.zeros(len(labeller.names), np.int64)
-    with writing_dataset(options.output, options.form, labeller.categories) as add:
+    target, is_segmentor = (options.output, options.form), options.task == "segmentation"
+    with writing_dataset(*target, labeller.categories, regions=is_segmentor) as add:
         for job, about in records.items():
             if "objects" in about:
                 _choose_objects(about, labeller)

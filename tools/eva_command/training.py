@@ -274,7 +274,8 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".toml":
         return ["images", str(path), *rest]
-    if suffix in (".yaml", ".yml") or (suffix != ".toml" and _finds_objects(path)):
+    has_folder = any(word.partition("=")[0] == "--images" for word in rest)
+    if suffix in (".yaml", ".yml") or (not has_folder and _finds_objects(path)):
         return ["coco", "--data", str(path), *rest]
     if suffix == ".json":
         with open_regular(path) as stream:

@@ -118,6 +118,16 @@ def pairs_of_list(
                 yield path, line
 
 
+def images_of_json(
+    file: Path, left_out: Findings, *, split: str | None, image: str | None, caption: str | None
+) -> Iterator[tuple[str, None]]:
+    """Read the paths of images of JSON, as `pairs_of_list` but without captions, if any."""
+    del caption
+    names = (image,) if image else IMAGE_COLUMNS
+    for _, path, _ in _entries_of_json(file, left_out, split, names, ()):
+        yield path, None
+
+
 def file_and_split(path: Path) -> tuple[Path, str | None]:
     """Split the name of a list into its file and the split behind `#`, if it has one."""
     name, mark, split = path.name.rpartition("#")
@@ -163,7 +173,7 @@ def _entries_of_json(
             f'{file} is no list of images with captions: expected [{{"image": "a.jpg", "caption": '
             '"A dog."}, ...], or "images" with "sentences" (Karpathy), or "annotations" (COCO)'
         )
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+    if caption and isinstance(content, dict) and isinstance(content.get("annotations"), list):
         entries = _merged(entries, content["annotations"], file, left_out)
     entries_of_split = _splits(file, entries, split)
     for number, entry in enumerate(entries, 1):
@@ -174,7 +184,9 @@ def _entries_of_json(
             path, value = _path(entry, image), _first_of(entry, caption)
             if caption == CAPTION_COLUMNS and entry.get("sentences") is not None:
                 value = [sentence["raw"] for sentence in entry["sentences"]]
-            if value is None or value == []:
+            if not caption:
+                yield where, path, []
+            elif value is None or value == []:
                 left_out.add("uncaptioned", f"{where}, {path}")
             else:
                 yield where, path, _texts_of(value)

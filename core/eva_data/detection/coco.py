@@ -362,7 +362,7 @@ def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Ent
     images = {}
     for image in _usable(path, "images", entries, _wrong_field_of_image, report):
         width, height = int(image["width"]), int(image["height"])
-        facts = {"file_name": _file_name(image), "width": width, "height": height}
+        facts = {"file_name": file_name_of(image), "width": width, "height": height}
         images[image["id"]] = {"id": image["id"], **facts}
     return images
 
@@ -375,10 +375,10 @@ def _wrong_field_of_image(image: Entry) -> str:
             return "size"
     if width * height > _MOST_PIXELS:
         return "size"
-    return "" if _file_name(image) else "file_name"
+    return "" if file_name_of(image) else "file_name"
 
 
-def _file_name(entry: Entry) -> str:
+def file_name_of(entry: Entry) -> str:
     """Return the file of an image; LVIS v1 gives a URL alone, which is read as by detectron2."""
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):
@@ -528,6 +528,20 @@ class LabelledImages:
     read: Callable[[Any, Size, bool, Report], Iterator[Entry]]
     is_split: bool = True
     notes: tuple[str, ...] = ()
+
+
+def fits_image(stated: Size | None, size: Size, location: str, report: Report) -> bool:
+    """Return whether an image has the size that its labels state, if any; report another."""
+    if stated in (None, size):
+        return True
+    height, width = stated or size
+    turned = " (as it is stored, before its EXIF orientation)" * (stated == size[::-1])
+    message = (
+        f"its size is {width} x {height} px{turned}; its image has {size[1]} x {size[0]} px "
+        "upright: boxes would be at the wrong place"
+    )
+    report(EntryError("labels.size", location, message))
+    return False
 
 
 def box_inside(left: float, top: float, right: float, bottom: float, size: Size) -> list[float]:

@@ -5,23 +5,33 @@ that was not cancelled, else the first prediction.
 """
 
 import functools
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 
-from eva_data.detection.coco import EntryError, ImageList, LabelledImages, Report, box_inside
+from eva_data.detection.coco import (
+    EntryError,
+    ImageList,
+    LabelledImages,
+    Report,
+    box_inside,
+    fits_image,
+)
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import load_json, open_regular, read_regular
+from eva_data.files import IMAGE_SUFFIXES, load_json, open_regular, read_regular
 
 _FILES = ("annotations.xml", "tasks.json")
 _SHAPES = "a box, polygon or mask of CVAT, or a rectangle or polygon of Label Studio, not rotated"
 _KEYS = (b'"predictions"', b'"annotations"')  # of Label Studio's tasks
-Shapes = list[dict[str, Any]]  # name, edges and perhaps segmentation of each object
+_ANSWERS = ("choices", "textarea", "rating", "number", "taxonomy", "datetime")  # about an image
+Shapes = list[dict[str, Any]]  # name, edges, size of the image; segmentation or runs of a mask
+Labels = tuple[str, Shapes]  # of an image: their place in the file, and themselves
 
 
 def find_labels(path: Path) -> Callable[[Report], LabelledImages] | None:
@@ -32,14 +42,15 @@ def find_labels(path: Path) -> Callable[[Report], LabelledImages] | None:
             tree = _parse_xml(file)
             if tree.tag == "annotations":
                 names = [name.text or "" for name in tree.iterfind("meta//label/name")]
-                return lambda report: _open("CVAT", file, names, _read_cvat(file, tree, report))
+                read = functools.partial(_read_cvat, file, tree)
+                return functools.partial(_open, "CVAT", file, names, read)
         if file.suffix == ".json":
             with open_regular(file) as stream:
                 start = stream.read(2**16)
-            if start.lstrip()[:1] == b"[" and any(key in start for key in _KEYS):
-                tasks = load_json(file)
-                read = functools.partial(_read_label_studio, file, tasks)
-                return lambda report: _open("Label Studio", file, _classes(file), read(report))
+            is_list = start.removeprefix(BOM_UTF8).lstrip()[:1] == b"["
+            if is_list and any(key in start for key in _KEYS):
+                read = functools.partial(_read_label_studio, file, load_json(file))
+                return functools.partial(_open, "Label Studio", file, _classes(file), read)
     return None
 
 
@@ -57,18 +68,32 @@ def _classes(file: Path) -> list[str]:
 
 
 def _open(
-    program: str, file: Path, classes: Sequence[str], images: Iterator[tuple[str, Shapes]]
+    program: str,
+    file: Path,
+    classes: Sequence[str],
+    read: Callable[[Report], Iterator[tuple[str, Labels]]],
+    report: Report,
 ) -> LabelledImages:
     """Look for the images; classes are in the order of the program, or else sorted."""
-    labels, missing = dict[str, Shapes](), list[str]()
-    for image, shapes in images:
-        places = [image, f"images/{image}"]
-        name = next((place for place in places if (file.parent / place).is_file()), "")
-        if name:
-            labels[name] = shapes
+    labels, missing = dict[str, Labels](), list[str]()
+    for image, (location, shapes) in read(report):
+        path, paths = PurePosixPath(image), [image, f"images/{image}"]
+        name = next((path for path in paths if (file.parent / path).is_file()), "")
+        if path.is_absolute() or ".." in path.parts:
+            message = f"its image {image} must lie beside the file or in images/"
+            report(EntryError("labels.file", location, message))
+        elif not name:
+            missing.append(f"{file.parent / paths[1]} ({file})")
+        elif name in labels:
+            message = f"{labels[name][0]} has labels of {name} too: one image must be listed once"
+            report(EntryError("labels.file", location, message))
         else:
-            missing.append(f"{file.parent / places[1]} ({file})")
-    names = sorted({shape["name"] for shapes in labels.values() for shape in shapes})
+            labels[name] = location, shapes
+    if not labels and not missing:
+        raise ValueError(
+            f"{file} lists no image (of CVAT, export CVAT for images 1.1, not CVAT for video)"
+        )
+    names = sorted({shape["name"] for _, shapes in labels.values() for shape in shapes})
     ordered = dict.fromkeys([*classes, *names])
     part = ImageList(folder=file.parent, names=sorted(labels), labels=labels, missing=missing)
     return LabelledImages(
@@ -81,7 +106,7 @@ def _open(
     )
 
 
-def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, Shapes]]:
+def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, Labels]]:
     for image in tree.iterfind("image"):
         name, size = image.get("name", ""), (image.get("height"), image.get("width"))
         elements = [element for element in image if element.tag != "tag"]  # of the whole image
@@ -91,7 +116,7 @@ def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, Sha
 
 def _read_shapes(
     read: Callable[[Any], dict[str, Any]], entries: Sequence[Any], location: str, report: Report
-) -> Shapes:
+) -> Labels:
     shapes = Shapes()
     for number, entry in enumerate(entries, start=1):
         try:
@@ -99,13 +124,16 @@ def _read_shapes(
         except (TypeError, LookupError, ValueError) as error:
             message = f"it must be {_SHAPES} ({type(error).__name__}: {error})"
             report(EntryError("labels.object", f"{location}, object {number}", message))
-    return shapes
+    return location, shapes
 
 
-def _shape(name: str, corners: Sequence[Any], *, outlined: bool) -> dict[str, Any]:
+def _shape(
+    name: str, corners: Sequence[Any], size: Sequence[Any], *, outlined: bool
+) -> dict[str, Any]:
     points = [(float(x), float(y)) for x, y in corners]
     xs, ys = zip(*points, strict=True)
-    shape = {"name": name, "edges": (min(xs), min(ys), max(xs), max(ys))}
+    shape: dict[str, Any] = {"name": name, "edges": (min(xs), min(ys), max(xs), max(ys))}
+    shape["size"] = None if None in size else tuple(map(int, size))
     return shape | ({"segmentation": [[*sum(points, ())]]} if outlined else {})
 
 
@@ -113,53 +141,76 @@ def _shape_of_cvat(size: Sequence[Any], element: ElementTree.Element) -> dict[st
     values = element.attrib
     if element.tag == "polygon":
         corners = [pair.split(",") for pair in values["points"].split(";")]
-        return _shape(values["label"], corners, outlined=True)
+        return _shape(values["label"], corners, size, outlined=True)
     if element.tag == "box" and not float(values.get("rotation", 0)):
         edges = [values[key] for key in ("xtl", "ytl", "xbr", "ybr")]
-        return _shape(values["label"], [edges[:2], edges[2:]], outlined=False)
+        return _shape(values["label"], [edges[:2], edges[2:]], size, outlined=False)
     if element.tag != "mask":
         raise ValueError(element.tag)
     x, y, width, height = (int(values[key]) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in values["rle"].split(",")]  # by rows, zeros first
-    mask = np.zeros([int(side) for side in size], np.uint8)
-    bits = np.repeat(np.arange(len(runs)) % 2, runs)
-    mask[y : y + height, x : x + width] = bits.reshape(height, width)
-    shape = _shape(values["label"], [(x, y), (x + width, y + height)], outlined=False)
-    return shape | {"segmentation": encode_mask(mask)}
+    if min(x, y, *runs) < 0 or sum(runs) != width * height:
+        raise ValueError(f"mask of {width} x {height} px at {x}, {y}, with {sum(runs)} px")
+    shape = _shape(values["label"], [(x, y), (x + width, y + height)], size, outlined=False)
+    return shape | {"runs": runs}
 
 
-def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple[str, Shapes]]:
+def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple[str, Labels]]:
     for number, task in enumerate(tasks, start=1):
+        location = f"{file}: task {number}"
         try:
-            address = next(value for value in task["data"].values() if isinstance(value, str))
+            texts = [value for value in task["data"].values() if isinstance(value, str)]
+            addresses = [text.rpartition("?d=")[2].partition("?")[0] for text in texts]
+            names = [Path(unquote(address)).name for address in addresses]
+            images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
             every = [*task.get("annotations", ()), *task.get("predictions", ())]
-            results = [entry["result"] for entry in every if not entry.get("was_cancelled")]
-            entries = [entry for entry in (results or [[]])[0] if "value" in entry]  # no relations
-        except (StopIteration, LookupError, TypeError, AttributeError) as error:
+            entries = [entry for entry in every if isinstance(entry, dict)]  # others are ids
+            results = [entry["result"] for entry in entries if not entry.get("was_cancelled")]
+            objects = [
+                entry  # no relations
+                for entry in (results or [[]])[0]
+                if "value" in entry and entry.get("type") not in _ANSWERS
+            ]
+            name = (images or names)[0]
+        except (LookupError, TypeError, AttributeError) as error:
             message = f"it must have data with an image, and results ({error!r})"
-            report(EntryError("labels.task", f"{file}: task {number}", message))
+            report(EntryError("labels.task", location, message))
             continue
-        name = Path(unquote(address.rpartition("?d=")[2])).name
-        yield name, _read_shapes(_shape_of_label_studio, entries, f"{file}: task {number}", report)
+        yield name, _read_shapes(_shape_of_label_studio, objects, location, report)
 
 
 def _shape_of_label_studio(entry: Mapping[str, Any]) -> dict[str, Any]:
     value, kind = entry["value"], entry["type"]
-    if kind not in ("rectanglelabels", "polygonlabels") or value.get("rotation"):
-        raise ValueError(kind)
-    sides, (name,) = (entry["original_width"], entry["original_height"]), value[kind]
+    turned = value.get("rotation") or entry.get("image_rotation")
+    if kind not in ("rectanglelabels", "polygonlabels") or turned:
+        raise ValueError(f"{kind}, rotated by {turned}" if turned else kind)
+    (name,), sides = value[kind], (entry["original_width"], entry["original_height"])
     x, y, width, height = (value.get(key, 0) for key in ("x", "y", "width", "height"))
     percent = value.get("points") or [(x, y), (x + width, y + height)]
     corners = [(x * sides[0] / 100, y * sides[1] / 100) for x, y in percent]
-    return _shape(name, corners, outlined=kind == "polygonlabels")
+    return _shape(name, corners, sides[::-1], outlined=kind == "polygonlabels")
 
 
 def _objects(
-    ids: Mapping[str, int], shapes: Shapes, size: Size, scored: bool, report: Report
+    ids: Mapping[str, int], labels: Labels, size: Size, scored: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
-    del scored, report
+    del scored
+    location, shapes = labels
+    sizes = {shape["size"] for shape in shapes}
+    if not all(fits_image(stated, size, location, report) for stated in sizes):
+        return
     for shape in shapes:
         left, top, right, bottom = shape["edges"]
+        if "runs" in shape and (right > size[1] or bottom > size[0]):
+            message = f"a mask of {shape['name']} up to {right:g}, {bottom:g} px leaves its image"
+            report(EntryError("labels.object", location, message))
+            continue
         box = box_inside(left, top, right, bottom, size)
         mask = {key: value for key, value in shape.items() if key == "segmentation"}
+        if "runs" in shape:
+            bits = np.repeat(np.arange(len(shape["runs"])) % 2 == 1, shape["runs"])
+            whole = np.zeros(size, bool)
+            part = whole[int(top) : int(bottom), int(left) : int(right)]
+            part[:] = bits.reshape(part.shape)
+            mask = {"segmentation": encode_mask(whole)}
         yield {"category_id": ids[shape["name"]], "bbox": box, **mask}

@@ -164,7 +164,8 @@ def check_classes(train: CocoDataset, val: CocoDataset, request: DataRequest) ->
             f"{train.path}: no object for training is of {describe_empty(train, empty)}"
         )
     if not val.instances:
-        raise ValueError(f"{val.path} has no objects to evaluate on, crowds aside")
+        another = "" if request.val_fraction is None else ": choose another --val-share"
+        raise ValueError(f"{val.path} has no objects to evaluate on, crowds aside{another}")
     missing = [name for name in unseen if name not in empty]
     return [f"no object for validation is of {list_names(missing)}: no score"] if missing else []
 
@@ -183,7 +184,7 @@ def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]
     parts: dict[str, Any] = dict(source.parts if isinstance(source, LabelledImages) else source)
     if isinstance(source, LabelledImages):
         notes += source.notes
-    if parts.get("val") == parts.get("train"):  # as in ultralytics' small examples
+    if "val" in parts and parts["val"] == parts.get("train"):  # as in ultralytics' small examples
         if request.val_fraction is not None or len(request.paths) > 1:
             del parts["val"]
         else:

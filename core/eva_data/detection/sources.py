@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
-from eva_data.detection.coco import PART_NAMES, LabelledImages, Report, refuse
+from eva_data.detection.coco import PART_NAMES, LabelledImages, Report, file_name_of, refuse
 from eva_data.detection.label_tools import find_labels
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
 from eva_data.detection.voc import find_voc, open_voc
@@ -179,9 +179,13 @@ def find_opener(path: Path) -> Callable[[Report], Source] | None:
 def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
     """Find the images of a file in COCO format by the name of the first; {} for another JSON."""
     content = load_json(file)
-    if not isinstance(content, dict) or "categories" not in content or not content.get("images"):
+    entries = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or "categories" not in content:
         return {}
-    first, name = content["images"][0]["file_name"], file.stem.removeprefix("instances_")
+    first = file_name_of(entries[0]) if entries and isinstance(entries[0], dict) else ""
+    if not first:
+        return {}
+    name = file.stem.removeprefix("instances_")
     above = (file.parent, file.parent.parent)
     parts = ("", name, "images", f"images/{name}", "data")
     folders = [folder / part for folder in above for part in parts]
@@ -189,7 +193,8 @@ def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
     if images is None:
         raise ValueError(
             f"{file}: its first image {first} is in none of {', '.join(map(str, folders))}; name "
-            "the folder with --train-annotations FILE --train-images DIR"
+            "the folder with --train-annotations FILE --train-images DIR, or with --images DIR to "
+            "eva data verify"
         )
     return {"train": (file, images)}
 

@@ -19,6 +19,7 @@ from eva_data.detection.coco import (
     LabelledImages,
     Report,
     box_inside,
+    fits_image,
     refuse,
 )
 from eva_data.detection.rules import Size, edges_of, format_value
@@ -190,14 +191,7 @@ def _object(element: ElementTree.Element) -> tuple[str, list[float], bool] | Non
 def _objects(
     ids: Mapping[str, int], label: _Annotation, size: Size, scored: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
-    if label.size not in (None, size):
-        height, width = label.size or size
-        turned = " (as it is stored, before its EXIF orientation)" * (label.size == size[::-1])
-        message = (
-            f"its size is {width} x {height} px{turned}; its image has {size[1]} x {size[0]} px "
-            "upright: boxes would be at the wrong place"
-        )
-        report(EntryError("labels.size", str(label.file), message))
+    if not fits_image(label.size, size, str(label.file), report):
         return
     for name, (left, top, right, bottom), difficult in label.objects:
         entry = {

@@ -119,7 +119,8 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: JobPlan)
             save_image(image, target)
         return None
 
-    with writing_dataset(args.output, args.form, dict(enumerate(names))) as add_labels:
+    categories = dict(enumerate(names))
+    with writing_dataset(args.output, args.form, categories, regions=True) as add_labels:
         problems = run_jobs(planned.jobs, do, title="segmenting")
     archive = args.ade20k_submission
     if archive and not (problems or planned.problems):

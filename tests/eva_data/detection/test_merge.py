@@ -101,3 +101,17 @@ def test_without_val_the_test_pictures_are_evaluated_on(tmp_path, read):
         found = read(one)
         assert found.parts["val"].folder.endswith("/test")
         assert f"{one} has no val: its test images are evaluated on" in " ".join(found.notes)
+
+
+def test_test_images_alone_are_evaluated_on_and_not_trained_on(tmp_path, resolve_flags):
+    export(tmp_path, {1: "cat", 2: "dog"}, part="test")
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "test/_annotations.coco.json"
+    file.rename(tmp_path / "annotations/instances_test.json")
+    only = ("--data", tmp_path)
+    found = resolve_flags(*only, training=False)
+    assert found.parts["val"].folder.endswith("/test")
+    assert "images of train" not in " ".join(found.notes)
+    for words in (("--val-share", "0.5"), only):  # or of two datasets
+        with pytest.raises(ValueError, match="needed are train"):
+            resolve_flags(*only, *words)

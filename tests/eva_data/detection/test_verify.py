@@ -4,10 +4,13 @@ import copy
 import json
 import math
 import os
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from eva_command.verify import main as run_check
 
 
 def _image(place, **fields):
@@ -113,3 +116,25 @@ def test_the_images_of_lvis_have_a_url_alone(check_coco, picture_folder, coco_se
     for i in (1, 2, 3):
         (picture_folder / f"{i}.png").rename(picture_folder / "val2017" / f"{i}.png")
     assert check_coco(coco_set) == (0, {})
+
+
+@pytest.mark.parametrize("folder", [".", "far/away"])  # the former is looked in unasked
+def test_a_file_in_place_of_the_check_may_name_its_images(
+    folder, picture_folder, coco_set, tmp_path
+):
+    folder, file = tmp_path / folder, tmp_path / "x/instances.json"
+    for place in (folder, file.parent):
+        place.mkdir(parents=True, exist_ok=True)
+    picture_folder.rename(folder / "images")
+    for image in coco_set["images"]:  # as in LVIS
+        image["coco_url"] = f"http://host/images/{image.pop('file_name')}"
+    file.write_text(json.dumps(coco_set))
+    words = [str(file), "--workers", "1", "--allow-empty-classes"]
+    assert run_check([*words, "--images", str(folder)]) == 0
+    code, expected = (0, nullcontext()) if folder == tmp_path else (2, pytest.raises(SystemExit))
+    with expected:
+        assert run_check(words) == code
+    for images in ({"1": {}}, [{"id": 1}], ["1.png"]):
+        file.write_text(json.dumps(coco_set | {"images": images}))
+        with suppress(SystemExit):  # no other exception
+            assert run_check(words) == 1
