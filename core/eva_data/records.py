@@ -189,17 +189,22 @@ def _rows(
     image, caption = columns
     if captions or path.suffix.lower() == ".json":
         left_out = Findings(lists.LEFT_OUT)
-        read = lists.pairs_of_list if captions else lists.images_of_json
-        yield from read(path, left_out, split=split, image=image, caption=caption)
+        if captions:
+            yield from lists.pairs_of_list(
+                path, left_out, split=split, image=image, caption=caption
+            )
+        else:
+            names = lists.images_of_json(path, left_out, split=split, image=image)
+            yield from ((name, None) for name in names)
         left_out.warn(path)
         return
     table = find_columns(path, {"image": [image.lower()] if image else lists.IMAGE_COLUMNS})
     if len(table.names) == 1 and Path(table.names[0]).suffix.lower() in IMAGE_SUFFIXES:
-        yield from ((line, None) for _, line in text_lines(path))
+        yield from ((line, None) for _, line in text_lines(path))  # a list without a header
         return
     if not table.places:
-        names = ", ".join(table.names)
-        raise ValueError(f"{path} has the columns {names}: name one with --image-column")
+        header = ", ".join(table.names)
+        raise ValueError(f"{path} has the columns {header}: name one with --image-column")
     for _, cells in rows_of_table(table):
         if cells is not None:
             yield cells[table.places["image"]], None

@@ -119,13 +119,11 @@ def pairs_of_list(
 
 
 def images_of_json(
-    file: Path, left_out: Findings, *, split: str | None, image: str | None, caption: str | None
-) -> Iterator[tuple[str, None]]:
-    """Read the paths of images of JSON, as `pairs_of_list` but without captions, if any."""
-    del caption
+    file: Path, left_out: Findings, *, split: str | None, image: str | None
+) -> Iterator[str]:
+    """Read the paths of images of a JSON list as `pairs_of_list`, with captions or without."""
     names = (image,) if image else IMAGE_COLUMNS
-    for _, path, _ in _entries_of_json(file, left_out, split, names, ()):
-        yield path, None
+    return (path for _, path, _ in _entries_of_json(file, left_out, split, names, ()))
 
 
 def file_and_split(path: Path) -> tuple[Path, str | None]:

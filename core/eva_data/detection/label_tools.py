@@ -25,12 +25,13 @@ from eva_data.detection.coco import (
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import IMAGE_SUFFIXES, load_json, open_regular, read_regular
+from eva_data.images import max_pixels
 
 _FILES = ("annotations.xml", "tasks.json")
 _SHAPES = "a box, polygon or mask of CVAT, or a rectangle or polygon of Label Studio, not rotated"
 _KEYS = (b'"predictions"', b'"annotations"')  # of Label Studio's tasks
 _ANSWERS = ("choices", "textarea", "rating", "number", "taxonomy", "datetime")  # about an image
-Shapes = list[dict[str, Any]]  # name, edges, size of the image; segmentation or runs of a mask
+Shapes = list[dict[str, Any]]  # name, edges, size of the image; perhaps segmentation
 Labels = tuple[str, Shapes]  # of an image: their place in the file, and themselves
 
 
@@ -90,9 +91,7 @@ def _open(
         else:
             labels[name] = location, shapes
     if not labels and not missing:
-        raise ValueError(
-            f"{file} lists no image (of CVAT, export CVAT for images 1.1, not CVAT for video)"
-        )
+        raise ValueError(f"{file} lists no image (nor does CVAT for video: export CVAT for images)")
     names = sorted({shape["name"] for _, shapes in labels.values() for shape in shapes})
     ordered = dict.fromkeys([*classes, *names])
     part = ImageList(folder=file.parent, names=sorted(labels), labels=labels, missing=missing)
@@ -149,30 +148,30 @@ def _shape_of_cvat(size: Sequence[Any], element: ElementTree.Element) -> dict[st
         raise ValueError(element.tag)
     x, y, width, height = (int(values[key]) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in values["rle"].split(",")]  # by rows, zeros first
-    if min(x, y, *runs) < 0 or sum(runs) != width * height:
-        raise ValueError(f"mask of {width} x {height} px at {x}, {y}, with {sum(runs)} px")
+    rows, columns = map(int, size)
+    fits = min(x, y, *runs) >= 0 and x + width <= columns and y + height <= rows
+    if not fits or sum(runs) != width * height or rows * columns > max_pixels():
+        raise ValueError(f"mask of {width} x {height} px at {x}, {y}, {sum(runs)} px in all")
+    mask = np.zeros((rows, columns), bool)
+    bits = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    mask[y : y + height, x : x + width] = bits.reshape(height, width)
     shape = _shape(values["label"], [(x, y), (x + width, y + height)], size, outlined=False)
-    return shape | {"runs": runs}
+    return shape | {"segmentation": encode_mask(mask)}
 
 
 def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple[str, Labels]]:
     for number, task in enumerate(tasks, start=1):
         location = f"{file}: task {number}"
         try:
-            texts = [value for value in task["data"].values() if isinstance(value, str)]
-            addresses = [text.rpartition("?d=")[2].partition("?")[0] for text in texts]
-            names = [Path(unquote(address)).name for address in addresses]
-            images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            addresses = [value for value in task["data"].values() if isinstance(value, str)]
+            paths = [Path(unquote(a.rpartition("?d=")[2].partition("?")[0])) for a in addresses]
+            name = max(paths, key=lambda path: path.suffix.lower() in IMAGE_SUFFIXES).name
             every = [*task.get("annotations", ()), *task.get("predictions", ())]
             entries = [entry for entry in every if isinstance(entry, dict)]  # others are ids
             results = [entry["result"] for entry in entries if not entry.get("was_cancelled")]
-            objects = [
-                entry  # no relations
-                for entry in (results or [[]])[0]
-                if "value" in entry and entry.get("type") not in _ANSWERS
-            ]
-            name = (images or names)[0]
-        except (LookupError, TypeError, AttributeError) as error:
+            first = (results or [[]])[0]  # with relations, which have no value
+            objects = [o for o in first if "value" in o and o.get("type") not in _ANSWERS]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             message = f"it must have data with an image, and results ({error!r})"
             report(EntryError("labels.task", location, message))
             continue
@@ -196,21 +195,10 @@ def _objects(
 ) -> Iterator[dict[str, Any]]:
     del scored
     location, shapes = labels
-    sizes = {shape["size"] for shape in shapes}
-    if not all(fits_image(stated, size, location, report) for stated in sizes):
-        return
-    for shape in shapes:
+    stated = {shape["size"] for shape in shapes}
+    is_right = all(fits_image(other, size, location, report) for other in stated)
+    for shape in shapes if is_right else ():
         left, top, right, bottom = shape["edges"]
-        if "runs" in shape and (right > size[1] or bottom > size[0]):
-            message = f"a mask of {shape['name']} up to {right:g}, {bottom:g} px leaves its image"
-            report(EntryError("labels.object", location, message))
-            continue
         box = box_inside(left, top, right, bottom, size)
         mask = {key: value for key, value in shape.items() if key == "segmentation"}
-        if "runs" in shape:
-            bits = np.repeat(np.arange(len(shape["runs"])) % 2 == 1, shape["runs"])
-            whole = np.zeros(size, bool)
-            part = whole[int(top) : int(bottom), int(left) : int(right)]
-            part[:] = bits.reshape(part.shape)
-            mask = {"segmentation": encode_mask(whole)}
         yield {"category_id": ids[shape["name"]], "bbox": box, **mask}
