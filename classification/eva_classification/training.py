@@ -19,6 +19,7 @@ from eva_backbone.layers import no_init_weights
 from eva_classification.commands import IMAGES
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
+from eva_data.images import warn_of_depth
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import planning
@@ -121,6 +122,7 @@ def _open_data(config: ClassificationConfig) -> tuple[LabelledImages, LabelledIm
         classes=data.classes or None,
         upright=False,
     )
+    warn_of_depth(len(samples), samples.sample_id)
     transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
     if data.val_share:
         return hold_out_images(samples, data.val_share, transform, name="data.val_share")

@@ -28,20 +28,22 @@ _GIF = b"GIF8"  # torchvision decodes every frame of it
 def decode_image(content: bytes, name: str = "image") -> Tensor:
     """Decode an image by the rules of `eva_data.images`, as stored: (3, height, width) uint8, RGB.
 
-    torchvision decodes JPEG, PNG and WebP without transparency, which is faster and gives the same
-    pixels; the one decoder does the rest. What cannot be decoded is an `UnreadableImageError`.
+    torchvision decodes JPEG, PNG and WebP of 8 bits without transparency, which is faster and gives
+    the same pixels; the one decoder does the rest. What cannot be decoded is an
+    `UnreadableImageError`.
     """
     # before torchvision allocates what it claims
     facts = inspect_image(content, decode=False, name=name)
     image: Tensor | None = None
-    if not (facts.transparent or content.startswith(_GIF)):
+    grey_of_16_bits = facts.bits == 16  # of colours, which Pillow has as 8 bits, the upper 8
+    if not (grey_of_16_bits or facts.transparent or content.startswith(_GIF)):
         with contextlib.suppress(RuntimeError, ValueError):
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             image = torchvision_decode(data, mode=ImageReadMode.RGB)
     if image is None:
         rgb = read_rgb(content, upright=False, name=name)
         return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
-    if image.dtype == torch.uint16:  # PNG of 16 bits
+    if image.dtype == torch.uint16:  # colours
         return (image.to(torch.int32) >> 8).to(torch.uint8)
     return image
 
@@ -95,6 +97,10 @@ class Images(Dataset[Any]):
         """The part of an index that names the images of one source."""
         assert isinstance(self.files, StoredFiles)
         return self.files.table
+
+    def encoded(self, index: int) -> bytes:
+        """Read the content of an image's file."""
+        return read_encoded(*self._locate(index))
 
     def decode(self, index: int) -> Tensor:
         """Decode an image to (3, height, width) uint8."""

@@ -1,7 +1,8 @@
 """The one decoder of images, with one rule for each kind of file.
 
-8 bits are as they are, of 16 the upper 8 are kept, or those of the 12 or 8 bits that the largest
-value needs, as cameras write them; 32 and fractions have no agreed range and are refused.
+8 bits are as they are, of 16 the upper 8 are kept, or of grey images those of the bits that
+`EVA_IMAGE_BITS` states, such as a camera's 12; 32 and fractions have no agreed range and are
+refused.
 Transparency shows white, as a viewer shows it; test sets with published results drop it, as the
 official code (`on_white=False`). Animations give their first frame. A truncated file is refused,
 and before anything is decoded one of more pixels than `max_pixels()`.
@@ -19,7 +20,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from eva_data.index import StoredFiles
 logger = logging.getLogger(__name__)
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
+BITS = "EVA_IMAGE_BITS"  # likewise; one number for a dataset, never by the values of an image
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _BYTES_OF_A_PIXEL = 8
 _BYTES_OF_METADATA = 64 * 2**20
@@ -118,9 +120,9 @@ def read_rgb(
 class ImageFacts(NamedTuple):
     """Result of inspecting an image, of the size as stored, before EXIF's orientation (1: none).
 
-    Of 16 bits a value the upper 8 are used; 32 also stand for fractions and are refused. `mode` is
-    Pillow's. `transparent` is an image with alpha, or if it was decoded with a pixel that is not
-    opaque. `scaled` says of a decoded image of 16 bits that its values are of fewer.
+    `bits` are those of a value; 32 also stand for fractions and are refused. `mode` is Pillow's.
+    `transparent` is an image with alpha, or if it was decoded with a pixel that is not opaque.
+    `largest` is the largest value of a decoded image of 16 bits, else 0.
     """
 
     width: int
@@ -130,7 +132,7 @@ class ImageFacts(NamedTuple):
     mode: str
     animated: bool
     transparent: bool
-    scaled: str = ""
+    largest: int = 0
 
     @property
     def seen_size(self) -> tuple[int, int]:
@@ -143,13 +145,8 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
     """Look at an image without converting it; with `decode`, read all pixels."""
     title = _name(source, name)
     with open_image(source, title, decode=decode) as image:
-        bits, scaled = _bits(image), ""
-        if (
-            decode
-            and bits == 16
-            and (depth := _depth(largest := int(np.asarray(image).max()))) < 16
-        ):
-            scaled = f"the largest value of 16 bits is {largest:,}: scaled as {depth} bits"
+        bits = _bits(image)
+        largest = int(np.asarray(image).max()) if decode and bits == 16 else 0
         return ImageFacts(
             *image.size,
             orientation=_orientation(image, decode=decode),
@@ -157,7 +154,7 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
             mode=image.mode,
             animated=getattr(image, "is_animated", False),
             transparent=_has_alpha(image) and not (decode and _is_opaque(image.convert("RGBA"))),
-            scaled=scaled,
+            largest=largest,
         )
 
 
@@ -257,19 +254,32 @@ def _bits(image: Image.Image) -> int:
     return 32 if image.mode in _NO_RANGE else 8
 
 
-def _depth(largest: int) -> int:
-    """Return the bits of a camera, in 16, that the largest value of an image needs."""
-    return next(bits for bits in (8, 12, 16) if largest < 2**bits)
+def _stated_bits() -> int:
+    value = os.environ.get(BITS, "") or "16"
+    if value not in map(str, range(8, 17)):
+        raise ValueError(f"{BITS} must be from 8 to 16, bits of a value, got {value!r}")
+    return int(value)
 
 
-def warn_of_depth(files: Sequence[Path | str]) -> None:
-    """Warn where images of 16 bits have values of fewer, which are scaled; a few are looked at."""
-    for file in files[:: -(-len(files) // _LOOKS) or 1]:
+def describe_dark(largest: int) -> str:
+    """Say that images of 16 bits are dark by the largest value of all, or nothing."""
+    needed = next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
+    if not largest or needed == 16 or os.environ.get(BITS):
+        return ""
+    return f"the largest value of 16 bits is {largest:,}: {BITS}={needed} scales {needed} bits"
+
+
+def warn_of_depth(count: int, source: Callable[[int], File]) -> None:
+    """Warn where the values of images of 16 bits are small; a few of `count` are looked at."""
+    largest, name = 0, ""
+    for index in range(0, count, -(-count // _LOOKS) or 1):
         with contextlib.suppress(UnreadableImageError):
-            scaled = inspect_image(file, decode=True).scaled
-            if scaled:
-                logger.warning("images such as %s: %s", file, scaled)
-                return
+            file = source(index)
+            if inspect_image(file, decode=False).bits == 16:
+                largest = max(largest, inspect_image(file, decode=True).largest)
+                name = name or _name(file, None)
+    if line := describe_dark(largest):
+        logger.warning("images such as %s are dark: %s", name, line)
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -291,5 +301,8 @@ def _rgb(image: Image.Image, *, upright: bool, on_white: bool, name: str) -> Ima
             image = ImageOps.exif_transpose(image)
     if bits == 16:
         values = np.asarray(image).astype(np.uint16)
-        image = Image.fromarray((values >> _depth(int(values.max())) - 8).astype(np.uint8))
+        bits, largest = _stated_bits(), int(values.max())
+        if largest >= 2**bits:
+            raise UnreadableImageError(f"{name} has the value {largest:,}, beyond {BITS}={bits}")
+        image = Image.fromarray((values >> bits - 8).astype(np.uint8))
     return (on_white_ground(image) if on_white else image).convert("RGB")

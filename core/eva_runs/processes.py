@@ -20,7 +20,12 @@ from eva_data.pools import end_with_parent
 
 Result = TypeVar("Result")
 _OF_A_PROCESS = ("device", "workers", "num_workers")  # settings without an effect on results
-_VARIABLES = ("EVA_MAX_IMAGE_PIXELS", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+_VARIABLES = (
+    "EVA_MAX_IMAGE_PIXELS",
+    "EVA_IMAGE_BITS",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
 
 
 class OtherProcessError(RuntimeError):

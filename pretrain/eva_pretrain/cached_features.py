@@ -22,6 +22,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import expand_home, write_tensors
 from eva_data.image_sources import Images, open_images
+from eva_data.images import warn_of_depth
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader, open_shared
 from eva_engine.evaluation.classification_report import warn_of_left_out
@@ -126,6 +127,7 @@ def open_part(
     data = config.data
     find = partial(open_images, data.train if data.val_share else getattr(data, part), transform)
     images = open_shared(lambda folder: find(indexes=folder), config.run.output)
+    warn_of_depth(len(images), images.encoded)
     if data.val_share:
         images = images.choose(data.val_share, held_out=part == "val", name="data.val_share")
     if not config.teacher.cache:

@@ -13,7 +13,8 @@ from eva_command.training import find_tasks
 from eva_command.verify import main as verify
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
-from eva_data.images import read_image
+from eva_data.image_sources import decode_image
+from eva_data.images import UnreadableImageError, read_image
 from eva_data.writing import writing_dataset
 
 SMALL = ("--workers", "1")
@@ -141,16 +142,28 @@ def test_held_out_images_without_an_object_name_the_way_out(tmp_path):
         resolve(request)
 
 
-@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (12, 4), (16, 8)])
-def test_bits_of_cameras_are_scaled_and_said(bits, shift, tmp_path, capsys):
-    values = np.linspace(0, 2**bits - 1, 24 * 32).reshape(24, 32).astype(np.uint16)
-    for name in ("a/1.png", "b/2.png"):
-        (tmp_path / name).parent.mkdir()
-        Image.fromarray(values).save(tmp_path / name)
-    image = np.asarray(read_image(tmp_path / name, upright=True))
-    assert (image[..., 0] == values >> shift).all()
+@pytest.mark.parametrize("stated", [False, True])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_bits_of_cameras_are_stated_for_all_images(bits, stated, tmp_path, capsys, monkeypatch):
+    """Whatever the largest value of one image is, and by both decoders."""
+    if stated:
+        monkeypatch.setenv("EVA_IMAGE_BITS", str(bits))
+    for name, part in (("a/1.png", 1), ("b/2.png", 16)):
+        values = np.linspace(0, (2**bits - 1) // part, 24 * 32).reshape(24, 32).astype(np.uint16)
+        file = tmp_path / name
+        file.parent.mkdir()
+        Image.fromarray(values).save(file)
+        expected = values >> (bits if stated else 16) - 8
+        assert (np.asarray(read_image(file, upright=True))[..., 0] == expected).all()
+        assert (decode_image(file.read_bytes())[0].numpy() == expected).all()
     verify([str(tmp_path), *SMALL])
-    assert (f"{2**bits - 1:,}" in capsys.readouterr().out) == (bits < 16)
+    hints = not stated and bits < 16
+    assert (f"{2**bits - 1:,}" in (printed := capsys.readouterr().out)) == hints
+    assert (f"EVA_IMAGE_BITS={bits}" in printed) == hints
+    monkeypatch.setenv("EVA_IMAGE_BITS", "8")
+    if bits > 8:
+        with pytest.raises(UnreadableImageError, match="EVA_IMAGE_BITS"):
+            read_image(tmp_path / "a/1.png", upright=True)
 
 
 @pytest.mark.parametrize("form", ["yolo", "coco"])

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from eva_data.checks.findings import Findings, Kind
 from eva_data.classes import describe_alike, find_respelled
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.images import ImageFacts, inspect_image
+from eva_data.images import ImageFacts, describe_dark, inspect_image
 from eva_data.pools import ordered_map
 
-SCALED = Kind("image of 16 bits with values of fewer, which are scaled", "-", note=True)
+DARK = Kind("folder of images of 16 bits with small values, which are dark", "-", note=True)
 KINDS = {
     "unreadable": Kind("image that cannot be read", "-"),
     "depth": Kind("image of 32 bits or fractions, which are refused", "-"),
@@ -22,7 +22,7 @@ KINDS = {
     "class_unknown": Kind("class that training does not have", "-"),
     "class_respelled": Kind("class in other letters than the first part", "-", note=True),
     "class_alike": Kind("part with classes of one name but for case or spaces", "-", note=True),
-    "scaled": SCALED,
+    "dark": DARK,
     "transparent": Kind("image with transparency, which is shown as white", "-", note=True),
     "copy": Kind("image with the content of another of its class", "-", note=True),
     "class_empty": Kind("folder without an image, which is no class", "-", note=True),
@@ -107,6 +107,7 @@ def list_part(folder: Path, findings: Findings) -> Part:
 def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, decode: bool) -> None:
     """Read the images of folders, find copies, and compare classes with those of the first."""
     seen: dict[bytes, tuple[Part, str]] = {}
+    largest = 0
     for part in parts:
         work = functools.partial(_inspect_and_digest, part.folder, decode)
         results = ordered_map(work, part.names, workers=workers, title="images")
@@ -117,14 +118,15 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
                 continue
             if problem.problem:
                 findings.add("depth", path, f"mode {problem.facts.mode}")
-            if problem.facts.scaled:
-                findings.add("scaled", path, problem.facts.scaled)
+            largest = max(largest, problem.facts.largest)
             findings.add_many("transparent", problem.facts.transparent, [path])
             before, first = seen.setdefault(content, (part, name)) if content else (part, name)
             if (before, first) != (part, name):
                 same = before.class_of(first) == part.class_of(name)
                 kind = "leak" if before is not part else "copy" if same else "two_classes"
                 findings.add(kind, path, f"as {before.folder}/{first}")
+    if line := describe_dark(largest):
+        findings.add("dark", parts[0].folder, line)
     for part in parts:
         for line in describe_alike([*part.classes], part.folder):
             findings.add("class_alike", part.folder, line)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import SCALED
-from eva_data.images import UnreadableImageError, inspect_image
+from eva_data.checks.folders import DARK
+from eva_data.images import UnreadableImageError, describe_dark, inspect_image
 from eva_data.label_maps import (
     IGNORED,
     ClassFile,
@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = {
     "map_broken": Kind("label map that training refuses", "by hand"),
     "unseen": Kind("class without a pixel", "by hand", note=True),
     "ignored": Kind("label that the class file ignores", "by hand", note=True),
-    "scaled": SCALED,
+    "dark": DARK,
 }
 
 
@@ -100,12 +100,16 @@ def check_split(
     values = Counter[int]()
     check = functools.partial(_check_pair, classes=classes, decode=decode)
     results = ordered_map(check, pairs, workers=workers, title="pairs")
-    for pair, (kind, detail, pixels) in zip(pairs, results, strict=True):
+    largest = 0
+    for pair, (kind, detail, pixels, value) in zip(pairs, results, strict=True):
         if kind:
             findings.add(kind, str(pair.label_map if kind == "map_broken" else pair.image), detail)
+        largest = max(largest, value)
         values.update(pixels)
         for label in counts.keys() & pixels.keys():
             counts[label] += (1, pixels[label])
+    if line := describe_dark(largest):
+        findings.add("dark", str(split.images), line)
     if file is not None and values:
         misfit = compare_labels(values, classes, file, may_lack=may_lack)
         findings.add_many("labels", bool(misfit.problem), [str(split.maps)], misfit.problem)
@@ -118,18 +122,20 @@ def check_split(
     return about | {"pairs": len(pairs), "classes": listed}
 
 
-def _check_pair(pair: Pair, *, classes: ClassFile, decode: bool) -> tuple[str, str, dict[int, int]]:
-    """Return the kind and the detail of what is found, and the pixels of each value."""
+def _check_pair(
+    pair: Pair, *, classes: ClassFile, decode: bool
+) -> tuple[str, str, dict[int, int], int]:
+    """Return kind and detail of a problem, pixels of each label, largest value of 16 bits."""
     counts = dict[int, int]()
     try:
         facts = inspect_image(pair.image, decode=decode)
         if facts.bits == 32:
-            return "image_broken", f"mode {facts.mode}", counts
+            return "image_broken", f"mode {facts.mode}", counts, 0
         values = read_values(pair)
         labels, pixels = np.unique(values, return_counts=True)
         counts = dict(zip(labels.tolist(), pixels.tolist(), strict=True))
         LabelTable(classes.labels, classes.ignore)(values, pair.label_map)
     except UnreadableImageError as error:
         kind = "map_broken" if isinstance(error, LabelMapError) else "image_broken"
-        return kind, str(error), counts
-    return "scaled" if facts.scaled else "", facts.scaled, counts
+        return kind, str(error), counts, 0
+    return "", "", counts, facts.largest

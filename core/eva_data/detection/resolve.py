@@ -125,7 +125,8 @@ def resolve(request: DataRequest) -> DetectionData:
         notes += respelled
         notes += check_classes(whole, parts["val"], request)
     for dataset in parts.values():
-        warn_of_depth([Path(dataset.folder, e["file_name"]) for e in dataset.images.values()])
+        files = [Path(dataset.folder, entry["file_name"]) for entry in dataset.images.values()]
+        warn_of_depth(len(files), files.__getitem__)
     if whole is not None and request.tile is not None:
         parts["train"] = tiles = tile_dataset(whole, request.tile)
         count, size = len(whole.images), request.tile.size

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import KINDS, SCALED, inspect_all
+from eva_data.checks.folders import KINDS, inspect_all
 from eva_data.detection.coco import (
     CocoDataset,
     EntryError,
@@ -17,6 +17,7 @@ from eva_data.detection.coco import (
 from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
 from eva_data.detection.sources import open_source
+from eva_data.images import describe_dark
 
 
 class CheckedPart:
@@ -79,7 +80,7 @@ class CheckedPart:
 
         A name whose first folders are wrong is corrected.
         """
-        images, decoded = self.dataset.images, {}
+        images, decoded, largest = self.dataset.images, {}, 0
         names = [entry["file_name"] for entry in images.values()]
         present = {*names}
         files = inspect_all(Path(self.dataset.folder), names, workers=workers, decode=decode)
@@ -89,9 +90,7 @@ class CheckedPart:
             if facts is not None and not problem and facts.seen_size != sides:
                 turned = f"EXIF orientation {facts.orientation}"
                 problem = f"it is {facts[:2]} px, {turned}, and listed as {sides}"
-            if file.facts is not None and file.facts.scaled:
-                self._kinds.setdefault("images.scaled", SCALED)
-                self.findings.add("images.scaled", entry["file_name"], file.facts.scaled)
+            largest = max(largest, file.facts.largest if file.facts else 0)
             if file.facts is not None and file.facts.transparent:
                 self._kinds.setdefault("images.transparent", KINDS["transparent"])
                 self.findings.add("images.transparent", entry["file_name"])
@@ -102,6 +101,9 @@ class CheckedPart:
                 )
             if not problem and not (moved and file.name in present):  # perhaps of another image
                 decoded[key] = entry | {"file_name": file.name}
+        if line := describe_dark(largest):
+            self._kinds.setdefault("images.dark", KINDS["dark"])
+            self.findings.add("images.dark", str(self.dataset.folder), line)
         objects = [
             annotation for annotation in self.dataset.objects if annotation["image_id"] in decoded
         ]

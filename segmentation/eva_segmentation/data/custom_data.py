@@ -168,7 +168,8 @@ def apply(config: "Config", data: PairedData) -> "Config":
             held = {"val_share": data.share, "held_out": part == "val"}
             pairs = hold_out(pairs, images, data.share)[part == "val"]
         _check_labels(pairs, part, classes, data)
-        warn_of_depth([pair.image for pair in pairs])
+        files = [pair.image for pair in pairs]
+        warn_of_depth(len(files), files.__getitem__)
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in LOADERS[part]:
             replace_dataset(
