@@ -215,14 +215,12 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
     matches = [name for name in known if known[name] == facts]
     if not matches and ("head.weight" in shapes or "rope_embed.periods" in shapes):
         # a fine-tuned model may lack the norm, a detector the tokens before the patches
-        tokens = [facts.pop(name) for name in ("cls", "num_registers")]
+        tokens = {name: facts.pop(name) for name in ("cls", "num_registers")}
         facts.pop("final_norm")
-        matches = [
-            name
-            for name, own in known.items()
-            if own.items() >= facts.items()
-            if own["cls"] >= tokens[0] and own["num_registers"] >= tokens[1]
-        ]
+        similar = {name: own for name, own in known.items() if own.items() >= facts.items()}
+        matches = [name for name, own in similar.items() if own.items() >= tokens.items()]
+        if not any(tokens.values()):
+            matches += similar
     return next(iter(matches), None)
 
 

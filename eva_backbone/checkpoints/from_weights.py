@@ -171,9 +171,10 @@ def load_vit(
     if "level_embed" in trunk.names:
         own[f"{trunk.prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     elif frames is None and trunk.clips:
-        patches = positions[:, 1:].unflatten(1, (trunk.frames, -1)).float().mean(1)  # (1, N, C)
-        patches = patches.to(positions.dtype)
-        own[f"{trunk.prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+        if positions.numel():
+            patches = positions[:, 1:].unflatten(1, (trunk.frames, -1)).float().mean(1)  # (1, N, C)
+            patches = patches.to(positions.dtype)
+            own[f"{trunk.prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
         own[trunk.prefix + TRUNK_KEY] = own[trunk.prefix + TRUNK_KEY].squeeze(2)  # (C, 3, p, p)
     load_pretrained(model.to(dtype), replace(weights, tensors=own), complete=True)
     return model.eval()
@@ -192,7 +193,8 @@ def describe(weights: Weights) -> Trunk:
     variant = find_variant(own)
     if variant is not None:
         of_detector = any(key.startswith(_HEADS) for key in weights.tensors)
-        trunk = _describe_variant(variant, prefix, shapes, of_detector=of_detector)
+        frames = stored_frames(weights, prefix) if len(shapes[TRUNK_KEY]) == 5 else 1
+        trunk = _describe_variant(variant, prefix, shapes, frames, of_detector=of_detector)
         noted = {"img_size": weights.image_size} if weights.image_size else {}
         return replace(trunk, arguments=trunk.arguments | noted)
     _require_eva(shapes, weights.name)
@@ -225,18 +227,20 @@ def describe(weights: Weights) -> Trunk:
 
 
 def _describe_variant(
-    variant: str, prefix: str, shapes: Mapping[str, Shape], *, of_detector: bool
+    variant: str, prefix: str, shapes: Mapping[str, Shape], frames: int, *, of_detector: bool
 ) -> Trunk:
     """Describe a ViT of another family, of the size that its positions are for."""
     arguments = variant_arguments(variant)
     if "cls_token" not in shapes and arguments.get("extra_tokens") != ():
         arguments |= {"extra_tokens": (), "num_registers": 0}
         of_detector = True
-    if of_detector:  # which has windows of its own
+    clips = len(shapes[TRUNK_KEY]) == 5
+    if of_detector or clips:  # which has windows of its own, or none
         for name in ("window_size", "global_attn_indexes"):
             arguments.pop(name, None)
     arguments["final_norm"] = "norm.weight" in shapes
-    side = math.isqrt(max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)) * arguments["patch_size"]
+    rows = max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)
+    side = math.isqrt(rows // frames) * arguments["patch_size"]
     if side and "pretrain_img_size" in arguments:
         arguments["pretrain_img_size"] = side
     elif side:
@@ -246,6 +250,8 @@ def _describe_variant(
         arguments=arguments,
         prefix=prefix,
         names=frozenset(shapes),
+        frames=frames,
+        clips=clips,
         family=family,
         of_detector=of_detector,
     )

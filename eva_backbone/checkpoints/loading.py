@@ -336,7 +336,8 @@ def clips_of(model: nn.Module, weights: Weights, prefix: str) -> ClipShape | Non
     vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
     if vit is None:
         return None
-    side = vit.img_size // vit.patch_size
+    rows = 1 if vit.pos_embed is None else vit.pos_embed.shape[1]
+    side = math.isqrt((rows - 1) // vit.frames)  # RADIO's are of a larger map
     return ClipShape(stored=stored_frames(weights, prefix), grid=(vit.frames, side, side))
 
 
@@ -354,8 +355,10 @@ def stored_frames(weights: Weights, prefix: str) -> int:
             square frames.
     """
     kernel = tuple(weights.tensors[prefix + TRUNK_KEY].shape)  # (C, 3, p, p) or (C, 3, 1, p, p)
-    positions = weights.tensors.get(f"{prefix}pos_embed", torch.empty(1, 1, 0)).shape[1] - 1
     clips, patch, frames = len(kernel) == 5, kernel[-1], weights.frames
+    if f"{prefix}pos_embed" not in weights.tensors and (frames or not clips):  # rotary ones alone
+        return frames if frames and clips else 1
+    positions = weights.tensors.get(f"{prefix}pos_embed", torch.empty(1, 1, 0)).shape[1] - 1
     if clips and frames is None and patch in _OFFICIAL_PATCHES:
         per_frame = (_SIDE // patch) ** 2
         frames = positions // per_frame if positions % per_frame == 0 else None

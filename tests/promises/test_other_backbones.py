@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from eva_backbone import load_vit
+from eva_backbone import build_vit, load_pretrained, load_vit
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, detector_arguments
+from eva_classification.inference.predictor import Predictor
 from eva_classification.models import build_classifier, build_linear_probe
+from eva_engine.checkpoints.files import save_weights
 from eva_openmmlab.backbone import EVAViT
 from eva_segmentation.model.backbone import EVAViTAdapter
-from eva_video.model.classifier import build_video_classifier
+from eva_video.model.classifier import build_video_classifier, load_video_classifier
 
 FAMILY_TWINS = [f"{family}_debug" for family in FAMILIES]
 
@@ -109,3 +111,80 @@ def test_a_class_token_that_is_not_there_is_not_taken():
     for build in (build_classifier, build_linear_probe):
         with pytest.raises(ValueError, match="mean"):
             build("siglip2_debug", num_classes=3, pooling="cls")
+
+
+@pytest.mark.parametrize("name", FAMILY_TWINS)
+@torch.no_grad()
+def test_a_classifier_of_videos_is_read_by_its_file(name, tmp_path):
+    torch.manual_seed(0)
+    model = build_video_classifier(name, num_classes=3, frames=2, img_size=32, **GLOBAL).eval()
+    torch.nn.init.normal_(model.head.weight)
+    notes = {"model": {"frames": 2, "image_size": 32}}
+    save_weights(model.state_dict(), tmp_path / "model.safetensors", notes)
+    again = load_video_classifier(tmp_path / "model.safetensors")
+    clips = torch.randn(2, 2, 3, 32, 32)
+    assert (again.frames, again.img_size) == (2, 32)
+    torch.testing.assert_close(again(clips), model(clips))
+    assert load_vit(tmp_path / "model.safetensors", window_size=0)(clips[:, 0]).isfinite().all()
+    images = build_vit(name, img_size=32, **GLOBAL)
+    save_weights(images.state_dict(), tmp_path / "images.safetensors")
+    new = {"allow_missing": ("head", "fc_norm"), "allow_skipped": ("norm.", "mask_token")}
+    load_pretrained(model, tmp_path / "images.safetensors", **new)
+
+
+TWINS = {"dinov3_debug": 512, "eva02_debug": 344}  # widths of the MLP
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize(
+    "build", [build_linear_probe, pytest.param(build_classifier, marks=pytest.mark.slow)]
+)
+def test_classifiers_are_exported(build, name, tmp_path):
+    torch.manual_seed(0)
+    model = build(name, num_classes=3, img_size=32)
+    save_weights(model.state_dict(), tmp_path / "m.safetensors", {"model": {"image_size": 32}})
+    predictor = Predictor.from_weights(tmp_path / "m.safetensors", classes=["a", "b", "c"])
+    predictor.export(tmp_path / "m.onnx", tolerance=1e-5)
+
+
+@pytest.mark.parametrize("backbone", TWINS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("detection", marks=pytest.mark.slow),
+        pytest.param("mmdetection", marks=pytest.mark.slow),
+        pytest.param("segmentation", marks=pytest.mark.slow),
+        "classification",
+    ],
+)
+def test_adapters_of_a_run_are_merged_exported_and_go_on(
+    trainers, run, demo, tmp_path, name, backbone
+):
+    """At the sizes of the twins, by which a file is recognised."""
+    trainer, own = trainers(name), name == "detection"
+    option = "train.init_checkpoint=" if own else "--load-from "
+    words, stem = ["--backbone", backbone], "model.backbone." + "net." * own
+    if name in NAMES:
+        sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "mlp_dim": TWINS[backbone]}
+        words += [f"{stem}{key}={value}" for key, value in sizes.items()]
+    else:
+        words, option = [*words, "--run.epochs", 1], "--model.init-checkpoint "
+
+    def train(output, *more):
+        command = trainer.command(output, *words, *more, steps=2, period=2)
+        run(*command, **trainer.variables)
+
+    whole, output, merged = (tmp_path / part for part in ("whole", "run", "merged.safetensors"))
+    train(whole)
+    train(output, "--lora", 4, *f"{option}{whole}".split())
+    run("eva", "convert", output, "--merge-lora", "--output", merged)
+    train(tmp_path / "more", *f"{option}{merged}".split())
+    photos = demo("coco") / "coco/val"
+    if "detection" not in name:  # whose windows the file does not show
+        words = ("features", photos, "--weights", merged, "--processes", 0, "--device", "cpu")
+        run("eva", "batch", *words, "--output", tmp_path / "features")
+    if name in NAMES:
+        (image, *_) = sorted(photos.iterdir())
+        more = ("--image", image, "--score-threshold", 0.01) if "detection" in name else ()
+        run("eva", "export", output, *more, "--output", tmp_path / "model.onnx")
+        assert (tmp_path / "model.onnx").is_file()

@@ -1,5 +1,6 @@
 """A run of mmdetection as a run of detectron2, whose export writes it: one detector, two names."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from eva_backbone import VisionTransformer
 from eva_detection.config.files import literal, save_config
 from eva_detection.config.recipes import drop_masks, update_each
 from eva_detection.config.settings import load_recipe
@@ -60,8 +62,8 @@ def write_detectron2_run(run: Path, folder: Path) -> None:
 
 def _set_backbone(model: Any, other: DictConfig) -> None:
     vit, pixels, backbone = model.backbone, model.data_preprocessor, other.backbone
-    same = {key: vit[key] for key in backbone.net.keys() & vit.keys()}
-    backbone.net.update({"patch_size": 16, **same})
+    same = {key: vit[key] for key in inspect.signature(VisionTransformer).parameters if key in vit}
+    backbone.net.update({"patch_size": 16, "rel_pos": "none", **same})
     backbone.update(
         out_channels=vit.get("out_channels") or 256,
         scale_factors=vit.get("scale_factors") or backbone.scale_factors,
