@@ -109,16 +109,30 @@ def _resize_map(patches: Tensor, grid: tuple[int, ...], method: PosResampling) -
     if method == "tile":
         return patches.tile(-(-rows // side), -(-columns // side))[..., :rows, :columns]
     if method in ("bilinear_square", "bilinear_square_corners"):
-        size, corners = (max(grid), max(grid)), method == "bilinear_square_corners"
+        longer: Any = max(grid)
+        if is_traced():  # whose sizes are tensors, of which `max` would fix one
+            longer = torch.maximum(*map(torch.as_tensor, grid))
+        size, corners = (longer, longer), method == "bilinear_square_corners"
         resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=corners)
         return resized[..., :rows, :columns]
     if method == "bicubic_offset":  # the ratio of the official code, which rounds down to `grid`
+        if is_traced():
+            return _sample_bicubic(patches, grid)
         scale = [(count + 0.1) / side for count in grid]
         return F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
     mode, _, antialias = method.partition("_")
     return F.interpolate(
         patches, size=grid, mode=mode, align_corners=False, antialias=bool(antialias)
     )
+
+
+def _sample_bicubic(patches: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Resample by the scale (count + 0.1) / side, which `interpolate` takes from no trace."""
+    y, x = (
+        2 * (torch.arange(count, device=patches.device) + 0.5) / (count + 0.1) - 1 for count in grid
+    )
+    points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (rows, columns, 2)
+    return F.grid_sample(patches, points[None], "bicubic", "border", align_corners=False)
 
 
 def resample_clip_pos_embed(

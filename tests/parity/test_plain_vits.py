@@ -242,7 +242,8 @@ def test_a_trace_holds_for_other_sizes(name):
     example, images = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 96, 160)
     with quiet():
         traced = torch.jit.trace(model, example, check_trace=False)
-    torch.testing.assert_close(traced(images), model(images), rtol=0, atol=0)
+    rounding = 1e-5 if name == "dinov2_debug" else 0  # whose positions a trace resamples by points
+    torch.testing.assert_close(traced(images), model(images), rtol=0, atol=rounding)
 
 
 def test_periods_of_a_file_are_loaded_and_stay_float32():
