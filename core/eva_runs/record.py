@@ -261,12 +261,11 @@ def write_threshold(folder: Path, score: float) -> None:
 
 def read_threshold(weights: str | os.PathLike[str], default: float = 0.5) -> float:
     """Return the least score that was best for the weights of a run, or the default."""
-    try:
-        return float(
-            load_object(folder_of_run(expand_home(weights)) / THRESHOLD)["score_threshold"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return default
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = load_object(folder_of_run(expand_home(weights)) / THRESHOLD)
+        score = float(content["score_threshold"])
+        return score if 0 <= score <= 1 else default
+    return default
 
 
 def threshold_words(weights: str | os.PathLike[str]) -> list[str]:

@@ -126,7 +126,7 @@ def test_weights_by_the_card(monkeypatch, tmp_path, task, memory, name):
         assert "lora" in recipe or "--lora" in words
 
 
-def test_quick_heads(hub, ran, photos, refused, capsys):
+def test_quick_heads(hub, ran, photos, tmp_path, monkeypatch, capsys):
     digest = put(hub, "dinov2_s14")
     training.main([photos, "--quick", "--workers", "0"])
     ((command, words),) = ran
@@ -135,8 +135,18 @@ def test_quick_heads(hub, ran, photos, refused, capsys):
     assert value(words, "--val") == photos  # of three images
     assert words[-2:] == ["--workers", "0"]
     assert digest in capsys.readouterr().out
+    for own in (["--weights", "mine.pt"], ["--backbone", "mine.pt"]):
+        training.main([photos, "--quick", *own])
+        _, words = ran.pop()
+        assert value(words, "--weights") == "mine.pt"
+        assert words.count("--weights") == 1
+        assert not {"--backbone", "--image-size"} & {*words}
+    (tmp_path / "output/photos_eva_small_quick/best").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    training.main([photos, "--quick"])
+    assert value(ran.pop()[1], "--output").endswith("_quick-2")
     maps = ["--train-images", "a"]
-    assert starting.plan_quick("segmentation", maps, ["--backbone", "x"], "")[2:] == maps
+    assert starting.plan_quick("segmentation", maps, ["--backbone", "x"], "")[2:4] == maps
     with pytest.raises(ValueError, match="detection"):
         starting.plan_quick("detection", [], [], "")
 

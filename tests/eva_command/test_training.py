@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eva_command import training
+from eva_command import starting, training
 from eva_command.training import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
@@ -107,7 +107,7 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
 
 def test_a_coco_file_is_a_detector_s_data_with_its_images_beside_it(demo):
     file = demo("coco") / "coco/annotations/instances_val.json"
-    assert find_tasks(file) == {"detection": ["--data", str(file), "--val-share", "0.1"]}
+    assert find_tasks(file) == {"detection": ["--data", str(file), "--val-share", "1"]}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,35 @@ def test_the_last_of_equal_flags_wins_and_is_shown_alone(write_picture, tmp_path
     training.main([str(tmp_path), "--recipe", "r", *rest])
     ((_, words),) = ran
     assert words == ["r", "--data.train", str(tmp_path), "--data.val", "", *rest[2:]]
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("maps", ["--val-images", "/d/date=1/val", "--val-maps", "m"]),
+        ("few maps", ["--val-images", "a", "--val-maps=m"]),
+        ("few maps", ["--classes", "/d/date=1/c.toml", "--val-images", "/d/x=1", "--val-maps", "m",
+                      "--classes", "c", "--val-images", "b"]),
+        ("classes", ["--data.val", "v"]),
+        ("classes", ["--val", "v", "--quick"]),
+    ],
+)  # fmt: skip
+def test_validation_data_that_the_user_names_take_the_place_of_a_share(
+    form, words, write_picture, tmp_path, monkeypatch, capsys
+):
+    ran = []
+    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(training, "find_start", lambda *words: [words[-1]])
+    monkeypatch.setattr(starting, "fetch_start", lambda _: False)
+    for name in FILES[form][0]:
+        write_picture(tmp_path / name)
+        if name.endswith(".xml"):
+            (tmp_path / name).write_text(XML)
+    training.main([str(tmp_path), *words])
+    ((_, result),) = ran
+    assert not [word for word in result if "share" in word]
+    assert not [word for word in result if "=1" in word and word not in words[:2]]
+    assert "held out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from eva_runs import record
-from eva_runs.record import STARTS, calling_command, record_start, run_facts
+from eva_runs.record import (
+    STARTS,
+    THRESHOLD,
+    calling_command,
+    read_threshold,
+    record_start,
+    run_facts,
+)
 
 
 @pytest.fixture
@@ -104,3 +111,9 @@ def test_the_commit_of_a_checkout(tmp_path):
     (tmp_path / "file").write_text("b")
     assert record.commit(tmp_path) == f"commit {digest}, modified"
     assert record.commit(tmp_path, without=[tmp_path / "file"]) == f"commit {digest}"
+
+
+@pytest.mark.parametrize("content", ["NaN", "2", "-0.1", "Infinity", '"x"', "null"])
+def test_a_threshold_that_is_no_score_is_not_taken(content, tmp_path):
+    (tmp_path / THRESHOLD).write_text(f'{{"score_threshold": {content}}}')
+    assert read_threshold(tmp_path, 0.3) == 0.3

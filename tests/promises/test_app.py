@@ -397,3 +397,17 @@ def test_pages_fit_and_have_contrast_and_labels(page, photos, title):
         found = axe.run(page, options={"runOnly": AXE}).response["violations"]
         assert not [(one["id"], one["nodes"][0]["html"][:300]) for one in found]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("name", ["hf:owner/name:train", "torchvision:MNIST:data"])
+def test_a_dataset_of_another_library_is_not_opened_for_examples(name, tmp_path, monkeypatch):
+    from eva_app import examples
+    from eva_app.command import Source
+
+    opened = []
+    monkeypatch.setattr(examples, "open_labelled", lambda *words, **_: opened.append(words))
+    data = {"train": "photos", "val": name, "val_share": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "checkpoints").mkdir()
+    assert examples.find_examples(Source("classification", str(tmp_path))) == []
+    assert not opened

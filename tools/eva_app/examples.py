@@ -49,7 +49,10 @@ def _of_engine(source: Source) -> list[Any]:
     data = section(read_json(folder_of_run(Path(source.weights)) / CONFIG), "data")
     if source.task == "video":  # of a folder
         return files_at(Path(data["val"]), VIDEO_SUFFIXES)
-    samples: Any = open_labelled(data["val"] or data["train"], None, upright=False)
+    location = data["val"] or data["train"]
+    if location.startswith(("hf:", "torchvision:")):  # which might be downloaded
+        return []
+    samples: Any = open_labelled(location, None, upright=False)
     if data["val_share"]:
         whole: Any = None  # no transform
         _, samples = hold_out_images(samples, data["val_share"], whole, name="val_share")

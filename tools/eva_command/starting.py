@@ -78,22 +78,26 @@ def plan_demo(task: str) -> Words:
 
 
 def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str) -> Words:
-    """Write the command that trains a linear head on frozen features.
+    """Write the command that trains a linear head on frozen features, with the user's `words`.
 
-    `data` names the data to the task's training, `output` the folder of a classifier's run.
+    `data` names the data to the task's training, `output` the folder of a classifier's run. Weights
+    of the user's own see images of their size.
     """
     if task not in ("classification", "segmentation"):
         raise ValueError(f"--quick is for classification and segmentation, not for {task}")
     name = _QUICK if not _has_weights(words) and fetch_start(_QUICK) else BUNDLED
     if task == "segmentation":
         backbone = ["--backbone", name] if name != BUNDLED else []
-        return ["segmentation train", "custom/linear_eva_small_quick", *backbone, *data]
+        return ["segmentation train", "custom/linear_eva_small_quick", *backbone, *data, *words]
     options = dict(zip(data[::2], data[1::2], strict=True))
     share, val = options.get("--data.val-share"), options["--data.val"]
     on = ["--val-share", share] if share else ["--val", val]
-    size = ["--image-size", "112" if name == _QUICK else "64"]
-    words = ["--weights", name, "--train", options["--data.train"], *on, *size, "--neighbours"]
-    return ["classification evaluate-frozen", *words, "--output", output, "--save"]
+    words = [re.sub(r"^--backbone(?=$|=)", "--weights", word) for word in words]
+    start = ["--weights", name, "--image-size", "112" if name == _QUICK else "64"]
+    if "--weights" in (word.partition("=")[0] for word in words):
+        start = []
+    start += ["--train", options["--data.train"], *on, "--neighbours", "--output", output]
+    return ["classification evaluate-frozen", *start, "--save", *words]
 
 
 def _has_weights(words: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import weights_directories
-from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_backbone.checkpoints.run_folders import BEST, describe_missing
 from eva_command.label import find_task
 from eva_command.main import call
 from eva_command.starting import find_start, plan_quick
@@ -24,6 +25,7 @@ from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
 from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
+from eva_runs.output_folder import number_folder
 from eva_runs.recipes import TASKS, find_recipe, list_recipes, name_on_own_data
 
 Words = list[str]
@@ -40,6 +42,7 @@ _NEEDS: Mapping[str, str] = {
     "clip": "captions: a table, shards, or a .txt beside each image",
 }
 _SAME = {"--val-fraction": "--val-share", "--work-dir": "--output", "--run.output": "--output"}
+_SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")  # a word that begins so has a name itself
 _START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
@@ -95,12 +98,15 @@ def _run(options: argparse.Namespace) -> int:
     task_data = tasks.get("detection" if task == "mmdetection" else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
-    for line in _describe_validation(task_data):
+    task_data = _drop_validation(task_data, options.rest)
+    for line in _describe_validation(_keep_last([*task_data, *options.rest])):
         echo(line)
     if options.quick:
         name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
-        command, *words = plan_quick(task, task_data, options.rest, f"output/{name}_quick")
-        return _call(command, [*words, *options.rest])
+        folder = Path(f"output/{name}_quick")
+        output = number_folder(folder, lambda run: (run / BEST).exists(), resume=False)
+        command, *words = plan_quick(task, task_data, options.rest, str(output))
+        return _call(command, words)
     recipe, *words = (
         [options.recipe]
         if options.recipe
@@ -131,10 +137,26 @@ def _keep_last(words: Words) -> Words:
     for number, (word, name) in enumerate(zip(words, names, strict=True), start=1):
         if word.startswith("--"):
             skips = name != "--data" and name in names[number:]
-        elif "=" in word:
+        elif _SETTING.match(word):
             skips = False
         result += [] if skips else [word]
     return result
+
+
+def _drop_validation(task_data: Words, rest: Sequence[str]) -> Words:
+    """Leave out what would be evaluated on, if the user names other data for it, or a share."""
+    names = {word.partition("=")[0] for word in rest if word[:2] == "--" or _SETTING.match(word)}
+    pairs = [*zip(task_data[::2], task_data[1::2], strict=True)]
+    if names & {"--val-images", "--val-maps", "--val", "--data.val", "data.val"}:
+        pairs = [pair for pair in pairs if not pair[0].endswith("val-share")]
+    elif names & {"--val-share", "--data.val-share", "data.val_share"}:  # not of all of few
+        trained = {value for flag, value in pairs if "train" in flag}
+        pairs = [pair for pair in pairs if pair[0][:6] != "--val-" or pair[1] not in trained]
+        pairs = [
+            (flag, "" if flag == "--data.val" and value in trained else value)
+            for flag, value in pairs
+        ]
+    return [word for pair in pairs for word in pair]
 
 
 def _share(samples: Iterable[Any]) -> str:
