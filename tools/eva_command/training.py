@@ -278,7 +278,8 @@ def _finds_objects(data: Path) -> bool:
 def _objects(data: Path) -> Words:
     if not _finds_objects(data):
         return []
-    from eva_data.detection.coco import LabelledImages, load_lists
+    from eva_data.detection.coco import load_lists
+    from eva_data.detection.image_labels import LabelledImages
     from eva_data.detection.sources import open_source
 
     source = open_source(data.absolute())

@@ -10,15 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.detection.coco import (
-    PART_NAMES,
-    EntryError,
-    ImageList,
-    LabelledImages,
-    Report,
-    box_inside,
-    refuse,
-)
+from eva_data.detection.coco import PART_NAMES, EntryError, Report, refuse
+from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside
 from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.tables import LONGEST, Columns, find_columns, open_text, rows_of_table
 

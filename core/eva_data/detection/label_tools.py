@@ -14,14 +14,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from eva_data.detection.coco import (
-    EntryError,
-    ImageList,
-    LabelledImages,
-    Report,
-    box_inside,
-    fits_image,
-)
+from eva_data.detection.coco import EntryError, Report
+from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside, fits_image
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import IMAGE_SUFFIXES, load_json, open_regular, read_regular

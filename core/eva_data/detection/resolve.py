@@ -12,16 +12,8 @@ from typing import Any
 import numpy as np
 
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
-from eva_data.detection.coco import (
-    CocoDataset,
-    Entry,
-    ImageList,
-    LabelledImages,
-    Report,
-    read_coco,
-    refuse,
-    validate,
-)
+from eva_data.detection.coco import CocoDataset, Entry, Report, read_coco, refuse, validate
+from eva_data.detection.image_labels import ImageList, LabelledImages
 from eva_data.detection.sources import PARTS, DataRequest, Source
 from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
-from eva_data.detection.coco import PART_NAMES, LabelledImages, Report, file_name_of, refuse
+from eva_data.detection.coco import PART_NAMES, Report, file_name_of, refuse
+from eva_data.detection.image_labels import LabelledImages
 from eva_data.detection.label_tools import find_labels
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
 from eva_data.detection.voc import find_voc, open_voc

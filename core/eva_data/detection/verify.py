@@ -7,13 +7,8 @@ from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.folders import KINDS, inspect_all
-from eva_data.detection.coco import (
-    CocoDataset,
-    EntryError,
-    LabelledImages,
-    load_lists,
-    validate,
-)
+from eva_data.detection.coco import CocoDataset, EntryError, load_lists, validate
+from eva_data.detection.image_labels import LabelledImages
 from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
 from eva_data.detection.sources import open_source

@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from eva_data.detection.coco import (
-    PART_NAMES,
-    EntryError,
-    ImageList,
-    LabelledImages,
-    Report,
-    box_inside,
-    fits_image,
-    refuse,
-)
+from eva_data.detection.coco import PART_NAMES, EntryError, Report, refuse
+from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside, fits_image
 from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress

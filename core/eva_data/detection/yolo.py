@@ -15,14 +15,8 @@ from typing import Any
 import yaml
 
 from eva_data.classes import describe_alike
-from eva_data.detection.coco import (
-    PART_NAMES,
-    EntryError,
-    ImageList,
-    LabelledImages,
-    Report,
-    box_inside,
-)
+from eva_data.detection.coco import PART_NAMES, EntryError, Report
+from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside
 from eva_data.detection.rules import Size, format_value
 from eva_data.files import (
     IMAGE_SUFFIXES,
