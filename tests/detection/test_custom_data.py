@@ -7,11 +7,12 @@ import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
 
 from eva_data.detection.coco import read_coco
 from eva_data.detection.resolve import resolve
 from eva_detection import command_line
-from eva_detection.config.settings import apply_data, load_config
+from eva_detection.config.settings import apply_data, load_config, read_own_data
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
@@ -57,6 +58,7 @@ def flags(write):
             if file:
                 arguments += [f"--{part}-annotations", str(file)]
                 arguments += [f"--{part}-images", str(write.pictures)]
+        arguments += ["--allow-empty-classes"] if train else []
         return command_line.parse(arguments)
 
     return parse
@@ -179,7 +181,7 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
         data = [f"--{part}-annotations={file}" for part in ("train", "val")]
         data += [f"--{part}-images={write.pictures}" for part in ("train", "val")]
         settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}", "train.device=cuda"]
-        arguments = [recipe, "--boxes-only", *data, *settings, *words]
+        arguments = [recipe, "--boxes-only", "--allow-empty-classes", *data, *settings, *words]
         cfg, _, notes = load_config(command_line.parse(arguments), None)
         return cfg, " ".join(notes)
 
@@ -207,3 +209,12 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
     assert "4 of 4 images are more than twice the training size of 32 px, up to 128 px" in notes
     with pytest.raises(SystemExit):
         loaded(COCO, "--epochs", "2", "train.max_iter=7")
+
+
+def test_a_saved_config_is_of_data_whose_classes_may_be_empty(write):
+    """Which its run was allowed: it continues, and is evaluated, by its folder alone."""
+    file = {"annotations": str(write([_annotation(1)])), "images": str(write.pictures)}
+    saved = OmegaConf.create({"own_data": {"train": file, "val": file, "boxes_only": True}})
+    saved.own_data.tile = None
+    parts = read_own_data(saved, command_line.TrainingRequest(recipe="unused")).parts
+    assert len(parts["train"].categories) > 1

@@ -60,7 +60,7 @@ def configured(name, load_config, root, *more, pipeline=None):
     own_data.add_arguments(parser)
     if pipeline:
         config.val_dataloader.dataset.pipeline = pipeline
-    words = [str(word) for word in (*flags(root, "train", "val"), *more)]
+    words = [str(word) for word in (*flags(root, "train", "val"), "--allow-empty-classes", *more)]
     return own_data.apply(config, own_data.check(parser.parse_args(words)))
 
 

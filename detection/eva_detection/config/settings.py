@@ -237,6 +237,7 @@ def read_own_data(cfg: DictConfig, request: TrainingRequest) -> DetectionData | 
             parts=parts,
             boxes_only=stated.boxes_only,
             tile=Slicing(*stated.tile) if stated.tile and "train" in parts else None,
+            allow_empty=True,  # as the run may have been
         )
     )
 
