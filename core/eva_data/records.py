@@ -119,8 +119,8 @@ def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Reco
         return
     with _open_parquet(str(folder / plan.get("names", NAMES.format("")))) as file:
         rows = file.read_row_group(number).to_pylist()
-    for row in rows:
-        name = os.fsdecode(row["name"])
+        names = [os.fsdecode(row["name"]) for row in rows]  # a damaged file may have no such column
+    for name, row in zip(names, rows, strict=True):
         yield Record(name, None if plan["texts"] else _place(plan, name), row.get("caption"))
 
 

@@ -61,9 +61,11 @@ def test_it_learns(config, device, metrics, loss):
     assert noted["data"]["mean"] == pytest.approx([0.481, 0.458, 0.408], abs=1e-3)
 
 
-def test_a_locked_tower_and_frozen_blocks_stay(config, device):
+def test_a_locked_tower_and_frozen_blocks_stay(config, device, tmp_path):
+    save_file(training.build_model(config)[0].state_dict(), tmp_path / "start.safetensors")
     config = replace(
         config,
+        model=replace(config.model, init_checkpoint=str(tmp_path / "start.safetensors")),
         vision=TowerConfig(lr=1e-3, locked=True),
         text=TowerConfig(lr=1e-3, frozen_blocks=1),
         run=replace(config.run, epochs=1),

@@ -19,8 +19,8 @@ def _raise(error):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (ValueError("a.json is not JSON"), 2, "error: a.json is not JSON\n"),
-        (FileNotFoundError("there is no file a"), 2, "error: there is no file a\n"),
+        (ValueError("a.json is not JSON"), 1, "error: a.json is not JSON\n"),
+        (FileNotFoundError("there is no file a"), 1, "error: there is no file a\n"),
         (KeyboardInterrupt(), 130, "error: stopped by Ctrl-C; nothing was written\n"),
     ],
 )

@@ -239,7 +239,7 @@ def test_runs_and_their_reports_are_served_and_nothing_else(client, app, folder)
     runs = {one["run"]: one for one in client.predict(api_name="/runs")}
     assert runs.keys() == {"detection", "mmdetection", "segmentation"}
     assert runs["detection"]["score"] == runs["detection"]["scores"]["bbox/AP"]
-    assert all(run["finished"] and run["date"] for run in runs.values())
+    assert all(run["finished"] and run["date"] for run in runs.values()), runs
     with httpx.Client(base_url=app) as visitor:
         assert all(visitor.get(one["report"]).status_code == 200 for one in runs.values())
         for path in (

@@ -79,7 +79,7 @@ def test_a_share_is_held_out_of_one_folder(
     output = tmp_path / "run"
     share = ("--data.train", source, "--data.val", "", "--data.val-share", 0.2)
     ended = run(*training("classification", output, *share, "--run.epochs", 1))
-    counts = [int(number) for number in re.findall(r"(\d+) images", ended.text)]
+    counts = [int(number) for number in re.findall(r"^data .* (\d+) images", ended.text, re.M)]
     assert sum(counts) == len([*source.rglob("*.png")])
     assert 0.1 < min(counts) / sum(counts) < 0.35
     assert "val_top1" in metrics_of(output)[-1]
