@@ -1,6 +1,7 @@
 """A run loses its folder or its memory, or meets a pipe in place of a log."""
 
 import os
+import shutil
 
 import pytest
 
@@ -65,9 +66,9 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
 @pytest.mark.parametrize(
     "task", ["pretrain", "segmentation", pytest.param("detection", marks=pytest.mark.slow)]
 )
-def test_a_refused_resume_leaves_the_logs_of_no_process(run, trainers, finished, task):
+def test_a_refused_resume_leaves_the_logs_of_no_process(run, trainers, finished, task, tmp_path):
     """Three processes cannot share the steps of one."""
-    output, trainer = finished(task), trainers(task)
+    output, trainer = shutil.copytree(finished(task), tmp_path / "run"), trainers(task)
     more = ("--run.epochs", 3) if task == "pretrain" else ("--resume",)
     before = {path.name for path in output.iterdir()}
     words = trainer.command(output, *more, steps=8, processes=3)
