@@ -147,7 +147,9 @@ def test_a_run_is_exported_with_its_numbers(masks, request, scenes, run, documen
 VIT = "img_size=64 embed_dim=32 depth=2 num_heads=2 mlp_dim=64 window_size=2 pretrained=None"
 
 
-@pytest.mark.parametrize("name", ["retinanet_eva", "dino_eva"])
+@pytest.mark.parametrize(
+    "name", ["retinanet_eva", pytest.param("dino_eva", marks=pytest.mark.slow)]
+)
 def test_the_complete_configs_of_the_readme_train(name, root, scenes, run, tmp_path):
     """On mmdetection's own configs, whose batches are of like aspect ratios."""
     readme = (root / "mmdetection/README.md").read_text()

@@ -135,10 +135,9 @@ def test_a_classifier_of_videos_is_read_by_its_file(name, tmp_path):
 TWINS = {"dinov3_debug": 512, "eva02_debug": 344}  # widths of the MLP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
-@pytest.mark.parametrize(
-    "build", [build_linear_probe, pytest.param(build_classifier, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("build", [build_linear_probe, build_classifier])
 def test_classifiers_are_exported(build, name, tmp_path):
     torch.manual_seed(0)
     model = build(name, num_classes=3, img_size=32)
@@ -147,7 +146,9 @@ def test_classifiers_are_exported(build, name, tmp_path):
     predictor.export(tmp_path / "m.onnx", tolerance=1e-5)
 
 
-@pytest.mark.parametrize("backbone", TWINS)
+@pytest.mark.parametrize(
+    "backbone", ["dinov3_debug", pytest.param("eva02_debug", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "name",
     [
