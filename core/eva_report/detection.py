@@ -157,7 +157,7 @@ def detection_sections(
             `label_errors.csv`.
 
     Returns:
-        Scores, curves over the score threshold, classes, confusion, kinds of errors, calibration,
+        Scores, curves over the score threshold, calibration, classes, confusion, kinds of errors,
         labels that may be wrong, worst and best images; without those that have nothing to show.
     """
     data = _Dataset(truth, images)
@@ -175,7 +175,8 @@ def detection_sections(
     description = f"In percent, on {data_fact(truth)}."
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
-    sections += [_curves(matches.values(), folder)]
+    errors = DetectionErrors(matches, data.names)
+    sections += [_curves(matches.values(), folder), errors.calibration()]
     sections += warn_of_few(len(data.images), data.images_of_classes())
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
@@ -185,9 +186,7 @@ def detection_sections(
     if counts.any():
         sections += [_class_table(data.names, scores, counts, rule, folder)]
         sections += [_confusion(data.names, counts, folder)]
-    errors = DetectionErrors(matches, data.names)
-    sections += [errors.table(), errors.calibration()]
-    sections += [_label_errors(data, errors.suspicious_labels(), folder)]
+    sections += [errors.table(), _label_errors(data, errors.suspicious_labels(), folder)]
     sections += _galleries(data, matches, entries, threshold=threshold)
     return [section for section in sections if section is not None]
 
