@@ -23,6 +23,15 @@ def metric(**settings):
     return made
 
 
+def test_maps_alone_have_nothing_to_score(tmp_path):
+    """As for a server that has the labels."""
+    maps = metric(format_only=True, output_dir=str(tmp_path))
+    maps.process(None, [sample("1.png", [[0, 0], [1, 1]], [[0, 1], [1, 2]])])
+    assert maps.compute_metrics(maps.results) == {}
+    assert maps.areas is None
+    assert (tmp_path / "1.png").is_file()
+
+
 def test_pixels_are_counted_by_label_and_prediction_over_all_processes():
     one, other = metric(), metric()
     one.process(None, [sample("1.png", [[0, 0], [1, IGNORED]], [[0, 1], [1, 2]])])

@@ -33,7 +33,7 @@ class IoUAndConfusion(IoUMetric):
         images: Scores of the images that have pixels of a class; likewise.
         counts: (K,), images that have pixels of each class; likewise.
         areas: Names of all images, and pixels (N, K) of each class: right ones, and those of its
-            label or prediction; likewise.
+            label or prediction; None where nothing was scored.
     """
 
     def __init__(self, **metric: Any) -> None:
@@ -59,7 +59,7 @@ class IoUAndConfusion(IoUMetric):
         scores: dict[str, float] = super().compute_metrics([areas for areas, _, _ in results])
         count = len(self.dataset_meta["classes"])
         total = np.zeros(count * count, np.int64)
-        self.images, self.counts = [], np.zeros(count, np.int64)
+        self.images, self.counts, self.areas = [], np.zeros(count, np.int64), None
         for (intersection, union, _, label), path, (cells, pixels) in results:
             total[cells] += pixels
             is_present = label > 0
@@ -68,11 +68,10 @@ class IoUAndConfusion(IoUMetric):
                 iou = (intersection[is_present] / union[is_present]).mean()
                 self.images.append(ImageScore(path, float(iou)))
         self.confusion = total.reshape(count, count)
-        intersections, unions = (
-            torch.stack([areas[column] for areas, _, _ in results]).long().cpu().numpy()
-            for column in (0, 1)
-        )
-        self.areas = [path for _, path, _ in results], intersections, unions
+        if results:
+            columns = zip(*(areas for areas, _, _ in results), strict=True)
+            intersections, unions, *_ = (torch.stack(column).long().numpy() for column in columns)
+            self.areas = [path for _, path, _ in results], intersections, unions
         return scores
 
 
