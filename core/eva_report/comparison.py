@@ -7,7 +7,7 @@ Tibshirani, An Introduction to the Bootstrap, 1993).
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import load_json, replace_file, write_text
+from eva_report.page import write_csv
 
 SAMPLES = "samples.json"
 PREDICTIONS, AREAS = "predictions.csv", "areas.npz"
@@ -52,15 +53,10 @@ def note_samples(folder: Path, kind: str, **files: str | Path) -> None:
     write_text(folder / SAMPLES, json.dumps(content, indent=2) + "\n")
 
 
-def write_predictions(
-    folder: Path, rows: Sequence[tuple[str, str, str, float]], name: str = PREDICTIONS
-) -> None:
+def write_predictions(folder: Path, rows: Iterable[tuple[str, str, str, float]]) -> None:
     """Write sample, label, prediction and probability of a classifier's every sample."""
-    with replace_file(folder / name) as file, file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(_HEADS)
-        writer.writerows((*texts, f"{value:.6g}") for *texts, value in rows)
-    note_samples(folder, "classification", predictions=name)
+    write_csv(folder / PREDICTIONS, _HEADS, ((*names, f"{value:.6g}") for *names, value in rows))
+    note_samples(folder, "classification", predictions=PREDICTIONS)
 
 
 def write_areas(
@@ -88,29 +84,25 @@ def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> l
         if kinds[0] == "detection":
             return _compare_detections(notes[0], notes[1], draws, seed)
         read = {"segmentation": _read_areas, "classification": _read_predictions}[kinds[0]]
-        names, scores = zip(*(read(note) for note in notes), strict=True)
+        metric, names, score = read(notes[0])
+        _, other_names, other = read(notes[1])
     except (KeyError, OSError) as error:
         raise ValueError(f"{first}, {second}: {SAMPLES} names no file to read: {error}") from error
-    if names[0] != names[1]:
-        different = len({*names[0]} ^ {*names[1]})
+    if names != other_names:
+        different = len({*names} ^ {*other_names})
         raise ValueError(
-            f"{first} was scored on {len(names[0])} samples and {second} on {len(names[1])}, "
+            f"{first} was scored on {len(names)} samples and {second} on {len(other_names)}, "
             f"{different} of which only one has: evaluate both on the same data"
         )
-    count = len(names[0])
-    if not count or len({*names[0]}) < count:
+    count = len(names)
+    if not count or len({*names}) < count:
         raise ValueError(f"{first} has no samples, or several of one name: nothing to compare")
     once = np.ones((1, count), np.int64)
-    lines = []
-    for metric, score in scores[0].items():
-        other: _Score = scores[1][metric]
-        differences = [other(w) - score(w) for w in _draw(count, draws, seed)]
-        low, high = _interval(np.concatenate(differences))
-        values = (float(score(once)[0]), float(other(once)[0]))
-        lines.append(
-            Comparison(metric=metric, first=values[0], second=values[1], low=low, high=high)
-        )
-    return lines
+    before, after = float(score(once)[0]), float(other(once)[0])
+    differences = np.concatenate([other(w) - score(w) for w in _draw(count, draws, seed)])
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = map(float, np.nanpercentile(differences, [tail, 100 - tail]))
+    return [Comparison(metric=metric, first=before, second=after, low=low, high=high)]
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
@@ -135,13 +127,7 @@ def _draw(count: int, draws: int, seed: int) -> Iterator[_Weights]:
         yield generator.multinomial(count, shares, size=min(part, draws - begin))
 
 
-def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.nanpercentile(differences, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _read_predictions(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _Score]]:
+def _read_predictions(notes: Mapping[str, Any]) -> tuple[str, list[str], _Score]:
     with open(notes["predictions"], newline="", encoding="utf-8") as stream:
         rows = sorted(
             (row["sample"], row["label"] == row["prediction"]) for row in csv.DictReader(stream)
@@ -151,10 +137,10 @@ def _read_predictions(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _S
     def top1(weights: _Weights) -> NDArray[np.float64]:
         return 100 * (weights @ right) / weights.sum(1)
 
-    return [name for name, _ in rows], {"top1": top1}
+    return "top1", [name for name, _ in rows], top1
 
 
-def _read_areas(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _Score]]:
+def _read_areas(notes: Mapping[str, Any]) -> tuple[str, list[str], _Score]:
     with np.load(notes["areas"], allow_pickle=False) as table:
         names, intersection, union = (table[n] for n in ("images", "intersection", "union"))
     order = np.argsort(names)
@@ -165,7 +151,7 @@ def _read_areas(notes: Mapping[str, Any]) -> tuple[list[str], dict[str, _Score]]
         total[total == 0] = np.nan
         return 100 * np.nanmean(weights @ intersection / total, axis=1)
 
-    return names[order].tolist(), {"mIoU": mean_iou}
+    return "mIoU", names[order].tolist(), mean_iou
 
 
 def _compare_detections(
@@ -195,18 +181,17 @@ def _compare_detections(
             scorers[0], scorers[1], n_bootstrap=draws, seed=seed, confidence=CONFIDENCE
         )
         for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
-            values = [compared[f"metrics_{side}"][metric] for side in "ab"]
-            if min(values) < 0:  # no such objects
+            first_score, second_score = (compared[f"metrics_{side}"][metric] for side in "ab")
+            if min(first_score, second_score) < 0:  # no such objects
                 continue
             interval = compared["ci"][metric]
-            numbers = [100 * value for value in (*values, interval["lower"], interval["upper"])]
             lines.append(
                 Comparison(
                     metric=f"{title} {metric}",
-                    first=numbers[0],
-                    second=numbers[1],
-                    low=numbers[2],
-                    high=numbers[3],
+                    first=100 * first_score,
+                    second=100 * second_score,
+                    low=100 * interval["lower"],
+                    high=100 * interval["upper"],
                 )
             )
     return lines
