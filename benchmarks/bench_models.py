@@ -16,6 +16,9 @@ from detectron2.modeling import GeneralizedRCNN, SimpleFeaturePyramid, ViT
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from measuring import Call, Case, Scale, precisions, require_same, with_our_weights
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
 from mmseg.models.backbones import BEiT
 from timm.models.eva import Eva
 from torch import Tensor, nn
@@ -25,6 +28,8 @@ from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.variants import detector_arguments
 from eva_engine.steps.flops import forward_flops, image_input
 from eva_runs.precision import DTYPES, lower_backbone
+from eva_segmentation import planning
+from eva_segmentation.parts import vit
 
 SIDE, PATCH = 224, 16  # pixels of an encoder's image, of a patch in detectors and segmentors
 RECIPE = Path(__file__).parents[1] / "detection/configs/common/cascade_mask_rcnn_vitdet_eva.py"
@@ -308,13 +313,6 @@ def mask_heads(scale: Scale, device: torch.device) -> Iterator[Case]:
 
     They compute different things, in evaluation (EoMT without masks) and in a training step.
     """
-    from mmengine.config import Config
-    from mmengine.model import revert_sync_batchnorm
-    from mmengine.registry import MODELS, init_default_scope
-
-    from eva_segmentation import planning
-    from eva_segmentation.parts import vit
-
     init_default_scope("mmseg")
     side = 512 if scale.items > 6 else 64
     sizes = vit("eva_b_patch16", img_size=side, drop_path_rate=0.0, activation_checkpointing=False)

@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from safetensors import SafetensorError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -291,7 +293,6 @@ def write_tensors(
 ) -> None:
     """Write torch tensors, or numpy arrays, to a `.safetensors` file completely or not at all."""
     import numpy as np  # here, as every command imports this module
-    from safetensors import SafetensorError
 
     arrays = all(isinstance(value, np.ndarray) for value in values.values())
     save: Any = import_module(f"safetensors.{'numpy' if arrays else 'torch'}").save_file

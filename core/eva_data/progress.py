@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, TypeVar
 
+from tqdm import tqdm
+
 Item = TypeVar("Item")
 
 LINE_SECONDS = 60.0
@@ -37,8 +39,6 @@ class ProgressBar:
         self._shown_at = -1  # steps of the last line
         self._bar: Any = None
         if is_terminal(sys.stderr):
-            from tqdm import tqdm
-
             about: dict[str, Any] = {"total": total, "initial": start, "desc": title, "unit": unit}
             shape = {"leave": leave, "dynamic_ncols": True, "mininterval": 0.5}
             self._bar = tqdm(**about, **shape, file=sys.stderr)

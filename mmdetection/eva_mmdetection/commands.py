@@ -11,6 +11,7 @@ from eva_openmmlab import command_line
 from eva_openmmlab import demo as openmmlab_demo
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
+from eva_runs.commands import lazy_import
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -49,15 +50,16 @@ Examples:
 """
 
 
+_slice_images = lazy_import("eva_mmdetection.model.slices:slice_images")  # after the stand-in
+
+
 def _training_parser() -> argparse.ArgumentParser:
     return command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
 
 
 def _slice(cfg: "Config", args: argparse.Namespace) -> None:
     if args.slice is not None:
-        from eva_mmdetection.model.slices import slice_images  # after the plugin's stand-in
-
-        slice_images(cfg, args.slice, args.overlap)
+        _slice_images(cfg, args.slice, args.overlap)
 
 
 train = command_line.make_command("train.py", _training_parser, own_data=own_data, change=_slice)

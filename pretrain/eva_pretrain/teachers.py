@@ -20,6 +20,8 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import resize_pos_embed
+from timm import create_model
+from timm.models import load_checkpoint
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -134,9 +136,6 @@ class TimmTeacher(Teacher):
 
     def __init__(self, model: str, *, weights: str, image_size: int, stride: int) -> None:
         super().__init__()
-        from timm import create_model
-        from timm.models import load_checkpoint
-
         with allowed_to_download(f"timm's weights {model}"):
             network: Any = create_model(model, pretrained=not weights)
         if weights:

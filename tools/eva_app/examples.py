@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import PIL.Image
+from mmengine.registry import DATASETS, init_default_scope
 
 from eva_app.command import Source
 from eva_app.models import Models
@@ -20,25 +21,21 @@ from eva_data.images import read_rgb
 from eva_data.inputs import files_at, is_video
 from eva_data.labelled_images import hold_out_images, open_labelled
 from eva_data.video.source import open_video
+from eva_detection.config.settings import load_recipe
+from eva_detection.data.custom_data import annotation_files, image_folder
+from eva_openmmlab.config import load_config, parts_of
 
 logger = logging.getLogger(__name__)
 _MOST, _SIDE = 6, 160  # examples of a page; longest side of one in px
 
 
 def _of_detectron2(source: Source) -> list[Any]:
-    from eva_detection.config.settings import load_recipe
-    from eva_detection.data.custom_data import annotation_files, image_folder
-
     cfg = load_recipe(str(source.config), weights=source.weights)
     (annotations, *_), folder = annotation_files(cfg, "val"), image_folder(cfg) or ""
     return [Path(folder, entry["file_name"]) for entry in load_json(Path(annotations))["images"]]
 
 
 def _of_mmengine(source: Source) -> list[Any]:
-    from mmengine.registry import DATASETS, init_default_scope
-
-    from eva_openmmlab.config import load_config, parts_of
-
     cfg = load_config(str(source.config))
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build({**parts_of(cfg.val_dataloader.dataset)[0], "pipeline": []})

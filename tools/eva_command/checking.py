@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from eva_data import image_sources
 from eva_data.captions.opening import PAIRS, entry_of, open_source
 from eva_data.captions.sources import select
 from eva_data.checks import folders as class_folders
@@ -18,6 +19,7 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
+from eva_data.detection import verify
 from eva_data.files import make_folder, open_atomic, write_text
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import find_classes, read_class_file
@@ -25,6 +27,7 @@ from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
+from eva_data.writing import render_template
 from eva_report.terminal import counted
 from eva_runs.commands import Result, check_outputs, echo
 from eva_runs.errors import print_error
@@ -50,8 +53,6 @@ def _shown(findings: Findings) -> dict[str, Any]:
 
 
 def _run_coco(args: argparse.Namespace) -> int:
-    from eva_data.detection import verify  # needs pycocotools, as only detectors do
-
     outputs = [args.write, args.report]
     if args.data is not None and args.write:
         make_folder(args.write)
@@ -89,8 +90,6 @@ def _run_coco(args: argparse.Namespace) -> int:
 
 
 def _run_semantic(args: argparse.Namespace) -> int:
-    from eva_data.writing import render_template  # needs pycocotools, as segmentors do
-
     check_outputs([args.report], overwrite=args.overwrite, inputs={"class file": args.classes})
     public, own = (args.layout, args.root), (args.images, args.maps)
     others, file = (args.val_images, args.val_maps), args.classes
@@ -130,8 +129,6 @@ def _run_images(args: argparse.Namespace) -> int:
             raise ValueError(f"{args.location} is a folder, and --write is the index of a manifest")
         args.folder, args.against = Path(args.location), None
         return _run_folders(args)
-    from eva_data import image_sources  # loads torch
-
     manifest = Manifest.read(args.location, root=args.root)
     opening = (image_sources.open_source, image_sources.open_source, Table.select)
     return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening)

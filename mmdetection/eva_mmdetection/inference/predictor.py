@@ -15,6 +15,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 import torch
 from mmengine.structures import InstanceData
+from supervision import Detections as Supervised
 from torch import nn
 
 from eva_data.detection.tiles import encode_mask
@@ -38,8 +39,6 @@ class NamedInstances(InstanceData):
 
     def to_supervision(self) -> Any:
         """Make `supervision.Detections` of them, with `data["class_name"]`."""
-        from supervision import Detections as Supervised
-
         detections = Supervised.from_mmdetection(types.SimpleNamespace(pred_instances=self))
         detections.data["class_name"] = np.array(self.classes)[detections.class_id]
         return detections

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import torch
 import torch.nn.functional as F
+from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -57,9 +59,6 @@ def export_segmentor(
 
 def _program(around: "_Around", image: Tensor, varying: list[int], folder: Path) -> Any:
     """Trace what surrounds the model, and the model on one window, which is scanned over all."""
-    import onnx_ir
-    from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
-
     model, shape = around.model, (*around.model.test_cfg.crop_size,)
     windows = torch.zeros(len(around(image, None)), model.num_classes, *shape)
     axes = {"image": varying, "windows": [0], "labels": [0, 1], "scores": [1, 2], "crops": [0]}
