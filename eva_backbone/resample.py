@@ -115,24 +115,42 @@ def _resize_map(patches: Tensor, grid: tuple[int, ...], method: PosResampling) -
         size, corners = (longer, longer), method == "bilinear_square_corners"
         resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=corners)
         return resized[..., :rows, :columns]
-    if method == "bicubic_offset":  # the ratio of the official code, which rounds down to `grid`
-        if is_traced():
-            return _sample_bicubic(patches, grid)
+    offset, antialias = (method == f"bicubic_{part}" for part in ("offset", "antialias"))
+    if is_traced() and (offset or antialias):
+        return _resample_bicubic(patches, grid, offset=0.1 * offset, antialias=antialias)
+    if offset:  # the ratio of the official code, which rounds down to `grid`
         scale = [(count + 0.1) / side for count in grid]
         return F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
-    mode, _, antialias = method.partition("_")
-    return F.interpolate(
-        patches, size=grid, mode=mode, align_corners=False, antialias=bool(antialias)
-    )
+    mode = method.partition("_")[0]
+    return F.interpolate(patches, size=grid, mode=mode, align_corners=False, antialias=antialias)
 
 
-def _sample_bicubic(patches: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Resample by the scale (count + 0.1) / side, which `interpolate` takes from no trace."""
-    y, x = (
-        2 * (torch.arange(count, device=patches.device) + 0.5) / (count + 0.1) - 1 for count in grid
+def _resample_bicubic(
+    patches: Tensor, grid: tuple[int, ...], *, offset: float, antialias: bool
+) -> Tensor:
+    """Resample by operations that hold for other grids in a trace, and in ONNX."""
+    sizes, side = torch.stack([torch.as_tensor(count) for count in grid]), patches.shape[-1]
+    is_same = (sizes == side).all()  # whose positions stay as they are
+    scales = side / (sizes + torch.where(is_same, 0.0, offset))  # (2,)
+    rows, columns = (
+        _cubic_matrix(side, count, scale, antialias=antialias).to(patches)
+        for count, scale in zip(grid, scales, strict=True)
     )
-    points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (rows, columns, 2)
-    return F.grid_sample(patches, points[None], "bicubic", "border", align_corners=False)
+    return rows @ patches @ columns.t()
+
+
+def _cubic_matrix(side: int, count: int, scale: Tensor, *, antialias: bool) -> Tensor:
+    """Build the matrix (count, side) of bicubic resampling along an axis, as `F.interpolate`'s."""
+    margin, a = (0, -0.5) if antialias else (2, -0.75)
+    centres = (torch.arange(count) + 0.5) * scale - 0.5
+    index = torch.arange(-margin, side + margin)
+    x = (index - centres[:, None]).abs() / (scale.clamp(min=1) if antialias else 1)
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, a * (((x - 5) * x + 8) * x - 4)
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))  # (count, side + 2 margin)
+    if antialias:
+        return weights / weights.sum(dim=1, keepdim=True)
+    first, last = (part.sum(dim=1, keepdim=True) for part in (weights[:, :3], weights[:, -3:]))
+    return torch.cat([first, weights[:, 3:-3], last], dim=1)  # outside is the nearest border
 
 
 def resample_clip_pos_embed(

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from detectron2.config import instantiate
 
+from eva_backbone.variants import FAMILIES
+from eva_detection.config.recipes import box_predictors, set_backbone, update_each
 from eva_detection.inference import export
+from eva_detection.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,25 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
         export.export_backbone(tiny_detector.backbone, tmp_path / "a.pt2", size=(64, 64))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt2"]
     assert (tmp_path / "a.pt2").read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[] if name in ("dinov2", "aimv2") else pytest.mark.slow)
+        for name in FAMILIES
+        if name != "eva"
+    ],
+)
+def test_a_complete_detector_of_each_family_is_onnx(family, tiny_config, picture, tmp_path):
+    """From random weights, at the size of the positions and at another."""
+    torch.manual_seed(0)
+    cfg = tiny_config()
+    set_backbone(cfg.model, cfg.optimizer, f"{family}_debug")
+    update_each(box_predictors(cfg.model.roi_heads), test_score_thresh=0.01)
+    predictor = Predictor(instantiate(cfg.model), augmentations=[], categories=[])
+    differences = export.export_detector(
+        predictor, tmp_path / "a.onnx", image=picture, form="onnx", threshold=0.01
+    )
+    assert differences["pred_boxes"] < 1e-2
+    assert (tmp_path / "a.onnx").is_file()
