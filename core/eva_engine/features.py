@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.checkpoints.from_weights import PooledVit, Trunk, load_pooled
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
+from eva_backbone.variants import FAMILIES, Pooling
 from eva_engine.commands.options import take_options
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import notes_of_training
@@ -29,8 +29,9 @@ def pixel_statistics(
 
     They are as given, or as the file notes, or those of the official weights of their kind.
     """
-    imagenet = trunk.clips or trunk.dense
-    usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
+    family = FAMILIES[trunk.family]
+    of_clips = trunk.clips or trunk.dense  # the official models of both saw the same pixels
+    usual = (family.dense_mean, family.dense_std) if of_clips else (family.mean, family.std)
     noted = notes_of_training(source, **{"mean": None, "std": None, **overrides})
     return {k: tuple(noted[k] or v) for k, v in zip(("mean", "std"), usual, strict=True)}
 
@@ -67,8 +68,9 @@ class Extractor(PooledVit):
     ) -> Self:
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Video models, detectors and segmentors saw pixels with ImageNet's mean and deviation, the
-        other official models with CLIP's; runs of this toolkit note theirs in the file.
+        EVA-01's video models, detectors and segmentors saw pixels with ImageNet's mean and
+        deviation, its others with CLIP's, other families with their own; runs of this toolkit note
+        theirs in the file.
 
         Args:
             source: Name of an official or bundled file, or a path; weights of any task.

@@ -9,6 +9,7 @@ import torch
 from eva_backbone import build_vit, load_pretrained, load_vit
 from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_backbone.variants import FAMILIES, VARIANTS, dense_arguments, detector_arguments
+from eva_classification.features import FeatureExtractor
 from eva_classification.inference.predictor import Predictor
 from eva_classification.models import build_classifier, build_linear_probe
 from eva_engine.checkpoints.files import save_weights
@@ -53,6 +54,16 @@ def test_another_plain_vit_in_a_recipe(trainers, run, tmp_path, name, backbone):
         command = ["eva", "clip", "evaluate", "--weights", tmp_path / "run", "--data", data]
         run(*command, "--device", "cpu", "--output", tmp_path / "scores")
         assert (tmp_path / "scores/report.html").is_file()
+
+
+@pytest.mark.parametrize("name", FAMILY_TWINS)
+def test_features_are_of_pixels_that_the_family_has_seen(name, tmp_path):
+    model, family = build_vit(name, img_size=32, **GLOBAL), FAMILIES[VARIANTS[name].family]
+    save_weights(model.state_dict(), tmp_path / "weights.safetensors")
+    extract = FeatureExtractor.from_weights(tmp_path / "weights.safetensors", device="cpu")
+    dense = name == "sam3_debug"  # the trunk of a detector
+    assert extract.mean == (family.dense_mean if dense else family.mean)
+    assert extract.std == (family.dense_std if dense else family.std)
 
 
 @pytest.mark.parametrize("name", ["detection", "segmentation", "classification"])
@@ -181,9 +192,9 @@ def test_adapters_of_a_run_are_merged_exported_and_go_on(
     run("eva", "convert", output, "--merge-lora", "--output", merged)
     train(tmp_path / "more", *f"{option}{merged}".split())
     photos = demo("coco") / "coco/val"
-    if "detection" not in name:  # whose windows the file does not show
-        words = ("features", photos, "--weights", merged, "--processes", 0, "--device", "cpu")
-        run("eva", "batch", *words, "--output", tmp_path / "features")
+    known = output if "detection" in name else merged  # the run has windows, which no file shows
+    words = ("features", photos, "--weights", known, "--processes", 0, "--device", "cpu")
+    run("eva", "batch", *words, "--output", tmp_path / "features")
     if name in NAMES:
         (image, *_) = sorted(photos.iterdir())
         more = ("--image", image, "--score-threshold", 0.01) if "detection" in name else ()

@@ -10,7 +10,7 @@ from typing import Any
 
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_command.batch import INDEX_FILES, LOOKS, RUNNING
-from eva_command.label import find_model
+from eva_command.label import find_model, read_extractor
 from eva_command.recipes import digest_of
 from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import is_there, remove_unfinished, require_free, require_replaceable
@@ -47,6 +47,10 @@ def _start(options: argparse.Namespace) -> int:
         if (options.framework == "segmentation") != (task == "segment"):
             raise ValueError(f"{options.weights} is for {options.framework}: it cannot {task}")
         options.config = str(config.absolute())
+    elif task == "features" and options.kind != "embedding":
+        for name, value in read_extractor(options.weights).items():
+            if getattr(options, name) is None:
+                setattr(options, name, value)
     file = weights_file(options.weights)
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())

@@ -102,6 +102,30 @@ def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str,
     return task, config
 
 
+def read_extractor(weights: str) -> dict[str, Any]:
+    """Read what the run of a detector or segmentor says of its ViT and its weights do not show.
+
+    Returns:
+        Options of a feature extractor, None where the run has no value; none for other weights.
+    """
+    task, config = find_task(weights, None)
+    if config is None:
+        return {}
+    if task == "detection":
+        load: Any = import_module("eva_detection.config.files").load_config_file
+        model = load(config).model
+        net, pixels = model.backbone.net, [model.pixel_mean, model.pixel_std]
+    else:
+        model = read_python(config)[0]["model"]
+        net, prepared = model["backbone"], model["data_preprocessor"]
+        pixels = [prepared.get("mean"), prepared.get("std")]
+    mean, std = (values and [value / 255 for value in values] for values in pixels)
+    windows = {"window_size": net.get("window_size", 0)}
+    windows["global_blocks"] = list(net.get("global_attn_indexes", ()))
+    sizes = {"num_heads": net.get("num_heads"), "image_size": net.get("img_size")}
+    return windows | sizes | {"mean": mean, "std": std}
+
+
 def load_model(
     task: str, config: Path | str, *, score_threshold: float = 0.5, **options: Any
 ) -> tuple[Any, dict[int, str]]:
