@@ -34,9 +34,12 @@ class Attention(nn.Module):
             softmax), "qkv" for one bias on the projection (EVA-L), "none" for none (DINOv3-7B).
             With "qv", `load_state_dict` takes a joint `qkv.bias` too, as detectron2's ViT has it,
             without the part of the keys.
+        proj_bias: Whether the last layer has a bias.
     """
 
-    def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias) -> None:
+    def __init__(
+        self, dim: int, *, num_heads: int, qkv_bias: QkvBias, proj_bias: bool = True
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         joint, separate = {"qv": (False, True), "qkv": (True, False), "none": (False, False)}[
@@ -46,7 +49,7 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.inner_attn_ln: nn.Module = nn.Identity()
-        self.proj = Linear(dim, dim)
+        self.proj = Linear(dim, dim, bias=proj_bias)
         if separate:
             self.register_load_state_dict_pre_hook(_take_joint_bias)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eva_backbone.attention import Attention, RotaryAttention
 from eva_backbone.layers import (
-    LAYER_NORM_EPS,
+    LAYER_NORM,
     Mlp,
     StochasticDepth,
     take_tokens,
@@ -31,7 +31,7 @@ class Block(nn.Module):
         layer_scale: Initial value of the residual scales `gamma_1`, `gamma_2`; None has none.
         drop_path_rate: Stochastic depth rate of both residual branches.
         mlp_layer: Builds the MLP of a width and its hidden width.
-        norm_eps: Epsilon of both norms.
+        norm_layer: Builds both norms of a width.
         num_prefix_tokens: Tokens before the patches, which each window has a copy of; after the
             attention they are the mean of their copies.
     """
@@ -46,14 +46,14 @@ class Block(nn.Module):
         layer_scale: float | None,
         drop_path_rate: float,
         mlp_layer: Callable[..., nn.Module] = Mlp,
-        norm_eps: float = LAYER_NORM_EPS,
+        norm_layer: Callable[..., nn.Module] = LAYER_NORM,
         num_prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
         self.window_size, self.num_prefix_tokens = window_size, num_prefix_tokens
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm1 = norm_layer(dim)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = norm_layer(dim)
         self.mlp = mlp_layer(dim, hidden_dim=mlp_dim)
         self.drop_path = StochasticDepth(drop_path_rate)
         self.gamma_1, self.gamma_2 = (

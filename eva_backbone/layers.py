@@ -16,9 +16,20 @@ from torch import Tensor, nn
 from eva_backbone.recording import is_traced
 
 LAYER_NORM_EPS = 1e-6  # every norm of EVA and detectron2's ViTDet
+LAYER_NORM = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
 HEAD_SCALE = 0.001  # factor of a new head's weights: the first predictions are all but uniform
 
 _deferred: ContextVar[bool] = ContextVar("init_weights_deferred", default=False)
+
+
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm; a trace holds it as operations that ONNX has before its opset 23."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., C)."""
+        if not is_traced():
+            return super().forward(x)
+        return x * (x.square().mean(dim=-1, keepdim=True) + (self.eps or 0.0)).rsqrt() * self.weight
 
 
 class Linear(nn.Linear):
@@ -46,6 +57,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(
             in_channels, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias
         )
+        self.norm: nn.Module = nn.Identity()  # of the tokens; the ViT calls it
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed normalised images (B, 3, H, W) into a patch map (B, C, H/p, W/p).
@@ -134,12 +146,14 @@ class GatedMlp(nn.Module):
     With `inner_norm`, a LayerNorm stands before the last layer (EVA-02, arXiv 2303.11331).
     """
 
-    def __init__(self, dim: int, *, hidden_dim: int, inner_norm: bool = False) -> None:
+    def __init__(
+        self, dim: int, *, hidden_dim: int, inner_norm: bool = False, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.w1 = Linear(dim, hidden_dim)
-        self.w2 = Linear(dim, hidden_dim)
+        self.w1 = Linear(dim, hidden_dim, bias=bias)
+        self.w2 = Linear(dim, hidden_dim, bias=bias)
         self.ffn_ln = nn.LayerNorm(hidden_dim, eps=LAYER_NORM_EPS) if inner_norm else nn.Identity()
-        self.w3 = Linear(hidden_dim, dim)
+        self.w3 = Linear(hidden_dim, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
@@ -151,6 +165,7 @@ MLPS: dict[str, Callable[..., nn.Module]] = {
     "gelu_tanh": partial(Mlp, approximate="tanh"),
     "swiglu": GatedMlp,
     "swiglu_norm": partial(GatedMlp, inner_norm=True),
+    "swiglu_no_bias": partial(GatedMlp, bias=False),
 }
 
 

@@ -168,6 +168,20 @@ FAMILIES: dict[str, Family] = {
         licence="NVIDIA Open Model License",
         source="nvidia/C-RADIOv4",
     ),
+    "aimv2": Family(
+        arguments={
+            "extra_tokens": (),
+            "positions": "bicubic_antialias",  # as timm; the official code has one size
+            "mlp": "swiglu_no_bias",
+            "rms_norm": True,
+            "norm_eps": 1e-5,
+        },
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        licence="Apple Sample Code License",
+        source="arXiv 2411.14402, apple/ml-aim",
+        dense_norm=True,
+    ),
     "sam3": Family(
         arguments={
             "extra_tokens": (),
@@ -284,6 +298,11 @@ VARIANTS: dict[str, Variant] = {
     "radio_v4_so400m16": Variant(16, 512, 1152, 27, 16, 4304, "qkv", "radio_v4"),
     "radio_v4_h16": Variant(16, 512, 1280, 32, 16, 5120, "qkv", "radio_v4"),
     "radio_v4_debug": Variant(8, 128, 128, 4, 4, 512, "qkv", "radio_v4"),
+    "aimv2_l14": Variant(14, 224, 1024, 24, 8, 2816, "none", "aimv2"),
+    "aimv2_h14": Variant(14, 224, 1536, 24, 12, 4096, "none", "aimv2"),
+    "aimv2_1b14": Variant(14, 224, 2048, 24, 16, 5632, "none", "aimv2"),
+    "aimv2_3b14": Variant(14, 224, 3072, 24, 24, 8192, "none", "aimv2"),
+    "aimv2_debug": Variant(8, 128, 128, 4, 4, 344, "none", "aimv2"),
     "sam3": Variant(14, 1008, 1024, 32, 16, 4736, "qkv", "sam3"),
     "sam3_debug": Variant(8, 128, 128, 4, 4, 592, "qkv", "sam3", _DEBUG_WINDOWS),
 }

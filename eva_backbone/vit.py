@@ -32,6 +32,7 @@ from eva_backbone.layers import (
     MLPS,
     FramePatchEmbed,
     PatchEmbed,
+    RMSNorm,
     init_is_deferred,
     no_init_weights,
 )
@@ -78,6 +79,8 @@ class VisionTransformer(nn.Module):
         mlp: MLP of a block, a key of `eva_backbone.layers.MLPS`.
         attn_norm: Whether a LayerNorm stands before the last layer of attention (EVA-02-CLIP).
         norm_eps: Epsilon of all norms.
+        rms_norm: Whether norms are RMSNorms, with another one behind the patch embedding, and
+            attention's last layer has no bias (AIMv2, arXiv 2411.14402).
         pre_norm: Whether a LayerNorm `norm_pre` stands before the blocks.
         in_channels: Channels of an image.
         patch_bias: Whether the patch embedding has a bias.
@@ -114,6 +117,7 @@ class VisionTransformer(nn.Module):
         mlp: str = "gelu",
         attn_norm: bool = False,
         norm_eps: float = LAYER_NORM_EPS,
+        rms_norm: bool = False,
         pre_norm: bool = False,
         in_channels: int = 3,
         patch_bias: bool = True,
@@ -124,7 +128,9 @@ class VisionTransformer(nn.Module):
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
         self.window_size, self.layer_scale = window_size, layer_scale
         self.global_attn_indexes = tuple(global_attn_indexes)
-        self.rel_pos, self.positions, self.norm_eps = rel_pos, positions, norm_eps
+        self.rel_pos, self.positions = rel_pos, positions
+        self.norm_layer = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_eps)
+        norm = partial(self.norm_layer, embed_dim)
         self.in_channels, self.patch_bias = in_channels, patch_bias
         self.num_prefix_tokens = int("cls" in extra_tokens) + num_registers
         self.activation_checkpointing = activation_checkpointing
@@ -138,13 +144,14 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(
             patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=patch_bias
         )
+        if rms_norm:
+            self.patch_embed.norm = norm()
         rows = 1 + (pretrain_img_size // patch_size) ** 2
         self.pos_embed = _tokens(embed_dim, rows if positions != "none" else 0)
         self.cls_token = _tokens(embed_dim, int("cls" in extra_tokens))
         self.register_tokens = _tokens(embed_dim, num_registers)
         self.mask_token = _tokens(embed_dim, int("mask" in extra_tokens))
         self.rope_embed = None if rotary is None else Rotary(embed_dim // num_heads, **rotary)
-        norm = partial(nn.LayerNorm, embed_dim, eps=norm_eps)
         self.norm_pre = norm() if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
@@ -155,7 +162,7 @@ class VisionTransformer(nn.Module):
                 layer_scale=layer_scale,
                 drop_path_rate=drop_path_rate * index / max(1, depth - 1),
                 mlp_layer=MLPS[mlp],
-                norm_eps=norm_eps,
+                norm_layer=self.norm_layer,
                 num_prefix_tokens=self.num_prefix_tokens,
             )
             for index in range(depth)
@@ -178,7 +185,8 @@ class VisionTransformer(nn.Module):
                 dim, num_heads=heads, qkv_bias=qkv_bias, rotary=rotary, inner_norm=attn_norm
             )
         if self.rel_pos == "none":
-            return Attention(dim, num_heads=heads, qkv_bias=qkv_bias)
+            has_bias = self.norm_layer.func is not RMSNorm
+            return Attention(dim, num_heads=heads, qkv_bias=qkv_bias, proj_bias=has_bias)
         if self.rel_pos == "table":
             return TableRelPosAttention(dim, num_heads=heads, qkv_bias=qkv_bias, window=side)
         return DecomposedRelPosAttention(
@@ -282,7 +290,7 @@ class VisionTransformer(nn.Module):
         patch_map = self.patch_embed(images)  # (B, C, H/p, W/p)
         grid = tuple(patch_map.shape[2:])
         # (B, N, C), in this order in memory: all blocks would inherit another one
-        tokens = patch_map.flatten(2).transpose(1, 2).contiguous()
+        tokens = self.patch_embed.norm(patch_map.flatten(2).transpose(1, 2).contiguous())
         if mask is not None:
             assert self.mask_token is not None, "a mask needs extra_tokens with 'mask'"
             tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
@@ -417,12 +425,14 @@ class VideoTransformer(VisionTransformer):
                 "leave them out for clips"
             )
         self.frames = frames
+        norm = self.patch_embed.norm
         self.patch_embed = FramePatchEmbed(
             patch_size=self.patch_size,
             embed_dim=self.embed_dim,
             in_channels=self.in_channels,
             bias=self.patch_bias,
         )
+        self.patch_embed.norm = norm
         if self.pos_embed is not None:
             rows = 1 + frames * (self.pos_embed.shape[1] - 1)
             self.pos_embed = _tokens(self.embed_dim, rows)

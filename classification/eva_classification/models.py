@@ -51,7 +51,7 @@ class ImageClassifier(VisionTransformer):
             raise ValueError("pooling='cls', but this ViT has no class token: set pooling='mean'")
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
-        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=self.norm_eps) if mean else None
+        self.fc_norm = self.norm_layer(self.embed_dim) if mean else None
         head = nn.Linear(self.embed_dim, num_classes)
         init_head(head)
         self.head: nn.Module = head

@@ -22,6 +22,8 @@ _PATCHES = (
     "embeddings.patch_embeddings.projection.weight",  # transformers: DINOv2
     "embeddings.patch_embeddings.weight",  # transformers: DINOv3
     "embeddings.patch_embedding.weight",  # transformers: SigLIP 2
+    "embeddings.patch_embed.weight",  # transformers: AIMv2
+    "preprocessor.patchifier.proj.weight",  # AIMv2
     "patch_generator.embedder.weight",  # RADIO
     "conv1.weight",  # Perception Encoder, with `transformer.resblocks`
 )
@@ -30,15 +32,19 @@ _PATCHES = (
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^embeddings\.(cls_token|register_tokens)$", r"\1"),
     (r"^embeddings\.position_embeddings?(\.weight)?$|^positional_embedding$", "pos_embed"),
-    (r"^embeddings\.patch_embeddings?\.(projection\.)?(weight|bias)$", r"patch_embed.proj.\2"),
+    (r"^embeddings\.patch_embed\w*\.(projection\.)?(weight|bias)$", r"patch_embed.proj.\2"),
+    (r"^embeddings\.rms_norm\.", "patch_embed.norm."),
+    (r"^preprocessor\.patchifier\.", "patch_embed."),
+    (r"^(preprocessor|trunk)\.", ""),
+    (r"\.ffn\.", ".mlp."),
     (r"^conv1\.|^patch_generator\.embedder\.", "patch_embed.proj."),
     (r"^patch_generator\.pos_embed$", "pos_embed"),
     (r"^class_embedding$|^patch_generator\.cls_token\.token$", "cls_token"),
     (r"^(storage_tokens|reg_token)$", "register_tokens"),
     (r"^ln_pre\.", "norm_pre."),
-    (r"^(ln_post|layernorm|post_layernorm)\.", "norm."),
+    (r"^(ln_post|layernorm|post_layernorm|post_trunk_norm|rms_norm)\.", "norm."),
     (r"^(model\.|encoder\.|transformer\.)?(layer|layers|resblocks)\.(\d+)\.", r"blocks.\3."),
-    (r"\.(ln_|layer_norm)([12])\.", r".norm\2."),
+    (r"\.(ln_|layer_norm|norm_|rms_norm)([12])\.", r".norm\2."),
     (r"\.(ls_?|layer_scale)([12])\.(gamma|lambda1)$", r".gamma_\2"),
     (r"\.grandma$", ".gamma"),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
@@ -49,7 +55,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.attn\.norm\.", ".attn.inner_attn_ln."),
     (r"\.mlp\.norm\.", ".mlp.ffn_ln."),
     (r"\.mlp\.(fc1_g|gate_proj)\.", ".mlp.w1."),
-    (r"\.mlp\.(fc1_x)\.", ".mlp.w2."),
+    (r"\.mlp\.(fc1_x|fc3)\.", ".mlp.w2."),
     (r"\.mlp\.weights_in\.", ".mlp.w12."),
     (r"\.mlp\.weights_out\.", ".mlp.w3."),
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
@@ -61,6 +67,7 @@ _LEFT_OUT = re.compile(
     r"|embeddings\.mask_token)"
 )
 _WIDTH_OF_7B = 4096
+_PLAIN = "none of these"
 _BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 
 
@@ -134,12 +141,12 @@ def _reform_tokens(tensors: dict[str, Tensor]) -> None:
 def _reform_mlp(tensors: dict[str, Tensor], block: str) -> None:
     """Give a gated MLP the layers w1, w2, w3, and any other fc1, fc2; in place."""
     mlp, kinds = f"{block}mlp.", ("weight", "bias")
-    gated = f"{mlp}w1.weight" in tensors
+    gated = tensors.keys() & {f"{mlp}w1.weight", f"{mlp}w2.weight"}
     names = (
         {"up_proj": "w2", "down_proj": "w3"} if gated else {"up_proj": "fc1", "down_proj": "fc2"}
     )
     if gated:
-        names["fc2"] = "w3"
+        names |= {"fc1": "w1", "fc2": "w3"}
     first, second = (tensors.get(f"{mlp}{layer}.weight") for layer in ("fc1", "fc2"))
     if first is not None and second is not None and len(first) == 2 * second.shape[1]:
         names |= {"fc1": "w12", "fc2": "w3"}
@@ -178,8 +185,9 @@ def describe_form(names: Iterable[str]) -> str:
         "gated MLPs": "blocks.0.mlp.w1.weight" in names,
         "norms inside the MLPs": "blocks.0.mlp.ffn_ln.weight" in names,
         "layer scale": "blocks.0.gamma_1" in names,
+        "RMSNorms": "blocks.0.norm1.bias" not in names,
     }
-    return ", ".join(part for part, present in parts.items() if present) or "none of these"
+    return ", ".join(part for part, present in parts.items() if present) or _PLAIN
 
 
 def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
@@ -188,11 +196,57 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
     Args:
         tensors: Names without a prefix, as `to_eva_names` makes them.
     """
+    if any("rel_pos" in name or "relative_position" in name for name in tensors):
+        return None
+    facts = _facts_of_file(tensors)
+    known = {n: _facts_of(variant_arguments(n)) for n, v in VARIANTS.items() if v.family != "eva"}
+    matches = [name for name in known if known[name] == facts]
+    if not matches and ("head.weight" in tensors or describe_form(tensors) != _PLAIN):
+        # a fine-tuned model may lack the norm, a detector the tokens before the patches; and
+        # patches of 14 pixels became 16
+        loose = ("cls", "num_registers", "final_norm", "patch_size")
+        own = {name: facts.pop(name) for name in loose}
+        has_tokens = own["cls"] or own["num_registers"]
+
+        def differences(name: str) -> list[bool]:
+            return [known[name][key] != value for key, value in own.items()]
+
+        matches = [name for name, other in known.items() if other.items() >= facts.items()]
+        matches = [name for name in matches if not (has_tokens and any(differences(name)[:2]))]
+        matches.sort(key=differences)
+    return next(iter(matches), None)
+
+
+def describe_unknown(tensors: Mapping[str, Tensor]) -> str:
+    """Describe a ViT whose sizes no variant has, and name those that are close to it.
+
+    Args:
+        tensors: As of `find_variant`.
+    """
+    facts, form = _facts_of_file(tensors), describe_form(tensors)
+    sizes = "embed_dim", "depth", "mlp_dim"
+
+    def distance(name: str) -> tuple[int, float]:
+        own = _facts_of(variant_arguments(name))
+        others = sum(own[key] != value for key, value in facts.items() if key not in sizes)
+        return others, sum(abs(math.log(own[key] / max(1, facts[key]))) for key in sizes)
+
+    close = ", ".join(sorted(VARIANTS, key=distance)[:3])
+    periods = tensors.get("rope_embed.periods")  # a quarter of a head's channels
+    heads = "" if periods is None else f", {facts['embed_dim'] // (4 * len(periods))} heads"
+    return (
+        f"a ViT of width {facts['embed_dim']}, depth {facts['depth']}{heads}, MLP of "
+        f"{facts['mlp_dim']} and patches of {facts['patch_size']} px ({form}), sizes that no "
+        f"variant has; close to it: {close}"
+    )
+
+
+def _facts_of_file(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     kernel, depth = shapes[TRUNK_KEY], len({k.split(".")[1] for k in shapes if k[:7] == "blocks."})
     gated = "blocks.0.mlp.w1.weight" in shapes
     hidden = shapes.get(f"blocks.0.mlp.{'w1' if gated else 'fc1'}.weight", (0,))[0]
-    facts = {
+    return {
         "patch_size": kernel[-1],
         "embed_dim": kernel[0],
         "depth": depth,
@@ -209,19 +263,6 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
         "layer_scale": "blocks.0.gamma_1" in shapes,
         "patch_bias": "patch_embed.proj.bias" in shapes,
     }
-    if any("rel_pos" in name or "relative_position" in name for name in shapes):
-        return None
-    known = {n: _facts_of(variant_arguments(n)) for n, v in VARIANTS.items() if v.family != "eva"}
-    matches = [name for name in known if known[name] == facts]
-    if not matches and ("head.weight" in shapes or "rope_embed.periods" in shapes):
-        # a fine-tuned model may lack the norm, a detector the tokens before the patches
-        tokens = {name: facts.pop(name) for name in ("cls", "num_registers")}
-        facts.pop("final_norm")
-        similar = {name: own for name, own in known.items() if own.items() >= facts.items()}
-        matches = [name for name, own in similar.items() if own.items() >= tokens.items()]
-        if not any(tokens.values()):
-            matches += similar
-    return next(iter(matches), None)
 
 
 def _bias_of(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -18,10 +18,16 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoints.convert import find_trunk
-from eva_backbone.checkpoints.families import find_variant
+from eva_backbone.checkpoints.families import describe_unknown, find_variant
 from eva_backbone.checkpoints.loading import Shape, cast, load_pretrained, stored_frames
 from eva_backbone.checkpoints.reading import Weights, list_names
-from eva_backbone.variants import POOLINGS, VARIANTS, Pooling, variant_arguments
+from eva_backbone.variants import (
+    POOLINGS,
+    VARIANTS,
+    Pooling,
+    dense_arguments,
+    variant_arguments,
+)
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -151,13 +157,16 @@ def load_vit(
             interpolation,
             _OTHER_INTERPOLATION[interpolation],
         )
+    own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
     needed = ["num_heads"] if "num_heads" not in arguments else []
     if trunk.of_detector and "window_size" not in {**trunk.arguments, **overrides}:
         needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
     if needed:
+        size = f"a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}"
+        if "num_heads" in needed:
+            size = describe_unknown({k.removeprefix(trunk.prefix): v for k, v in own.items()})
         raise ValueError(
-            f"{weights.name} holds a ViT of width {arguments['embed_dim']} and depth "
-            f"{arguments['depth']} that its weights do not determine; pass {', '.join(needed)}"
+            f"{weights.name} holds {size}, and does not show all of it: pass {', '.join(needed)}"
         )
     with torch.device("meta"):
         model = (
@@ -165,7 +174,6 @@ def load_vit(
             if frames is None
             else VideoTransformer(frames=frames, **arguments)
         )
-    own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
     # (1, 1 + T * N, C), frame after frame; DINOv3 has none
     positions = own.get(f"{trunk.prefix}pos_embed", torch.empty(0))
     if "level_embed" in trunk.names:
@@ -197,7 +205,7 @@ def describe(weights: Weights) -> Trunk:
         trunk = _describe_variant(variant, prefix, shapes, frames, of_detector=of_detector)
         noted = {"img_size": weights.image_size} if weights.image_size else {}
         return replace(trunk, arguments=trunk.arguments | noted)
-    _require_eva(shapes, weights.name)
+    _require_eva(own, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
@@ -213,7 +221,8 @@ def describe(weights: Weights) -> Trunk:
         "layer_scale": 1.0 if "blocks.0.gamma_1" in shapes else None,
         "final_norm": "norm.weight" in shapes,
     }
-    heads = {v.num_heads for v in VARIANTS.values() if (v.embed_dim, v.depth) == (width, depth)}
+    sizes = width, depth, arguments["mlp_dim"]
+    heads = {v.num_heads for v in VARIANTS.values() if (v.embed_dim, v.depth, v.mlp_dim) == sizes}
     if len(heads) == 1:
         arguments["num_heads"] = heads.pop()
     return Trunk(
@@ -231,6 +240,8 @@ def _describe_variant(
 ) -> Trunk:
     """Describe a ViT of another family, of the size that its positions are for."""
     arguments = variant_arguments(variant)
+    if arguments["patch_size"] != shapes[TRUNK_KEY][-1]:
+        arguments |= {name: dense_arguments(variant)[name] for name in ("patch_size", "img_size")}
     if "cls_token" not in shapes and arguments.get("extra_tokens") != ():
         arguments |= {"extra_tokens": (), "num_registers": 0}
         of_detector = True
@@ -257,20 +268,17 @@ def _describe_variant(
     )
 
 
-def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:
-    foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
+def _require_eva(own: Mapping[str, Tensor], name: str) -> None:
+    """Refuse a ViT that is neither EVA-01's nor one of the table's other families."""
+    foreign = [key for key in own if not _KNOWN.fullmatch(key)]
     foreign = [key for key in foreign if not any(re.match(pattern, key) for pattern in SKIPPABLE)]
-    lacking = [key for key in _NEEDED if key not in shapes]
-    hidden = [shapes.get(f"blocks.0.mlp.{part}.weight", (0, 0)) for part in ("fc1", "fc2")]
-    if foreign:
-        fault = f"has {list_names(foreign, 3)}"
-    elif lacking:
-        fault = f"lacks {', '.join(lacking)}"
-    elif hidden[0][0] != hidden[1][1]:  # as in EVA-02
-        fault = f"has a gated MLP, fc1 {hidden[0]}, fc2 {hidden[1]}"
-    else:
-        return
-    raise ValueError(f"{name} holds no EVA-01 ViT: it {fault}; this is another model")
+    lacking = [key for key in _NEEDED if key not in own]
+    if foreign or lacking or len(own[_NEEDED[2]]) != own[_NEEDED[3]].shape[1]:  # a packed MLP
+        fault = f"; a ViT of EVA-01 has no {list_names(foreign, 3)}" if foreign else ""
+        raise ValueError(
+            f"{name} holds {describe_unknown(own)}{fault}. Build it, as build_vit(VARIANT, "
+            "depth=...) of a close variant, and call load_pretrained"
+        )
 
 
 def _relative_positions(
@@ -394,7 +402,7 @@ def load_pooled(
         pooling = "mean" if trunk.pools_patches else "cls"
     fc_norm = None
     if pooling == "mean" and "fc_norm.weight" in trunk.names:
-        fc_norm = nn.LayerNorm(vit.embed_dim, eps=vit.norm_eps, dtype=dtype)
+        fc_norm = vit.norm_layer(vit.embed_dim, dtype=dtype)
         stem = f"{trunk.prefix}fc_norm."
         parts = {n: v for n, v in weights.tensors.items() if n.startswith(stem)}
         which = f"{weights.name} holds fc_norm"

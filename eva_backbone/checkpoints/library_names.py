@@ -30,12 +30,13 @@ def _read_table(table: str) -> dict[str, str]:
 
 
 _TIMM = """
-    *=blocks.* cls_token pos_embed patch_embed.proj norm_pre norm fc_norm head
+    *=blocks.* cls_token pos_embed patch_embed.proj patch_embed.norm norm_pre norm fc_norm head
     register_tokens=reg_token *.norm1 *.norm2 *.attn.qkv *.attn.q_bias *.attn.v_bias *.attn.proj
-    *.mlp.fc1 *.mlp.fc2 *.mlp.w12=*.mlp.fc1 *.mlp.w3=*.mlp.fc2 """
+    *.mlp.fc1 *.mlp.fc2 *.mlp.w12=*.mlp.fc1 *.mlp.w3=*.mlp.fc2
+    *.mlp.w1=*.mlp.fc1_g *.mlp.w2=*.mlp.fc1_x """
 _TIMM_EVA = """
     *.attn.q_proj *.attn.k_proj *.attn.v_proj *.attn.inner_attn_ln=*.attn.norm
-    *.mlp.w1=*.mlp.fc1_g *.mlp.w2=*.mlp.fc1_x *.mlp.ffn_ln=*.mlp.norm *.gamma_1 *.gamma_2 """
+    *.mlp.ffn_ln=*.mlp.norm *.gamma_1 *.gamma_2 """
 _TIMM_VIT = "*.gamma_1=*.ls1.gamma *.gamma_2=*.ls2.gamma "
 _TOKENS = """
     cls_token=embeddings.cls_token register_tokens=embeddings.register_tokens
@@ -75,7 +76,8 @@ def find_timm_form(variant: str) -> Form:
     family, arguments = VARIANTS[variant].family, variant_arguments(variant)
     if "rotary" not in arguments:
         has_row = not arguments.get("num_registers")
-        return Form(names=_read_table(_TIMM + _TIMM_VIT), packs_mlp=True, class_row=has_row)
+        names, packed = _read_table(_TIMM + _TIMM_VIT), family != "aimv2"
+        return Form(names=names, packs_mlp=packed, class_row=has_row)
     packed = family == "eva02" and arguments["mlp"] == "swiglu"  # the two smallest
     splits = family == "eva02" and not packed
     return Form(names=_read_table(_TIMM + _TIMM_EVA), packs_mlp=packed, splits_qkv=splits)

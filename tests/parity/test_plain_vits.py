@@ -15,10 +15,18 @@ from torch.distributed.tensor import DTensor
 
 from eva_backbone import VisionTransformer, build_vit, load_pretrained, load_vit
 from eva_backbone.checkpoints.families import find_variant, to_eva_names
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.layer_decay import layer_index
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
-from eva_backbone.variants import FAMILIES, VARIANTS, detector_arguments, variant_arguments
+from eva_backbone.variants import (
+    FAMILIES,
+    VARIANTS,
+    dense_arguments,
+    detector_arguments,
+    variant_arguments,
+)
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -43,6 +51,8 @@ PAIRS = [
     ("siglip2_g16", "vit_giantopt_patch16_siglip_384", {}),
     ("tipsv2_b14", "vit_base_patch14_reg1_tipsv2", {}),
     ("radio_v3_b16", "vit_base_patch16_radio_v3", {}),
+    ("aimv2_l14", "aimv2_large_patch14_224", {}),
+    ("aimv2_3b14", "aimv2_3b_patch14_224", {}),
 ]
 SIDE = 8  # of the maps that tests begin with, in patches
 
@@ -116,6 +126,7 @@ def _transformers_model(kind, **more):
         ("dinov2_g14", "Dinov2", {"image_size": 112, "use_swiglu_ffn": True}),
         ("dinov2_s14_reg", "Dinov2WithRegisters", {"image_size": 112, "patch_size": 14}),
         ("siglip2_b16", "SiglipVision", {"image_size": 128, "patch_size": 16}),
+        ("aimv2_l14", "Aimv2Vision", {"image_size": 112, "rms_norm_eps": 1e-5, "use_head": False}),
     ],
     ids=str,
 )
@@ -238,15 +249,17 @@ def test_copies_of_prefix_tokens_under_windows():
 
 
 @pytest.mark.parametrize("name", DEBUG)
-def test_a_trace_holds_for_other_sizes(name):
+def test_a_trace_holds_for_all_sizes(name):
     sizes = dict(img_size=128, window_size=4, prefix_tokens="keep")
     model = VisionTransformer(**detector_arguments(name, **sizes)).eval()
     model.requires_grad_(False)
-    example, images = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 96, 160)
+    images = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 96, 160)
+    by_matrices = ("bicubic_offset", "bicubic_antialias")  # which ONNX can hold
+    rounding = 1e-5 if model.positions in by_matrices else 0
     with quiet():
-        traced = torch.jit.trace(model, example, check_trace=False)
-    rounding = 1e-5 if name == "dinov2_debug" else 0  # whose positions a trace resamples by points
-    torch.testing.assert_close(traced(images), model(images), rtol=0, atol=rounding)
+        traced = torch.jit.trace(model, images[0], check_trace=False)
+    for batch in images:
+        torch.testing.assert_close(traced(batch), model(batch), rtol=0, atol=rounding)
 
 
 def test_periods_of_a_file_are_loaded_and_stay_float32():
@@ -289,6 +302,38 @@ def test_the_windows_of_a_detector_are_asked_for(tmp_path):
     loaded = load_vit(tmp_path / "detector.safetensors", **windows)
     images = torch.randn(1, 3, 128, 128)
     torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arguments_of", [dense_arguments, detector_arguments])
+@pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if v.patch_size == 14])
+def test_patches_that_became_16_leave_a_variant_what_it_is(name, arguments_of):
+    variant = VARIANTS[name]
+    sizes = {"img_size": 512} if arguments_of is detector_arguments else {}
+    if variant.family == "eva" or name == "sam3":
+        return  # the first has tables, the last no patches of 16
+    with torch.device("meta"):
+        state = VisionTransformer(**arguments_of(name, **sizes)).state_dict()
+    found = find_variant(state)
+    assert found is not None
+    same = ("embed_dim", "depth", "num_heads", "mlp_dim", "qkv_bias")
+    assert [getattr(VARIANTS[found], key) for key in same] == [
+        getattr(variant, key) for key in same
+    ]
+    trunk = describe(Weights(name, state))
+    assert trunk.arguments["patch_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "named"),
+    [
+        ("dinov3_debug", {"depth": 5}, ("width 128", "depth 5", "4 heads", "dinov3_debug")),
+        ("eva02_debug", {"mlp_dim": 300}, ("width 128", "depth 4", "eva02_debug")),
+        ("eva_debug", {"embed_dim": 96}, ("width 96", "depth 5", "eva_debug", "num_heads")),
+    ],
+)
+def test_sizes_of_no_variant_are_named_with_close_ones(name, sizes, named):
+    with pytest.raises(ValueError, match=".*".join(named)):
+        load_vit(Weights("mine.pth", build_vit(name, **sizes).state_dict()))
 
 
 def test_files_of_radio_and_biases_that_timm_leaves_out():

@@ -41,7 +41,7 @@ class VideoClassifier(VideoTransformer):
     def __init__(self, *, num_classes: int, frames: int, **vit: Any) -> None:
         super().__init__(frames=frames, **vit | {"final_norm": False})
         self.num_classes = num_classes
-        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=self.norm_eps)
+        self.fc_norm = self.norm_layer(self.embed_dim)
         self.head = nn.Linear(self.embed_dim, num_classes)
         init_head(self.head)
 
