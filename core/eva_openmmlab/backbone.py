@@ -18,8 +18,42 @@ from eva_backbone.recording import OPERATORS
 PYRAMID = (4.0, 2.0, 1.0, 0.5)
 
 
+class StartWeights(BaseModule):
+    """Part of a backbone of mmengine that begins from weights, of which it may freeze some."""
+
+    pretrained: str | None = None  # while a constructor initialises the ViT
+
+    def start_from(
+        self,
+        pretrained: str | None,
+        init_cfg: Mapping[str, Any] | None,
+        *,
+        net: VisionTransformer,
+        freeze_patch_embed: bool,
+        freeze_blocks: int,
+    ) -> None:
+        """Note the weights that `pretrained` or mmengine's `init_cfg` names; not both do."""
+        if init_cfg is not None:
+            checkpoint: str | None = init_cfg.get("checkpoint")
+            if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": checkpoint}:
+                raise ValueError(
+                    f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights "
+                    "once, by pretrained or dict(type='Pretrained', checkpoint=...)"
+                )
+            pretrained = checkpoint
+        self.pretrained = pretrained
+        self.is_init = pretrained is None  # mmengine has nothing left to do
+        freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
+
+    def init_weights(self) -> None:
+        """Load what `pretrained` names; everything else is initialised by the constructor."""
+        if self.pretrained is not None:
+            load_pretrained(self, self.pretrained)
+            self.is_init = True
+
+
 @MODELS.register_module()
-class EVAViT(SimpleFeaturePyramid, BaseModule):
+class EVAViT(SimpleFeaturePyramid, StartWeights):
     """EVA ViT with the simple feature pyramid (ViTDet, arXiv 2203.16527): lighter, no adapter.
 
     For any neck and head of mmsegmentation or mmdetection, such as UPerHead with four inputs of F
@@ -90,15 +124,8 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             None if out_indices is None else select_indices(out_indices, net.depth, "blocks")
         )
         self.extra_levels = extra_levels
-        self.pretrained = describe_start_weights(pretrained, init_cfg)
-        self.is_init = self.pretrained is None
-        freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
-
-    def init_weights(self) -> None:
-        """Load what `pretrained` names; everything else is initialised by the constructor."""
-        if self.pretrained is not None:
-            load_pretrained(self, self.pretrained)
-            self.is_init = True
+        freeze: Any = dict(freeze_patch_embed=freeze_patch_embed, freeze_blocks=freeze_blocks)
+        self.start_from(pretrained, init_cfg, net=net, **freeze)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
         """Compute the maps of normalised images (B, 3, H, W), whose sides the stride divides.
@@ -135,21 +162,6 @@ def select_indices(indices: int | Sequence[int], count: int, title: str) -> tupl
             f"got {indices}"
         )
     return tuple(places)
-
-
-def describe_start_weights(
-    pretrained: str | None, init_cfg: Mapping[str, Any] | None
-) -> str | None:
-    """Return the weights that `pretrained` or mmengine's `init_cfg` names; not both do."""
-    if init_cfg is None:
-        return pretrained
-    checkpoint: str | None = init_cfg.get("checkpoint")
-    if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": checkpoint}:
-        raise ValueError(
-            f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
-            "pretrained or dict(type='Pretrained', checkpoint=...)"
-        )
-    return checkpoint
 
 
 def check_sides(images: Tensor, stride: int) -> None:

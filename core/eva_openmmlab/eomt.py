@@ -14,16 +14,15 @@ from mmengine.model import BaseModule, is_model_wrapper
 from mmengine.registry import HOOKS, MODELS, TASK_UTILS
 from torch import Tensor, nn
 
-from eva_backbone import VisionTransformer, load_pretrained
+from eva_backbone import VisionTransformer
 from eva_backbone.eomt import EoMT, annealed
-from eva_backbone.layer_decay import freeze_vit
-from eva_openmmlab.backbone import check_sides, describe_start_weights
+from eva_openmmlab.backbone import StartWeights, check_sides
 
 QUERIES = r"backbone\.(query$|mask_mlp\.|upscale\.|mask_probability$)"  # not in a file of a ViT
 
 
 @MODELS.register_module()
-class EoMTBackbone(EoMT, BaseModule):
+class EoMTBackbone(EoMT, StartWeights):
     """A plain ViT with queries in its last blocks, for `EoMTHead` and `EoMTSemanticHead`.
 
     Args:
@@ -49,15 +48,8 @@ class EoMTBackbone(EoMT, BaseModule):
     ) -> None:
         net = VisionTransformer(**{"patch_size": 16} | vit)
         super().__init__(net, num_queries=num_queries, query_blocks=query_blocks)
-        self.pretrained = describe_start_weights(pretrained, init_cfg)
-        self.is_init = self.pretrained is None
-        freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
-
-    def init_weights(self) -> None:
-        """Load what `pretrained` names; everything else is initialised by the constructor."""
-        if self.pretrained is not None:
-            load_pretrained(self, self.pretrained)
-            self.is_init = True
+        freeze: Any = dict(freeze_patch_embed=freeze_patch_embed, freeze_blocks=freeze_blocks)
+        self.start_from(pretrained, init_cfg, net=net, **freeze)
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Predict masks; see `EoMT.forward`."""

@@ -113,11 +113,14 @@ def read_extractor(weights: str) -> dict[str, Any]:
         return {}
     if task == "detection":
         load: Any = import_module("eva_detection.config.files").load_config_file
-        model = load(config).model
+        try:
+            model = load(config).model
+        except ValueError:  # a recipe of the user's own, which runs only if it is named
+            return {}
         net, pixels = model.backbone.net, [model.pixel_mean, model.pixel_std]
     else:
         model = read_python(config)[0]["model"]
-        net, prepared = model["backbone"], model["data_preprocessor"]
+        net, prepared = model["backbone"], model.get("data_preprocessor", {})
         pixels = [prepared.get("mean"), prepared.get("std")]
     mean, std = (values and [value / 255 for value in values] for values in pixels)
     windows = {"window_size": net.get("window_size", 0)}

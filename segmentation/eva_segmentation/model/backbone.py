@@ -13,13 +13,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
-from eva_backbone.layer_decay import freeze_vit
-from eva_openmmlab.backbone import check_sides, describe_start_weights, select_indices
+from eva_openmmlab.backbone import StartWeights, check_sides, select_indices
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
 from eva_segmentation.model.vit_adapter import (
     Extractor,
@@ -36,7 +34,7 @@ ADAPTER = (r"(spm|interactions|up|norm[1-4])\.", r"level_embed$")
 
 
 @MODELS.register_module()
-class EVAViTAdapter(VisionTransformer, BaseModule):
+class EVAViTAdapter(VisionTransformer, StartWeights):
     """EVA ViT with ViT-Adapter (paper section 2.3.4; ViT-Adapter, arXiv 2205.08534).
 
     Accepts images whose sides 32 divides. The official models only ran at `img_size` 896; at
@@ -70,8 +68,6 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
     Raises:
         ValueError: For sizes, interactions or outputs that do not fit together.
     """
-
-    pretrained: str | None = None  # while the constructor initialises the ViT
 
     def __init__(
         self,
@@ -143,9 +139,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         for module in (self.spm, self.interactions, self.up):
             init_adapter(module)
         nn.init.normal_(self.level_embed)
-        self.pretrained = describe_start_weights(pretrained, init_cfg)
-        self.is_init = self.pretrained is None  # mmengine has nothing left to do
-        freeze_vit(self, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
+        freeze: Any = dict(freeze_patch_embed=freeze_patch_embed, freeze_blocks=freeze_blocks)
+        self.start_from(pretrained, init_cfg, net=self, **freeze)
         self.out_indices = select_indices(out_indices, STAGES, "maps")
         self._freeze_unread()
         self.register_load_state_dict_pre_hook(_drop_index)
