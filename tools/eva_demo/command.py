@@ -16,7 +16,9 @@ from pathlib import Path
 from eva_runs.commands import Command, lazy_import
 from eva_runs.options import command_parser, integer
 
-_FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
+_FORMATS = (
+    *("captions", "coco", "folder", "keypoints", "panoptic", "semantic", "video", "voc", "yolo"),
+)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,11 +1,11 @@
-"""Digit scenes as COCO instances, image folders, semantic maps, Pascal VOC and YOLO; all formats.
+"""Digit scenes in COCO's formats, image folders, semantic maps, Pascal VOC and YOLO; all formats.
 
 COCO, folders and maps also say which handwritten digits and photographs each image shows, from
 which anyone can prove that training and validation are disjoint.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ _CROP = 64  # pixels of an image in the class folders
 _VISIBLE = 0.8  # least share of such a digit that later digits have not covered
 _MARGIN = 0.15  # surroundings on each side, as a share of the digit's longer side
 _ADE = {"train": "training", "val": "validation"}  # ADE20K's names
+POINTS = ("centre", "top", "bottom", "left", "right")  # of the visible part of a digit
 COLORS: Mapping[str, tuple[int, int, int]] = {  # of the labels 1, 2, ...
     "brick": (178, 82, 62),
     "grass": (74, 160, 44),
@@ -89,13 +90,16 @@ def _export_coco(
     return {**image, "photo": scene.background}, annotations
 
 
-def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_coco(
+    folder: Path, made: Mapping[Split, list[Any]], **of_categories: Sequence[Any]
+) -> None:
     """Write `annotations/instances_{train,val}.json`."""
     header = {
         "info": {"description": "Digit scenes: scikit-learn digits on scikit-image photographs"},
         "licenses": [{"id": 1, "name": "See scikit-learn (digits) and scikit-image (photographs)"}],
         "categories": [
-            {"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)
+            {"id": digit + 1, "name": str(digit), "supercategory": "digit", **of_categories}
+            for digit in range(10)
         ],
     }
     texts = {}
@@ -109,6 +113,64 @@ def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> None:
         }
         texts[f"annotations/instances_{split}.json"] = json.dumps(content)
     write_texts(folder, texts)
+
+
+def _export_keypoints(
+    folder: Path, split: Split, index: int, scene: Scene
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Add the points of each digit to COCO's entries; all of them are visible."""
+    image, annotations = _export_coco(folder, split, index, scene)
+    for annotation, instance in zip(annotations, scene.instances, strict=True):
+        ys, xs = np.nonzero(instance.mask)
+        edges = (ys == ys.min(), ys == ys.max(), xs == xs.min(), xs == xs.max())
+        points = [(xs[edge].mean(), ys[edge].mean()) for edge in (ys >= 0, *edges)]
+        values = [value for x, y in points for value in (round(x), round(y), 2)]
+        annotation.update(keypoints=values, num_keypoints=len(points))
+    return image, annotations
+
+
+def _finish_keypoints(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+    """Write the files of COCO's instances, whose categories list the points."""
+    edges = [[1, number] for number in range(2, len(POINTS) + 1)]
+    _finish_coco(folder, made, keypoints=POINTS, skeleton=edges)
+
+
+def _export_panoptic(
+    folder: Path, split: Split, index: int, scene: Scene
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write an image and its segments, the photograph's the first; return COCO's two entries."""
+    height, width = scene.image.shape[:2]
+    name, labels = f"{index + 1:06d}", list(COLORS)
+    ids = np.ones((height, width), np.uint8)
+    segments: list[dict[str, Any]] = [
+        {"id": 1, "category_id": 11 + labels.index(scene.background_class)}
+    ]
+    for number, instance in enumerate(scene.instances, start=2):
+        ids[instance.mask] = number
+        segments.append({"id": number, "category_id": instance.category + 1})
+    for segment in segments:
+        code = rle.encode(np.asfortranarray(ids == segment["id"], np.uint8))
+        x, y, *size = map(int, rle.toBbox(code))
+        segment.update(area=int(rle.area(code)), bbox=[x, y, *size], iscrowd=0)
+    _save(scene.image, folder / split / f"{name}.jpg")
+    rgb = np.stack([ids, np.zeros_like(ids), np.zeros_like(ids)], axis=2)  # red + 256 * green + ...
+    _save(rgb, folder / f"annotations/panoptic_{split}/{name}.png")
+    image = {"id": index + 1, "file_name": f"{name}.jpg", "height": height, "width": width}
+    annotation = {"image_id": index + 1, "file_name": f"{name}.png", "segments_info": segments}
+    return image, annotation
+
+
+def _finish_panoptic(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+    """Write `annotations/panoptic_{train,val}.json`: digits are things, photographs stuff."""
+    names = [*map(str, range(10)), *(name for name in COLORS if name != "digit")]
+    categories = [
+        {"id": number, "name": name, "isthing": int(number <= 10)}
+        for number, name in enumerate(names, start=1)
+    ]
+    for split, entries in made.items():
+        images, annotations = ([*column] for column in zip(*entries, strict=True))
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        write_texts(folder, {f"annotations/panoptic_{split}.json": json.dumps(content)})
 
 
 def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, int]:
@@ -220,6 +282,8 @@ FORMATS: Mapping[str, Format] = {
     "captions": Format(export_captions, finish_captions, CaptionGenerator),
     "coco": Format(_export_coco, _finish_coco),
     "folder": Format(_export_folder, _finish_folder),
+    "keypoints": Format(_export_keypoints, _finish_keypoints),
+    "panoptic": Format(_export_panoptic, _finish_panoptic),
     "semantic": Format(_export_semantic, _finish_semantic),
     "video": Format(export_clip, finish_clips, ClipGenerator),
     "voc": Format(_export_voc, _finish_voc),
