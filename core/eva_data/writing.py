@@ -15,6 +15,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import (
     link_or_copy,
@@ -111,7 +112,12 @@ def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def writing_dataset(
-    output: Path, form: str | None, categories: Mapping[int, str], *, regions: bool = False
+    output: Path,
+    form: str | None,
+    categories: Mapping[int, str],
+    *,
+    regions: bool = False,
+    keypoints: KeypointNames | None = None,
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Write images with their objects to `output / form`, which is there at the end; None: nothing.
 
@@ -137,7 +143,8 @@ def writing_dataset(
         for subfolder in (about.images, about.labels):
             make_folder(folder / subfolder)
         if about.coco:
-            to_coco = stack.enter_context(writing_predictions(folder / about.coco, categories))
+            writer = writing_predictions(folder / about.coco, categories, keypoints=keypoints)
+            to_coco = stack.enter_context(writer)
 
         def add(image: Mapping[str, Any]) -> None:
             parts = (
@@ -180,11 +187,13 @@ def writing_dataset(
 
 
 @contextlib.contextmanager
-def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[Callable[..., None]]:
+def writing_predictions(
+    file: Path, categories: Mapping[int, str], *, keypoints: KeypointNames | None = None
+) -> Iterator[Callable[..., None]]:
     """Write predictions to a COCO file, which appears under its name at the end.
 
     `pycocotools.COCO` reads it as an annotation file, whose objects have a score. `categories` are
-    ids and names in the model's order.
+    ids and names in the model's order, which list the `keypoints`.
 
     Yields:
         A function that adds an image: its `name`, `size` (height, width) and `objects`, with the
@@ -223,7 +232,8 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
     ):
         stream.write('{"annotations": [')
         yield add
-        entries = [{"id": key, "name": name} for key, name in categories.items()]
+        points = keypoints.as_json() if keypoints else {}
+        entries = [{"id": key, "name": name, **points} for key, name in categories.items()]
         stream.write('\n],\n"images": [')
         images.seek(0)
         shutil.copyfileobj(images, stream)

@@ -58,7 +58,7 @@ _TRIED = 4  # times as many images may be unreadable
 _SIDE = 1024  # px; larger images are reduced, since the page has no room for them
 _LOWER = (0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.0)  # thresholds where nothing passes the first one
 _STEPS = np.linspace(0, 1, 101)  # thresholds of the curves
-_KINDS = {"bbox": "box", "segm": "mask"}
+_KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 _SIZES = {
     "s": "small objects, below 32 x 32 px",
     "m": "medium objects, from 32 x 32 to 96 x 96 px",
@@ -94,6 +94,7 @@ class _Dataset:
             categories.sort(key=lambda entry: entry["id"])
         self.numbers = {entry["id"]: index for index, entry in enumerate(categories)}
         self.names = [str(entry["name"]) for entry in categories]
+        self.skeletons = {entry["id"]: entry.get("skeleton") or () for entry in categories}
         self.images = {image["id"]: image for image in truth["images"]}
         self._judgements = judgements(truth, self.numbers)
 
@@ -173,6 +174,8 @@ def detection_sections(
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
     description = f"In percent, on {data_fact(truth)}."
+    if "keypoints" in scores:
+        description += " The IoU of keypoints is their similarity, OKS."
     missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
     errors = DetectionErrors(matches, data.names)
@@ -439,7 +442,8 @@ def _drawing(
         name = data.names[number] + (" (crowd)" if entry.get("iscrowd") else "")
         mask = _mask(entry.get("segmentation"), rgb.shape[:2])
         box = (x, y, x + width, y + height)
-        drawn.append(DrawnObject(box, name, number, entry.get("score"), mask))
+        points, lines = entry.get("keypoints") or (), data.skeletons[entry["category_id"]]
+        drawn.append(DrawnObject(box, name, number, entry.get("score"), mask, points, lines))
     return Image.fromarray(draw_objects(rgb, drawn, longest=_SIDE))
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, JobPlan
@@ -78,6 +79,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
     """
     output, form, categories = args.output, args.form, dict(predictor.categories)
     names, summary = [*categories.values()], DetectionSummary(predictor.score_threshold)
+    points = getattr(predictor, "keypoints", None)
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
@@ -95,7 +97,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
             classes.extend(names[detection["category_id"]] for detection in objects)
             if not classes and index < BEST_ASKED and summary.wants_best:
                 scores.extend(score for score in [best()] if score is not None)
-            return draw_objects(rgb, [as_drawn(detection, names) for detection in objects])
+            return draw_objects(rgb, [as_drawn(found, names, points) for found in objects])
 
         frames = problem = None
         if job.is_video or job.is_camera:
@@ -118,8 +120,8 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
         return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
     with (
-        writing_dataset(output, form, categories) as add_labels,
-        writing_predictions(output / PREDICTIONS, categories) as add,
+        writing_dataset(output, form, categories, keypoints=points) as add_labels,
+        writing_predictions(output / PREDICTIONS, categories, keypoints=points) as add,
     ):
         problems = run_jobs(planned.jobs, do, title="detecting")
     also = f"{form}/" if form else "videos"
@@ -128,10 +130,14 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
     return problems
 
 
-def as_drawn(entry: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:
+def as_drawn(
+    entry: Mapping[str, Any], names: Sequence[str], points: KeypointNames | None = None
+) -> DrawnObject:
     """Make an object to draw of one in COCO's format, whose `category_id` is its class's index."""
     x, y, width, height = entry["bbox"]
     label = entry["category_id"]
     box = (x, y, x + width, y + height)
     name = f"{names[label]} #{entry['track_id']}" if "track_id" in entry else names[label]
-    return DrawnObject(box, name, label, entry["score"], entry.get("segmentation"))
+    skeleton = points.skeleton if points else ()
+    mask, values = entry.get("segmentation"), entry.get("keypoints") or ()
+    return DrawnObject(box, name, label, entry["score"], mask, values, skeleton)

@@ -61,6 +61,8 @@ class DrawnObject(NamedTuple):
     label: int  # number of its class, which chooses the color
     score: float | None = None  # 0 to 1; None for ground truth
     mask: dict[str, Any] | None = None  # COCO run-length code
+    keypoints: Sequence[float] = ()  # x, y, and 0 for those that are not labelled, of each
+    skeleton: Sequence[Sequence[int]] = ()  # numbers, from 1, of two that a line connects
 
 
 def class_color(index: int) -> Color:
@@ -171,6 +173,8 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
         scene = sv.MaskAnnotator(palette, _MASK_OPACITY).annotate(scene, some)
         scene = sv.PolygonAnnotator(palette, max(1, line // 2)).annotate(scene, some)
     scene = sv.BoxAnnotator(palette, line).annotate(scene, detections)
+    for item in objects:
+        scene = _with_keypoints(scene, item, (width / size[1], height / size[0]), line)
     names = sv.RichLabelAnnotator(
         palette,
         text_color=sv.ColorPalette([sv.Color(*text_color(color)) for color in colors]),
@@ -181,6 +185,24 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
     )
     scene = names.annotate(scene, detections, labels=[_tag(item) for item in objects])
     return np.ascontiguousarray(scene[..., ::-1])
+
+
+def _with_keypoints(
+    scene: Pixels, item: DrawnObject, scale: tuple[float, float], line: int
+) -> Pixels:
+    """Draw the keypoints of an object, and the lines between them, in BGR."""
+    import supervision as sv
+
+    values = np.reshape(item.keypoints, (1, -1, 3))
+    places = ((values[..., :2] + 0.5) * scale).astype(np.float32)  # the middle of a pixel
+    points = sv.KeyPoints(xy=places, visible=values[..., 2] != 0)
+    color = sv.Color(*class_color(item.label))
+    if item.skeleton:
+        edges = [(a, b) for a, b in item.skeleton]
+        scene = sv.EdgeAnnotator(color, max(1, line), edges).annotate(scene, points)
+    for shade, radius in ((sv.Color.WHITE, 2 * line + 1), (color, 2 * line)):
+        scene = sv.VertexAnnotator(shade, radius).annotate(scene, points)
+    return scene
 
 
 def _placed_masks(codes: Sequence[dict[str, Any]], size: tuple[int, int]) -> Any:

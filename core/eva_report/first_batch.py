@@ -80,14 +80,36 @@ def image_tiles(
         yield Tile(Image.fromarray(pixels), first, second)
 
 
-def objects_tile(rgb: Pixels, boxes: Any, labels: Any, masks: Any, *, names: Sequence[str]) -> Tile:
-    """Draw N objects: boxes (N, 4) as x0, y0, x1, y1, labels (N,), masks (N, H, W) or None."""
+def objects_tile(
+    rgb: Pixels,
+    boxes: Any,
+    labels: Any,
+    masks: Any,
+    *,
+    names: Sequence[str],
+    keypoints: Any = None,
+    skeleton: Sequence[Sequence[int]] = (),
+) -> Tile:
+    """Draw N objects: boxes (N, 4) as x0, y0, x1, y1, labels (N,), masks (N, H, W) or None.
+
+    `keypoints` (N, K, 3) are x, y and visibility.
+    """
     codes = [None] * len(boxes)
     if masks is not None and len(masks):
         codes = mask_api.encode(np.asfortranarray(np.asarray(masks, np.uint8).transpose(1, 2, 0)))
+    points = [()] * len(boxes) if keypoints is None else keypoints.flatten(1).tolist()
+    columns = zip(boxes.tolist(), labels.tolist(), codes, points, strict=True)
     objects = [
-        DrawnObject(box, names[label] if label < len(names) else str(label), label, mask=code)
-        for box, label, code in zip(boxes.tolist(), labels.tolist(), codes, strict=True)
+        DrawnObject(
+            box,
+            names[label] if label < len(names) else str(label),
+            label,
+            None,
+            code,
+            values,
+            skeleton,
+        )
+        for box, label, code, values in columns
     ]
     drawn = Image.fromarray(draw_objects(rgb, objects, longest=SIDE))
     return Tile(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor
@@ -69,4 +69,9 @@ def _objects(model: Any, side: int) -> Instances:
         ]
     objects = dict(gt_boxes=Boxes(boxes[:OBJECTS]), gt_classes=zeros[:OBJECTS].long())
     masks = BitMasks(torch.zeros(OBJECTS, side, side, dtype=torch.bool))
+    if model.roi_heads.keypoint_on:
+        count = model.roi_heads.keypoint_head.num_keypoints
+        middles = boxes[:OBJECTS].reshape(-1, 2, 2).mean(1)  # (n, 2)
+        points = torch.cat([middles, torch.full((OBJECTS, 1), 2.0)], dim=1)
+        objects["gt_keypoints"] = Keypoints(points[:, None].repeat(1, count, 1))
     return Instances((side, side), **objects, gt_masks=masks)

@@ -33,6 +33,7 @@ WARNINGS = (  # of detectron2 and its libraries
     "ignore:The given NumPy array is not writable:UserWarning",
     "ignore:__array__ implementation doesn't accept:DeprecationWarning",
     "ignore:torch.meshgrid:UserWarning",
+    "ignore:Creating a tensor from a list of numpy:UserWarning",
 )
 
 

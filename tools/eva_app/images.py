@@ -91,7 +91,8 @@ def _draw(predictor: Any, rgb: Pixels, objects: Objects, *, masks: bool = True) 
     """Draw objects, or paint regions, on an image (H, W, 3)."""
     names = [*classes_of(predictor).values()]
     if hasattr(predictor, "in_coco_format"):
-        drawn = [as_drawn(detection, names) for detection in objects]
+        points = getattr(predictor, "keypoints", None)
+        drawn = [as_drawn(detection, names, points) for detection in objects]
         drawn = drawn if masks else [detection._replace(mask=None) for detection in drawn]
         return draw_objects(rgb, drawn, longest=_SIDE)
     classes = np.full(rgb.shape[:2], len(names), np.int64)
@@ -126,8 +127,9 @@ def _write(predictor: Any, detections: Sequence[tuple[Image, Objects]]) -> list[
     """Write what was found in COCO's format and, zipped, in YOLO's; return both files."""
     folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # deleted as uploads are
     classes, regions = classes_of(predictor), hasattr(predictor, "colors")
+    points = getattr(predictor, "keypoints", None)
     with (
-        writing_predictions(folder / PREDICTIONS, classes) as add,
+        writing_predictions(folder / PREDICTIONS, classes, keypoints=points) as add,
         writing_dataset(folder, "yolo", classes, regions=regions) as add_labels,
     ):
         for image, objects in detections:

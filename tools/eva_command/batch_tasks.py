@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_command.label import load_model
+from eva_data.detection.keypoints import read_keypoints
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import IMAGE_SUFFIXES, load_object, printable
 from eva_data.records import Record, read_shard
@@ -126,6 +127,10 @@ def _described(describe: Callable[[Any], list[Any]], column: str, kind: Any, fac
 def _detect(options: Options) -> Task:
     model, facts = _predictor(options, score_threshold=options["score_threshold"])
     categories = [*facts["categories"].items()]
+    kind = dict(_OBJECT)
+    if points := getattr(model, "keypoints", None):
+        facts["keypoints"] = points.as_json()
+        kind["keypoints"] = pa.list_(_NUMBER, 3 * len(points.names))  # x, y, score of each
 
     def describe(rgb: Any) -> list[Any]:
         objects: list[Any] = model.in_coco_format(rgb).objects
@@ -134,7 +139,7 @@ def _detect(options: Options) -> Task:
             detection["segmentation"] = detection.get("segmentation", {}).get("counts")
         return objects
 
-    return _described(describe, "objects", _OBJECT, facts)
+    return _described(describe, "objects", kind, facts)
 
 
 def _segment(options: Options) -> Task:
@@ -161,15 +166,16 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 
     The output is a file in COCO's format, or with a `form` a folder that receives a dataset.
     """
-    category_names, count = load_object(folder / MODEL).get("categories", {}), 0
-    categories = {int(key): name for key, name in category_names.items()}
+    facts, count = load_object(folder / MODEL), 0
+    categories = {int(key): name for key, name in facts.get("categories", {}).items()}
+    points = read_keypoints([facts.get("keypoints")])
     places = {pair: index for index, pair in enumerate(categories.items())}
     plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
     arguments: Any = (output, form, categories) if form else (output, categories)
     records = (
         record for number in range(plan["shards"]) for record in read_shard(plan, folder, number)
     )
-    with write(*arguments) as add:
+    with write(*arguments, keypoints=points) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
             if "objects" not in row:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")

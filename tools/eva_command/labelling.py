@@ -378,7 +378,8 @@ def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Exam
     """Draw the labels of an image; its caption ends with `after`."""
     rgb, about = read_rgb(job.source, upright=True), records[job]
     if "objects" in about:
-        drawn = [as_drawn(detection, labeller.names) for detection in about["objects"]]
+        points = getattr(labeller.model, "keypoints", None)
+        drawn = [as_drawn(found, labeller.names, points) for found in about["objects"]]
         shown = {"labels": draw_objects(rgb, drawn, longest=_SIDE)}
     else:
         painted = overlay(rgb, labeller.pixels(job), labeller.model.colors)

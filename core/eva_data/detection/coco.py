@@ -13,6 +13,7 @@ from typing import Any
 
 import pycocotools.mask as mask_api
 
+from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.detection.rules import (
     Size,
     format_value,
@@ -73,12 +74,14 @@ class CocoDataset:
         categories: Name of each category id, in the order of the ids.
         images: Image id -> `id`, `file_name`, `width`, `height`.
         objects: `image_id`, `category_id`, `bbox` (x, y, width, height), `area`, `iscrowd` (0 or
-            1), and `segmentation` where it can be used: polygons or a compressed RLE.
+            1), `segmentation` where it can be used: polygons or a compressed RLE; `keypoints` where
+            categories list them: x, y, visibility of each, 0 of those that are not labelled.
         left_out: Number of objects left out because their box has no area in the image.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
         whole: The dataset of complete images, where those here are tiles of them.
         groups: Names that are supercategories of other categories: no classes, in exports of
             Roboflow.
+        keypoints: Names and skeleton of the keypoints that categories list; None without any.
     """
 
     path: Path
@@ -90,6 +93,7 @@ class CocoDataset:
     lvis: bool = False
     whole: "CocoDataset | None" = None
     groups: frozenset[str] = frozenset()
+    keypoints: KeypointNames | None = None
 
     @property
     def empty_classes(self) -> list[str]:
@@ -189,9 +193,13 @@ class CocoDataset:
 
     def lists(self) -> dict[str, list[Entry]]:
         """Return the content as the lists of COCO's format; object ids count from 1."""
+        points = self.keypoints
+        categories: list[Entry] = [{"id": k, "name": name} for k, name in self.categories.items()]
+        for category in categories if points else ():
+            category |= points.as_json() if points and category["id"] in points.categories else {}
         return {
             "images": [dict(entry) for entry in self.images.values()],
-            "categories": [{"id": key, "name": name} for key, name in self.categories.items()],
+            "categories": categories,
             "annotations": [
                 {"id": n, **annotation} for n, annotation in enumerate(self.objects, start=1)
             ],
@@ -200,8 +208,13 @@ class CocoDataset:
     def for_scoring(self, categories: Mapping[int, str]) -> dict[str, list[Entry]]:
         """Return the lists as COCO's scorers read them: all categories, and a mask for crowds."""
         lists = self.lists()
-        lists["categories"] = [{"id": key, "name": name} for key, name in categories.items()]
+        listed = {category["id"]: category for category in lists["categories"]}
+        lists["categories"] = [
+            {**listed.get(key, {}), "id": key, "name": name} for key, name in categories.items()
+        ]
         for annotation in lists["annotations"]:
+            if "keypoints" in annotation:
+                annotation["num_keypoints"] = sum(map(bool, annotation["keypoints"][2::3]))
             x, y, width, height = annotation["bbox"]
             corners = [x, y, x + width, y, x + width, y + height, x, y + height]
             annotation.setdefault("segmentation", [corners])
@@ -277,9 +290,15 @@ def validate(
         for entry in listed
         if isinstance(entry, dict) and (above := entry.get("supercategory")) != entry.get("name")
     )
+    points = None
+    try:
+        points = None if boxes_only else read_keypoints(listed)
+    except ValueError as error:
+        report(EntryError("categories.keypoints", str(path), str(error)))
     entries = list(data["images"])
     images = _images(path, entries, report)
-    checked = [*_objects(path, data["annotations"], images, categories, boxes_only, report)]
+    read = _objects(path, data["annotations"], images, categories, boxes_only, points, report)
+    checked = [*read]
     objects = [annotation for annotation in checked if annotation is not None]
     boxes = [
         annotation["bbox"]
@@ -302,10 +321,13 @@ def validate(
         left_out=len(checked) - len(objects),
         lvis=any(isinstance(entry, dict) and "neg_category_ids" in entry for entry in entries[:1]),
         groups=groups,
+        keypoints=points,
     )
 
 
-def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> EntryError:
+def _entry_error(
+    path: Path, part: str, number: int, entry: Any, field: str, needed: str = ""
+) -> EntryError:
     fields = entry if isinstance(entry, dict) else {field: entry}
     keys = ("width", "height") if field == "size" else (field,)
     values = ", ".join(format_value(fields.get(key)) for key in keys)
@@ -313,7 +335,7 @@ def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> 
     return EntryError(
         f"{part}.{field}",
         f"{path}: {part}[{number}]{name}",
-        f"{field} must be {_NEEDED[field]}, got {values}",
+        f"{field} must be {needed or _NEEDED[field]}, got {values}",
     )
 
 
@@ -392,11 +414,12 @@ def _objects(
     images: Mapping[int, Entry],
     categories: Mapping[int, str],
     boxes_only: bool,
+    points: KeypointNames | None,
     report: Report,
 ) -> Iterator[Entry | None]:
     """Yield the objects, None for one whose box has no area in its image."""
     for number, entry in enumerate(annotations):
-        field, mask = _wrong_field(entry, images, categories), None
+        field, mask, needed = _wrong_field(entry, images, categories), None, ""
         if not field and _is_empty(entry["bbox"], _size(images[entry["image_id"]])):
             yield None
             continue
@@ -405,10 +428,15 @@ def _objects(
                 mask = _mask(entry.get("segmentation"), _size(images[entry["image_id"]]))
             except ValueError:
                 field = "segmentation"
+        if not field and points and (needed := points.find_fault(entry.get("keypoints"))):
+            field = "keypoints"
         if field:
-            report(_entry_error(path, "annotations", number, entry, field))
-        else:
-            yield _uniform(entry, mask, _size(images[entry["image_id"]]))
+            report(_entry_error(path, "annotations", number, entry, field, needed))
+            continue
+        annotation = _uniform(entry, mask, _size(images[entry["image_id"]]))
+        if points:
+            annotation["keypoints"] = entry.get("keypoints") or [0, 0, 0] * len(points.names)
+        yield annotation
 
 
 def _size(image: Entry) -> Size:

@@ -14,6 +14,7 @@ import numpy as np
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
 from eva_data.detection.coco import CocoDataset, Entry, Report, read_coco, refuse, validate
 from eva_data.detection.image_labels import ImageList, LabelledImages
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.sources import PARTS, DataRequest, Source
 from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem
@@ -77,6 +78,8 @@ class DetectionData:
         train, val = self.parts.get("train"), self.parts["val"]
         categories = train.categories if train is not None else saved or val.categories
         val.check_categories(categories, of="the config" if train is None else str(train.path))
+        if train is not None:
+            check_keypoints(val, train.keypoints, of=str(train.path))
         reason = "--boxes-only" if self.boxes_only else None
         if reason is None and (train is not None or not saved):  # else as it was trained
             reason = (train or val).reason_against_masks(training=train is not None)
@@ -145,6 +148,16 @@ def take_names(val: CocoDataset, expected: Mapping[int, str]) -> tuple[CocoDatas
         return val, []
     notes = [f"{val.path}: names of classes in other letters: {list_names(respelled)}"]
     return replace(val, categories=names), notes if respelled else []
+
+
+def check_keypoints(dataset: CocoDataset, expected: KeypointNames | None, *, of: str) -> None:
+    """Refuse data that list other keypoints than others, or than a detector."""
+    if dataset.keypoints != expected:
+        own, other = (
+            list_names(points.names) if points else "none"
+            for points in (dataset.keypoints, expected)
+        )
+        raise ValueError(f"{dataset.path} lists the keypoints {own}; {of} lists {other}")
 
 
 def check_classes(train: CocoDataset, val: CocoDataset, request: DataRequest) -> list[str]:
@@ -389,6 +402,8 @@ def _merge_part(
 ) -> CocoDataset:
     """Merge datasets in the image folder of the first; names elsewhere are absolute.
 
+    Their keypoints are the same.
+
     `owners` has the dataset of each image; one of two datasets is an error.
     """
     root = os.path.normpath(datasets[0].folder)
@@ -396,6 +411,7 @@ def _merge_part(
     images: dict[int, Entry] = {}
     objects: list[Entry] = []
     for dataset in datasets:
+        check_keypoints(dataset, datasets[0].keypoints, of=str(datasets[0].path))
         ids = {}
         for key, entry in dataset.images.items():
             name = os.path.normpath(Path(dataset.folder, entry["file_name"]))
@@ -420,4 +436,5 @@ def _merge_part(
         objects=objects,
         left_out=sum(dataset.left_out for dataset in datasets),
         lvis=any(dataset.lvis for dataset in datasets),
+        keypoints=datasets[0].keypoints,
     )

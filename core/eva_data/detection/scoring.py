@@ -35,6 +35,7 @@ class DetectionTable:
         bbox: (n, 4) x, y, width and height in px.
         score: (n,) score.
         masks: A compressed RLE each; None of a detector of boxes alone.
+        keypoints: (n, 3 * k) x, y and score of each keypoint; None of a detector without.
     """
 
     image_id: Array
@@ -42,6 +43,7 @@ class DetectionTable:
     bbox: Array
     score: Array
     masks: list[Any] | None = None
+    keypoints: Array | None = None
 
     @classmethod
     def of_image(cls, image_id: Any, *, corners: Array, **columns: Any) -> Self:
@@ -54,7 +56,12 @@ class DetectionTable:
         """Concatenate one or more tables."""
         columns = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _COLUMNS}
         masks = [table.masks for table in tables if table.masks is not None]
-        return cls(**columns, masks=[*itertools.chain(*masks)] if masks else None)
+        points = [table.keypoints for table in tables if table.keypoints is not None]
+        return cls(
+            **columns,
+            masks=[*itertools.chain(*masks)] if masks else None,
+            keypoints=np.concatenate(points) if points else None,
+        )
 
     def limit_classes(self, limit: int) -> Self:
         """Keep the highest scores of each class over all images; of equal ones the first.
@@ -65,7 +72,8 @@ class DetectionTable:
         ids = self.category_id[order]
         rows = np.sort(order[np.arange(len(ids)) - np.searchsorted(ids, ids) < limit])
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        return replace(self, **columns, masks=self.masks and [self.masks[row] for row in rows])
+        masks = self.masks and [self.masks[row] for row in rows]
+        return replace(self, **columns, masks=masks, keypoints=None)  # which are not scored so
 
     def results(self) -> list[Entry]:
         """Return the detections in COCO's format for results."""
@@ -75,12 +83,18 @@ class DetectionTable:
             counts = mask["counts"]
             string = counts.decode() if isinstance(counts, bytes) else counts
             entry["segmentation"] = mask | {"counts": string}
+        if self.keypoints is not None:
+            for entry, points in zip(entries, self.keypoints.tolist(), strict=True):
+                entry["keypoints"] = points
         return entries
 
     def load(self, truth: COCO, kind: str) -> COCO:
         """Load the detections for hotcoco; an area is that of the box, or of the mask."""
-        masks = None if kind == "bbox" else self.masks
-        if max(self.image_id.max(initial=0), self.category_id.max(initial=0)) > _EXACT:
+        masks = self.masks if kind in ("segm", "boundary") else None
+        if (
+            kind == "keypoints"
+            or max(self.image_id.max(initial=0), self.category_id.max(initial=0)) > _EXACT
+        ):
             loaded = truth.load_res(self.results())
         else:
             columns = (self.image_id, self.bbox, self.score, self.category_id)
@@ -138,18 +152,27 @@ def read_lvis(file: str, *, otherwise: str) -> dict[str, Any]:
 
 
 def score(
-    truth: COCO, detections: COCO, kind: str, *, limit: int, lvis: bool = False, fixed: bool = False
+    truth: COCO,
+    detections: COCO,
+    kind: str,
+    *,
+    limit: int,
+    lvis: bool = False,
+    fixed: bool = False,
+    sigmas: Sequence[float] | None = None,
 ) -> tuple[dict[str, float], dict[int, float]]:
     """Score detections.
 
     Args:
         truth: Annotations.
         detections: What `DetectionTable.load` returns.
-        kind: "bbox", "segm" or "boundary", mask AP with the boundary IoU of arXiv 2103.16562.
+        kind: "bbox", "segm", "boundary", mask AP with the boundary IoU of arXiv 2103.16562, or
+            "keypoints", by object keypoint similarity (OKS).
         limit: Detections of an image that count: by COCO's rules of each class, by LVIS's of all.
         lvis: Whether LVIS's rules hold: a detection counts only where the image says that its
             class is present or absent, a wrong one where the class is annotated exhaustively.
         fixed: Whether `limit` holds for a class alone by LVIS's rules, too.
+        sigmas: Of each keypoint, in OKS; None for COCO's of a person.
 
     Returns:
         Metric and class id, each -> AP from 0 to 1, NaN where there are no objects. Without a
@@ -163,10 +186,14 @@ def score(
     make: Any = _boundary_scorer if kind == "boundary" else COCOeval
     scorer = make(truth, detections, kind, lvis_style=lvis)
     scorer.params.maxDets = [limit]
+    if sigmas:
+        scorer.params.kpt_oks_sigmas = [*sigmas]
     scorer.evaluate()
     scorer.accumulate()
     precision = np.asarray(scorer.eval["precision"])  # (IoU, recall, class, area[, limit])
     of_all, *of_sizes = np.moveaxis(precision.reshape(precision.shape[:4]), 3, 0)
+    if kind == "keypoints":  # COCO has none of small objects
+        of_sizes.insert(0, np.full_like(of_all, -1))
     values, categories = [of_all, of_all[0], of_all[5], *of_sizes], sorted(truth.cats.items())
     if lvis:
         groups = [entry["frequency"] for _, entry in categories]

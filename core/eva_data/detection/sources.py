@@ -1,6 +1,7 @@
 """Sources of detection data: what a command line names, and the files that it stands for."""
 
 import argparse
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ _FORMATS = (
     "these; YOLO needs a data.yaml with names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
+_PREFIXES = ("instances_", "person_keypoints_")  # the first that there is
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",), "test": ("test",)}
 
 Files = Mapping[str, tuple[Path, Path]]  # part -> annotation file in COCO format, image folder
@@ -186,7 +188,7 @@ def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
     first = file_name_of(entries[0]) if entries and isinstance(entries[0], dict) else ""
     if not first:
         return {}
-    name = file.stem.removeprefix("instances_")
+    name = _part_of(file)
     above = (file.parent, file.parent.parent)
     parts = ("", name, "images", f"images/{name}", "data")
     folders = [folder / part for folder in above for part in parts]
@@ -200,11 +202,18 @@ def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
     return {"train": (file, images)}
 
 
+def _part_of(file: Path) -> str:
+    """Return the part of a dataset that a file is named by, such as val2017."""
+    instances, keypoints = _PREFIXES
+    return file.stem.removeprefix(instances).removeprefix(keypoints)
+
+
 def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Find annotation files in COCO format and their images, by the usual names.
 
     `train/_annotations.coco.json` with the images beside it and `valid/` (Roboflow), or
-    `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT), or
+    `annotations/instances_train*.json`, or `person_keypoints_train*.json` without these, with
+    `train*/` or `images/train*/` (COCO, CVAT), or
     `labels.json` with `data/` (FiftyOne).
     """
     exports: dict[str, tuple[Path, Path]] = {}
@@ -219,13 +228,14 @@ def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
             return {"train": (folder / name, place)}
     exports = {}
     for part, stems in _COCO_STEMS.items():
-        patterns = [f"instances_{stem}*.json" for stem in stems]
-        files = [
-            file for pattern in patterns for file in sorted((folder / "annotations").glob(pattern))
-        ]
+        files: list[Path] = []
+        for prefix in _PREFIXES:
+            patterns = [f"{prefix}{stem}*.json" for stem in stems]
+            every = [sorted((folder / "annotations").glob(pattern)) for pattern in patterns]
+            files = files or [*itertools.chain(*every)]
         if not files or (part == "test" and "val" in exports):  # for which it only stands in
             continue
-        name = files[0].stem.removeprefix("instances_")
+        name = _part_of(files[0])
         folders = [folder / name, folder / "images" / name, folder / "images"]
         images = next((path for path in folders if path.is_dir()), None)
         if len(files) == 1 and images is not None:

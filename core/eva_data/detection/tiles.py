@@ -13,6 +13,7 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 
 from eva_data.detection.coco import CocoDataset, Entry
+from eva_data.detection.keypoints import move_keypoints
 
 Tile = tuple[int, int, int, int]  # x, y, width, height in px
 Array = NDArray[Any]
@@ -179,6 +180,8 @@ def _part(annotation: Entry, tile: Tile) -> Entry:
         whole = _window(mask, (*first, *np.ceil(low + sides - first).astype(int)))
         new["segmentation"] = code = _window(mask, tile)
         share = float(mask_api.area(code)) / max(1, mask_api.area(whole))
+    if "keypoints" in annotation:
+        new["keypoints"] = move_keypoints(annotation["keypoints"], tile)
     crowd = int(annotation["iscrowd"] or share < _LEAST)
     new |= {"bbox": [*start.tolist(), *size.tolist()], "area": annotation["area"] * share}
     return annotation | new | {"iscrowd": crowd}

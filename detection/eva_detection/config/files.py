@@ -14,9 +14,10 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.files import read_regular, require_regular_file, write_text
 from eva_detection.building import error_context
-from eva_detection.config.recipes import drop_masks, set_backbone
+from eva_detection.config.recipes import add_keypoints, drop_keypoints, drop_masks, set_backbone
 from eva_detection.training.output_folder import SAVED
 from eva_runs.recipes import recipe_folder, recipe_name
 
@@ -58,14 +59,30 @@ def load_config_file(
         settings = saved.get("settings", {})
         if "backbone" in settings:
             set_backbone(cfg.model, cfg.optimizer, str(settings["backbone"]))
+        if "own_data" in saved:
+            cfg.own_data = _read_data(saved["own_data"])
+            set_own_keypoints(cfg)
         for key, value in settings.items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
-        if "own_data" in saved:
-            cfg.own_data = _read_data(saved["own_data"])
-            if not cfg.own_data.masks:
-                drop_masks(cfg.model, cfg.dataloader)
+        if "own_data" in saved and not cfg.own_data.masks:
+            drop_masks(cfg.model, cfg.dataloader)
     return cfg
+
+
+def own_keypoints(cfg: DictConfig) -> KeypointNames | None:
+    """Return the keypoints of the own data of a config; None without any."""
+    stated = OmegaConf.to_container(cfg.own_data).get("keypoints")
+    return read_keypoints([stated]) if stated else None
+
+
+def set_own_keypoints(cfg: DictConfig) -> None:
+    """Give the detector of a config the head of the keypoints of its own data, or none."""
+    points = own_keypoints(cfg)
+    if points is not None:
+        add_keypoints(cfg.model, cfg.dataloader, points)
+    else:
+        drop_keypoints(cfg.model, cfg.dataloader)
 
 
 def _read_saved(path: Path) -> dict[str, Any]:
@@ -131,6 +148,8 @@ def _read_data(saved: Any) -> dict[str, Any]:
     names = saved["categories"].items()
     data: dict[str, Any] = {"categories": {int(key): literal(name) for key, name in names}}
     data |= {key: saved[key] for key in ("boxes_only", "masks", "tile") if _is_plain(saved[key])}
+    points = read_keypoints([saved.get("keypoints")])
+    data |= {"keypoints": literal(points.as_json())} if points else {}
     for part in ("train", "val"):
         if part in saved:
             files = {key: saved[part][key] for key in ("annotations", "images")}
@@ -142,6 +161,8 @@ def literal(value: Any) -> Any:
     r"""Escape text that comes from data, such as a class `${oc.env:HOME}`, by `\${` for `${`."""
     if isinstance(value, list):
         return [literal(part) for part in value]
+    if isinstance(value, dict):
+        return {key: literal(part) for key, part in value.items()}
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
     return value
@@ -160,6 +181,9 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
     recipe = _run_recipe(_find_trusted(name, name))
     if "backbone" in cfg:
         set_backbone(recipe.model, recipe.optimizer, cfg.backbone)
+    if "own_data" in cfg:
+        recipe.own_data = cfg.own_data
+        set_own_keypoints(recipe)
     before, after = (dict(_leaves(OmegaConf.to_container(node))) for node in (recipe, cfg))
     settings = {}
     for key, value in after.items():

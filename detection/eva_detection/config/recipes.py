@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
@@ -18,6 +20,7 @@ from eva_backbone.variants import (
     fine_tuning,
     variant_arguments,
 )
+from eva_data.detection.keypoints import KeypointNames
 
 
 def stock_config(name: str) -> DictConfig:
@@ -129,6 +132,28 @@ def set_schedule(
         milestones=[round(steps * part) for part in milestones],
         num_updates=steps,
     )
+
+
+def add_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNames) -> None:
+    """Give a detector detectron2's head of keypoints (Mask R-CNN, section 5), or set theirs."""
+    heads, channels = model.roi_heads, model.backbone.out_channels
+    if "keypoint_head" not in heads:
+        heads.keypoint_in_features = heads.box_in_features
+        heads.keypoint_pooler = {**heads.box_pooler, "output_size": 14}
+        heads.keypoint_head = L(KRCNNConvDeconvUpsampleHead)(
+            input_shape=ShapeSpec(channels=channels, height=14, width=14),
+            conv_dims=[2 * channels] * 8,
+            loss_normalizer="visible",
+        )
+    heads.keypoint_head.num_keypoints = len(points.names)
+    dataloader.train.mapper.update(use_keypoint=True, keypoint_hflip_indices=points.flip_indices)
+
+
+def drop_keypoints(model: DictConfig, dataloader: DictConfig) -> None:
+    """Make a detector without keypoints."""
+    for key in ("keypoint_in_features", "keypoint_pooler", "keypoint_head"):
+        model.roi_heads.pop(key, None)
+    dataloader.train.mapper.pop("use_keypoint", None)
 
 
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:

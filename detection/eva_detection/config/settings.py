@@ -16,13 +16,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
+from eva_data.classes import list_names
 from eva_data.detection.coco import CocoDataset
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
+from eva_data.detection.keypoints import KeypointNames
+from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, check_keypoints, resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import build, error_context, resolve_errors, target_of
 from eva_detection.command_line import TrainingRequest
-from eva_detection.config.files import apply_overrides, literal, load_config_file
+from eva_detection.config.files import (
+    apply_overrides,
+    literal,
+    load_config_file,
+    own_keypoints,
+    set_own_keypoints,
+)
 from eva_detection.config.recipes import (
     box_predictors,
     drop_masks,
@@ -246,7 +254,11 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     """Make the detector of a config one for own data; return what was changed."""
     categories, reason, notes = data.for_detector(OmegaConf.select(cfg, "own_data.categories"))
     train, val, heads = data.parts.get("train"), data.parts["val"], cfg.model.roi_heads
+    points = _choose_keypoints(cfg, data, notes)
     cfg.own_data = {"categories": {key: literal(name) for key, name in categories.items()}}
+    if points:
+        cfg.own_data.keypoints = literal(points.as_json())
+    set_own_keypoints(cfg)
     loaders = cfg.dataloader
     for node in (loaders.train, loaders.test):
         node.dataset.pop("names", None)
@@ -269,6 +281,34 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
             objects = f"{lacking} of {len(val.instances)} objects for evaluation"
             notes.append(f"No mask AP: {objects} have no mask")
     return notes
+
+
+def _choose_keypoints(
+    cfg: DictConfig, data: DetectionData, notes: list[str]
+) -> KeypointNames | None:
+    """Choose the keypoints that a detector learns of own data, or has learnt; None for none."""
+    train, val = data.parts.get("train"), data.parts["val"]
+    has_head, first = "keypoint_head" in cfg.model.roi_heads, train or val
+    points = first.keypoints if train is not None or has_head else None
+    if "own_data" in cfg and train is None:
+        points = own_keypoints(cfg)
+        if points and val.keypoints:
+            check_keypoints(val, points, of="the detector")
+    elif has_head and points is None and not data.boxes_only:
+        raise ValueError(
+            f"{first.path}: no category lists `keypoints`, names that the keypoint_head of the "
+            "recipe learns; list them, take another recipe, or leave them with --boxes-only"
+        )
+    elif points and train and not any(any(entry["keypoints"]) for entry in train.instances):
+        raise ValueError(
+            f"{train.path}: categories list keypoints ({list_names(points.names)}), and no object "
+            "has any: label them, or leave them with --boxes-only"
+        )
+    if points and points.sigmas:
+        count, sigma = len(points.names), points.sigmas[0]
+        stated = "dataloader.evaluator.kpt_oks_sigmas=[...] states others"
+        notes.append(f"OKS is measured with a sigma of {sigma:g} for {count} keypoints; {stated}")
+    return points
 
 
 def _describe(cfg: DictConfig, data: DetectionData) -> None:

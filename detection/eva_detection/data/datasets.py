@@ -15,6 +15,7 @@ from detectron2.data.datasets.lvis import get_lvis_instances_meta
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor, tensor
 
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import expand_home
 from eva_runs.commands import require_data
 
@@ -27,11 +28,18 @@ COCO_STYLE: dict[str, tuple[str, str]] = {
     f"{name}_{part}": (f"{folder}/{part}", f"{folder}/annotations/{file}_{part}.json")
     for name, folder, file in (
         ("digit_scenes", f"{DIGIT_SCENES}/coco", "instances"),
+        ("digit_scenes_keypoints", f"{DIGIT_SCENES}/keypoints", "instances"),
         ("objects365_v1", "objects365_v1", "objects365"),  # 600k training images
         # 1.7M training images; the paper trains on both splits
         ("objects365_v2", "objects365", "zhiyuan_objv2"),
     )
     for part in ("train", "val")
+}
+
+_POINTS = ("centre", "top", "bottom", "left", "right")
+_DIGIT_POINTS = {
+    "keypoint_names": _POINTS,
+    "keypoint_connection_rules": [(_POINTS[0], name, (0, 0, 0)) for name in _POINTS[1:]],
 }
 
 # The part of LVIS v1 val that lies in COCO val2017 (`eva detection coco-lvis-gap subset` writes the
@@ -46,6 +54,13 @@ LVIS_STYLE: dict[str, tuple[str, str]] = {
 BUILTIN: dict[str, tuple[str, str]] = {
     "coco_2017_train": ("coco/train2017", "coco/annotations/instances_train2017.json"),
     "coco_2017_val": ("coco/val2017", "coco/annotations/instances_val2017.json"),
+    **{
+        f"keypoints_coco_2017_{part}": (
+            f"coco/{part}2017",
+            f"coco/annotations/person_keypoints_{part}2017.json",
+        )
+        for part in ("train", "val")
+    },
     "lvis_v1_train": ("coco", "lvis/lvis_v1_train.json"),
     "lvis_v1_val": ("coco", "lvis/lvis_v1_val.json"),
 }
@@ -69,11 +84,22 @@ def require_registered(names: Iterable[str]) -> None:
             )
 
 
+def registered_keypoints(name: str) -> KeypointNames | None:
+    """Return the keypoints of a registered dataset, by its metadata; None without any."""
+    metadata = MetadataCatalog.get(name)
+    names, lines = metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules") or ()
+    if not names:
+        return None
+    pairs = ((names.index(first) + 1, names.index(second) + 1) for first, second, _ in lines)
+    return KeypointNames(names=(*names,), skeleton=(*pairs,))
+
+
 def register_all(root: Path) -> None:
     """Register every dataset of this module below a folder, if it is not yet; reads no file."""
     for name, (images, annotations) in COCO_STYLE.items():
         if name not in DatasetCatalog:
-            register_coco_instances(name, {}, str(root / annotations), str(root / images))
+            about = _DIGIT_POINTS if "_keypoints_" in name else {}
+            register_coco_instances(name, about, str(root / annotations), str(root / images))
     for name, (images, annotations) in LVIS_STYLE.items():
         if name not in DatasetCatalog:
             metadata = get_lvis_instances_meta(name)

@@ -7,7 +7,7 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import Transform, TransformList
 from numpy.typing import NDArray
@@ -110,4 +110,6 @@ class ImageMapper(DatasetMapper):
             bits = self.instance_mask_format == "bitmask"
             empty = torch.zeros(0, *image_shape, dtype=torch.bool)
             nothing.gt_masks = BitMasks(empty) if bits else PolygonMasks([])
+        if self.use_keypoint and self.keypoint_hflip_indices is not None:
+            nothing.gt_keypoints = Keypoints(torch.zeros(0, len(self.keypoint_hflip_indices), 3))
         dataset_dict["instances"] = nothing

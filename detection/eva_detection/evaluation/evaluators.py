@@ -18,8 +18,10 @@ from detectron2.utils.logger import create_small_table
 from hotcoco import COCO
 
 from eva_data.detection.coco import CocoDataset
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.scoring import DetectionTable, read_lvis, score
 from eva_data.files import load_json, without_collector, write_text
+from eva_detection.data.datasets import registered_keypoints
 from eva_detection.inference.test_time_augmentation import tabulate_instances
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
@@ -28,6 +30,7 @@ logger = logging.getLogger(f"detectron2.{__name__}")
 FIXED = "-fixed"
 FIXED_DETECTIONS_PER_CLASS = 10_000  # arXiv 2102.01066
 TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in ("", FIXED))
+TASKS += ("keypoints",)
 
 
 class CocoEvaluator(DatasetEvaluator):
@@ -40,15 +43,18 @@ class CocoEvaluator(DatasetEvaluator):
         tasks: Any of `bbox`, `segm`, `boundary` (mask AP with the boundary IoU of arXiv
             2103.16562) and the same with `-fixed` (the 10,000 highest scores of each class count,
             however many in an image, arXiv 2102.01066; AP^boundary of the paper's Table 8a is
-            `boundary-fixed`). By default `bbox`, and `segm` if the model predicts masks.
+            `boundary-fixed`). By default `bbox`, `segm` if the model predicts masks, and
+            `keypoints` (by OKS) if it predicts these and the labels have some.
         distributed: Score the predictions of all processes together, on the main one.
         output_dir: Folder for the predictions. By default they are not written.
         max_dets_per_image: Limit on detections in an image (COCO: of each class); by default the
             one of the dataset's rules. It does not apply to `-fixed` tasks.
+        kpt_oks_sigmas: Of each keypoint, in OKS; by default COCO's of a person's 17, else 0.05.
     """
 
     predictions_file = "coco_instances_results.json"
     default_max_dets = 100  # of each class
+    default_max_keypoints = 20  # as above, of objects with keypoints
     lvis_style = False
 
     def __init__(
@@ -59,6 +65,7 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         *,
         max_dets_per_image: int | None = None,
+        kpt_oks_sigmas: Sequence[float] | None = None,
     ):
         unknown = set(tasks or ()) - set(TASKS)
         if unknown:
@@ -68,6 +75,8 @@ class CocoEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._output_dir = Path(output_dir) if output_dir else None
         self._max_dets = max_dets_per_image or self.default_max_dets
+        self._max_keypoints = max_dets_per_image or self.default_max_keypoints
+        self._sigmas = [*kpt_oks_sigmas] if kpt_oks_sigmas else None
         self._metadata = MetadataCatalog.get(dataset_name)
 
     def reset(self) -> None:
@@ -117,12 +126,23 @@ class CocoEvaluator(DatasetEvaluator):
         if not self._truth.get_ann_ids():
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
-        tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
-        if not masks and {task.removesuffix(FIXED) for task in tasks} != {"bbox"}:
+        tasks = self._tasks or self._find_tasks(detections)
+        kinds = {task.removesuffix(FIXED) for task in tasks}
+        if not masks and kinds & {"segm", "boundary"}:
             raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
+        if "keypoints" in kinds and detections.keypoints is None:
+            raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no keypoints")
         if not total:
             logger.warning("%s: the model found nothing", self._name)
         return {task: self._score(task, detections) for task in tasks}
+
+    def _find_tasks(self, detections: DetectionTable) -> list[str]:
+        tasks = ["bbox"] + ["segm"] * (detections.masks is not None)
+        labelled = any("keypoints" in category for category in self._truth.cats.values())
+        return tasks + ["keypoints"] * (detections.keypoints is not None and labelled)
+
+    def _find_keypoints(self) -> KeypointNames | None:
+        return registered_keypoints(self._name)
 
     def labels(self) -> Mapping[str, Any]:
         """Return the annotations that it scores by, in COCO's format."""
@@ -148,6 +168,11 @@ class CocoEvaluator(DatasetEvaluator):
             limit = FIXED_DETECTIONS_PER_CLASS
             detections = detections.limit_classes(limit)
         rules: Any = dict(limit=limit, lvis=self.lvis_style, fixed=fixed)
+        if kind == "keypoints":
+            points = self._find_keypoints()
+            rules |= dict(
+                limit=self._max_keypoints, sigmas=self._sigmas or (points and points.sigmas)
+            )
         metrics, classes = score(self._truth, detections.load(self._truth, kind), kind, **rules)
         results = {name: 100 * value for name, value in metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
@@ -164,6 +189,8 @@ class CustomEvaluator(CocoEvaluator):
     `categories` are the classes of the model, in order of their ids.
     """
 
+    default_max_keypoints = CocoEvaluator.default_max_dets
+
     def __init__(self, dataset: CocoDataset, categories: Mapping[int, str], **options: Any) -> None:
         super().__init__(dataset.path.stem, **options)
         self._dataset = dataset
@@ -176,6 +203,9 @@ class CustomEvaluator(CocoEvaluator):
     @functools.cached_property
     def _source(self) -> Any:
         return self._dataset.for_scoring(self._categories)
+
+    def _find_keypoints(self) -> KeypointNames | None:
+        return self._dataset.keypoints
 
 
 class LvisEvaluator(CocoEvaluator):

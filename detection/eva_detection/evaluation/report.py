@@ -16,7 +16,7 @@ from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
 from eva_detection.data.loading import EvaluationSet
-from eva_detection.inference.predictor import find_categories
+from eva_detection.inference.predictor import find_categories, find_keypoints
 from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
@@ -117,11 +117,19 @@ def make_report(
 def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterator[Tile]:
     """Draw the first images of a batch of detectron2's with their objects."""
     names = [category.name for category in find_categories(cfg)]
+    points = find_keypoints(cfg)
+    skeleton = points.skeleton if points else ()
     for sample in batch[:SAMPLES]:
         pixels, truth = sample["image"].permute(1, 2, 0).numpy(), sample["instances"].get_fields()
         masks = getattr(truth.get("gt_masks"), "tensor", None)  # no polygons
         yield objects_tile(
-            pixels, truth["gt_boxes"].tensor, truth["gt_classes"], masks, names=names
+            pixels,
+            truth["gt_boxes"].tensor,
+            truth["gt_classes"],
+            masks,
+            names=names,
+            keypoints=getattr(truth.get("gt_keypoints"), "tensor", None),
+            skeleton=skeleton,
         )
 
 

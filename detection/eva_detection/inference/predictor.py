@@ -23,12 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import load_json
 from eva_data.images import read_rgb
 from eva_detection.building import build, load_initial_weights, resolve_errors
 from eva_detection.command_line import slice_settings
+from eva_detection.config.files import own_keypoints
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
+from eva_detection.data.datasets import registered_keypoints
 from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.test_time_augmentation import (
     encode_masks,
@@ -79,7 +82,8 @@ class NamedInstances(Instances):
 class Predictor(BasePredictor[NamedInstances]):
     """A detector with its preprocessing, such as a resize; `from_config` builds one.
 
-    Detections below the `score_threshold` are left out; `categories` are in the model's order.
+    Detections below the `score_threshold` are left out; `categories` are in the model's order,
+    `keypoints` names and skeleton of those that it detects.
     """
 
     def __init__(
@@ -89,7 +93,9 @@ class Predictor(BasePredictor[NamedInstances]):
         augmentations: Sequence[Any],
         categories: Sequence[Category],
         score_threshold: float = 0.5,
+        keypoints: KeypointNames | None = None,
     ) -> None:
+        self.keypoints = keypoints
         self.model: Any = model.eval()
         self.categories = tuple(categories)
         self._threshold = score_threshold
@@ -150,6 +156,7 @@ class Predictor(BasePredictor[NamedInstances]):
             augmentations=resize if detector is model else (),  # it resizes the image itself
             categories=find_categories(cfg),
             score_threshold=score_threshold,
+            keypoints=find_keypoints(cfg),
         )
 
     @classmethod
@@ -179,8 +186,9 @@ class Predictor(BasePredictor[NamedInstances]):
         """Detect the objects of an image.
 
         Returns:
-            `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
-            the CPU and in coordinates of the image, best score first; `to_supervision()` makes
+            `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W),
+            with one of keypoints `pred_keypoints` (n, k, 3), x, y and score, on the CPU and in
+            coordinates of the image, best score first; `to_supervision()` makes
             `supervision.Detections` of them.
         """
         raw, *size = self._infer(source)
@@ -268,6 +276,16 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     message = "%d classes are known of %r and the model has %d: classes have numbers for names"
     logger.warning(message, len(categories), dataset, count)
     return tuple(Category(index + 1, str(index)) for index in range(count))
+
+
+def find_keypoints(cfg: DictConfig) -> KeypointNames | None:
+    """Return the keypoints of a config's own data, or of its test set; None without their head."""
+    if "keypoint_head" not in cfg.model.roi_heads:
+        return None
+    if "own_data" in cfg:
+        return own_keypoints(cfg)
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    return registered_keypoints(names if isinstance(names, str) else names[0]) if names else None
 
 
 def _registered_categories(dataset: str) -> tuple[Category, ...]:

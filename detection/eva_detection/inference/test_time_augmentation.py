@@ -114,6 +114,8 @@ class SlicedRCNN(_Views):
                 fields = _to_original(result, (height, width), flipped=False).get_fields()
                 parts.append(Instances(size, **fields))
                 parts[-1].pred_boxes.tensor += result.scores.new_tensor([x, y, x, y])
+                if parts[-1].has("pred_keypoints"):
+                    parts[-1].pred_keypoints += result.scores.new_tensor([x, y, 0])
             return parts
 
         fields = attrgetter("pred_boxes.tensor", "scores", "pred_classes")
@@ -171,6 +173,8 @@ class EVARCNNWithTTA(_Views):
         mask_size: int | None = None,
     ) -> None:
         super().__init__(model)
+        if self.heads.keypoint_on:
+            raise ValueError("test-time augmentation merges no keypoints: set test.aug=null")
         max_sizes = min_sizes if max_sizes is None else max_sizes
         self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
         flags = isinstance(flip, bool) and isinstance(keep_all_before_merge, bool)
@@ -285,7 +289,16 @@ def tabulate_instances(instances: Instances, image_id: Any) -> DetectionTable:
         score=instances.scores.cpu().numpy(),
         category_id=instances.pred_classes.cpu().numpy(),
         masks=masks,
+        keypoints=_tabulate_keypoints(instances),
     )
+
+
+def _tabulate_keypoints(instances: Instances) -> NDArray[np.float64] | None:
+    """Write keypoints as numbers of pixels, as COCO has them; detectron2's are of their corners."""
+    if not instances.has("pred_keypoints"):
+        return None
+    points = instances.pred_keypoints.cpu().double() - torch.tensor([0.5, 0.5, 0])  # (N, K, 3)
+    return points.flatten(1).numpy()
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int]:
@@ -323,6 +336,9 @@ def _to_original(instances: Instances, size: tuple[int, int], *, flipped: bool) 
     factor = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     result = Instances(size, **instances.get_fields())
     result.pred_boxes = Boxes(boxes * factor)
+    if result.has("pred_keypoints"):
+        scale = torch.cat([factor[:2], factor.new_ones(1)])
+        result.pred_keypoints = result.pred_keypoints * scale
     return result
 
 
