@@ -36,7 +36,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^embeddings\.rms_norm\.", "patch_embed.norm."),
     (r"^preprocessor\.patchifier\.", "patch_embed."),
     (r"^(preprocessor|trunk)\.", ""),
-    (r"\.ffn\.", ".mlp."),
+    (r"^((?!interactions\.).*)\.ffn\.", r"\1.mlp."),  # not of ViT-Adapter
     (r"^conv1\.|^patch_generator\.embedder\.", "patch_embed.proj."),
     (r"^patch_generator\.pos_embed$", "pos_embed"),
     (r"^class_embedding$|^patch_generator\.cls_token\.token$", "cls_token"),
