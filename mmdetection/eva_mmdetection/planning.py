@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from eva_mmdetection.data import own_data
-from eva_mmdetection.model.eomt import EoMTHead
 from eva_mmdetection.model.heads import EVACascadeRoIHead
 from eva_openmmlab import planning
 from eva_runs.memory import OBJECTS, MeasuredStep, make_boxes
@@ -29,7 +29,7 @@ def _sample(model: Any, side: int) -> DetDataSample:
     metas = dict(img_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side))
     boxes = make_boxes(OBJECTS, side)
     labels = torch.zeros(len(boxes), dtype=torch.int64)
-    if isinstance(getattr(model, "panoptic_head", None), EoMTHead):
+    if isinstance(getattr(model, "panoptic_head", None), Mask2FormerHead):
         model.panoptic_head.assigner.assign = planning.match
     else:
         _propose(model, side)
@@ -41,7 +41,7 @@ def _propose(model: Any, side: int) -> None:
     if not isinstance(getattr(model, "roi_head", None), EVACascadeRoIHead):
         raise ValueError(
             f"model.type={type(model).__name__}: a step is planned for recipes of this toolkit "
-            "(`eva recipes mmdetection`), whose heads are EVACascadeRoIHead and EoMTHead"
+            "(`eva recipes mmdetection`), whose heads are EVACascadeRoIHead and Mask2FormerHead's"
         )
     boxes = make_boxes(model.train_cfg.rpn_proposal.max_per_img, side)
     labels = torch.zeros(len(boxes), dtype=torch.int64)

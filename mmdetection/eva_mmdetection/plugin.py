@@ -24,15 +24,16 @@ from eva_backbone import LoadReport, load_pretrained
 from eva_mmdetection.data import coco_file, panoptic
 from eva_mmdetection.evaluation import metrics
 from eva_mmdetection.model import eomt as eomt_head
-from eva_mmdetection.model import federated_loss, heads, slices
+from eva_mmdetection.model import federated_loss, heads, mask2former, slices
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
 from eva_openmmlab import config, eomt, hooks, images, loop, optimizer
+from eva_openmmlab.adapter_backbone import ADAPTER, EVAViTAdapter
 from eva_openmmlab.backbone import EVAViT
 from eva_openmmlab.weights import load_from_local_safely, load_start
 
 _HEADS = r"(rpn_head|roi_head|bbox_head|panoptic_head|neck)\."
 # What a file of a backbone, or of a detector without masks, cannot have.
-_MISSING = (r"backbone\.simfp_", eomt.QUERIES, _HEADS)
+_MISSING = (r"backbone\.simfp_", ADAPTER, eomt.QUERIES, _HEADS)
 _FEDERATED = r"roi_head\.bbox_head\.\d\.loss_cls\.fed_loss_cls_weights$"
 _MASK_HEAD = r"roi_head\.mask_head\."  # left in the file where the detector has none
 # What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
@@ -43,7 +44,8 @@ _CLASSIFIERS = (
     _FEDERATED,
 )
 
-MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
+for _backbone in (EVAViT, EVAViTAdapter):  # so that "mmdet.EVAViT" names it too
+    MODELS.register_module(module=_backbone)
 # mmdetection's inferencers look for this name, and build the reader by it
 TRANSFORMS.register_module(name="LoadImageFromFile", module=images.LoadPicture)
 dataset_utils.LoadImageFromFile = images.LoadPicture  # `get_loading_pipeline` compares classes

@@ -15,10 +15,10 @@ import_datasets("mmseg.datasets")
 from mmseg.datasets.transforms import Resize
 from mmseg.registry import TRANSFORMS
 
-from eva_openmmlab import config, eomt, hooks, images, loop, optimizer
+from eva_openmmlab import adapter_backbone, config, eomt, hooks, images, loop, optimizer
 from eva_segmentation.data import loading
 from eva_segmentation.evaluation import metric
-from eva_segmentation.model import backbone, head, linear_head, segmentor
+from eva_segmentation.model import head, linear_head, segmentor
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds

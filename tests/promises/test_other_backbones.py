@@ -13,8 +13,8 @@ from eva_classification.features import FeatureExtractor
 from eva_classification.inference.predictor import Predictor
 from eva_classification.models import build_classifier, build_linear_probe
 from eva_engine.checkpoints.files import save_weights
+from eva_openmmlab.adapter_backbone import EVAViTAdapter
 from eva_openmmlab.backbone import EVAViT
-from eva_segmentation.model.backbone import EVAViTAdapter
 from eva_video.model.classifier import build_video_classifier, load_video_classifier
 
 FAMILY_TWINS = [f"{family}_debug" for family in FAMILIES]

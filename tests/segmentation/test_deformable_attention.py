@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eva_segmentation.model import deformable_attention as ours
-from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
+from eva_openmmlab import deformable_attention as ours
+from eva_openmmlab.deformable_attention import MultiScaleDeformableAttention, Sampling
 
 SHAPES = ((6, 10), (3, 5), (1, 2))
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from eva_backbone import VisionTransformer
 from eva_backbone.resample import resample_bias_table, resample_pos_embed
-from eva_segmentation.model.backbone import EVAViTAdapter
+from eva_openmmlab.adapter_backbone import EVAViTAdapter
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "segmentation_adapter.safetensors"
 SIZES = dict(img_size=96, embed_dim=32, depth=4, num_heads=2, mlp_dim=80)

@@ -21,8 +21,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from eva_openmmlab.deformable_attention import StablePixelDecoder
 from eva_openmmlab.eomt import QueryHead, StableLosses
-from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
 
 # The official files have the names of mmsegmentation 0.x, which numbers attention modules, and the
 # decoder's cross attention comes first. Taking 0 for self attention would load without any error.
@@ -137,61 +137,8 @@ class EoMTSemanticHead(QueryHead, EVAMask2FormerHead):
 
 
 @MODELS.register_module()
-class EVAPixelDecoder(MSDeformAttnPixelDecoder):
-    """mmdetection's pixel decoder, in float32 also under automatic mixed precision.
-
-    With bfloat16 the points that deformable attention reads would be off by up to half a cell.
-    Arguments are mmdetection's. The attention is the adapter's, under mmcv's names; it has no
-    dropout.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        for layer in self.encoder.layers:
-            layer.self_attn = _EncoderAttention.like(layer.self_attn)
-
-    def init_weights(self) -> None:
-        """Initialise all parts as mmdetection does."""
-        super().init_weights()
-        for layer in self.encoder.layers:
-            layer.self_attn.init_weights()
-
-    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Compute mask features at stride 4, and three maps, coarsest first."""
-        with torch.autocast(feats[0].device.type, enabled=False):
-            features, levels = super().forward([level.float() for level in feats])
-        return features, levels
-
-
-class _EncoderAttention(MultiScaleDeformableAttention):
-    """Self attention of the encoder, called as mmdetection calls mmcv's module."""
-
-    @classmethod
-    def like(cls, module: Any) -> "_EncoderAttention":
-        """Build one with the sizes of mmcv's module."""
-        if module.dropout.p:
-            raise ValueError(f"EVAPixelDecoder has no dropout, got {module.dropout.p}")
-        return cls(
-            module.embed_dims,
-            num_heads=module.num_heads,
-            num_levels=module.num_levels,
-            num_points=module.num_points,
-            value_ratio=module.value_proj.out_features / module.embed_dims,
-        )
-
-    def forward(  # type: ignore[override]  # as mmcv
-        self,
-        query: Tensor,
-        *,
-        query_pos: Tensor,
-        reference_points: Tensor,
-        spatial_shapes: Tensor,
-        **_: Any,
-    ) -> Tensor:
-        """Add what tokens read from each other to `query` (B, N, C); nothing is padded."""
-        shapes = tuple((int(height), int(width)) for height, width in spatial_shapes.tolist())
-        where = Sampling(reference=reference_points[0, :, 0], shapes=shapes)
-        return query + super().forward(query + query_pos, query, where)
+class EVAPixelDecoder(StablePixelDecoder, MSDeformAttnPixelDecoder):
+    """mmdetection's pixel decoder, in float32; see `StablePixelDecoder`."""
 
 
 class _CheckpointedFFN(FFN):

@@ -25,17 +25,18 @@ from mmseg.utils import dataset_aliases, get_classes, get_palette  # noqa: E402
 from eva_backbone import LoadReport, load_pretrained  # noqa: E402
 from eva_data.detection.tiles import windows  # noqa: E402
 from eva_data.label_maps import distinct_color  # noqa: E402
+from eva_openmmlab.adapter_backbone import ADAPTER, EVAViTAdapter  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.eomt import QUERIES  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
 from eva_segmentation.model.head import modern_name  # noqa: E402
 
-MODELS.register_module(module=EVAViT)  # so that "mmseg.EVAViT" names it too
+for _backbone in (EVAViT, EVAViTAdapter):  # so that "mmseg.EVAViT" names it too
+    MODELS.register_module(module=_backbone)
 logger = logging.getLogger(__name__)
 
 _SLICE = 2**24  # probabilities that are computed at once
 _DIMENSIONS = 3  # of one image
-_ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
 _HEAD = r"(decode_head|auxiliary_head)\."
 _CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
 
@@ -49,7 +50,7 @@ def load_segmentor(
         model,
         source,
         complete=complete,
-        allow_missing=() if complete else (_ADAPTER, QUERIES, _HEAD),
+        allow_missing=() if complete else (ADAPTER, QUERIES, _HEAD),
         reinitialise=() if complete else (_CLASSIFIER,),
         rename=modern_name,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eva_backbone.layers import LAYER_NORM_EPS, Linear, StochasticDepth
-from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
+from eva_openmmlab.deformable_attention import MultiScaleDeformableAttention, Sampling
 
 NormLayer = Callable[[int], nn.Module]
 

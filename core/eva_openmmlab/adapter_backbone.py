@@ -1,4 +1,4 @@
-"""The EVA ViT with ViT-Adapter as a backbone of mmsegmentation.
+"""The EVA ViT with ViT-Adapter as a backbone of mmsegmentation and mmdetection.
 
 Parameter names of `EVAViTAdapter` are the official ones, so every released segmentor loads.
 
@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmseg.registry import MODELS
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
 from eva_openmmlab.backbone import StartWeights, check_sides, select_indices
-from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
-from eva_segmentation.model.vit_adapter import (
+from eva_openmmlab.deformable_attention import MultiScaleDeformableAttention
+from eva_openmmlab.vit_adapter import (
     Extractor,
     Injector,
     InteractionBlock,
@@ -30,7 +30,7 @@ from eva_segmentation.model.vit_adapter import (
 
 STAGES = 4  # interactions, and maps of the ViT that join the four outputs
 SIDE = 32  # the coarsest stride, which divides both sides of an image
-ADAPTER = (r"(spm|interactions|up|norm[1-4])\.", r"level_embed$")
+ADAPTER = r"(backbone\.)?((spm|interactions|up|norm[1-4])\.|level_embed$)"
 
 
 @MODELS.register_module()
@@ -150,7 +150,7 @@ class EVAViTAdapter(VisionTransformer, StartWeights):
         if self.pretrained is None:
             super().init_weights(std=std, bound=bound)
         else:
-            load_pretrained(self, self.pretrained, allow_missing=ADAPTER)
+            load_pretrained(self, self.pretrained, allow_missing=(ADAPTER,))
             self.is_init = True
 
     def _freeze_unread(self) -> None:
