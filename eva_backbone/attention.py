@@ -98,7 +98,7 @@ class Attention(nn.Module):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """Turn (B, N, C) into (B, h, N, D)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _attend_all(
         self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None, mask: Tensor | None

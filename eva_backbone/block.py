@@ -113,7 +113,7 @@ class Block(nn.Module):
         assert grid is not None, "windows need the patch grid"
         side, count = self.window_size, self.num_prefix_tokens
         prefix = x[:, :count]
-        x = x[:, count:].unflatten(1, grid)  # (B, H, W, C)
+        x = x[:, count:].reshape(x.shape[0], *grid, x.shape[-1])  # (B, H, W, C)
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)
         tokens = windows.flatten(1, 2)
         if count:
@@ -121,7 +121,7 @@ class Block(nn.Module):
             copies = prefix[:, None].expand(-1, number, -1, -1)  # (B, n, P, C)
             tokens = torch.cat([copies.flatten(0, 1), tokens], dim=1)
         tokens = self.attn(tokens, (side, side))
-        windows = tokens[:, count:].unflatten(1, (side, side))
+        windows = tokens[:, count:].reshape(-1, side, side, x.shape[-1])
         patches = window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
         if not count:
             return patches

@@ -121,7 +121,7 @@ def table_attention(
 
 def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """Compute scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
-    q_map = q.unflatten(2, (rel_h.shape[0], rel_w.shape[0]))  # (B, h, H, W, D)
+    q_map = q.reshape(*q.shape[:2], rel_h.shape[0], rel_w.shape[0], q.shape[-1])  # (B, h, H, W, D)
     with no_autocast(q.device):
         bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
         bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w).flatten(2, 3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from eva_backbone.recording import quiet
 from eva_backbone.resample import _beit_matrix, _bias_matrix
 from eva_backbone.vit import VisionTransformer
 
@@ -78,3 +79,32 @@ def test_a_trace_holds_no_linear_system(make_vit):
     operations = {node.kind() for node in _traced(model, (64, 48)).inlined_graph.nodes()}
     assert "aten::scaled_dot_product_attention" in operations
     assert not operations & {"aten::linalg_solve", "aten::searchsorted", "aten::index_put_"}
+
+
+@pytest.mark.parametrize("settings", [WINDOWS | {"rel_pos": "vitdet"}, {"window_size": 3}])
+@torch.no_grad()
+def test_onnx_holds_for_other_batches_and_sizes(settings, make_vit, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    sides = {"img_size": 40, "patch_size": 8, "pretrain_img_size": 32}
+    model = make_vit(**sides | settings).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    names = {"input_names": ["images"], "output_names": ["map"]}
+    axes = {"images": [0, 2, 3], "map": [0, 2, 3]}
+    with quiet():
+        torch.onnx.export(
+            _Map(model),
+            (torch.randn(2, 3, 40, 40),),
+            str(tmp_path / "vit.onnx"),
+            dynamo=False,
+            opset_version=17,
+            dynamic_axes=axes,
+            **names,
+        )
+    session = onnxruntime.InferenceSession(tmp_path / "vit.onnx")
+    for shape in ((2, 40, 40), (1, 24, 48), (3, 48, 24), (5, 72, 80)):
+        images = torch.randn(shape[0], 3, *shape[1:])
+        (actual,) = session.run(None, {"images": images.numpy()})
+        expected = model.forward_feature_map(images)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(torch.from_numpy(actual), expected, **TOLERANCE)
