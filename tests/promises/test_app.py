@@ -21,9 +21,11 @@ from PIL import Image
 
 gradio_client = pytest.importorskip("gradio_client")
 httpx = pytest.importorskip("httpx")
-# of event loops that gradio and its client leave
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# of event loops that gradio and its client leave, and of pandas, by gradio's plots
+LEFT = ("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:.*no_silent_downcasting")
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in LEFT]
 HERE = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
+OF_IMAGES = ("detection", "mmdetection", "segmentation")
 SHOWN: tuple[float, bool, bool, list[str]] = (
     0.3,
     True,
@@ -54,7 +56,7 @@ def photos(demo):
 def folder(finished, photos, tmp_path_factory):
     """A folder of runs, of detectors that find threes and fours everywhere; and an image."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("detection", "segmentation", "mmdetection"):
+    for name in ("detection", "segmentation", "mmdetection", "clip", "video"):
         shutil.copytree(finished(name), folder / name)
     for file in (*folder.glob("detection/*.pth"), *folder.glob("mmdetection/*.pth")):
         content = torch.load(file, weights_only=False)  # written by these tests
@@ -95,7 +97,7 @@ def app(folder, classifier, reached):
     from eva_app.models import Models
     from eva_app.server import serve
 
-    runs = (folder / name for name in ("detection", "mmdetection", "segmentation"))
+    runs = (folder / name for name in (*OF_IMAGES, "clip", "video"))
     sources = [find_source(str(run)) for run in runs]
     models = Models([*sources, Source("classification", classifier)], folder=folder, device="cpu")
 
@@ -228,7 +230,7 @@ def test_tools_for_agents_say_what_they_do(app):
             return tools, await session.call_tool("predict", {"image": "photo.jpg", "score": 0.3})
 
     tools, answer = asyncio.run(call())
-    assert tools.keys() == {"predict", "runs"}
+    assert tools.keys() == {"predict", "runs", "find_images"}
     assert "detector" in tools["predict"].description
     described = tools["predict"].inputSchema["properties"].values()
     assert all(one["description"] for one in described)
@@ -237,7 +239,7 @@ def test_tools_for_agents_say_what_they_do(app):
 
 def test_runs_and_their_reports_are_served_and_nothing_else(client, app, folder):
     runs = {one["run"]: one for one in client.predict(api_name="/runs")}
-    assert runs.keys() == {"detection", "mmdetection", "segmentation"}
+    assert runs.keys() == {*OF_IMAGES, "clip", "video"}
     assert runs["detection"]["score"] == runs["detection"]["scores"]["bbox/AP"]
     assert all(run["finished"] and run["date"] for run in runs.values()), runs
     with httpx.Client(base_url=app) as visitor:
@@ -301,6 +303,7 @@ def test_others_are_let_in_by_a_password_and_nothing_of_them_stays(
 
 # ---- in a browser --------------------------------------------------------------------------------
 AXE = ["color-contrast", "label", "button-name", "image-alt", "link-name", "aria-input-field-name"]
+TABS = ("Detect", "Segment", "Classify", "CLIP", "Video", "Compare", "Runs")
 IMAGES = "[role=tabpanel]:visible .block:not(.examples) .thumbnail-item img"
 NOTHING_FOUND = "document.querySelectorAll('.body-cell').length == 0"
 
@@ -334,10 +337,20 @@ def show(page, title, *files):
     page.locator(IMAGES).first.wait_for()
 
 
-def test_a_browser_shows_objects_of_an_example(page):
-    page.get_by_role("tab", name="Segment").click()
+@pytest.mark.parametrize("title", ["Segment", "CLIP"])
+def test_a_browser_shows_results_of_an_example(page, title):
+    page.get_by_role("tab", name=title).click()
     page.locator(".examples:visible button").nth(1).click()
     page.locator(IMAGES).first.wait_for()
+
+
+def test_results_stand_before_settings_on_a_phone(page):
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.get_by_role("tab", name="Detect").click()
+    tops = [
+        page.locator(f".{name}:visible").bounding_box()["y"] for name in ("results", "settings")
+    ]
+    assert tops == sorted(tops)
 
 
 @pytest.mark.slow
@@ -383,12 +396,16 @@ def test_the_keyboard_is_enough(page, photos):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", ["Detect", "Segment", "Classify", "Compare", "Runs"])
+@pytest.mark.parametrize(
+    "title", ["Detect", "Segment", "Classify", "CLIP", "Video", "Compare", "Runs"]
+)
 def test_pages_fit_and_have_contrast_and_labels(page, photos, title):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    if title == "Runs":
-        page.get_by_role("tab", name=title).click()
-    else:
+    page.get_by_role("tab", name=title).click()
+    if title == "Video":
+        page.locator(".examples:visible button").first.click()
+        page.locator(IMAGES).first.wait_for()
+    elif title != "Runs":
         show(page, title, photos[0])
     for width in (1200, 400):
         page.set_viewport_size({"width": width, "height": 800})

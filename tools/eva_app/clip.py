@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import PIL.Image
 
+from eva_app.examples import offer_examples, zero_shot_classes
 from eva_app.models import Models
 from eva_app.uploads import drop_images, read_images, show_images
 from eva_contrastive.commands import has_features
@@ -18,7 +19,7 @@ from eva_contrastive.inference.features import files_of
 from eva_contrastive.inference.finding import Hit, Library, make_queries, search, update
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-_TOP, _SIDE = 20, 480  # hits; longest side of an image in px
+_TOP, _SIDE = 18, 480  # hits; longest side of an image in px
 
 
 def _open(models: Models, name: str, folder: Path) -> Callable[..., list[list[Hit]]]:
@@ -76,20 +77,25 @@ def name_classes(models: Models, files: Any, names: str, name: str) -> dict[str,
 def build(models: Models, names: Sequence[str]) -> None:
     """Build the page of CLIP."""
     model = models.choose(names)
-    with gr.Tab("Search"), gr.Row():
-        with gr.Column(scale=1, min_width=280):
+    with gr.Tab("Search", visible=models.folder is not None), gr.Row(elem_classes="page"):
+        with gr.Column(elem_classes="inputs"):
             sentence = gr.Textbox(
                 label="Describe what you look for", placeholder="a dog in the snow", max_length=1000
             )
             like = drop_images("Or find images like these")
+            offer_examples(models, names, like)
             button = gr.Button("Search", variant="primary")
-        grid = show_images("Results, best match first", 3, scale=3)
-    with gr.Tab("Your own classes"), gr.Row():
-        with gr.Column(scale=1, min_width=280):
+        with gr.Column(elem_classes="results"):
+            grid = show_images("Results, best match first", 3)
+    with gr.Tab("Your own classes"), gr.Row(elem_classes="page"):
+        with gr.Column(elem_classes="inputs"):
             files = drop_images("Image", several=False)
-            classes = gr.Textbox(label="Classes, one per line", lines=4, max_length=10_000)
+            offer_examples(models, names, files)
+            listed = "\n".join(zero_shot_classes(models.source(names[0])))
+            classes = gr.Textbox(listed, label="Classes, one per line", lines=4, max_length=10_000)
             compare = gr.Button("Compare", variant="primary")
-        label = gr.Label(label="Probabilities", scale=2)
+        with gr.Column(elem_classes="results"):
+            label = gr.Label(label="Probabilities")
     on = [sentence.submit, button.click, like.change, model.input]
     models.answer("search_images", _search, [sentence, like, model], grid, on)
     on = [files.change, compare.click, model.input]

@@ -1,5 +1,6 @@
-"""Examples of the pages: images and videos that a run was scored on."""
+"""Examples of the pages: validation images and videos of a run."""
 
+import contextlib
 import logging
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from eva_app.command import Source
 from eva_app.models import Models
 from eva_backbone.checkpoints.run_folders import CONFIG, folder_of_run
 from eva_command.public_settings import read_json, section
+from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import hold_out
 from eva_data.files import VIDEO_SUFFIXES, load_json
 from eva_data.images import read_rgb
 from eva_data.inputs import files_at, is_video
@@ -43,17 +46,34 @@ def _of_mmengine(source: Source) -> list[Any]:
 
 
 def _of_engine(source: Source) -> list[Any]:
-    data = section(read_json(folder_of_run(Path(source.weights)) / CONFIG), "data")
+    run = folder_of_run(Path(source.weights))
+    data = section(read_json(run / CONFIG), "data")
     if source.task == "video":  # of a folder
         return files_at(Path(data["val"]), VIDEO_SUFFIXES)
-    location = data["val"] or data["train"]
+    if source.task == "clip" and not data["zero_shot"]:
+        return _of_pairs(data, run.parent)
+    location = data.get("zero_shot") or data["val"] or data["train"]
     if location.startswith(("hf:", "torchvision:")):  # which might be downloaded
         return []
     samples: Any = open_labelled(location, None, upright=False)
-    if data["val_share"]:
+    if data["val_share"] and source.task != "clip":
         whole: Any = None  # no transform
         _, samples = hold_out_images(samples, data["val_share"], whole, name="val_share")
     return [samples.sample_id(index) for index in _spread(len(samples))]
+
+
+def _of_pairs(data: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a few images of pairs, which may lie in shards, into the folder of uploads."""
+    columns = {name: data.get(name) for name in ("root", "image_column", "caption_column")}
+    location, files = data["val"] or data["train"], list[Path]()
+    pairs = open_captions(location, **columns, indexes=folder / "shard_indexes")
+    if data["val_share"]:
+        _, pairs = hold_out(pairs, data["val_share"], name="val_share")
+    uploads = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
+    for index in _spread(len(pairs)):
+        files.append(uploads / f"{Path(pairs.name(index)).stem}_{index}.png")
+        pairs.image(index).save(files[-1])
+    return files
 
 
 def find_examples(source: Source) -> list[Path]:
@@ -66,6 +86,15 @@ def find_examples(source: Source) -> list[Path]:
         return []
     spread = (Path(files[index]) for index in _spread(len(files)))
     return [file for file in spread if file.is_file()]
+
+
+def zero_shot_classes(source: Source) -> Sequence[str]:
+    """Name the classes that a CLIP's run was scored on; none where it is no run, or they moved."""
+    with contextlib.suppress(Exception):
+        settings = read_json(folder_of_run(Path(source.weights)) / CONFIG)
+        folder = section(settings, "data")["zero_shot"]
+        return open_labelled(folder, None, upright=False).classes if folder else []
+    return []
 
 
 def _spread(length: int) -> list[int]:

@@ -35,12 +35,11 @@ from eva_report.terminal import counted
 Objects = list[dict[str, Any]]
 _LEAST = 0.05  # score of an object that is kept at all
 _SIDE = 1280  # px of a drawn image
-_HEADS = ["Image", "Class", "Score", "Box: x, y, width, height"]
-_WIDTHS: list[str | int] = ["28%", "20%", "20%", "32%"]
+_HEADS = ["Image", "Class", "Confidence", "Box: x, y, width, height"]
+_WIDTHS: list[str | int] = ["26%", "16%", "28%", "30%"]
 _TOP, _CELLS = 5, 7
 _HEAT = (255, 90, 0)  # color of what mattered
-_LOOKED = """Orange marks what the prediction depends on: covering it lowers the probability of the
-first class most."""
+_HEAT_LEGEND = "Orange: covering this lowers the probability of the top class."
 _BACKGROUND = "background"  # class of a segmentor that is no object
 
 
@@ -174,7 +173,7 @@ def _show_objects(
     classes = gr.CheckboxGroup(
         choices=[name for name in names if name in counts],
         value=[name for name in hidden if name in counts],
-        visible=True,
+        visible=bool(counts),
     )
     key = _legend(predictor, detections, times)
     return drawn, rows, *_write(predictor, detections), classes, key
@@ -187,16 +186,17 @@ def build_objects(models: Models, names: Sequence[str]) -> None:
         kind, label, least, usual = "regions", "Pixel confidence", 0.0, 0.0
     else:
         usual = max(least, models.threshold(names[0]))
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
+    with gr.Row(elem_classes="page"):
+        with gr.Column(elem_classes="inputs"):
             files = drop_images()
             offer_examples(models, names, files)
+        with gr.Column(elem_classes="settings"):
             model = models.choose(names)
             score = gr.Slider(least, 1, usual, step=0.01, label=label)
             masks = gr.Checkbox(True, label="Masks")
             tiles = gr.Checkbox(False, label="Tile large images")
             hidden = gr.CheckboxGroup(label="Hide classes", visible=False)
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(elem_classes="results"):
             drawn = show_images("Results", 0)
             key = gr.HTML(label="Classes")
             title = kind.capitalize()
@@ -251,16 +251,17 @@ def _show_classes(
 
 def build_classes(models: Models, names: Sequence[str]) -> None:
     """Build the page of classifiers."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
+    with gr.Row(elem_classes="page"):
+        with gr.Column(elem_classes="inputs"):
             files = drop_images()
             offer_examples(models, names, files)
+        with gr.Column(elem_classes="settings"):
             model = models.choose(names)
             shown = gr.Dropdown([], label="Image", visible=False)
-            look = gr.Checkbox(True, label="Show where the model looked")
-        with gr.Column(scale=2, min_width=320):
+            look = gr.Checkbox(True, label="Heat map")
+        with gr.Column(elem_classes="results"):
             looked = show_images("Image", 0)
-            gr.Markdown(_LOOKED)
+            gr.Markdown(_HEAT_LEGEND)
             classes = gr.Label(label="Classes", num_top_classes=_TOP)
             key = gr.HTML(label="Time")
     inputs = [files, model, shown, look]
@@ -286,15 +287,16 @@ def _show_both(
 
 def build_both(models: Models, names: Sequence[str]) -> None:
     """Build the page that shows an image by two models."""
-    with gr.Row():
-        with gr.Column():
+    with gr.Row(elem_classes="page both"):
+        with gr.Column(elem_classes="inputs"):
             files = drop_images("Image", several=False)
             offer_examples(models, names, files)
-        with gr.Column():
+        with gr.Column(elem_classes="settings"):
             left = models.choose(names, "Left model")
             right = models.choose(names, "Right model", at=1)
             score = gr.Slider(0, 1, 0.5, step=0.01, label="Confidence")
-    both = show_images("Left and right", 2)
+        with gr.Column(elem_classes="results"):
+            both = show_images("Left and right", 2)
     models.answer("show_both", _show_both, [files, left, right, score], both)
 
 
@@ -309,7 +311,7 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
         Args:
             image: Path of a file below the folder of the app, or `data:` with the file in base64.
             model: Name of a model, such as the folder of its run.
-            score: Least score of an object, 0.05 to 1, or probability of the pixels of a region.
+            score: Lowest confidence of an object, 0.05 to 1, or of the pixels of a region.
             tiles: Tile a large image, so that small objects are found.
 
         Returns:

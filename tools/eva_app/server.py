@@ -45,15 +45,26 @@ _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], Non
 )
 _FONTS = ["system-ui", "sans-serif"]
 _THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).set(
-    body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_300"
+    body_text_color_subdued="*neutral_500",
+    body_text_color_subdued_dark="*neutral_300",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
 )
-_STYLE = """button[role=tab].selected {color: inherit !important}
-.caption-label {max-width: none !important; white-space: normal !important}
-.caption-label {overflow-wrap: anywhere}
+_STYLE = """.page {display: grid !important; gap: var(--layout-gap)}
+.page {grid-template: "inputs results" auto "settings results" 1fr / minmax(0, 1fr) minmax(0, 2fr)}
+.page.both {grid-template: "inputs settings" "results results" / minmax(0, 1fr) minmax(0, 1fr)}
+.page > * {min-width: 0 !important}
+.inputs {grid-area: inputs} .settings {grid-area: settings} .results {grid-area: results}
+button[role=tab].selected {color: inherit !important}
+.caption-label {position: static !important; max-width: none !important; border: 0 !important}
+.caption-label {white-space: normal !important; overflow-wrap: anywhere}
+.grid-wrap .thumbnail-item {display: flex; flex-direction: column; height: auto; aspect-ratio: auto}
+.large .preview {background: var(--background-fill-primary); backdrop-filter: none}
 .grid-wrap {max-height: none !important} .examples .grid-wrap {min-height: 0 !important}
 .examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}
 .examples .thumbnail-item {min-width: 0 !important; width: 100% !important; height: auto !important}
-.examples label {position: static !important; border: 0 !important; background: none !important}
+.examples label, .sheet > label {position: static !important; border: 0 !important}
+.examples label, .sheet > label {background: none !important}
 .legend {list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem}
 .legend i {display: inline-block; width: .9em; height: .9em; border-radius: 3px}
 .legend b {font-variant-numeric: tabular-nums; margin-left: .2em}
@@ -68,8 +79,10 @@ _STYLE = """button[role=tab].selected {color: inherit !important}
 .runs dt {color: var(--body-text-color-subdued); font-size: .85em} .runs dd {margin: 0}
 .runs .open {color: #b45309} .dark .runs .open {color: #fbbf24}
 @media (max-width: 640px) {
-  .large {height: 430px !important}
-  :not(.examples) > * > .grid-wrap > .grid-container {grid-template-columns: 1fr !important}
+  .page, .page.both {grid-template: "inputs" "results" "settings" / minmax(0, 1fr)}
+  .large {height: 430px !important} .results :is(table, .body-cell) {font-size: 12px !important}
+  .sheet .grid-container {grid-template-columns: repeat(2, minmax(0, 1fr)) !important}
+  .both .sheet .grid-container {grid-template-columns: 1fr !important}
   .runs summary {grid-template-columns: 1.2rem 1fr auto}
   .runs summary > :nth-child(n+3) {grid-column: 2 / -1}
 }"""

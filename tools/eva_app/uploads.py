@@ -46,16 +46,16 @@ def drop_images(label: str = "Images", *, several: bool = True, kind: str = "ima
     return file_input
 
 
-def show_images(label: str, columns: int, scale: int | None = None) -> gr.Gallery:
+def show_images(label: str, columns: int) -> gr.Gallery:
     """Make the place of images with captions; with no columns, the first is large."""
     options: dict[str, Any] = {
         "object_fit": "contain",
         "height": "auto" if columns else 560,
-        "elem_classes": "" if columns else "large",
+        "elem_classes": "sheet" if columns else "large",
     }
     options |= {"buttons": ["download", "fullscreen"]}
     options |= {"columns": columns} if columns else {"preview": True, "selected_index": 0}
-    return gr.Gallery(label=label, scale=scale, **options)
+    return gr.Gallery(label=label, **options)
 
 
 def legend(

@@ -58,13 +58,14 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
 
 def build(models: Models, names: Sequence[str]) -> None:
     """Build the page of video classifiers."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
+    with gr.Row(elem_classes="page"):
+        with gr.Column(elem_classes="inputs"):
             files = drop_images("Video", kind="video", several=False)
             offer_examples(models, names, files)
+        with gr.Column(elem_classes="settings"):
             model = models.choose(names)
             seconds = gr.Slider(0.5, 20, 2, step=0.5, label="Window in seconds")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(elem_classes="results"):
             x, y, color = _HEADS
             frames = show_images("Frames", 3)
             lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")

@@ -1,6 +1,7 @@
 """The app's page of CLIP gives what `eva clip demo search` and `eva batch zero-shot` give."""
 
 import json
+import shutil
 
 import pytest
 
@@ -13,6 +14,7 @@ from eva_runs.batch import read_parts
 pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
 from eva_app.command import Source
+from eva_app.examples import find_examples, zero_shot_classes
 from eva_app.models import Models
 
 
@@ -53,3 +55,18 @@ def test_own_classes_have_the_probabilities_of_the_batch(clip_weights, media):
     found = name_classes(models, [row["name"]], "cat\ndog\n\n red thing \ncat", name)
     expected = dict(zip(row["classes"], row["probabilities"], strict=True))
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["pairs", "classes"])
+def test_examples_are_validation_images_of_pairs_or_classes(form, media, tmp_path):
+    (run := tmp_path / "run").joinpath("checkpoints").mkdir(parents=True)
+    rows = "".join(f"{name}.png,a {name}\n" for name in ("astronaut", "rocket"))
+    (media / "pairs.csv").write_text(f"image,caption\n{rows}")
+    (classes := tmp_path / "classes/cat").mkdir(parents=True)
+    shutil.copy(media / "deep/cat.png", classes)
+    data = {"train": "gone", "val": str(media / "pairs.csv"), "val_share": 0, "zero_shot": ""}
+    data["zero_shot"] = str(tmp_path / "classes") if form == "classes" else ""
+    (run / "config.json").write_text(json.dumps({"data": data}))
+    files = [file.stem.partition("_")[0] for file in find_examples(Source("clip", str(run)))]
+    assert files == (["cat"] if form == "classes" else ["astronaut", "rocket"])
+    assert [*zero_shot_classes(Source("clip", str(run)))] == ["cat"] * (form == "classes")
