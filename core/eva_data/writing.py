@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ import jinja2
 import numpy as np
 import pycocotools.mask as mask_api
 from numpy.typing import NDArray
+from PIL import Image
 
 from eva_data.detection.keypoints import KeypointNames
+from eva_data.detection.panoptic import as_rgb
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import (
     link_or_copy,
@@ -43,6 +45,7 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "coco": Format("images/train", coco="annotations/instances_train.json"),
+    "coco-panoptic": Format("images/train", coco="annotations/panoptic_train.json"),
     "yolo": Format("images/train", ("data.yaml",), "labels/train", "yolo.txt"),
     "voc": Format("JPEGImages", (), "Annotations", "voc.xml"),
     "label-studio": Format("images", ("tasks.json", "label_config.xml")),
@@ -118,11 +121,13 @@ def writing_dataset(
     *,
     regions: bool = False,
     keypoints: KeypointNames | None = None,
+    things: Collection[int] | None = None,
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Write images with their objects to `output / form`, which is there at the end; None: nothing.
 
     `categories` are ids and names in the model's order. Of `regions`, which a segmentor finds,
-    those of its background are left out.
+    those of its background are left out. `things` are indices of classes, in the panoptic format;
+    None for all.
 
     Yields:
         A function that adds an image, as that of `writing_predictions`; its `source`, a file or
@@ -142,7 +147,11 @@ def writing_dataset(
     with replace_folder(output / form) as folder, contextlib.ExitStack() as stack:
         for subfolder in (about.images, about.labels):
             make_folder(folder / subfolder)
-        if about.coco:
+        if form == "coco-panoptic":
+            kinds = [not regions if things is None else number in things for number in numbers]
+            writer = writing_segments(folder / about.coco, categories, kinds)
+            to_coco = stack.enter_context(writer)
+        elif about.coco:
             writer = writing_predictions(folder / about.coco, categories, keypoints=keypoints)
             to_coco = stack.enter_context(writer)
 
@@ -184,6 +193,56 @@ def writing_dataset(
             write_text(
                 folder / file, render_template(file, names=names, images=records, masks=masks)
             )
+
+
+@contextlib.contextmanager
+def writing_segments(
+    file: Path, categories: Mapping[int, str], things: Sequence[bool]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Write objects with masks in COCO's panoptic format: PNG files in a folder beside the file.
+
+    Of masks that overlap, the one with the higher score has the pixels; `things` says which of the
+    `categories` are counted.
+
+    Yields:
+        A function that adds an image, as that of `writing_predictions`.
+    """
+    ids, images, annotations = [*categories], list[dict[str, Any]](), list[dict[str, Any]]()
+    folder = file.with_suffix("")
+    make_folder(folder)
+
+    def add(image: Mapping[str, Any]) -> None:
+        key, (height, width) = len(images) + 1, image["size"]
+        segments = np.zeros((height, width), np.int64)
+        name = Path(image["name"]).with_suffix(".png").name
+        if (folder / name).exists():
+            raise ValueError(f"{image['name']} and another image would both have {name}")
+        masked = [item for item in image["objects"] if "segmentation" in item]
+        masked.sort(key=lambda item: item.get("score") or 0)
+        for number, item in enumerate(masked, start=1):
+            segments[mask_api.decode(item["segmentation"]) > 0] = number
+        described = [
+            {"id": number, "category_id": ids[item["category_id"]], "iscrowd": 0}
+            | _measure(segments == number)
+            for number, item in enumerate(masked, start=1)
+            if (segments == number).any()
+        ]
+        Image.fromarray(as_rgb(segments)).save(folder / name)
+        images.append({"id": key, "file_name": image["name"], "width": width, "height": height})
+        annotations.append({"image_id": key, "file_name": name, "segments_info": described})
+
+    yield add
+    entries = [
+        {"id": key, "name": name, "isthing": int(is_thing)}
+        for (key, name), is_thing in zip(categories.items(), things, strict=True)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": entries}
+    write_text(file, json.dumps(content))
+
+
+def _measure(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    code = encode_mask(mask)
+    return {"area": int(mask_api.area(code)), "bbox": mask_api.toBbox(code).tolist()}
 
 
 @contextlib.contextmanager

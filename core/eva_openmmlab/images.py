@@ -70,7 +70,8 @@ def first_samples(
     shown = denormalize(inputs[:SAMPLES], mean, std)
     for rgb, sample in zip(shown, data_samples, strict=False):
         if "gt_sem_seg" in sample:
-            labels = sample.gt_sem_seg.data[0].cpu().numpy()
+            maps = sample.gt_sem_seg  # of mmsegmentation, or of mmdetection's panoptic segments
+            labels = (maps.data if "data" in maps else maps.sem_seg)[0].cpu().numpy()
             class_names = ", ".join(
                 names[label] for label in np.unique(labels) if label < len(names)
             )

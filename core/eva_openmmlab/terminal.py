@@ -41,6 +41,7 @@ _LINES = 12  # of evaluations, however many there are
 _WINDOW = 20  # iterations of the loss beside the bar
 _PERCENT = ("mIoU", "mAcc", "aAcc")  # mmseg gives percents
 _AP = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")  # mmdetection's, 0 to 1
+_PQ = "coco_panoptic/"  # in percent
 _SHOWN = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 TITLES = {"bbox": "box", "segm": "mask"}
 _OTHERS = 4  # scores of an unknown metric
@@ -186,6 +187,10 @@ def score_lines(metrics: Mapping[str, object]) -> list[str]:
     values = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
     shown = [f"{name} {_text(values[name], 2)}" for name in _PERCENT if name in values]
     lines = [", ".join(shown)] if shown else []
+    qualities = [name for name in values if name.startswith(f"{_PQ}PQ")]
+    if qualities:
+        parts = [f"{name.removeprefix(_PQ)} {_text(values[name], 1)}" for name in qualities]
+        lines.append(", ".join(parts))
     for task, scores in percent(values).items():
         parts = [f"{name} {_text(scores[name], 1)}" for name in _SHOWN if name in scores]
         lines.append(f"{TITLES[task]} {', '.join(parts)}")

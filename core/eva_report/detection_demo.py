@@ -79,7 +79,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
     """
     output, form, categories = args.output, args.form, dict(predictor.categories)
     names, summary = [*categories.values()], DetectionSummary(predictor.score_threshold)
-    points = getattr(predictor, "keypoints", None)
+    points, things = (getattr(predictor, name, None) for name in ("keypoints", "things"))
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
@@ -120,7 +120,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
         return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
     with (
-        writing_dataset(output, form, categories, keypoints=points) as add_labels,
+        writing_dataset(output, form, categories, keypoints=points, things=things) as add_labels,
         writing_predictions(output / PREDICTIONS, categories, keypoints=points) as add,
     ):
         problems = run_jobs(planned.jobs, do, title="detecting")
@@ -140,4 +140,5 @@ def as_drawn(
     name = f"{names[label]} #{entry['track_id']}" if "track_id" in entry else names[label]
     skeleton = points.skeleton if points else ()
     mask, values = entry.get("segmentation"), entry.get("keypoints") or ()
-    return DrawnObject(box, name, label, entry["score"], mask, values, skeleton)
+    boxed = bool(entry.get("isthing", 1))
+    return DrawnObject(box, name, label, entry["score"], mask, values, skeleton, boxed)

@@ -63,6 +63,7 @@ class DrawnObject(NamedTuple):
     mask: dict[str, Any] | None = None  # COCO run-length code
     keypoints: Sequence[float] = ()  # x, y, and 0 for those that are not labelled, of each
     skeleton: Sequence[Sequence[int]] = ()  # numbers, from 1, of two that a line connects
+    boxed: bool = True  # whether the box is drawn, which says nothing of stuff
 
 
 def class_color(index: int) -> Color:
@@ -172,7 +173,9 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
         some = sv.Detections(xyxy=placed[masked], mask=masks, class_id=numbers[masked])
         scene = sv.MaskAnnotator(palette, _MASK_OPACITY).annotate(scene, some)
         scene = sv.PolygonAnnotator(palette, max(1, line // 2)).annotate(scene, some)
-    scene = sv.BoxAnnotator(palette, line).annotate(scene, detections)
+    boxed = np.array([item.boxed for item in objects])
+    framed = sv.Detections(xyxy=placed[boxed], class_id=numbers[boxed])
+    scene = sv.BoxAnnotator(palette, line).annotate(scene, framed)
     for item in objects:
         scene = _with_keypoints(scene, item, (width / size[1], height / size[0]), line)
     names = sv.RichLabelAnnotator(

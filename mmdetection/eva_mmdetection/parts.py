@@ -59,7 +59,9 @@ def training(
             allow_negative_crop=True,
         ),
     ]
-    filters = dict(min_gt_bbox_wh=(1e-5, 1e-5), by_mask=masks, keep_empty=False)
+    filters = dict(
+        min_gt_bbox_wh=(1e-5, 1e-5), by_mask=masks, keep_empty=panoptic
+    )  # of stuff alone
     return [*steps, *extra, dict(type="FilterAnnotations", **filters), dict(type="PackDetInputs")]
 
 

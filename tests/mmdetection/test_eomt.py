@@ -60,7 +60,7 @@ def panoptic(tmp_path_factory):
         annotations.append(dict(image_id=number, file_name=f"{number}.png", segments_info=segments))
     categories = [dict(id=1, name="disc", isthing=1), dict(id=5, name="floor", isthing=0)]
     content = dict(images=images, annotations=annotations, categories=categories)
-    (root / "panoptic.json").write_text(json.dumps(content))
+    (root / "seg.json").write_text(json.dumps(content))
     return root
 
 
@@ -76,7 +76,7 @@ def dataset(panoptic, load_config):
         names = dict(classes=("disc", "floor"), thing_classes=("disc",), stuff_classes=("floor",))
         settings.update(
             data_root=str(panoptic),
-            ann_file="panoptic.json",
+            ann_file="seg.json",
             data_prefix=dict(img="", seg="seg"),
             metainfo=names | dict(palette=[(1, 2, 3), (4, 5, 6)]),
         )
@@ -123,7 +123,7 @@ def test_panoptic_segments_are_read_learnt_and_scored(dataset, model, panoptic):
     metric = METRICS.build(
         dict(
             type="PanopticMetric",
-            ann_file=str(panoptic / "panoptic.json"),
+            ann_file=str(panoptic / "seg.json"),
             seg_prefix=str(panoptic / "seg"),
         )
     )

@@ -131,6 +131,8 @@ def _detect(options: Options) -> Task:
     if points := getattr(model, "keypoints", None):
         facts["keypoints"] = points.as_json()
         kind["keypoints"] = pa.list_(_NUMBER, 3 * len(points.names))  # x, y, score of each
+    if (things := getattr(model, "things", None)) is not None:
+        facts["things"] = sorted(things)
 
     def describe(rgb: Any) -> list[Any]:
         objects: list[Any] = model.in_coco_format(rgb).objects
@@ -172,10 +174,11 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
     places = {pair: index for index, pair in enumerate(categories.items())}
     plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
     arguments: Any = (output, form, categories) if form else (output, categories)
+    more: Any = {"things": facts.get("things")} if form else {}
     records = (
         record for number in range(plan["shards"]) for record in read_shard(plan, folder, number)
     )
-    with write(*arguments, keypoints=points) as add:
+    with write(*arguments, keypoints=points, **more) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
             if "objects" not in row:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")

@@ -71,6 +71,7 @@ def _run_coco(args: argparse.Namespace) -> int:
         train = part.dataset if part.name == "train" else train
         if part.dataset.folder:
             part.decode_images(workers=args.workers, decode=not args.skip_decode)
+            part.check_segments(workers=args.workers)
         else:
             echo("image files were not looked at: give --images FOLDER")
         echo(f"{part.name} {part.dataset.describe()}".strip())

@@ -71,6 +71,7 @@ command is printed, then run; further arguments are those of the task's training
     eva train photos/         # a folder of images, or of videos, for each class
     eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO file or export
     eva train my/             # images/ and masks/ with equal file names, and classes.toml
+    eva train my/coco         # panoptic segments: annotations/panoptic_train.json and its PNG files
     eva train pairs.csv       # images with captions"""
     parser = command_parser(description)
     add = parser.add_argument
@@ -95,7 +96,9 @@ def _run(options: argparse.Namespace) -> int:
         if task != "detection" or options.task:
             raise ValueError(f"--head {options.head} is of {' and '.join(_EOMT)}, not of {task!r}")
         task = "mmdetection"
-    task_data = tasks.get("detection" if task == "mmdetection" else task)
+    segments = "mmdetection" in tasks  # panoptic ones, which queries learn
+    head = "eomt" if segments else options.head
+    task_data = tasks.get("detection" if task == "mmdetection" and not segments else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
     task_data = _drop_validation(task_data, options.rest)
@@ -108,9 +111,7 @@ def _run(options: argparse.Namespace) -> int:
         command, *words = plan_quick(task, task_data, options.rest, str(output))
         return _call(command, words)
     recipe, *words = (
-        [options.recipe]
-        if options.recipe
-        else _recipe_for(task, options.head, options.data, options.rest)
+        [options.recipe] if options.recipe else _recipe_for(task, head, options.data, options.rest)
     )
     return _call(f"{task} train", [recipe, *_keep_last([*words, *task_data, *options.rest])])
 
@@ -234,7 +235,7 @@ def find_tasks(data: Path) -> dict[str, Words]:
         raise ValueError(missing)
     words = _objects(data)
     if words:
-        return {"detection": words}
+        return {"mmdetection" if _has_segments(data) else "detection": words}
     if not data.is_dir():
         return {task: _samples(data) for task in _tasks_of_list(data)}
     words = map_folders(data)
@@ -273,6 +274,15 @@ def _finds_objects(data: Path) -> bool:
     except ImportError:  # pycocotools, which only detectors and segmentors have
         return False
     return find_opener(data) is not None
+
+
+def _has_segments(data: Path) -> bool:
+    from eva_data.detection.sources import PANOPTIC, open_source
+
+    files: Any = open_source(data.absolute())
+    return isinstance(files, Mapping) and any(
+        file.name.startswith(PANOPTIC) for file, _ in files.values()
+    )
 
 
 def _objects(data: Path) -> Words:

@@ -14,6 +14,7 @@ from typing import Any
 import pycocotools.mask as mask_api
 
 from eva_data.detection.keypoints import KeypointNames, read_keypoints
+from eva_data.detection.panoptic import Panoptic, group_segments, is_panoptic, list_segments
 from eva_data.detection.rules import (
     Size,
     format_value,
@@ -45,6 +46,8 @@ _NEEDED = {
     "iscrowd": "0 or 1",
     "ignore": "0 or 1",
     "segmentation": "polygons [x, y, x, y, ...] of finite numbers, or an RLE that fills its image",
+    "segment_id": "an integer from 1, which no other segment of the image has",
+    "segments_info": "a list of segments in an annotation of the image",
 }
 
 
@@ -75,13 +78,15 @@ class CocoDataset:
         images: Image id -> `id`, `file_name`, `width`, `height`.
         objects: `image_id`, `category_id`, `bbox` (x, y, width, height), `area`, `iscrowd` (0 or
             1), `segmentation` where it can be used: polygons or a compressed RLE; `keypoints` where
-            categories list them: x, y, visibility of each, 0 of those that are not labelled.
+            categories list them: x, y, visibility of each, 0 of those that are not labelled;
+            `segment_id` of panoptic segments, whose masks are in PNG files.
         left_out: Number of objects left out because their box has no area in the image.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
         whole: The dataset of complete images, where those here are tiles of them.
         groups: Names that are supercategories of other categories: no classes, in exports of
             Roboflow.
         keypoints: Names and skeleton of the keypoints that categories list; None without any.
+        panoptic: PNG files and things of a file in COCO's panoptic format; None of others.
     """
 
     path: Path
@@ -94,6 +99,7 @@ class CocoDataset:
     whole: "CocoDataset | None" = None
     groups: frozenset[str] = frozenset()
     keypoints: KeypointNames | None = None
+    panoptic: Panoptic | None = None
 
     @property
     def empty_classes(self) -> list[str]:
@@ -109,8 +115,9 @@ class CocoDataset:
 
     @property
     def without_masks(self) -> list[Entry]:
-        """Instances without a usable mask."""
-        return [annotation for annotation in self.instances if "segmentation" not in annotation]
+        """Instances without a usable mask; panoptic segments have theirs in PNG files."""
+        instances = () if self.panoptic else self.instances
+        return [annotation for annotation in instances if "segmentation" not in annotation]
 
     @property
     def rle_count(self) -> int:
@@ -197,13 +204,13 @@ class CocoDataset:
         categories: list[Entry] = [{"id": k, "name": name} for k, name in self.categories.items()]
         for category in categories if points else ():
             category |= points.as_json() if points and category["id"] in points.categories else {}
-        return {
-            "images": [dict(entry) for entry in self.images.values()],
-            "categories": categories,
-            "annotations": [
-                {"id": n, **annotation} for n, annotation in enumerate(self.objects, start=1)
-            ],
-        }
+        annotations = [{"id": n, **entry} for n, entry in enumerate(self.objects, start=1)]
+        if self.panoptic:
+            annotations = group_segments(self.objects, self.images, self.panoptic.files)
+            for category in categories:
+                category["isthing"] = int(category["id"] in self.panoptic.things)
+        images = [dict(entry) for entry in self.images.values()]
+        return {"images": images, "categories": categories, "annotations": annotations}
 
     def for_scoring(self, categories: Mapping[int, str]) -> dict[str, list[Entry]]:
         """Return the lists as COCO's scorers read them: all categories, and a mask for crowds."""
@@ -297,7 +304,11 @@ def validate(
         report(EntryError("categories.keypoints", str(path), str(error)))
     entries = list(data["images"])
     images = _images(path, entries, report)
-    read = _objects(path, data["annotations"], images, categories, boxes_only, points, report)
+    annotations, panoptic = data["annotations"], None
+    if is_panoptic(annotations):
+        panoptic = _panoptic(path, listed, annotations, images, report)
+        annotations = list_segments(annotations, images)
+    read = _objects(path, annotations, images, categories, boxes_only, points, report)
     checked = [*read]
     objects = [annotation for annotation in checked if annotation is not None]
     boxes = [
@@ -322,7 +333,30 @@ def validate(
         lvis=any(isinstance(entry, dict) and "neg_category_ids" in entry for entry in entries[:1]),
         groups=groups,
         keypoints=points,
+        panoptic=panoptic,
     )
+
+
+def _panoptic(
+    path: Path,
+    categories: Sequence[Any],
+    annotations: Iterable[Any],
+    images: dict[int, Entry],
+    report: Report,
+) -> Panoptic:
+    """Find the PNG file of each image; images without segments are reported and left out."""
+    files: dict[Any, Any] = {
+        entry.get("image_id"): entry.get("file_name")
+        for entry in annotations
+        if isinstance(entry, dict) and isinstance(entry.get("segments_info"), list)
+    }
+    for number, (key, image) in enumerate([*images.items()]):
+        if not isinstance(files.get(key), str):
+            report(_entry_error(path, "images", number, image, "segments_info"))
+            del images[key]
+    kinds = [entry for entry in categories if isinstance(entry, dict)]
+    things = frozenset(entry["id"] for entry in kinds if entry.get("isthing", 1) and "id" in entry)
+    return Panoptic(folder=path.with_suffix(""), files=files, things=things)
 
 
 def _entry_error(
@@ -420,7 +454,8 @@ def _objects(
     """Yield the objects, None for one whose box has no area in its image."""
     for number, entry in enumerate(annotations):
         field, mask, needed = _wrong_field(entry, images, categories), None, ""
-        if not field and _is_empty(entry["bbox"], _size(images[entry["image_id"]])):
+        segment = isinstance(entry, dict) and "segment_id" in entry
+        if not (field or segment) and _is_empty(entry["bbox"], _size(images[entry["image_id"]])):
             yield None
             continue
         if not field and not boxes_only:
@@ -434,6 +469,8 @@ def _objects(
             report(_entry_error(path, "annotations", number, entry, field, needed))
             continue
         annotation = _uniform(entry, mask, _size(images[entry["image_id"]]))
+        if segment:
+            annotation["segment_id"] = entry["segment_id"]
         if points:
             annotation["keypoints"] = entry.get("keypoints") or [0, 0, 0] * len(points.names)
         yield annotation
@@ -451,6 +488,8 @@ def _wrong_field(entry: Any, images: Mapping[int, Entry], categories: Mapping[in
             return key
     if not is_box(entry.get("bbox")):
         return "bbox"
+    if "segment_id" in entry and not (is_id(entry["segment_id"]) and entry["segment_id"]):
+        return "segment_id"
     for key in ("iscrowd", "ignore"):  # null is 0
         if isinstance(entry.get(key), str) or entry.get(key) not in (None, 0, 1):
             return key

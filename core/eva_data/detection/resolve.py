@@ -67,15 +67,22 @@ class DetectionData:
             dataset.write(continues=continues)
 
     def for_detector(
-        self, saved: Mapping[int, str] | None
+        self, saved: Mapping[int, str] | None, *, segments: bool = False
     ) -> tuple[dict[int, str], str | None, list[str]]:
         """Decide what a detector on these data, or one with `saved` categories, is like.
+
+        `segments` says whether it can learn panoptic ones.
 
         Returns:
             Name of each category id, in the order of the classes; why it cannot have masks, or
             None; messages for the log.
         """
         train, val = self.parts.get("train"), self.parts["val"]
+        if val.panoptic and not segments:
+            raise ValueError(
+                f"{val.path} has panoptic segments: `eva mmdetection train` learns them, by a "
+                "recipe with queries, such as custom/eomt_eva_small"
+            )
         categories = train.categories if train is not None else saved or val.categories
         val.check_categories(categories, of="the config" if train is None else str(train.path))
         if train is not None:
@@ -107,6 +114,7 @@ def resolve(request: DataRequest) -> DetectionData:
     for path, source in sources.items():
         for part, dataset in _read_source(source, available[path], request, notes).items():
             datasets[part].append(dataset)
+    _check_panoptic([*itertools.chain(*datasets.values())], request)
     if len(sources) > 1:
         parts = _merge(sources, datasets, request)
         notes.append(f"{len(sources)} datasets are merged: {', '.join(map(str, sources))}")
@@ -158,6 +166,16 @@ def check_keypoints(dataset: CocoDataset, expected: KeypointNames | None, *, of:
             for points in (dataset.keypoints, expected)
         )
         raise ValueError(f"{dataset.path} lists the keypoints {own}; {of} lists {other}")
+
+
+def _check_panoptic(datasets: Sequence[CocoDataset], request: DataRequest) -> None:
+    """Refuse parts with other things, and what panoptic segments do not go with."""
+    things = {dataset.panoptic and dataset.panoptic.things for dataset in datasets}
+    names = " and ".join(dict.fromkeys(str(dataset.path) for dataset in datasets))
+    if len(things) > 1:
+        raise ValueError(f"{names} need segments of the same things, by `isthing` of categories")
+    if things != {None} and (len(request.paths) > 1 or request.tile or request.boxes_only):
+        raise ValueError(f"{names}: panoptic segments go with one --data, no --tile, --boxes-only")
 
 
 def check_classes(train: CocoDataset, val: CocoDataset, request: DataRequest) -> list[str]:

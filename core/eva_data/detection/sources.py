@@ -25,7 +25,8 @@ _FORMATS = (
     "these; YOLO needs a data.yaml with names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
-_PREFIXES = ("instances_", "person_keypoints_")  # the first that there is
+PANOPTIC = "panoptic_"  # begins the names of files in COCO's panoptic format
+_PREFIXES = ("instances_", "person_keypoints_", PANOPTIC)  # the first that there is
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",), "test": ("test",)}
 
 Files = Mapping[str, tuple[Path, Path]]  # part -> annotation file in COCO format, image folder
@@ -204,17 +205,17 @@ def _find_export(file: Path) -> dict[str, tuple[Path, Path]]:
 
 def _part_of(file: Path) -> str:
     """Return the part of a dataset that a file is named by, such as val2017."""
-    instances, keypoints = _PREFIXES
-    return file.stem.removeprefix(instances).removeprefix(keypoints)
+    prefix = next((prefix for prefix in _PREFIXES if file.stem.startswith(prefix)), "")
+    return file.stem.removeprefix(prefix)
 
 
 def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Find annotation files in COCO format and their images, by the usual names.
 
     `train/_annotations.coco.json` with the images beside it and `valid/` (Roboflow), or
-    `annotations/instances_train*.json`, or `person_keypoints_train*.json` without these, with
-    `train*/` or `images/train*/` (COCO, CVAT), or
-    `labels.json` with `data/` (FiftyOne).
+    `annotations/instances_train*.json`, or `person_keypoints_train*.json` without these, or else
+    `panoptic_train*.json` with a folder of its name beside it, with `train*/` or `images/train*/`
+    (COCO, CVAT), or `labels.json` with `data/` (FiftyOne).
     """
     exports: dict[str, tuple[Path, Path]] = {}
     for part, names in PART_NAMES.items():

@@ -1,6 +1,8 @@
 """Check of a detection dataset: every error that training would raise, and what does not decode."""
 
 import dataclasses
+import functools
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.folders import KINDS, inspect_all
 from eva_data.detection.coco import CocoDataset, EntryError, load_lists, validate
 from eva_data.detection.image_labels import LabelledImages
+from eva_data.detection.panoptic import find_faults, read_ids
 from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
 from eva_data.detection.sources import open_source
 from eva_data.images import describe_dark
+from eva_data.pools import ordered_map
 
 
 class CheckedPart:
@@ -104,6 +108,33 @@ class CheckedPart:
         ]
         self.dataset = dataclasses.replace(self.dataset, images=decoded, objects=objects)
 
+    def check_segments(self, *, workers: int) -> None:
+        """Leave out images whose PNG file of segments does not fit them or their list."""
+        panoptic = self.dataset.panoptic
+        if panoptic is None:
+            return
+        segments = defaultdict[int, list[int]](list)
+        for entry in self.dataset.objects:
+            segments[entry["image_id"]].append(entry["segment_id"])
+        images = self.dataset.images
+        work = [
+            (panoptic.files[key], (entry["height"], entry["width"]), segments[key])
+            for key, entry in images.items()
+        ]
+        check = functools.partial(_segment_faults, panoptic.folder)
+        found = ordered_map(check, work, workers=workers, title="segments")
+        faulty = set()
+        for key, faults in zip(images, found, strict=True):
+            for kind, message in faults:
+                file = str(panoptic.folder / panoptic.files[key])
+                self.report(EntryError(f"segments.{kind}", file, message))
+                faulty.add(key)
+        self.dataset = dataclasses.replace(
+            self.dataset,
+            images={key: entry for key, entry in images.items() if key not in faulty},
+            objects=[e for e in self.dataset.objects if e["image_id"] not in faulty],
+        )
+
     def cleaned(self) -> dict[str, Any]:
         """Return what is left as the content of a COCO file, with the fields that LVIS adds."""
         content = {**self.data, **self.dataset.lists()}
@@ -112,6 +143,16 @@ class CheckedPart:
             by_id = {entry["id"]: entry for entry in entries if is_id(entry.get("id"))}
             content[key] = [by_id[entry["id"]] | entry for entry in content[key]]
         return content
+
+
+def _segment_faults(
+    folder: Path, work: tuple[str, tuple[int, int], list[int]]
+) -> list[tuple[str, str]]:
+    name, size, segments = work
+    try:
+        return [*find_faults(read_ids(folder / name), size, segments)]
+    except OSError as error:
+        return [("file", str(error))]
 
 
 def check_file(file: Path, folder: Path | None, *, boxes_only: bool, name: str = "") -> CheckedPart:

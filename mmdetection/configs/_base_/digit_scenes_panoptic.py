@@ -9,7 +9,6 @@ _names = dict(
     classes=_digits + _photographs,
     thing_classes=_digits,
     stuff_classes=_photographs,
-    palette=None,
 )
 _colours = [dict(type=kind, min_mag=0.8, max_mag=1.2) for kind in ("Brightness", "Contrast")]
 _pipeline = training(128, ratios=(0.8, 1.25), flip=0.0, panoptic=True, extra=_colours)

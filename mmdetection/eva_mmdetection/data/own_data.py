@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLUGIN = "eva_mmdetection.plugin"
-DATASET = "CocoFileDataset"
+DATASET, PANOPTIC = "CocoFileDataset", "PanopticFileDataset"
 _WITHOUT_MASKS = {
     "LoadAnnotations": {"with_mask": False},
     "RandomCrop": {"recompute_bbox": False},
@@ -52,20 +52,23 @@ def apply(config: "Config", data: DetectionData) -> "Config":
     parts, boxes_only = data.parts, data.boxes_only
     data.write(continues="train" in parts and has_run(folder))
     saved, stated = config.test_dataloader.dataset, {}
-    if saved.get("type") == DATASET:
+    if saved.get("type") in (DATASET, PANOPTIC):
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
-    categories, reason, notes = data.for_detector(stated)
+    by_queries = "panoptic_head" in config.model
+    categories, reason, notes = data.for_detector(stated, segments=by_queries)
+    things = parts["val"].panoptic.things if parts["val"].panoptic else frozenset(categories)
+    categories = dict(sorted(categories.items(), key=lambda item: item[0] not in things))
     tile = data.tile and [data.tile.size, data.tile.overlap]
     for part, file in parts.items():
         options = dict(boxes_only=boxes_only, tile=tile if part == "train" else None)
         for name in LOADERS[part]:
             _set_dataset(config[name], file, categories, **options)
+            _set_reader(config[name], panoptic=file.panoptic is not None)
     if tile:
         for node in dicts(config.model.train_cfg):
             if "ignore_iof_thr" in node:
                 node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
     head = config.model.get("roi_head") or {}
-    by_queries = "panoptic_head" in config.model
     masks = by_queries or head.get("mask_head") is not None
     if by_queries and reason:
         raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
@@ -75,7 +78,7 @@ def apply(config: "Config", data: DetectionData) -> "Config":
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
         notes.append(f"{_NO_MASKS}: {reason}")
     _set_masks(config.train_dataloader, parts.get("train"), masks=masks)
-    notes += _set_classes(config, len(categories))
+    notes += _set_classes(config, len(categories), things=len(things))
     misfits: list[str] = []
     if "train" in parts:
         test = config.model.get("test_cfg") or {}
@@ -97,19 +100,29 @@ def _set_dataset(
     colours = [
         tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)) for hue in hues
     ]  # mmdetection draws by tuples alone
+    names, folders = {"classes": list(categories.values())}, {"img": file.folder}
+    if file.panoptic:
+        of_things = [name for key, name in categories.items() if key in file.panoptic.things]
+        names |= {"thing_classes": of_things, "stuff_classes": names["classes"][len(of_things) :]}
+        folders["seg"] = str(file.panoptic.folder)
     replace_dataset(
         loader,
-        type=DATASET,
+        type=PANOPTIC if file.panoptic else DATASET,
         ann_file=str(file.path),
-        data_prefix={"img": file.folder},
-        metainfo={
-            "classes": list(categories.values()),
-            "category_ids": list(categories),
-            "palette": colours,
-        },
+        data_prefix=folders,
+        metainfo={**names, "category_ids": list(categories), "palette": colours},
         filter_cfg={"filter_empty_gt": True},  # of training
         **options,
     )
+
+
+def _set_reader(loader: Any, *, panoptic: bool) -> None:
+    """Read segments, or objects with masks, whichever a recipe reads."""
+    for step in dicts(loader):
+        kinds = ("LoadAnnotations", "LoadPanoptic")[:: 1 if panoptic else -1]
+        if step.get("type") == kinds[0]:
+            step.clear()
+            step.update(type=kinds[1], **({} if panoptic else {"with_mask": True}))
 
 
 def _set_masks(loader: Any, file: CocoDataset | None, *, masks: bool) -> None:
@@ -122,13 +135,13 @@ def _set_masks(loader: Any, file: CocoDataset | None, *, masks: bool) -> None:
             step.update(poly2mask=True)  # takes polygons as well
 
 
-def _set_classes(config: "Config", count: int) -> list[str]:
+def _set_classes(config: "Config", count: int, *, things: int) -> list[str]:
     notes = set()
     for node in dicts(config.model):
         if "num_classes" in node:
             node["num_classes"] = count
         if "num_things_classes" in node:
-            node.update(num_things_classes=count, num_stuff_classes=0)
+            node.update(num_things_classes=things, num_stuff_classes=count - things)
         if node.get("type") == "EVAFederatedLoss":
             node.update(num_sampled=0, image_counts=None)
             hooks = config.get("custom_hooks") or []
@@ -141,16 +154,26 @@ def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only:
     lacking = len(file.without_masks) if masks else 0
     for name in LOADERS["val"]:
         _set_masks(config[name], file, masks=masks and not lacking)
-    config.val_evaluator = {
-        "type": "CocoFileMetric",
-        "ann_file": str(file.path),
-        "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
-        "classwise": True,
-        "boxes_only": boxes_only,
-    }
+    best, config.val_evaluator = (
+        "coco/bbox_mAP",
+        {
+            "type": "CocoFileMetric",
+            "ann_file": str(file.path),
+            "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
+            "classwise": True,
+            "boxes_only": boxes_only,
+        },
+    )
+    if "panoptic_head" in config.model:
+        config.model.test_cfg.panoptic_on = file.panoptic is not None
+    if file.panoptic:
+        best, folder = "coco_panoptic/PQ", str(file.panoptic.folder)
+        config.val_evaluator = dict(
+            type="PanopticMetric", ann_file=str(file.path), seg_prefix=folder
+        )
     config.test_evaluator = copy.deepcopy(config.val_evaluator)
     saving = (config.get("default_hooks") or {}).get("checkpoint")
     if saving and saving.get("save_best"):
-        saving["save_best"] = "coco/bbox_mAP"
+        saving["save_best"] = best
     note = f"No mask AP: {lacking} of {len(file.instances)} objects for evaluation have no mask"
     return [note] if lacking else []

@@ -8,7 +8,9 @@ from typing import Any
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 
+from eva_mmdetection.data.panoptic import PanopticMetric
 from eva_mmdetection.evaluation.metrics import scores_of_classes
+from eva_mmdetection.evaluation.panoptic import panoptic_sections
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.terminal import TITLES, percent
 from eva_report.comparison import note_samples
@@ -22,6 +24,9 @@ _COUNTED = 200_000  # images of a training set whose objects are counted
 
 def make_report(run: RunReport) -> Report:
     """Write `results.json` and tables, and say what the page shows."""
+    panoptic = run.metric(PanopticMetric)
+    if panoptic is not None:
+        return _make_panoptic_report(run, panoptic)
     scores, data, sections = percent(run.scores), _data(run), list[Section]()
     metric = run.metric(CocoMetric)
     if metric is not None and metric.cat_ids is None:  # it has never scored
@@ -58,6 +63,25 @@ def make_report(run: RunReport) -> Report:
         scored=", ".join(lines) or "nothing was scored",
         data=data,
         sections=sections,
+    )
+
+
+def _make_panoptic_report(run: RunReport, metric: PanopticMetric) -> Report:
+    scores = {name.removeprefix("coco_panoptic/"): value for name, value in run.scores.items()}
+    sections, truth = panoptic_sections(run, metric)
+    each = {
+        f"PQ-{truth.categories[key]}": 100 * values["pq"]
+        for key, values in metric.class_scores.items()
+    }
+    if scores:
+        write_results(run.folder, {"panoptic": scores | each})
+    names = {f"coco_panoptic/{name}": name for name in ("PQ", "PQ_th", "PQ_st")}
+    curves = run.curves(without=r"d\d+\.", scores="percent", shown=names)
+    return run.report(
+        "Panoptic segmentation in mmdetection",
+        scored=f"PQ {scores['PQ']:.1f}" if "PQ" in scores else "nothing was scored",
+        data=[*_data(run), ("evaluation data", truth.describe())],
+        sections=[*sections[:1], *curves, *sections[1:]],
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_api
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from supervision import Detections as Supervised
 from torch import nn
+from torchvision.ops import masks_to_boxes
 
 from eva_data.detection.tiles import encode_mask
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
@@ -26,6 +27,7 @@ from eva_runs.record import read_threshold
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
+from mmdet.structures import INSTANCE_OFFSET  # noqa: E402
 
 from eva_mmdetection.model.slices import slice_images  # noqa: E402
 
@@ -52,6 +54,9 @@ class Predictor(ImagePredictor[NamedInstances]):
         pipeline: Transforms of a test image; those that read files are left out.
         categories: Id -> name of each class, in the model's order.
         score_threshold: Least score of a detection.
+
+    Attributes:
+        things: Indices of the classes that are counted, of a model of panoptic segments; else None.
     """
 
     def __init__(
@@ -66,6 +71,10 @@ class Predictor(ImagePredictor[NamedInstances]):
         self.categories = categories
         self.names = tuple(categories.values())
         self.score_threshold = score_threshold
+        self.things: frozenset[int] | None = None
+        inside: Any = getattr(model, "module", model)
+        if (getattr(inside, "test_cfg", None) or {}).get("panoptic_on"):
+            self.things = frozenset(range(inside.num_things_classes))
 
     @classmethod
     def from_config(
@@ -112,7 +121,8 @@ class Predictor(ImagePredictor[NamedInstances]):
         Returns:
             `bboxes` (n, 4) as x0, y0, x1, y1 in px, `scores` (n,), `labels` (n,) indices of
             `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
-            highest score first. `to_supervision()` makes `supervision.Detections` of them.
+            highest score first. `to_supervision()` makes `supervision.Detections` of them. Of a
+            model of panoptic segments these, whose masks do not overlap; see `things`.
         """
         instances, shape = self._all_objects(source)
         instances = instances[instances.scores >= self.score_threshold]
@@ -125,15 +135,34 @@ class Predictor(ImagePredictor[NamedInstances]):
         """Detect objects in COCO's format, with the best score of those below the threshold."""
         instances, _ = self._all_objects(image)
         best = float(instances.scores[0]) if len(instances) else None
-        return Detections(
-            as_coco(instances[instances.scores >= self.score_threshold]), lambda: best
-        )
+        objects = as_coco(instances[instances.scores >= self.score_threshold])
+        for detection in objects if self.things is not None else ():
+            detection["isthing"] = int(detection["category_id"] in (self.things or ()))
+        return Detections(objects, lambda: best)
 
     def _all_objects(self, image: ImageLike) -> tuple[InstanceData, tuple[int, int]]:
         """Detect objects, whatever their score, the highest first; and the size of the image."""
         sample = self.sample(image)
-        instances = sample.pred_instances.cpu()
+        if self.things is None:
+            instances = sample.pred_instances.cpu()
+        else:
+            instances = _segments(sample.pred_panoptic_seg, len(self.names))
         return instances[instances.scores.argsort(descending=True, stable=True)], sample.ori_shape
+
+
+def _segments(panoptic: PixelData, classes: int) -> InstanceData:
+    """Make instances of panoptic segments, stuff too."""
+    ids = panoptic.sem_seg[0].cpu()
+    keys = [key for key in ids.unique().tolist() if key % INSTANCE_OFFSET < classes]
+    masks = ids == torch.tensor(keys, dtype=ids.dtype).view(-1, 1, 1)  # (n, H, W)
+    boxes, scores = masks_to_boxes(masks), panoptic.metainfo.get("scores", {})
+    boxes[:, 2:] += 1  # behind the last pixels
+    return InstanceData(
+        bboxes=boxes,
+        scores=torch.tensor([scores.get(key, 1.0) for key in keys]),
+        labels=torch.tensor(keys, dtype=torch.int64) % INSTANCE_OFFSET,
+        masks=masks,
+    )
 
 
 def as_coco(instances: InstanceData) -> list[dict[str, Any]]:

@@ -1,11 +1,18 @@
-"""Mask2Former (arXiv 2112.01527) on ViT-Adapter in mmdetection's `MaskFormer`."""
+"""Mask2Former (arXiv 2112.01527) on ViT-Adapter in mmdetection's `MaskFormer`.
+
+Shapes: Q queries, K classes, H x W pixels.
+"""
 
 from typing import Any
 
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.layers import MSDeformAttnPixelDecoder
+from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from mmdet.registry import MODELS
+from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
+from torch import Tensor
 
 from eva_openmmlab.deformable_attention import StablePixelDecoder
 from eva_openmmlab.eomt import StableLosses
@@ -45,3 +52,25 @@ class EVAMask2FormerHead(StableLosses, Mask2FormerHead):
             loss_cls=ConfigDict({"class_weight": weights, **loss_cls}),
             **head,
         )
+
+
+@MODELS.register_module()
+class EVAFusionHead(MaskFormerFusionHead):
+    """mmdetection's `MaskFormerFusionHead`, whose panoptic segments have scores.
+
+    A segment's is the probability of its class times the mean of its mask over its pixels, of the
+    query for which that is most: `scores`, id -> 0..1, in the metainfo.
+    """
+
+    def panoptic_postprocess(self, mask_cls: Tensor, mask_pred: Tensor) -> PixelData:
+        """Merge classes (Q, K + 1) and masks (Q, H, W) of an image into segments."""
+        result = super().panoptic_postprocess(mask_cls, mask_pred)
+        ids, masks, scores = result.sem_seg[0], mask_pred.sigmoid(), dict[int, float]()
+        probabilities, labels = mask_cls.softmax(-1).max(-1)
+        for key in ids.unique().tolist():
+            queries = labels == key % INSTANCE_OFFSET
+            if key % INSTANCE_OFFSET != self.num_classes:
+                fits = masks[queries][:, ids == key].mean(1)
+                scores[key] = (probabilities[queries] * fits).max().item()
+        result.set_metainfo({"scores": scores})
+        return result

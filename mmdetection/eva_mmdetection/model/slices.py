@@ -86,6 +86,8 @@ def slice_images(cfg: Config, size: int | str | None, overlap: float) -> None:
     """Let a config detect large images in tiles; None for as it says."""
     if size is not None:
         patch, model = cfg.model.backbone.get("patch_size", 1), cfg.model
+        if (model.get("test_cfg") or {}).get("panoptic_on"):
+            raise ValueError(f"--slice {size}: panoptic segments are not merged over tiles")
         slicing = read_slicing(size, overlap, training=image_side(cfg), patch=patch)
         model.update(detector=model.get("detector") or model.type, type="SlicedDetector")
         model.slicing = dataclasses.asdict(slicing)

@@ -17,9 +17,7 @@ model = dict(
     panoptic_head=dict(
         type="EoMTHead", in_channels=1024, num_things_classes=80, num_stuff_classes=0
     ),
-    panoptic_fusion_head=dict(
-        type="MaskFormerFusionHead", num_things_classes=80, num_stuff_classes=0
-    ),
+    panoptic_fusion_head=dict(type="EVAFusionHead", num_things_classes=80, num_stuff_classes=0),
     test_cfg=dict(
         panoptic_on=False, instance_on=True, max_per_image=100, iou_thr=0.8, filter_low_score=True
     ),

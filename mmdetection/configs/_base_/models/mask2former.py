@@ -55,9 +55,7 @@ model = dict(
         loss_mask=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=5.0),
         loss_dice=dict(type="DiceLoss", loss_weight=5.0, **_dice),
     ),
-    panoptic_fusion_head=dict(
-        type="MaskFormerFusionHead", num_things_classes=80, num_stuff_classes=53
-    ),
+    panoptic_fusion_head=dict(type="EVAFusionHead", num_things_classes=80, num_stuff_classes=53),
     train_cfg=dict(
         num_points=12544,
         oversample_ratio=3.0,
