@@ -193,6 +193,20 @@ def resample_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
     return resized.to(weight.dtype)
 
 
+def inflate_patch_embed(weight: Tensor, channels: int) -> Tensor:
+    """Make patch-embedding kernels of so many channels, (C, N, p, p), of those of RGB (C, 3, p, p).
+
+    As timm's `adapt_input_conv`: of one channel their sum; of others they are repeated in turn, and
+    scaled so that the sum of all channels stays.
+    """
+    if weight.shape[1] == channels:
+        return weight
+    if channels == 1:
+        return weight.float().sum(dim=1, keepdim=True).to(weight.dtype)
+    repeated = weight.float().repeat(1, -(-channels // 3), 1, 1)[:, :channels]
+    return (repeated * (3 / channels)).to(weight.dtype)
+
+
 def resample_rel_pos(table: Tensor, length: int, method: RelPosInterpolation) -> Tensor:
     """Resample a decomposed relative-position table of one axis. Differentiable.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from eva_data.bands import RANGE, BandRequest
 from eva_engine.config import (
     ClassifierConfig,
     LabelledConfig,
@@ -87,9 +88,25 @@ class DataConfig(LabelledConfig):
     Attributes:
         train: Folder of class folders, or a dataset by name, see `eva_data.labelled_images`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
+        bands: Bands of the images, in place of RGB; `mean` and `std` are measured then.
+        band_range: Values that become 0 and 1, see `eva_data.bands.BandRequest`.
+        show_bands: Bands that drawings show.
     """
 
     crop_pct: float = 1.0
+    bands: int = 0
+    band_range: str = RANGE
+    show_bands: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.band_request()
+
+    def band_request(self) -> BandRequest | None:
+        """Return what is said of bands; None for images in RGB."""
+        if not self.bands:
+            return None
+        return BandRequest(count=self.bands, range=self.band_range, show=self.show_bands)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,13 @@ from eva_classification.features import FeatureExtractor
 from eva_classification.models import PROBE_EPS, ImageClassifier, load_classifier
 from eva_data.files import write_text
 from eva_data.imagenet import CLASSES, ImageNetPaths, open_sets
-from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
-from eva_data.transforms import evaluation_transform
+from eva_data.labelled_images import (
+    LabelledImages,
+    hold_out_images,
+    open_labelled,
+    use_bands,
+)
+from eva_data.transforms import band_transform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.checkpoints.files import save_weights
 from eva_engine.commands.options import check_frozen
@@ -31,6 +36,7 @@ from eva_engine.evaluation.classification_report import (
 )
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
+    bands_of_training,
     evaluate_own_data,
     fill_from_training,
     given_flags,
@@ -141,10 +147,19 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
 
 
 def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
+    bands = bands_of_training(options.weights)
     transform = evaluation_transform(
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
-    samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
+    samples = open_labelled(
+        options.data,
+        transform,
+        classes=options.class_names,
+        upright=False,
+        has_bands=bands is not None,
+    )
+    if bands is not None:
+        use_bands(samples, bands, band_transform(model.img_size, bands, crop_pct=options.crop_pct))
     data = [("data", f"{IMAGES.counted(samples)} ({options.data})")]
     _announce(model, options, data)
     counted = evaluate_own_data(

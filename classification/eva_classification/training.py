@@ -10,8 +10,15 @@ from typing import Any
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import (
+    Compose,
+    InterpolationMode,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+)
 from torchvision.transforms.functional import get_image_size
 
 from eva_backbone.checkpoints.loading import load_pretrained
@@ -19,12 +26,23 @@ from eva_backbone.layers import no_init_weights
 from eva_classification.commands import IMAGES
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
+from eva_data.bands import Bands, measure_bands
 from eva_data.images import warn_of_depth
-from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
-from eva_data.transforms import evaluation_transform
+from eva_data.labelled_images import (
+    LabelledImages,
+    hold_out_images,
+    open_labelled,
+    use_bands,
+)
+from eva_data.transforms import (
+    BandTransform,
+    band_transform,
+    evaluation_transform,
+    scale_bands,
+)
 from eva_engine import planning
 from eva_engine.classifier_training import classifier_step, train_classifier
-from eva_engine.steps.flops import training_flops
+from eva_engine.steps.flops import image_input, training_flops
 from eva_report.terminal import SHOWN
 from eva_runs.memory import MeasuredStep
 from eva_runs.precision import DTYPES
@@ -36,12 +54,16 @@ BICUBIC = InterpolationMode.BICUBIC
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
-def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
-    """Build the classifier of a recipe, with its first weights."""
+def build_model(config: ModelConfig, *, num_classes: int, in_channels: int = 3) -> ImageClassifier:
+    """Build the classifier of a recipe, with its first weights.
+
+    The patch embedding of other images than RGB is trained, whatever the recipe says.
+    """
     arguments: dict[str, Any] = {
         "num_classes": num_classes,
         "pooling": config.pooling,
         "img_size": config.image_size,
+        "in_channels": in_channels,
     }
     with no_init_weights(bool(config.init_checkpoint)):
         if config.linear_probe:
@@ -54,7 +76,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
                 **arguments,
                 drop_path_rate=config.drop_path_rate,
                 activation_checkpointing=config.activation_checkpointing,
-                freeze_patch_embed=config.freeze_patch_embed,
+                freeze_patch_embed=config.freeze_patch_embed and in_channels == 3,
             )
     if config.init_checkpoint:
         report = load_pretrained(
@@ -87,8 +109,9 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
         ValueError: If settings or data do not fit together.
     """
     model = config.model
-    samples, others = _open_data(config)
-    build = partial(build_model, num_classes=len(samples.classes))
+    samples, others, bands = _open_data(config)
+    channels = bands.count if bands else 3
+    build = partial(build_model, num_classes=len(samples.classes), in_channels=channels)
     train_classifier(
         IMAGES,
         config,
@@ -98,7 +121,13 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
         samples=samples,
         others=others,
         title=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
-        flops=training_flops(build, model, backward=not model.linear_probe),
+        flops=training_flops(
+            build,
+            model,
+            inputs=[image_input(model.image_size, channels=channels)],
+            backward=not model.linear_probe,
+        ),
+        bands=bands,
     )
 
 
@@ -108,27 +137,66 @@ read_recipe = planning.reader(ClassificationConfig, "classification")
 def step(config: ClassificationConfig) -> MeasuredStep:
     """Build a step for `eva plan`."""
     model, size = replace(config.model, init_checkpoint=""), config.model.image_size
-    built = build_model(model, num_classes=planning.CLASSES)
-    images = built.patch_embed.proj.weight.new_empty(config.run.batch_size, 3, size, size)
+    channels = config.data.bands or 3
+    built = build_model(model, num_classes=planning.CLASSES, in_channels=channels)
+    images = built.patch_embed.proj.weight.new_empty(config.run.batch_size, channels, size, size)
     return classifier_step(config, built, images)
 
 
-def _open_data(config: ClassificationConfig) -> tuple[LabelledImages, LabelledImages | None]:
-    """Open what is trained on, and what is validated on."""
+def _open_data(
+    config: ClassificationConfig,
+) -> tuple[LabelledImages, LabelledImages | None, Bands | None]:
+    """Open what is trained on, and what is validated on; measure the bands of the former."""
     size, data = config.model.image_size, config.data
+    others: LabelledImages | None = None
+    request = data.band_request()
     samples: LabelledImages = open_labelled(
         data.train,
-        training_transform(size, config.augment, data),
+        None if request else training_transform(size, config.augment, data),
         classes=data.classes or None,
         upright=False,
+        has_bands=request is not None,
     )
-    warn_of_depth(len(samples), samples.sample_id)
-    transform = evaluation_transform(size, crop_pct=data.crop_pct, mean=data.mean, std=data.std)
+    transform: Any = evaluation_transform(
+        size, crop_pct=data.crop_pct, mean=data.mean, std=data.std
+    )
     if data.val_share:
-        return hold_out_images(samples, data.val_share, transform, name="data.val_share")
-    if data.val:
-        return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
-    return samples, None
+        samples, others = hold_out_images(samples, data.val_share, transform, name="data.val_share")
+    elif data.val:
+        others = open_labelled(
+            data.val,
+            transform,
+            classes=samples.classes,
+            upright=False,
+            has_bands=request is not None,
+        )
+    if request is None:
+        warn_of_depth(len(samples), samples.sample_id)
+        return samples, others, None
+    bands = measure_bands([samples.sample_id(index) for index in range(len(samples))], request)
+    logger.info("bands %s", bands.describe(), extra=SHOWN)
+    use_bands(samples, bands, band_training_transform(size, config.augment, bands))
+    if others is not None:
+        use_bands(others, bands, band_transform(size, bands, crop_pct=data.crop_pct))
+    return samples, others, bands
+
+
+def band_training_transform(size: int, augment: AugmentConfig, bands: Bands) -> BandTransform:
+    """Build the transform of a training image of bands, without what only knows RGB."""
+    if augment.auto_augment or augment.color_jitter:
+        left_out = "auto_augment" if augment.auto_augment else "color_jitter"
+        logger.info("augment.%s is left out: it only knows RGB", left_out, extra=SHOWN)
+    crop = CropOnce if augment.crop == "once" else RandomResizedCrop
+    transform: BandTransform = Compose(
+        [
+            partial(scale_bands, bands=bands),
+            crop(size, augment.scale, RATIO, BICUBIC),
+            RandomHorizontalFlip(augment.flip),
+            Normalize(bands.mean, bands.std),
+            RandomErasing(augment.random_erase, mode="pixel", device="cpu"),
+        ]
+    )
+    return transform
 
 
 def training_transform(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 )
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})  # images of bands, see `eva_data.bands`
 DEMO_IMAGE_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # what people bring to a demo
 VIDEO_SUFFIXES = frozenset(
     {

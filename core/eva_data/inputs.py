@@ -8,7 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
+from eva_data.files import (
+    ARRAY_SUFFIXES,
+    DEMO_IMAGE_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+)
 
 CAMERAS = "/dev/video"  # and the number
 
@@ -106,7 +112,10 @@ def _matching_files(
     """Yield files of an input, and their names below the output."""
     number = str(path).removeprefix(CAMERAS)
     if path.is_dir():
-        yield from _files_below(path, find_files(path, suffixes), results)
+        names: Iterable[str] = [*find_files(path, suffixes)]
+        if not names and {*suffixes} >= IMAGE_SUFFIXES:  # others keep arrays beside their images
+            names = find_files(path, ARRAY_SUFFIXES)
+        yield from _files_below(path, names, results)
     elif cameras and number.isdecimal() and not path.is_file():
         device = Path(f"{CAMERAS}{number}")
         if not device.exists():

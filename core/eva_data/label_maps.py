@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.classes import ALLOW_EMPTY, list_names
-from eva_data.files import IMAGE_SUFFIXES, find_files, load_toml
+from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, inspect_image, open_image
 
@@ -198,6 +198,7 @@ def find_pairs(
         The pairs in order of their names, images without a map, and maps without an image.
     """
     files = _by_name(images, IMAGE_SUFFIXES, image_ending)
+    files = files or _by_name(images, ARRAY_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
     return (
         [Pair(files[name], labels[name]) for name in sorted(files.keys() & labels)],

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
+from eva_data.bands import BAND_SUFFIXES, Bands
 from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, read_image
-from eva_data.transforms import ImageTransform
+from eva_data.transforms import BandTransform, ImageTransform
 
 _TRAIN = {"train": True, "test": False, "val": False, "validation": False}
 _OF_TORCHVISION = (
@@ -32,7 +33,7 @@ class LabelledImages(Dataset[tuple[Any, int]]):
     """A map-style dataset: `samples[index]` is (transformed image, label).
 
     Args:
-        transform: Takes the PIL image in RGB; None returns it as it is.
+        transform: Takes the PIL image in RGB, or an array of bands; None returns it as it is.
         classes: Names of the labels 0, 1, ...
         upright: Turn images as their EXIF data say; see `eva_data.images`.
     """
@@ -40,7 +41,7 @@ class LabelledImages(Dataset[tuple[Any, int]]):
     def __init__(
         self, transform: ImageTransform | None, classes: Sequence[str], *, upright: bool
     ) -> None:
-        self.transform = transform
+        self.transform: Callable[[Any], Any] | None = transform
         self.classes = tuple(classes)
         self.upright = upright
 
@@ -71,8 +72,11 @@ class ClassFolders(LabelledImages):
     the loader's processes share them.
 
     `classes` and `labels` are those of `eva_data.classes.find_class_files`, `upright` and
-    `on_white` those of `eva_data.images.read_image`.
+    `on_white` those of `eva_data.images.read_image`. With `bands` the transform takes an array
+    (H, W, N) as stored, in place of the PIL image.
     """
+
+    bands: Bands | None = None
 
     def __init__(
         self,
@@ -83,9 +87,10 @@ class ClassFolders(LabelledImages):
         labels: Mapping[str, int] | None = None,
         upright: bool,
         on_white: bool = True,
+        suffixes: Collection[str] = IMAGE_SUFFIXES,
     ) -> None:
         self.folder, self._on_white = Path(folder), on_white
-        files = find_class_files(self.folder, IMAGE_SUFFIXES, classes=classes, labels=labels)
+        files = find_class_files(self.folder, suffixes, classes=classes, labels=labels)
         super().__init__(transform, files.classes, upright=upright)
         self.names, self.labels = files.names, files.labels
         self._places: NDArray[np.int64] = np.arange(len(self.labels))
@@ -104,10 +109,23 @@ class ClassFolders(LabelledImages):
         selected.transform = transform
         return selected
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def load(self, index: int) -> tuple[Any, int]:
         """See `LabelledImages`."""
-        image = read_image(self.sample_id(index), upright=self.upright, on_white=self._on_white)
-        return image, int(self.labels[index])
+        file, label = self.sample_id(index), int(self.labels[index])
+        if self.bands is not None:
+            return self.bands.read(file), label
+        return read_image(file, upright=self.upright, on_white=self._on_white), label
+
+    def image(self, index: int) -> Image.Image:
+        """See `LabelledImages`; of bands, those that are shown."""
+        loaded = self.load(index)[0]
+        return Image.fromarray(self.bands.draw(loaded)) if self.bands else loaded
+
+
+def use_bands(samples: LabelledImages, bands: Bands, transform: BandTransform) -> None:
+    """Let class folders, opened with `has_bands`, give their images in bands."""
+    assert isinstance(samples, ClassFolders)
+    samples.bands, samples.transform = bands, transform
 
 
 class NamedImages(LabelledImages):
@@ -175,6 +193,7 @@ def open_labelled(
     *,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
     upright: bool,
+    has_bands: bool = False,
 ) -> LabelledImages:
     """Open labelled images.
 
@@ -185,12 +204,18 @@ def open_labelled(
         classes: Names in the order of the labels, or a text file with them; those of a training
             set for its validation set. None takes them from the data.
         upright: See `LabelledImages`.
+        has_bands: Whether files of bands are looked for, too; whose settings the caller sets.
     """
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     kind, colon, rest = os.fspath(location).partition(":")
     if not colon or kind not in ("torchvision", "hf"):
-        return ClassFolders(location, transform, classes=classes, upright=upright)
+        suffixes = BAND_SUFFIXES if has_bands else IMAGE_SUFFIXES
+        return ClassFolders(
+            location, transform, classes=classes, upright=upright, suffixes=suffixes
+        )
+    if has_bands:
+        raise ValueError(f"{location}: images of bands are read from folders of classes alone")
     opener = open_torchvision if kind == "torchvision" else open_hugging_face
     samples = opener(rest, transform, upright=upright)
     if classes is not None and samples.classes != tuple(classes):

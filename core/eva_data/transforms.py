@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, from_numpy
 from torchvision.transforms import (
     CenterCrop,
     Compose,
@@ -15,8 +16,11 @@ from torchvision.transforms import (
     ToTensor,
 )
 
+from eva_data.bands import Bands
+
 Interpolation = Literal["bicubic", "bilinear"]
 ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
+BandTransform = Callable[[NDArray[Any]], Tensor]  # from (height, width, bands) as stored
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
 _MOST_PIXELS = 100_000_000  # of an image that is resized
 _KEPT = 8  # times the shorter side, of a strip
@@ -56,6 +60,24 @@ def evaluation_transform(
         ]
     )
     return transform
+
+
+def band_transform(size: int, bands: Bands, *, crop_pct: float = 1.0) -> BandTransform:
+    """Make the evaluation transform of an array of bands (H, W, N), which resizes as tensors do."""
+    transform: BandTransform = Compose(
+        [
+            partial(scale_bands, bands=bands),
+            Resize(int(size / crop_pct), InterpolationMode.BICUBIC, antialias=True),
+            CenterCrop(size),
+            Normalize(bands.mean, bands.std),
+        ]
+    )
+    return transform
+
+
+def scale_bands(pixels: NDArray[Any], *, bands: Bands) -> Tensor:
+    """Map bands (H, W, N) as stored by their ranges to 0..1, (N, H, W)."""
+    return from_numpy(bands.scale(pixels) / 255).permute(2, 0, 1)
 
 
 def _without_ends(image: Image.Image, *, side: int) -> Image.Image:

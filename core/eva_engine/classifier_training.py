@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eva_data.bands import Bands
 from eva_data.classes import list_names
 from eva_data.holdout import validation_fact
 from eva_engine import planning
@@ -31,6 +32,7 @@ from eva_engine.evaluation.counting import (
     ShownSamples,
     count,
 )
+from eva_engine.evaluation.own_data import BANDS
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
@@ -139,12 +141,14 @@ def train_classifier(
     flops: float,
     groups: Callable[[Any, Any], Sequence[ParameterGroup]] = classifier_groups,
     beside_adapters: Sequence[str] = (),
+    bands: Bands | None = None,
 ) -> None:
     """Train a classifier with the settings of its recipe, on samples, validated on others.
 
     `recipe` is the recipe's name. `build` makes the model of `config.model` with its first weights,
     `groups` groups the parameters by recipe and model; `title` names it in words, `flops` are the
-    model FLOPs of one sample, see `training_flops`; `beside_adapters` are trained with adapters.
+    model FLOPs of one sample, see `training_flops`; `beside_adapters` are trained with adapters;
+    `bands` are those of the samples.
     """
     data, validation = config.data, None
     check_classes(samples, others, data)
@@ -153,11 +157,13 @@ def train_classifier(
         validation = Validation(others, config.run, device, unit=project.unit)
         counted = project.counted(others)
         described.append(validation_fact(counted, share=data.val_share, val=data.val))
+    if bands is not None:
+        described.append(("bands", bands.describe()))
 
     def first_samples(batch: tuple[Tensor, Tensor]) -> Iterator[Tile]:
         inputs, labels = targets.mix(batch[0].clone(), batch[1])
         captions = (label_text(label, classes) for label in labels)
-        return image_tiles(inputs, captions, data.mean, data.std)
+        return image_tiles(inputs, captions, data.mean, data.std, bands)
 
     seed_everything(config.run.seed, purpose="")
     model = build(config.model)
@@ -183,7 +189,7 @@ def train_classifier(
         config=config,
         step_fn=ClassificationStep(targets),
         adapters=adapters,
-        notes={"class_names": classes},
+        notes={"class_names": classes} | ({BANDS: bands.as_json()} if bands else {}),
         device=device,
         evaluate=validation,
         results=validation.results if validation else (),

@@ -10,6 +10,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 from PIL import Image
 
+from eva_data.bands import Bands
 from eva_data.files import replace_file
 from eva_report.content import Example, Gallery, Section, TitledImage
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
@@ -67,11 +68,23 @@ def denormalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Pix
     return pixels
 
 
+def denormalize_bands(images: Any, bands: Bands) -> Pixels:
+    """Make pixels (B, H, W, 3) of a normalised tensor (B, N, H, W) of bands, of those shown."""
+    shown = [band - 1 for band in bands.show]
+    mean, std = ([values[band] for band in shown] for values in (bands.mean, bands.std))
+    return denormalize(images[:, shown], mean, std)
+
+
 def image_tiles(
-    images: Any, captions: Iterable[str], mean: Sequence[float], std: Sequence[float]
+    images: Any,
+    captions: Iterable[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    bands: Bands | None = None,
 ) -> Iterator[Tile]:
     """Show images (B, 3, H, W) or four frames of clips (B, T, 3, H, W), in two rows."""
-    shown = denormalize(images[:SAMPLES], mean, std)
+    images = images[:SAMPLES]
+    shown = denormalize_bands(images, bands) if bands else denormalize(images, mean, std)
     for pixels, caption in zip(shown, captions, strict=False):
         if pixels.ndim == 4:
             a, b, c, d = pixels[np.linspace(0, len(pixels) - 1, 4).round().astype(int)]

@@ -101,11 +101,17 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_size_and_length(parser: argparse.ArgumentParser) -> None:
-    """Add `--backbone`, `--image-size` and `--epochs`, whatever a framework calls them."""
+    """Add `--backbone`, `--bands`, `--image-size`, `--epochs`, whatever a framework calls them."""
     add = parser.add_argument
     help_text = "a plain ViT in place of the recipe's, with its weights, pixel values, layer decay "
     help_text += "and drop path: dinov3_l16, eva02_b14, ... (`eva weights list`, docs/backbones.md)"
     add("--backbone", metavar="NAME", help=help_text)
+    help_text = "bands of own images, 1 to 32, in place of RGB: TIFF, .npy, .npz (docs/bands.md)"
+    add("--bands", type=integer(1, 32), metavar="N", help=help_text)
+    help_text = "values that become 0 and 1, LOW:HIGH, or percentiles of the training images; of "
+    help_text += "all bands, or of each with commas (default p1:p99)"
+    add("--band-range", metavar="RANGE", help=help_text)
+    add("--show-bands", metavar="R,G,B", help="three bands, from 1, that drawings show: 3,2,1")
     help_text = "side of the images in training and evaluation, in place of the recipe's"
     add("--image-size", type=integer(1), metavar="PIXELS", help=help_text)
     help_text = (

@@ -13,6 +13,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError
 from eva_data.inputs import files_at, is_several
@@ -29,6 +33,7 @@ class BasePredictor(ABC, Generic[Prediction]):
     """
 
     _suffixes: ClassVar[Collection[str]] = DEMO_IMAGE_SUFFIXES
+    bands: Bands | None = None  # of its images; None for RGB
     _unreadable: ClassVar[tuple[type[OSError], ...]] = (UnreadableImageError,)
 
     @classmethod
@@ -45,6 +50,14 @@ class BasePredictor(ABC, Generic[Prediction]):
             FileNotFoundError: If the folder holds no weights.
             ValueError: If they or an option cannot be used.
         """
+
+    def read_image(self, source: Any) -> NDArray[Any]:
+        """Read an image for `predict`: upright in RGB, or its bands as they are stored."""
+        return read_pixels(source, self.bands)
+
+    def draw_image(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """Make an image in RGB of what `read_image` returns."""
+        return draw_pixels(pixels, self.bands)
 
     @abstractmethod
     def predict(self, source: Any, *_: Any, **options: Any) -> Prediction:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from eva_data.bands import BandRequest
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
@@ -24,6 +26,9 @@ class RunRequest:
         lora: Rank of adapters.
         backbone: Plain ViT in place of the recipe's, by name, see `find_backbone`.
         seed: Seed of the run.
+        bands: Bands of the images, in place of RGB.
+        band_range: Values of them that become 0 and 1.
+        show_bands: Those that drawings show.
         data: Own data, as the project reads them.
     """
 
@@ -37,6 +42,9 @@ class RunRequest:
     lora: int | None = None
     backbone: str | None = None
     seed: int | None = None
+    bands: int | None = None
+    band_range: str | None = None
+    show_bands: str | None = None
     data: Any = None
 
     @classmethod
@@ -45,6 +53,16 @@ class RunRequest:
         names = {field.name for field in fields(cls)}
         parsed = {name: value for name, value in vars(options).items() if name in names}
         return cls(**parsed | changes)
+
+    def band_request(self) -> BandRequest | None:
+        """Return what the user says of bands; None for images in RGB."""
+        settings = {"range": self.band_range, "show": self.show_bands}
+        stated = {name: value for name, value in settings.items() if value is not None}
+        if self.bands is None:
+            if stated:
+                raise ValueError("--band-range and --show-bands need --bands N")
+            return None
+        return BandRequest(count=self.bands, **stated)
 
     def accumulation_steps(self, samples: int, processes: int = 1) -> int:
         """Return how many forward passes of `batch` on all processes make the samples of a step.

@@ -204,7 +204,7 @@ def describe(weights: Weights) -> Trunk:
         frames = stored_frames(weights, prefix) if len(shapes[TRUNK_KEY]) == 5 else 1
         trunk = _describe_variant(variant, prefix, shapes, frames, of_detector=of_detector)
         noted = {"img_size": weights.image_size} if weights.image_size else {}
-        return replace(trunk, arguments=trunk.arguments | noted)
+        return replace(trunk, arguments=trunk.arguments | noted | _channels(shapes))
     _require_eva(own, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
@@ -226,13 +226,19 @@ def describe(weights: Weights) -> Trunk:
     if len(heads) == 1:
         arguments["num_heads"] = heads.pop()
     return Trunk(
-        arguments=arguments | _relative_positions(shapes, arguments),
+        arguments=arguments | _relative_positions(shapes, arguments) | _channels(shapes),
         prefix=prefix,
         names=frozenset(shapes),
         frames=frames,
         clips=len(kernel) == 5,
         of_detector="cls_token" not in shapes,
     )
+
+
+def _channels(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """State the channels of images that are not RGB."""
+    channels = shapes[TRUNK_KEY][1]
+    return {} if channels == 3 else {"in_channels": channels}
 
 
 def _describe_variant(

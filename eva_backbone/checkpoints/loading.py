@@ -36,6 +36,7 @@ from eva_backbone.checkpoints.run_folders import (
 )
 from eva_backbone.resample import (
     PosResampling,
+    inflate_patch_embed,
     resample_bias_table,
     resample_clip_pos_embed,
     resample_patch_embed,
@@ -51,6 +52,7 @@ _OTHER_POOLING = "initialised from scratch, of the class token in the file and n
 
 Shape = tuple[int, ...]
 _SIDE = 224  # pixels of a frame, for which all official video models are made
+_OF_IMAGE = (TRUNK_KEY, "spm.stem.0.weight")  # convolutions of its channels; ViT-Adapter's
 _OFFICIAL_PATCHES = (14, 16)
 
 
@@ -428,8 +430,10 @@ def resample(
     if local == "pos_embed" and value.ndim == len(shape) == 3 and value.shape[2] == shape[2]:
         side = round((shape[1] - 1) ** 0.5)
         return resample_pos_embed(value, (side, side), method)
-    if local == TRUNK_KEY and value.ndim == len(shape) == 4 and value.shape[:2] == shape[:2]:
-        return resample_patch_embed(value, shape[-1])
+    if local in _OF_IMAGE and value.ndim == len(shape) == 4 and len(value) == shape[0]:
+        if value.shape[1] not in (3, shape[1]):
+            return None
+        return resample_patch_embed(inflate_patch_embed(value, shape[1]), shape[-1])
     if value.ndim == len(shape) == 2 and value.shape[1] == shape[1]:
         if re.search(r"\.rel_pos_[hw]$", local):
             return resample_rel_pos(value, shape[0], "vitdet")

@@ -19,7 +19,13 @@ from eva_command.starting import find_start, plan_quick
 from eva_command.table import COMMANDS
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
 from eva_data.checks.folders import find_parts
-from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
+from eva_data.files import (
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+    open_regular,
+)
 from eva_data.labelled_videos.lists import COLUMNS
 from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
@@ -72,7 +78,8 @@ command is printed, then run; further arguments are those of the task's training
     eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO file or export
     eva train my/             # images/ and masks/ with equal file names, and classes.toml
     eva train my/coco         # panoptic segments: annotations/panoptic_train.json and its PNG files
-    eva train pairs.csv       # images with captions"""
+    eva train pairs.csv       # images with captions
+    eva train fields/ --bands 5 --show-bands 3,2,1    # TIFF, .npy or .npz of 1 to 32 bands"""
     parser = command_parser(description)
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder or file, in front of further arguments")
@@ -247,7 +254,8 @@ def find_tasks(data: Path) -> dict[str, Words]:
     train, *others = find_parts(data) or [data]
     below = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
     tasks = {}
-    for task, suffixes in (("classification", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+    kinds = (("classification", IMAGE_SUFFIXES | ARRAY_SUFFIXES), ("video", VIDEO_SUFFIXES))
+    for task, suffixes in kinds:
         if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
             tasks[task] = _samples(train, *others)
     images = islice(find_files(data, IMAGE_SUFFIXES), 20)
@@ -361,7 +369,8 @@ def map_folders(data: Path) -> Words:
 
 
 def _samples(train: Path, *others: Path) -> Words:
-    below = find_files(train, IMAGE_SUFFIXES | VIDEO_SUFFIXES) if train.is_dir() else ()
+    kinds = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
+    below = find_files(train, kinds) if train.is_dir() else ()
     share = _share(below) if train.is_dir() and not others else "0.1"
     others = (train,) if share == "1" else others
     val = [str(others[0])] if others else ["", "--data.val-share", share]

@@ -12,7 +12,7 @@ from torch import Tensor
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
 from eva_data.files import make_folder
-from eva_data.images import read_rgb, save_image
+from eva_data.images import save_image
 from eva_data.inputs import Job
 from eva_engine.evaluation.own_data import DemoResults, entry_of, require_finite
 from eva_report.demos import describe_error, draw_video, run_jobs
@@ -70,8 +70,10 @@ class _Work:
             if job.is_video or job.is_camera:
                 self.finish()
                 return self._video(job, entry)
-            rgb = read_rgb(job.source, upright=True)
-            self._waiting.append(_Waiting(job, entry, rgb, self._predictor.prepare(rgb)))
+            image = self._predictor.read_image(job.source)
+            prepared = self._predictor.prepare(image)
+            drawn = self._predictor.draw_image(image)
+            self._waiting.append(_Waiting(job, entry, drawn, prepared))
         except (ValueError, FloatingPointError) as error:
             entry["error"] = describe_error(job, error)
             return str(entry["error"])

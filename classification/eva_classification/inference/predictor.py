@@ -21,12 +21,13 @@ from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.images import read_rgb
-from eva_data.transforms import ImageTransform, evaluation_transform
+from eva_data.bands import Bands
+from eva_data.transforms import band_transform, evaluation_transform
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import (
     PUBLISHED,
     NamedClasses,
+    bands_of_training,
     class_names,
     notes_of_training,
     require_finite,
@@ -37,7 +38,7 @@ from eva_runs.precision import to_precision
 
 IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> name in timm
 
-ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+ImageLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 
 
 class Predictor(NamedClasses):
@@ -52,22 +53,27 @@ class Predictor(NamedClasses):
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
         batch_size: int = 8,
+        bands: Bands | None = None,
     ) -> None:
         super().__init__(class_names, num_classes=model.num_classes)
         self.model = model.eval()
         self.batch_size, self.crop_pct = batch_size, crop_pct
-        side = model.img_size
+        side, self.bands = model.img_size, bands
+        values = "RGB in [0, 1]" if bands is None else "bands, low to high scaled to [0, 1]"
         self.facts = {
             "task": "classification",
             "name": "images",
-            "shape": [3, side, side],
-            "input": "RGB in [0, 1], shorter side resized (bicubic), centre cut, normalised",
+            "shape": [model.in_channels, side, side],
+            "input": f"{values}, shorter side resized (bicubic), centre cut, normalised",
             "resize": int(side / crop_pct),
             "mean": [*mean],
             "std": [*std],
+            **(bands.as_json() if bands else {}),
         }
-        self._transform: ImageTransform = evaluation_transform(
-            model.img_size, crop_pct=crop_pct, mean=mean, std=std
+        self._transform: Any = (
+            evaluation_transform(side, crop_pct=crop_pct, mean=mean, std=std)
+            if bands is None
+            else band_transform(side, bands, crop_pct=crop_pct)
         )
 
     @classmethod
@@ -118,6 +124,7 @@ class Predictor(NamedClasses):
             to_precision(model, precision, resolved_device),
             class_names=names,
             batch_size=batch_size,
+            bands=bands_of_training(source),
             **{name: PUBLISHED[name] if value is None else value for name, value in notes.items()},
         )
 
@@ -147,7 +154,9 @@ class Predictor(NamedClasses):
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Turn an image upright by its EXIF data, cut it as an evaluation does: (3, S, S)."""
-        return self._transform(Image.fromarray(read_rgb(image, upright=True)))
+        pixels = self.read_image(image)
+        prepared: Tensor = self._transform(pixels if self.bands else Image.fromarray(pixels))
+        return prepared
 
     def judge(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
         """Compute probabilities (B, K), finite or not, of what `prepare` returns for images."""

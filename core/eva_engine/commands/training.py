@@ -209,6 +209,14 @@ def settings_of(request: RunRequest, default: Any) -> list[str]:
         "run.seed": request.seed,
         "lora.rank": request.lora,
     }
+    if bands := request.band_request():
+        if "data.bands" not in dict(_values(default)):
+            raise ValueError(f"--bands {bands.count}: this training reads images in RGB alone")
+        settings |= {
+            "data.bands": bands.count,
+            "data.band_range": bands.range,
+            "data.show_bands": bands.show,
+        }
     if request.backbone:
         settings |= _settings_of_backbone(request.backbone, dict(_values(default)))
     words = [f"{name}={value}" for name, value in settings.items() if value is not None]

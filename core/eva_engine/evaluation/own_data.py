@@ -20,6 +20,7 @@ from torch import nn
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.bands import Bands
 from eva_data.classes import names_of_head
 from eva_data.files import write_text
 from eva_engine import distributed
@@ -49,6 +50,7 @@ from eva_runs.predictor import BasePredictor
 
 logger = logging.getLogger(__name__)
 
+BANDS = "bands"  # in the config that is noted, see `eva_data.bands.Bands`
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "crop_pct": (int, float),
@@ -83,6 +85,11 @@ def notes_of_training(weights: str | os.PathLike[str], **overrides: Any) -> dict
     three: dict[str, Any] = {name: tuple(map(float, values)) for name, values in pixels.items()}
     PixelConfig(**three)  # which refuses what they cannot be
     return overrides
+
+
+def bands_of_training(weights: str | os.PathLike[str]) -> Bands | None:
+    """Return the bands that a file of weights notes of its training; None for RGB."""
+    return Bands.from_json((read_config(resolve_source(weights)) or {}).get(BANDS))
 
 
 def fill_from_training(

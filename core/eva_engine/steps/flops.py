@@ -67,10 +67,10 @@ def forward_flops(build: Callable[[], nn.Module], *inputs: Tensor) -> float:
     return _count(build, inputs, training=False)[0]
 
 
-def image_input(side: int, *, frames: int | None = None) -> Tensor:
+def image_input(side: int, *, frames: int | None = None, channels: int = 3) -> Tensor:
     """Make an image (1, 3, side, side) or a clip (1, frames, 3, side, side) to count FLOPs with."""
     shape = () if frames is None else (frames,)
-    return torch.empty(1, *shape, 3, side, side, device="meta")
+    return torch.empty(1, *shape, channels, side, side, device="meta")
 
 
 def _count(

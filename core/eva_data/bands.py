@@ -1,0 +1,324 @@
+"""Images of 1 to 32 bands: the one reader of their files, and the settings that a run keeps.
+
+A file is a TIFF, whose bands are samples of a pixel or pages; `.npy`; `.npz` with one array, or
+with one for each band; or any other image, of one band (grey) or three. Values may have 8, 16 or
+32 bits or be fractions. A run maps them by a range of each band to 0..1, beyond which they are
+clipped, and subtracts a mean and divides by a deviation that were measured then.
+
+Shapes: H x W pixels, N bands.
+"""
+
+import contextlib
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
+from eva_data.images import (
+    Source,
+    UnreadableImageError,
+    inspect_image,
+    max_pixels,
+    open_image,
+    read_rgb,
+    require_size,
+)
+from eva_data.pools import ordered_map
+
+MOST_BANDS = 32
+BAND_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+RANGE = "p1:p99"  # by default
+_TIFF = (".tif", ".tiff")
+_GREY = ("1", "L", "I;16", "I;16B", "I", "F")  # modes of Pillow
+_MOST_IMAGES, _MOST_VALUES = 2000, 4096  # that are measured, and pixels of each
+_LIMITS = re.compile(r"(p?)(-?\d+\.?\d*):(p?)(-?\d+\.?\d*)")
+Pixels = NDArray[Any]  # (H, W, N), as stored
+
+
+def read_bands(source: Source | Pixels, *, name: str | None = None) -> Pixels:
+    """Read the bands of an image as they are stored, (H, W, N); an array is returned as it is.
+
+    Raises:
+        UnreadableImageError: If the file is missing, damaged or too large, its bands differ in size
+            or are more than 32, or a value is not finite.
+    """
+    if isinstance(source, np.ndarray):
+        pixels, name = source, name or "the array"
+    else:
+        name = name or (str(source) if isinstance(source, str | os.PathLike) else "the image")
+        with _explained(name):
+            pixels = _read(source)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    number = pixels.dtype.kind in "uif"
+    if pixels.ndim != 3 or not number or not pixels.size or pixels.shape[2] > MOST_BANDS:
+        raise UnreadableImageError(
+            f"{name} has the shape {pixels.shape} in {pixels.dtype}: bands are (height, width, "
+            f"bands) numbers, of 1 to {MOST_BANDS} bands"
+        )
+    if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
+        row, column, band = np.argwhere(~finite)[0].tolist()
+        raise UnreadableImageError(
+            f"{name} has the value {pixels[row, column, band]} in band {band + 1}, row {row}, "
+            f"column {column}, and {int((~finite).sum())} such values: replace them"
+        )
+    return pixels
+
+
+def inspect_bands(file: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return height and width of an image, also of one with bands that Pillow does not open."""
+    path = Path(file)
+    if path.suffix.lower() not in (*_TIFF, *ARRAY_SUFFIXES):
+        width, height = inspect_image(path, decode=False).seen_size
+        return height, width
+    height, width, _ = read_bands(path).shape
+    return height, width
+
+
+def _read(source: Source) -> Pixels:
+    if not isinstance(source, str | os.PathLike):
+        return read_rgb(source, upright=True)
+    path = Path(source)
+    require_size(path.stat().st_size, str(path))
+    suffix = path.suffix.lower()
+    if suffix in _TIFF:
+        return _read_tiff(path)
+    if suffix in ARRAY_SUFFIXES:
+        return _read_arrays(path)
+    if suffix == ".png":  # of which Pillow has 8 of the 16 bits of a colour
+        from torchvision.io import ImageReadMode, decode_image
+
+        _check_pixels(*inspect_image(path, decode=False).seen_size)
+        return decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    with open_image(path, str(path)) as image:
+        if image.mode in _GREY:
+            return np.asarray(image)
+    return read_rgb(path, upright=True)
+
+
+def _check_pixels(height: int, width: int) -> None:
+    if height * width > max_pixels():
+        raise ValueError(f"{width} x {height} pixels are more than {max_pixels():,}")
+
+
+def _read_tiff(path: Path) -> Pixels:
+    """Read the pages of full size, each of which has bands as samples or as planes."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        # others are overviews and masks
+        pages: list[Any] = [page for page in tiff.pages if not page.aspage().subfiletype & 5]
+        first, count = pages[0], sum(page.aspage().samplesperpixel for page in pages)
+        if count > MOST_BANDS:
+            raise ValueError(f"{count} bands are more than {MOST_BANDS}")
+        _check_pixels(first.imagelength, first.imagewidth)
+        for number, page in enumerate(pages[1:], start=2):
+            for attribute in ("imagewidth", "imagelength", "dtype"):
+                mine, other = getattr(page.aspage(), attribute), getattr(first, attribute)
+                if mine != other:
+                    raise ValueError(f"{attribute} of page {number} is {mine}, of page 1 {other}")
+        planes = [page.asarray() for page in pages]
+        return np.dstack(
+            [
+                np.moveaxis(plane, 0, -1) if page.aspage().axes == "SYX" else plane
+                for page, plane in zip(pages, planes, strict=True)
+            ]
+        )
+
+
+def _read_arrays(path: Path) -> Pixels:
+    """Read `.npy`, or the arrays of `.npz`, of (H, W), (H, W, N) or (N, H, W)."""
+    if path.suffix.lower() == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            require_size(sum(entry.file_size for entry in archive.infolist()), str(path))
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if len(arrays) != 1:
+            shapes = {name: value.shape for name, value in arrays.items()}
+            if len({*shapes.values()}) != 1:
+                raise ValueError(f"its bands differ in size: {shapes}")
+            return np.dstack([*arrays.values()])
+        (array,) = arrays.values()
+    else:
+        array = np.load(path, allow_pickle=False)
+    if array.ndim == 3 and array.shape[0] <= MOST_BANDS < array.shape[2]:
+        array = np.moveaxis(array, 0, -1)
+    _check_pixels(*array.shape[:2])
+    return array
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn every damage into an `UnreadableImageError` that names the file."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UnreadableImageError(f"{name} needs the package {error.name}") from error
+    except Exception as error:  # of three libraries; anything may be in a damaged file
+        message = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnreadableImageError(f"{name} cannot be read: {message}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandRequest:
+    """What a user says of the bands of own data; a wrong value is a ValueError.
+
+    Attributes:
+        count: Number of bands, which each image has.
+        range: Values that become 0 and 1, `LOW:HIGH` for all bands or, divided by commas, for each:
+            numbers, or percentiles of the training images, such as `p1:p99`.
+        show: Three bands, counted from 1, that drawings have as red, green and blue, as `3,2,1`;
+            empty for the first three, or of fewer the first alone.
+    """
+
+    count: int
+    range: str = RANGE
+    show: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MOST_BANDS:
+            raise ValueError(f"bands must be from 1 to {MOST_BANDS}, got {self.count}")
+        self.ranges()
+        self.shown()
+
+    def ranges(self) -> list[tuple[str, float, str, float]]:
+        """Return for each band: "p" of a percentile or "", and its value; of low and high."""
+        parts = [_LIMITS.fullmatch(part) for part in self.range.split(",")]
+        matches = [part for part in parts if part is not None]
+        ranges = [(m[1], float(m[2]), m[3], float(m[4])) for m in matches]
+        percentiles = [value for range_ in ranges for value in range_[1::2] if range_[0]]
+        falls = any(kind == other and low >= high for kind, low, other, high in ranges)
+        outside = any(not 0 <= value <= 100 for value in percentiles)
+        mixed = any(kind != other for kind, _, other, _ in ranges)
+        if falls or outside or mixed or len(matches) < len(parts):
+            raise ValueError(f"band range must be LOW:HIGH or pLOW:pHIGH, got {self.range!r}")
+        if len(ranges) not in (1, self.count):
+            raise ValueError(
+                f"{self.count} bands have 1 or {self.count} ranges, got {self.range!r}"
+            )
+        return ranges * (self.count if len(ranges) == 1 else 1)
+
+    def shown(self) -> tuple[int, int, int]:
+        """Return the bands of drawings, from 1."""
+        words = self.show.split(",") if self.show else ["1", "2", "3"][: self.count]
+        words = ["1"] * 3 if not self.show and self.count < 3 else words
+        bands = [int(word) if word.strip().isdecimal() else 0 for word in words]
+        if len(bands) != 3 or not all(1 <= band <= self.count for band in bands):
+            raise ValueError(
+                f"bands to show must be three of 1 to {self.count}, as 3,2,1; got {self.show!r}"
+            )
+        return bands[0], bands[1], bands[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """What a model of bands is given, and what drawings show; a run keeps it.
+
+    Attributes:
+        low: Value of each band that becomes 0.
+        high: Value that becomes 1; what is beyond both is clipped.
+        mean: Mean of each band after that.
+        std: Standard deviation after that.
+        show: Bands of drawings, from 1.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    show: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.low)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any] | None) -> Self | None:
+        """Build what `as_json` has written; None of None."""
+        names = [field.name for field in fields(cls)]
+        return values and cls(**{name: tuple(values[name]) for name in names})  # type: ignore[return-value]
+
+    def as_json(self) -> dict[str, list[float]]:
+        """Return the settings as lists."""
+        return {name: [*values] for name, values in asdict(self).items()}
+
+    def read(self, source: Source | Pixels, *, name: str | None = None) -> Pixels:
+        """Read the bands of an image as they are stored, and refuse another number of them."""
+        pixels = read_bands(source, name=name)
+        if pixels.shape[2] != self.count:
+            title = name or (source if isinstance(source, str | os.PathLike) else "the image")
+            raise UnreadableImageError(f"{title} has {pixels.shape[2]} bands, and not {self.count}")
+        return pixels
+
+    def scale(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Map values by the ranges to 0..255, which the frameworks' augmentations expect."""
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+        scaled = (pixels.astype(np.float32) - low) * (np.float32(255) / (high - low))
+        return scaled.clip(0, 255)
+
+    def draw(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """Make an image (H, W, 3) in RGB of the bands that are shown."""
+        shown = [band - 1 for band in self.show]
+        ranges = {key: tuple(getattr(self, key)[band] for band in shown) for key in ("low", "high")}
+        three = Bands(**ranges, mean=(), std=(), show=(1, 2, 3))
+        return np.rint(three.scale(pixels[..., shown])).astype(np.uint8)
+
+    def describe(self) -> str:
+        """Say what a report says of them."""
+        ranges = (f"{low:g} to {high:g}" for low, high in zip(self.low, self.high, strict=True))
+        drawn = ", ".join(map(str, self.show))
+        return f"{self.count}: {'; '.join(ranges)} become 0 to 1; drawn are bands {drawn}"
+
+
+def read_pixels(source: Source | Pixels, bands: Bands | None, *, upright: bool = True) -> Pixels:
+    """Read an image in RGB, or its bands as they are stored."""
+    return read_rgb(source, upright=upright) if bands is None else bands.read(source)
+
+
+def draw_pixels(pixels: Pixels, bands: Bands | None) -> NDArray[np.uint8]:
+    """Make an image in RGB of what `read_pixels` returns."""
+    return pixels if bands is None else bands.draw(pixels)
+
+
+def measure_bands(files: Sequence[str | os.PathLike[str]], request: BandRequest) -> Bands:
+    """Measure the ranges that are percentiles, and mean and deviation of each band.
+
+    Of at most 2,000 images, evenly spread, 4,096 pixels each are taken. An image that cannot be
+    read, or has another number of bands, is an error.
+    """
+    chosen = [str(file) for file in files[:: -(-len(files) // _MOST_IMAGES) or 1]]
+    workers = min(8, os.cpu_count() or 1) if len(chosen) > 200 else 1
+    parts = ordered_map(_sample, chosen, workers=workers, title="bands", shared=(request.count,))
+    values = np.concatenate([*parts])  # (pixels, N)
+    low, high = np.empty(request.count), np.empty(request.count)
+    for band, (kind, first, _, last) in enumerate(request.ranges()):
+        ends = np.percentile(values[:, band], [first, last]) if kind else (first, last)
+        low[band], high[band] = ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1
+    scaled = ((values - low) / (high - low)).clip(0, 1)
+    std = scaled.std(axis=0)
+    columns = [low, high, scaled.mean(axis=0), np.where(std > 0, std, 1.0)]
+    rounded = [tuple(float(f"{value:.6g}") for value in column) for column in columns]
+    return Bands(
+        low=rounded[0], high=rounded[1], mean=rounded[2], std=rounded[3], show=request.shown()
+    )
+
+
+def _sample(count: int, file: str) -> NDArray[np.float32]:
+    """Draw pixels of an image, always the same."""
+    pixels = read_bands(file)
+    if pixels.shape[2] != count:
+        raise ValueError(f"{file} has {pixels.shape[2]} bands, and {count} are stated: --bands")
+    rows: Pixels = pixels.reshape(-1, count)
+    if len(rows) > _MOST_VALUES:
+        rows = rows[np.random.default_rng(0).choice(len(rows), _MOST_VALUES, replace=False)]
+    return rows.astype(np.float32)

@@ -1,0 +1,126 @@
+"""Images of bands: every form of file gives the same array, and bad ones are named."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
+from eva_data.images import UnreadableImageError
+
+VALUES = np.random.default_rng(0).integers(0, 65536, (40, 48, 5), dtype=np.uint16)
+
+
+def _write(file, pixels=VALUES):
+    planes = np.moveaxis(pixels, -1, 0)
+    if "pages" in file.name:
+        with tifffile.TiffWriter(file) as tiff:
+            for plane in planes:
+                tiff.write(plane, contiguous=False, photometric="minisblack")
+    elif "planes" in file.name:
+        tifffile.imwrite(file, planes, planarconfig="separate", photometric="minisblack")
+    elif file.suffix == ".tif":
+        tifffile.imwrite(file, pixels, planarconfig="contig", photometric="minisblack",
+                         compression="zlib", predictor=pixels.dtype != np.float32)  # fmt: skip
+    elif file.suffix == ".npz":
+        np.savez_compressed(file, **{f"band{number}": p for number, p in enumerate(planes)})
+    else:
+        np.save(file, planes if "first" in file.name else pixels)
+    return file
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tif", "pages.tif", "planes.tif", "a.npy", "first.npy", "a.npz"]
+)
+def test_each_form_of_file_has_the_values_that_were_written(name, tmp_path):
+    pixels = read_bands(_write(tmp_path / name))
+    assert pixels.dtype == np.uint16
+    assert (pixels == VALUES).all()
+
+
+def test_overviews_and_usual_images_are_read(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(VALUES[..., 0], photometric="minisblack")
+        tiff.write(VALUES[::2, ::2, 0], photometric="minisblack", subfiletype=1)
+    assert (read_bands(tmp_path / "a.tif")[..., 0] == VALUES[..., 0]).all()
+    Image.fromarray(VALUES[..., 0]).save(tmp_path / "deep.png")
+    assert (read_bands(tmp_path / "deep.png")[..., 0] == VALUES[..., 0]).all()
+    Image.fromarray(VALUES[..., :3].astype(np.uint8)).save(tmp_path / "a.bmp")
+    assert (read_bands(tmp_path / "a.bmp") == VALUES[..., :3].astype(np.uint8)).all()
+
+
+def _bad(folder):
+    yield _write(folder / "40.tif", np.zeros((20, 20, 40), np.uint16)), "40"
+    nan = VALUES.astype(np.float32)
+    nan[3, 2, 1] = np.nan
+    yield _write(folder / "nan.tif", nan), "nan in band 2"
+    with tifffile.TiffWriter(folder / "sizes.tif") as tiff:
+        tiff.write(VALUES[..., 0], photometric="minisblack")
+        tiff.write(VALUES[:30, :, 0], photometric="minisblack")
+    yield folder / "sizes.tif", "page 2 is 30"
+    np.savez(folder / "sizes.npz", a=VALUES[..., 0], b=VALUES[:30, :, 0])
+    yield folder / "sizes.npz", r"\(30, 48\)"
+    (folder / "cut.tif").write_bytes(_write(folder / "a.tif").read_bytes()[:900])
+    yield folder / "cut.tif", "cannot be read"
+    np.save(folder / "code.npy", np.array([object()]))
+    yield folder / "code.npy", "cannot be read"
+    np.save(folder / "words.npy", np.array([["a"]]))
+    yield folder / "words.npy", "U1"
+    yield folder / "missing.tif", "missing.tif"
+
+
+def test_bad_files_are_named_with_the_value(tmp_path):
+    for file, value in _bad(tmp_path):
+        with pytest.raises(UnreadableImageError, match=value) as caught:
+            read_bands(file)
+        assert file.name in str(caught.value)
+
+
+def test_settings_are_measured_over_the_files_and_kept(tmp_path):
+    files = [_write(tmp_path / f"{n}.npy", VALUES // (n + 1)) for n in range(3)]
+    request = BandRequest(count=5, range="p2:p98", show="3,2,1")
+    bands = measure_bands(files, request)
+    every = np.concatenate([read_bands(file).reshape(-1, 5) for file in files])
+    assert np.allclose(bands.low, np.percentile(every, 2, axis=0), rtol=1e-4)
+    assert np.allclose(bands.high, np.percentile(every, 98, axis=0), rtol=1e-4)
+    scaled = np.concatenate([bands.scale(bands.read(file)).reshape(-1, 5) for file in files]) / 255
+    assert scaled.min() == 0
+    assert scaled.max() == 1
+    assert np.allclose(bands.mean, scaled.mean(axis=0), atol=1e-4)
+    assert np.allclose(bands.std, scaled.std(axis=0), atol=1e-4)
+    assert Bands.from_json(bands.as_json()) == bands
+    drawn = bands.draw(VALUES)
+    assert (drawn == np.rint(bands.scale(VALUES)[..., [2, 1, 0]])).all()
+
+
+def test_numbers_are_taken_as_ranges_without_losing_bits(tmp_path):
+    file = _write(tmp_path / "a.npy", np.arange(1024, dtype=np.uint16).reshape(32, 32, 1))
+    bands = measure_bands([file], BandRequest(count=1, range="0:1023"))
+    assert len(np.unique(bands.scale(bands.read(file)))) == 1024
+    assert bands.draw(bands.read(file)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"count": 33}, "33"),
+        ({"count": 5, "range": "9:3"}, "9:3"),
+        ({"count": 5, "range": "p1:p101"}, "p101"),
+        ({"count": 5, "range": "0:1,0:2"}, "0:1,0:2"),
+        ({"count": 5, "range": "low"}, "low"),
+        ({"count": 5, "show": "3,2,6"}, "3,2,6"),
+        ({"count": 5, "show": "3,2"}, "3,2"),
+    ],
+)
+def test_wrong_settings_are_named(settings, value):
+    with pytest.raises(ValueError, match=value):
+        BandRequest(**settings)
+
+
+def test_another_number_of_bands_names_the_file(tmp_path):
+    files = [_write(tmp_path / "a.npy"), _write(tmp_path / "four.npy", VALUES[..., :4])]
+    with pytest.raises(ValueError, match=r"four.npy has 4 bands.* 5"):
+        measure_bands(files, BandRequest(count=5))
+    bands = measure_bands(files[:1], BandRequest(count=5))
+    with pytest.raises(UnreadableImageError, match=r"four.npy has 4 bands.* 5"):
+        bands.read(files[1])
