@@ -270,7 +270,8 @@ class VisionTransformer(nn.Module):
         """
         tokens, grid = self.embed(images)
         tokens = self.norm(self.forward_tokens(tokens, grid))
-        return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
+        patches = tokens[:, self.num_prefix_tokens :].transpose(1, 2)
+        return patches.reshape(*patches.shape[:2], *grid)
 
     def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
         """Apply patch embedding, mask token, prefix tokens and position embedding.

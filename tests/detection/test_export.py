@@ -1,5 +1,8 @@
 """Export: the written file equals the model, and what is refused leaves nothing behind."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -73,3 +76,46 @@ def test_a_complete_detector_of_each_family_is_onnx(family, tiny_config, picture
     )
     assert differences["pred_boxes"] < 1e-2
     assert (tmp_path / "a.onnx").is_file()
+
+
+@pytest.mark.parametrize("canvas", [pytest.param(128, marks=pytest.mark.slow), 0])
+@torch.no_grad()
+def test_onnx_takes_other_batches_and_sizes(canvas, tiny_config, randomise, picture, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    cfg = tiny_config(f"model.backbone.square_pad={canvas}")
+    update_each(box_predictors(cfg.model.roi_heads), test_score_thresh=0.01)
+    detector = randomise(instantiate(cfg.model), std=0.1).eval()
+    predictor = Predictor(detector, augmentations=[], categories=[])
+    file = tmp_path / "a.onnx"
+    export.export_detector(predictor, file, image=picture, form="onnx", threshold=0.01)
+    onnx.checker.check_model(file)
+    model = onnx.load(file)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [opset.version for opset in model.opset_import] <= [20]
+    session = onnxruntime.InferenceSession(file)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["preparation"])
+    for shape in ((3, 75, 100), (2, 120, 60), (1, 40, 128)):
+        values = np.random.default_rng(1).integers(0, 256, (shape[0], 3, *shape[1:]))
+        images = torch.from_numpy(values.astype(np.float32))
+        outputs = session.run(facts["outputs"], {"images": images.numpy()})
+        outputs = {
+            name: torch.from_numpy(v) for name, v in zip(facts["outputs"], outputs, strict=True)
+        }
+        eager = detector.inference([{"image": i} for i in images], do_postprocess=False)
+        assert sum(map(len, eager)) == len(outputs["scores"]) > 0
+        for index, expected in enumerate(eager):
+            rows = outputs["image_index"] == index
+            actual = {name: value[rows] for name, value in outputs.items()}
+            fields = expected.get_fields()
+            fields["pred_boxes"] = fields["pred_boxes"].tensor
+            apart = [_points(fields), _points(actual)]  # equal scores have no order
+            pairs = torch.cdist(*apart).argmin(dim=1)
+            for name, atol in {"pred_boxes": 0.05, "scores": 1e-3, "pred_masks": 1e-3}.items():
+                torch.testing.assert_close(actual[name][pairs], fields[name], atol=atol, rtol=0)
+
+
+def _points(fields):
+    classes = fields["pred_classes"][:, None] * 1000
+    return torch.cat([fields["pred_boxes"], classes, fields["scores"][:, None] * 100], dim=1)

@@ -132,7 +132,7 @@ def test_a_run_is_exported_with_its_numbers(masks, request, scenes, run, documen
     facts = json.loads(session.get_modelmeta().custom_metadata_map["preparation"])
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)
-    results = dict(zip(facts["outputs"], session.run(None, {"image": pixels}), strict=True))
+    results = dict(zip(facts["outputs"], session.run(None, {"images": pixels[None]}), strict=True))
     predictor = documented("eva_mmdetection", "Predictor").from_config(output, score_threshold=0.01)
     expected, order = predictor(picture), np.argsort(-results["scores"], kind="stable")
     assert len(expected) == len(order) > 0

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from eva_backbone.recording import quiet
 from eva_data.files import open_atomic
 from eva_detection.building import build, load_initial_weights
 from eva_detection.config.settings import load_recipe
+from eva_detection.inference.batched import BatchedDetector
 from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
 from eva_detection.model.backbone import EVAViTDet
 from eva_runs import exported
@@ -111,9 +112,9 @@ def export_detector(
 ) -> dict[str, float]:
     """Write a complete detector, read the file again and compare, upright and turned.
 
-    The image is traced with; something must be detected in it. The form is "torchscript" or "onnx",
-    which has no soft-NMS; neither has test-time augmentation or slices. The size (H, W) is fixed in
-    an ONNX file, which notes the `threshold` of what to show.
+    The image is traced with; something must be detected in it. The form is "torchscript", of one
+    image, or "onnx", of any number, without soft-NMS; neither has test-time augmentation or slices.
+    The size (H, W) is fixed in an ONNX file, which notes the `threshold` of what to show.
 
     Returns:
         The largest difference of each field of detectron2's `Instances`; one above
@@ -123,55 +124,84 @@ def export_detector(
     if not hasattr(detector, "roi_heads"):
         message = "a detector is exported without augmented views and slices"
         raise ValueError(f"{message}: add --opts test.aug=null test.slice=null")
-    if form == "onnx":
-        _require_plain(detector, size)
+    if form == "onnx" and getattr(detector.roi_heads, "use_soft_nms", False):
+        raise ValueError("not as ONNX: add --opts model.roi_heads.use_soft_nms=False (plain NMS)")
+    if form == "onnx" and detector.roi_heads.keypoint_on:
+        raise ValueError("not as ONNX: keypoints, whose maps are resized to each box in a loop")
     if size is not None:
         pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
     expected = _detect(detector, pixels)
     if not len(expected["scores"]):
         raise ValueError("nothing is detected in the image: give another or lower the threshold")
-    names = [*sorted(expected), "image_size"]
     facts = {
         "task": "detection",
-        "input": "(3, H, W), values 0 to 255",
+        "input": "(B, 3, H, W), values 0 to 255"
+        if form == "onnx"
+        else "(3, H, W), values 0 to 255",
         "input_format": detector.input_format,
         "pixel_mean": detector.pixel_mean.flatten().tolist(),
-        "outputs": names,
+        "pixel_std": detector.pixel_std.flatten().tolist(),
         "class_names": list(predictor.class_names),
         "score_threshold": threshold,
         "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
         "size": size,
     }
-    adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
-    turned = (pixels.transpose(1, 2) if size is None else pixels.flip(1, 2)).contiguous()
+    flipped = pixels.flip(1, 2).contiguous()
+    turned = pixels.transpose(1, 2).contiguous() if size is None else flipped
     with exported.replacing_program(output) as file, quiet():
         if form == "onnx":
-            axes = {name: [0] for name in expected} | {"image": [1, 2] if size is None else []}
-            temporary = file.parent / "traced"
-            program = exported.trace_to_onnx(adapter, {"image": pixels}, names, axes, temporary)
-            exported.save_onnx(program, file, facts)
-            run = exported.open_program(file)
-            outputs = [run({"image": image}) for image in (pixels, turned)]
+            run = _write_onnx(detector, file, pixels, facts, any_size=size is None)
+            batches = [[pixels, flipped], [turned]]
         else:
-            program = torch.jit.trace(adapter, (pixels,), check_trace=False)
-            more = {"preparation.json": json.dumps(facts)}
-            with open_atomic(file) as stream:  # as `exported` does
-                torch.jit.save(program, stream, _extra_files=more)
-            program = torch.jit.load(file, map_location=pixels.device)
-            outputs = [dict(zip(names, program(image), strict=True)) for image in (pixels, turned)]
-        differences = _compare(expected, outputs[0])
-        again = _compare(_detect(detector, turned), outputs[1])
-        for name, value in [*differences.items(), *again.items()]:
-            exported.require_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
-    return {name: max(value, again.get(name, 0.0)) for name, value in differences.items()}
+            run = _write_torchscript(detector, file, pixels, facts, sorted(expected))
+            batches = [[pixels], [turned]]
+        worst: dict[str, float] = {}
+        for batch in batches:
+            outputs = run(torch.stack(batch))
+            for index, view in enumerate(batch):
+                own = {
+                    name: value[outputs["image_index"] == index] for name, value in outputs.items()
+                }
+                for name, value in _compare(_detect(detector, view), own).items():
+                    exported.require_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
+                    worst[name] = max(value, worst.get(name, 0.0))
+    return worst
 
 
-def _require_plain(detector: Any, size: tuple[int, int] | None) -> None:
-    """Refuse a detector whose way to its detections ONNX cannot hold."""
-    if getattr(detector.roi_heads, "use_soft_nms", False):
-        raise ValueError("not as ONNX: add --opts model.roi_heads.use_soft_nms=False (plain NMS)")
-    if size is None and not detector.backbone.square_pad:
-        raise ValueError("without a canvas (square_pad=0) images are of one size: give --size")
+Program = Callable[[Tensor], Mapping[str, Tensor]]  # of images (B, 3, H, W)
+
+
+def _write_onnx(
+    detector: Any, file: Path, pixels: Tensor, facts: dict[str, Any], *, any_size: bool
+) -> Program:
+    batched = BatchedDetector(detector).eval()
+    with torch.no_grad():
+        names = [*batched(pixels[None])]
+    axes = {name: [0] for name in names} | {"images": [0, 2, 3] if any_size else [0]}
+    inputs = {"images": pixels[None]}
+    program = exported.trace_to_onnx(batched, inputs, names, axes, file.parent / "traced")
+    exported.save_onnx(program, file, {**facts, "outputs": names})
+    run = exported.open_program(file)
+    return lambda images: run({"images": images})
+
+
+def _write_torchscript(
+    detector: Any, file: Path, pixels: Tensor, facts: dict[str, Any], fields: Sequence[str]
+) -> Program:
+    names = [*fields, "image_size"]
+    adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
+    program = torch.jit.trace(adapter, (pixels,), check_trace=False)
+    more = {"preparation.json": json.dumps({**facts, "outputs": names})}
+    with open_atomic(file) as stream:  # as `exported` does
+        torch.jit.save(program, stream, _extra_files=more)
+    program = torch.jit.load(file, map_location=pixels.device)
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        outputs = dict(zip(names, program(*images), strict=True))
+        del outputs["image_size"]
+        return {**outputs, "image_index": torch.zeros(len(outputs["scores"]))}
+
+    return run
 
 
 def _infer(detector: Any, inputs: list[dict[str, Tensor]]) -> list[dict[str, Any]]:

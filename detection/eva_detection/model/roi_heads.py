@@ -99,7 +99,7 @@ class EVACascadeROIHeads(CascadeROIHeads):
 
         All of them without `suppress`, else after NMS or soft-NMS and the cap.
         """
-        boxes, scores = self._predict(features, proposals)
+        boxes, scores = self.run_cascade(features, proposals)
         sizes = [proposal.image_size for proposal in proposals]
         threshold = self.override_score_thresh
         threshold = self.box_predictor[-1].test_score_thresh if threshold is None else threshold
@@ -107,7 +107,7 @@ class EVACascadeROIHeads(CascadeROIHeads):
         candidates = [_candidates(*image, score_threshold=threshold) for image in images]
         return [self.suppress(image) for image in candidates] if suppress else candidates
 
-    def _predict(
+    def run_cascade(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[Sequence[Tensor], list[Tensor]]:
         """Run the cascade: boxes (R, 4) of its last stage, and scores (R, K + 1) as their mean."""
