@@ -1,6 +1,7 @@
 """The first training batch as the model sees it: a sheet in the run's folder and report."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -30,9 +31,9 @@ def keep_first_batch(folder: Path, samples: Callable[[], Iterable[Tile]]) -> Non
     try:
         tiles = [*samples()]
         if tiles:
-            sheet = draw_contact_sheet(
-                [SheetSection(_TITLE, tiles)], columns=min(len(tiles), _COLUMNS)
-            )
+            rows = math.ceil(len(tiles) / _COLUMNS)  # of which the last is not half empty
+            columns = math.ceil(len(tiles) / rows)
+            sheet = draw_contact_sheet([SheetSection(_TITLE, tiles)], columns=columns)
             with replace_file(folder / FIRST_BATCH) as part:
                 sheet.save(part, quality=85)
     except Exception as error:  # whatever it is: the training goes on

@@ -23,6 +23,7 @@ from eva_engine.evaluation.counting import (
     Score,
     ShownSamples,
 )
+from eva_engine.report import score_name
 from eva_report.comparison import PREDICTIONS, write_predictions
 from eva_report.content import (
     Confusion,
@@ -142,7 +143,7 @@ def report_scores(
         options,
         settings={k: v for k, v in settings.items() if k not in _NOT_SHOWN},
         unit=unit,
-        summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
+        summary=f"top-1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
         description=description.format(table=table(scored)),
         sections=lambda: [scored, *sections()],
         left_out=left_out,
@@ -334,7 +335,7 @@ def class_sections(
         sections += [
             Table(
                 title="Classes",
-                heads=["class", unit, "top1 (%)", "top5 (%)", "most often mistaken for", "times"],
+                heads=["class", unit, "top-1 (%)", "top-5 (%)", "most often mistaken for", "times"],
                 rows=sorted(rows, key=lambda row: (row[2] is None, row[2])),
                 text=f"{alike}Worst class first. Mean of classes: {counted.mean_per_class:.1f} %."
                 + f" {len(counted.left_out):,} could not be read." * bool(counted.left_out),
@@ -399,15 +400,14 @@ class BestSections:
         value = rank_results(results, self._metric)
         if self._make is None or value >= self._rank:
             self._rank, self._make = value, make
-            scores = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
-            self._text = (
-                f"From the best evaluation by {self._metric} since the last start: {scores}."
-            )
+            score = f"{score_name(self._metric)} {results[self._metric]:.4g}"
+            self._text = f"From the evaluation with {score}."
 
     def __call__(self) -> list[Section]:
-        """Make the sections, which name their evaluation; none before the first one."""
+        """Make the sections, of which the first names their evaluation; none before the first."""
         sections = self._make() if self._make else []
-        return [
-            s if isinstance(s, Note) else replace(s, text=f"{self._text} {s.text}".strip())
-            for s in sections
-        ]
+        for at, section in enumerate(sections):
+            if not isinstance(section, Note):
+                sections[at] = replace(section, text=f"{self._text} {section.text}".strip())
+                break
+        return sections
