@@ -119,15 +119,23 @@ class Attention(nn.Module):
 class RotaryAttention(Attention):
     """Self-attention whose queries and keys are turned by their places in the map or window.
 
-    The angles are those of one `rotary` for all blocks, which belongs to the ViT. With
-    `inner_norm`, a LayerNorm stands before the last layer (EVA-02-CLIP).
+    The angles are those of one `rotary` for all blocks, which belongs to the ViT, in a map that may
+    be cut from a square. With `inner_norm`, a LayerNorm stands before the last layer (EVA-02-CLIP).
     """
 
     def __init__(
-        self, dim: int, *, num_heads: int, qkv_bias: QkvBias, rotary: Rotary, inner_norm: bool
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        qkv_bias: QkvBias,
+        rotary: Rotary,
+        inner_norm: bool,
+        square: int = 0,
     ) -> None:
         super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
         self._shared = (rotary,)  # in a tuple, so that it is no part of each block
+        self.square = square
         if inner_norm:
             self.inner_attn_ln = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 
@@ -137,7 +145,8 @@ class RotaryAttention(Attention):
         """Turn queries and keys; tokens before the patches of `grid` stay as they are."""
         assert grid is not None, "rotary positions need the patch grid"
         rotary = self._shared[0]
-        table = rotary(grid, int(k.shape[2] - math.prod(grid)), k.device)
+        prefix = int(k.shape[2] - math.prod(grid))
+        table = rotary(grid, prefix, k.device, square=self.square)
         k = rotary.rotate(k, table)
         if read is not None:
             cosines, sines = table
@@ -154,6 +163,7 @@ class DecomposedRelPosAttention(Attention):
         qkv_bias: See `Attention`.
         size: (H, W) in patches that the tables are made for; other sizes are interpolated.
         interpolation: "vitdet" (linear) or "beit" (the official evaluation at 1536 px).
+        square: Side in patches of a square that maps are cut from; 0 for none.
     """
 
     def __init__(
@@ -164,9 +174,10 @@ class DecomposedRelPosAttention(Attention):
         qkv_bias: QkvBias,
         size: tuple[int, int],
         interpolation: RelPosInterpolation,
+        square: int = 0,
     ) -> None:
         super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
-        self.interpolation = interpolation
+        self.interpolation, self.square = interpolation, square
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * size[0] - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, dim // num_heads))
 
@@ -177,8 +188,9 @@ class DecomposedRelPosAttention(Attention):
         if is_traced() and self.interpolation == "beit":  # its matrices are of one size
             height, width = int(height), int(width)
             q = bind_to_grid(q, (height, width), grid)
-        rel_h = axis_embeddings(self.rel_pos_h, height, self.interpolation)
-        rel_w = axis_embeddings(self.rel_pos_w, width, self.interpolation)
+        square = self.square
+        rel_h = axis_embeddings(self.rel_pos_h, height, self.interpolation, square=square)
+        rel_w = axis_embeddings(self.rel_pos_w, width, self.interpolation, square=square)
         return decomposed_attention(q, k, v, rel_h, rel_w)
 
 

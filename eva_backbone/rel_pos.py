@@ -26,7 +26,13 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from eva_backbone.recording import is_recorded, is_traced
-from eva_backbone.resample import RelPosInterpolation, cached_tensor, no_autocast, resample_rel_pos
+from eva_backbone.resample import (
+    RelPosInterpolation,
+    cached_tensor,
+    largest,
+    no_autocast,
+    resample_rel_pos,
+)
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
@@ -44,17 +50,22 @@ _CACHED = {
 }
 
 
-def axis_embeddings(table: Tensor, size: int, interpolation: RelPosInterpolation) -> Tensor:
+def axis_embeddings(
+    table: Tensor, size: int, interpolation: RelPosInterpolation, *, square: int = 0
+) -> Tensor:
     """Look up the embedding of every (query, key) pair along one axis: (size, size, D).
 
     Args:
         table: (L, D) learned table; resampled when L != 2 * size - 1.
         size: Tokens along the axis.
         interpolation: See `eva_backbone.resample.resample_rel_pos`.
+        square: Tokens along the axis of a square that the map is cut from, by whose size the table
+            is resampled; 0 is the map itself.
     """
-    table = resample_rel_pos(table, 2 * size - 1, interpolation)
+    side = largest(square, size) if square else size
+    table = resample_rel_pos(table, 2 * side - 1, interpolation)
     position = torch.arange(size, device=table.device)
-    return table[position[:, None] - position[None, :] + size - 1]
+    return table[position[:, None] - position[None, :] + side - 1]
 
 
 def decomposed_attention(

@@ -76,8 +76,17 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def largest(*counts: Any) -> Any:
+    """Return the largest number of patches; in a trace, whose numbers are tensors, a tensor."""
+    return torch.stack([*map(torch.as_tensor, counts)]).amax() if is_traced() else max(counts)
+
+
 def resample_pos_embed(
-    pos_embed: Tensor, grid: tuple[int, ...], method: PosResampling = "bicubic"
+    pos_embed: Tensor,
+    grid: tuple[int, ...],
+    method: PosResampling = "bicubic",
+    *,
+    square: int = 0,
 ) -> Tensor:
     """Resample absolute position embeddings to another patch grid.
 
@@ -88,17 +97,23 @@ def resample_pos_embed(
             "bicubic_antialias" (DINOv2 with registers), "bilinear" (Perception Encoder),
             "bilinear_square" and "bilinear_square_corners" (RADIO: to the longer side, then cut) or
             "tile" (the detectors of Perception Encoder and SAM 3: repeated, then cut).
+        square: Side in patches of a square that positions are resampled to and that the grid is cut
+            from; 0 resamples to the grid itself.
 
     Returns:
         (1, 1 + rows * columns, C) in the input's dtype; the first row is unchanged.
     """
     side = math.isqrt(int(pos_embed.shape[1]) - 1)
     # a trace that left this out would hold for one size alone; it gives the same bits back
-    if not is_traced() and grid == (side, side):
+    if not is_traced() and grid == (side, side) and square <= side:
         return pos_embed
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, G, G)
-    resized = _resize_map(patches.float(), grid, method)
+    if square:
+        side = largest(square, *grid)
+        resized = _resize_map(patches.float(), (side, side), method)[..., : grid[0], : grid[1]]
+    else:
+        resized = _resize_map(patches.float(), grid, method)
     resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, rows * columns, C)
     return torch.cat([first, resized], dim=1)
 
@@ -109,9 +124,7 @@ def _resize_map(patches: Tensor, grid: tuple[int, ...], method: PosResampling) -
     if method == "tile":
         return patches.tile(-(-rows // side), -(-columns // side))[..., :rows, :columns]
     if method in ("bilinear_square", "bilinear_square_corners"):
-        longer: Any = max(grid)
-        if is_traced():  # whose sizes are tensors, of which `max` would fix one
-            longer = torch.maximum(*map(torch.as_tensor, grid))
+        longer = largest(*grid)
         size, corners = (longer, longer), method == "bilinear_square_corners"
         resized = F.interpolate(patches, size=size, mode="bilinear", align_corners=corners)
         return resized[..., :rows, :columns]

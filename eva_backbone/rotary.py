@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.recording import is_recorded
+from eva_backbone.resample import largest
 
 _MAX_TABLES = 8  # grids that are remembered
 
@@ -69,7 +70,7 @@ class Rotary(nn.Module):
         self._tables.clear()
 
     def forward(
-        self, grid: tuple[int, ...], prefix: int, device: torch.device
+        self, grid: tuple[int, ...], prefix: int, device: torch.device, *, square: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Compute the cosines and sines of a map, or of each frame of a clip, in float32.
 
@@ -77,16 +78,18 @@ class Rotary(nn.Module):
             grid: (H, W), or (T, H, W) of a clip, whose frames have the same angles.
             prefix: Number P of tokens before the patches, which are not turned.
             device: Of the tokens; the periods are elsewhere while a model is on the meta device.
+            square: Side of a square that the map is cut from, and which is stretched to the
+                reference in its place; 0 for none.
 
         Returns:
             Cosines and sines, (P + N, D) each.
         """
         if is_recorded():
-            return self._make_table(grid, prefix, device)
-        key = (grid, prefix, device)
+            return self._make_table(grid, prefix, device, square)
+        key = (grid, prefix, device, square)
         if key not in self._tables:
             with torch.inference_mode(False), torch.no_grad():
-                table = self._make_table(grid, prefix, device)
+                table = self._make_table(grid, prefix, device, square)
             if type(table[0]) is not Tensor:  # of a planner
                 return table
             if len(self._tables) >= _MAX_TABLES:
@@ -95,12 +98,16 @@ class Rotary(nn.Module):
         return self._tables[key]
 
     def _make_table(
-        self, grid: tuple[int, ...], prefix: int, device: torch.device
+        self, grid: tuple[int, ...], prefix: int, device: torch.device, square: int
     ) -> tuple[Tensor, Tensor]:
         *frames, height, width = grid
         periods = self.periods.to(device)
-        rows = self._angles_of(height, periods)[:, None].expand(-1, width, -1)  # (H, W, D / 4)
-        columns = self._angles_of(width, periods)[None].expand(height, -1, -1)
+        rows, columns = (
+            self._angles_of(count, largest(square, count) if square else count, periods)
+            for count in (height, width)
+        )
+        rows = rows[:, None].expand(-1, width, -1)  # (H, W, D / 4)
+        columns = columns[None].expand(height, -1, -1)
         order = [columns, rows] if self.x_first else [rows, columns]
         angles = torch.cat(order, dim=-1).flatten(0, 1)  # (N, D / 2)
         angles = angles.repeat(*frames, 1) if frames else angles
@@ -111,10 +118,10 @@ class Rotary(nn.Module):
             angles = angles.repeat_interleave(2, dim=1)
         return angles.cos(), angles.sin()
 
-    def _angles_of(self, count: int, periods: Tensor) -> Tensor:
+    def _angles_of(self, count: int, side: int, periods: Tensor) -> Tensor:
         places = torch.arange(count, device=periods.device, dtype=torch.float32) + self.offset
         if self.reference is not None:
-            places = places / count * self.reference
+            places = places / side * self.reference
         if self.centred and self.reference is not None:
             places = places - self.reference / 2
         return places[:, None] / periods

@@ -64,6 +64,8 @@ class VisionTransformer(nn.Module):
         pretrain_img_size: Side in pixels that `pos_embed` is made for; None means `img_size`.
         window_size: Side of an attention window in patches, at most that of `img_size`'s map;
             smaller maps are padded to it, as in ViTDet. 0 makes every block global.
+        canvas: Side in pixels of a square that images lie in the upper left corner of: they get the
+            positions that they would have there, padded. 0 stretches positions to each image.
         global_attn_indexes: Blocks that attend globally although `window_size` is set.
         rel_pos: "none", "vitdet" or "beit" (decomposed, named after the interpolation at other
             sizes), "table" (BEiT's bias table).
@@ -105,6 +107,7 @@ class VisionTransformer(nn.Module):
         extra_tokens: Sequence[str] = ("cls",),
         pretrain_img_size: int | None = None,
         window_size: int = 0,
+        canvas: int = 0,
         global_attn_indexes: Sequence[int] = (),
         rel_pos: RelPos = "none",
         layer_scale: float | None = None,
@@ -126,7 +129,7 @@ class VisionTransformer(nn.Module):
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
         self.img_size, self.patch_size = img_size, patch_size
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
-        self.window_size, self.layer_scale = window_size, layer_scale
+        self.window_size, self.canvas, self.layer_scale = window_size, canvas, layer_scale
         self.global_attn_indexes = tuple(global_attn_indexes)
         self.rel_pos, self.positions = rel_pos, positions
         self.norm_layer = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_eps)
@@ -177,12 +180,18 @@ class VisionTransformer(nn.Module):
         return 0 if index in self.global_attn_indexes else self.window_size
 
     def _build_attention(self, index: int, *, qkv_bias: QkvBias, attn_norm: bool) -> Attention:
-        dim, heads = self.embed_dim, self.num_heads
-        side = self._window_of(index) or self.img_size // self.patch_size
+        dim, heads, window = self.embed_dim, self.num_heads, self._window_of(index)
+        side = window or self.img_size // self.patch_size
+        square = 0 if window else self.canvas // self.patch_size
         if self.rope_embed is not None:
             rotary = self.rope_embed
             return RotaryAttention(
-                dim, num_heads=heads, qkv_bias=qkv_bias, rotary=rotary, inner_norm=attn_norm
+                dim,
+                num_heads=heads,
+                qkv_bias=qkv_bias,
+                rotary=rotary,
+                inner_norm=attn_norm,
+                square=square,
             )
         if self.rel_pos == "none":
             has_bias = self.norm_layer.func is not RMSNorm
@@ -190,7 +199,12 @@ class VisionTransformer(nn.Module):
         if self.rel_pos == "table":
             return TableRelPosAttention(dim, num_heads=heads, qkv_bias=qkv_bias, window=side)
         return DecomposedRelPosAttention(
-            dim, num_heads=heads, qkv_bias=qkv_bias, size=(side, side), interpolation=self.rel_pos
+            dim,
+            num_heads=heads,
+            qkv_bias=qkv_bias,
+            size=(side, side),
+            interpolation=self.rel_pos,
+            square=square,
         )
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
@@ -311,7 +325,8 @@ class VisionTransformer(nn.Module):
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         assert self.pos_embed is not None
         assert self.positions != "none"
-        return resample_pos_embed(self.pos_embed, grid, self.positions)
+        square = self.canvas // self.patch_size
+        return resample_pos_embed(self.pos_embed, grid, self.positions, square=square)
 
     def forward_tokens(
         self,

@@ -60,7 +60,7 @@ def settings_of_detectron2(project, path, processes):
         "warmup": schedule.warmup_length * cfg.train.max_iter, "length": cfg.train.max_iter,
         "batch": cfg.dataloader.train.total_batch_size, "betas": optimizer.betas,
         "eps": optimizer.eps, "weight_decay": optimizer.weight_decay,
-        "drop_path": net.drop_path_rate, "size": cfg.model.backbone.square_pad,
+        "drop_path": net.drop_path_rate, "size": cfg.model.backbone.square_pad or net.canvas,
         "milestones": schedule.scheduler.milestones or "none",
         "threshold": head.get("test_score_thresh"),
         "detections": head.get("test_topk_per_image", 100),

@@ -126,7 +126,7 @@ def set_backbone(cfg: Config, name: str) -> None:
     factor = arguments["patch_size"] / backbone.get("patch_size", 16)
     if backbone.get("scale_factors"):  # the maps keep their strides
         backbone.scale_factors = [scale * factor for scale in backbone.scale_factors]
-    for key in (of_vit - {"activation_checkpointing"}) & backbone.keys():
+    for key in (of_vit - {"activation_checkpointing", "canvas"}) & backbone.keys():
         del backbone[key]
     for key in ("pretrained", "init_cfg"):
         backbone.pop(key, None)

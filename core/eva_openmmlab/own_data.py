@@ -80,8 +80,9 @@ def set_image_size(cfg: "Config", side: int) -> None:
     for node, key in targets:
         if key in node:
             node[key] = scaled(node[key], side / before)
-    if (model.get("data_preprocessor") or {}).get("pad_size_divisor") == before:
-        model.data_preprocessor.pad_size_divisor = side
+    for node, key in ("data_preprocessor", "pad_size_divisor"), ("backbone", "canvas"):
+        if (model.get(node) or {}).get(key) == before:
+            model[node][key] = side
 
 
 def _kind(node: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -84,3 +85,9 @@ def load_initial_weights(
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report
+
+
+def image_side(cfg: DictConfig) -> int:
+    """Return the side of the square that images are padded to, or lie in the corner of; or 0."""
+    backbone = cfg.model.backbone
+    return int(backbone.get("square_pad", 0) or backbone.net.get("canvas", 0))

@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor
 
-from eva_detection.building import build, target_of
+from eva_detection.building import build, image_side, target_of
 from eva_detection.command_line import parse
 from eva_detection.config.settings import apply_request, load_recipe, precision_of
 from eva_runs.memory import (
@@ -35,7 +35,7 @@ def step(cfg: DictConfig) -> MeasuredStep:
     """Build a step of one process, in which heads get as many regions as the recipe samples."""
     model = build(cfg.model, "model").train()
     add_configured_adapters(model, cfg.get("lora"))
-    side, batch = cfg.model.backbone.square_pad, cfg.dataloader.train.total_batch_size
+    side, batch = image_side(cfg), cfg.dataloader.train.total_batch_size
     image = next(model.parameters()).new_empty(3, side, side)
     entries = [{"image": image, "instances": _objects(model, side)}] * batch
     dtype = torch.float16 if precision_of(cfg.train) == "fp16" else torch.bfloat16

@@ -74,3 +74,9 @@ def test_predictions_over_the_whole_image(make_tiny_detector, others):
     boxes = found.pred_boxes.tensor
     assert (boxes[:, 0] > CANVAS + 30).any()
     assert found.pred_masks.shape[1:] == (100, 250)
+
+
+def test_without_a_canvas_a_batch_is_padded_to_the_stride_alone(make_tiny_detector):
+    detector = make_tiny_detector("model.backbone.square_pad=0").eval()
+    images = detector.preprocess_image(_batch((60, 120), (50, 100)))
+    assert images.tensor.shape == (2, 3, 64, 128)

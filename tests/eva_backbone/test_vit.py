@@ -51,6 +51,41 @@ def test_any_multiple_of_the_patch_with_windows(make_vit, rows, columns, kind):
     torch.testing.assert_close(feature_map.flatten(2).transpose(1, 2), features)
 
 
+_KINDS = {
+    "absolute": {},
+    "offset": {"positions": "bicubic_offset"},
+    "vitdet": {"rel_pos": "vitdet", "extra_tokens": (), "positions": "none"},
+    "rotary": {"rotary": {"reference": 4.0}, "positions": "none"},
+}
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_positions_of_a_canvas_are_those_of_its_upper_left_corner(make_vit, kind):
+    stretched, cut = make_vit(**_KINDS[kind]), make_vit(**_KINDS[kind], canvas=84)
+    for parameter in stretched.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    cut.load_state_dict(stretched.state_dict())
+    whole = torch.randn(1, 3, 84, 84)
+    upper, attention = whole[:, :, :42], cut.blocks[0].attn
+    with torch.no_grad():
+        assert torch.equal(cut(whole), stretched(whole))
+        assert not torch.allclose(cut(upper), stretched(upper), atol=1e-3)
+        tokens, corner = stretched.embed(whole)[0], cut.embed(upper)[0]
+        torch.testing.assert_close(corner, tokens[:, : corner.shape[1]])
+        if kind == "vitdet":
+            tables = (
+                rel_pos.axis_embeddings(attention.rel_pos_h, n, kind, square=6) for n in (3, 6)
+            )
+            short, long = tables
+            assert torch.equal(short, long[:3, :3])
+        if kind == "rotary":
+            tables = (
+                cut.rope_embed(grid, 1, whole.device, square=6)[0] for grid in ((3, 6), (6, 6))
+            )
+            short, long = tables
+            assert torch.equal(short, long[: 1 + 18])
+
+
 # Mask
 
 

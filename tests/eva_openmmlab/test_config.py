@@ -93,6 +93,10 @@ def test_every_size_of_a_recipe_follows_the_side_of_its_images():
     set_image_size(detector, 320)
     assert detector.model.data_preprocessor.pad_size_divisor == image_side(detector) == 320
     assert detector.test_dataloader.dataset.pipeline[1].scale == (320, 320)
+    own = load_config(find_recipe("mmdetection", "custom/cascade_mask_rcnn_eva_small"))
+    set_image_size(own, 320)
+    assert own.model.backbone.canvas == image_side(own) == 320
+    assert own.model.data_preprocessor.pad_size_divisor == 16
     cfg.train_dataloader = cfg.test_dataloader = None
     with pytest.raises(ValueError, match=r"--image-size 448"):
         set_image_size(cfg, 448)

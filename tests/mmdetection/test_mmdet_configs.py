@@ -28,10 +28,11 @@ def test_each_recipe_builds_and_its_parameters_are_those_of_detectron2(name, loa
     frozen = sum(v.numel() for v in model.parameters() if not v.requires_grad)
     assert frozen == sum(v.numel() for v in theirs.parameters() if not v.requires_grad)
     nets = model.backbone.net, theirs.backbone.net
-    for key in ("rel_pos", "window_size", "img_size"):
+    for key in ("rel_pos", "window_size", "img_size", "canvas"):
         assert len({str(getattr(net, key, None)) for net in nets}) == 1, key
     assert model.backbone.net.patch_size == theirs.backbone.net.patch_size
-    assert cfg.model.data_preprocessor.pad_size_divisor == other.model.backbone.square_pad
+    divisor = theirs.backbone.square_pad or theirs.backbone.size_divisibility
+    assert cfg.model.data_preprocessor.pad_size_divisor == divisor
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -62,12 +62,13 @@ def write_detectron2_run(run: Path, folder: Path) -> None:
 
 def _set_backbone(model: Any, other: DictConfig) -> None:
     vit, pixels, backbone = model.backbone, model.data_preprocessor, other.backbone
+    divisor, strides = pixels.get("pad_size_divisor", 0), model.roi_head.bbox_roi_extractor
     same = {key: vit[key] for key in inspect.signature(VisionTransformer).parameters if key in vit}
     backbone.net.update({"patch_size": 16, "rel_pos": "none", **same})
     backbone.update(
         out_channels=vit.get("out_channels") or 256,
         scale_factors=vit.get("scale_factors") or backbone.scale_factors,
-        square_pad=pixels.get("pad_size_divisor", 0),
+        square_pad=divisor if divisor > max(strides.featmap_strides) else 0,
     )
     if not vit.get("extra_levels"):
         backbone.top_block = None

@@ -39,17 +39,25 @@ def box_predictors(heads: DictConfig) -> list[DictConfig]:
     return list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
 
 
+def set_native_aspect(model: DictConfig, size: int) -> None:
+    """Pad batches to the stride alone, with positions cut from those of a square."""
+    model.backbone.square_pad, model.backbone.net.canvas = 0, size
+
+
 def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None:
     """Set the side of the square canvas in the model and in all transforms that depend on it.
 
     The size that relative-position tables are made for, `model.backbone.net.img_size`, is left.
     """
-    if "square_pad" not in model.backbone:
+    if model.backbone.net.get("canvas"):
+        model.backbone.net.canvas = size
+    elif "square_pad" in model.backbone:
+        model.backbone.square_pad = size
+    else:
         raise ValueError(
             f"--image-size {size}: the recipe has no model.backbone.square_pad, its size is that "
             "of its augmentations"
         )
-    model.backbone.square_pad = size
     train, test = (dataloader[part].mapper.augmentations for part in ("train", "test"))
     for transform in train:
         if "target_height" in transform:
@@ -111,7 +119,8 @@ def set_backbone(
     scales = [scale * factor for scale in model.backbone.scale_factors]
     model.backbone.scale_factors = scales
     recompute = net.activation_checkpointing
-    model.backbone.net = L(VisionTransformer)(**arguments, activation_checkpointing=recompute)
+    arguments |= dict(activation_checkpointing=recompute, canvas=net.get("canvas", 0))
+    model.backbone.net = L(VisionTransformer)(**arguments)
     freeze_same_share(model.backbone, old_depth=net.depth, depth=arguments["depth"])
     pixels = dense_pixels(variant)
     model.pixel_mean, model.pixel_std = pixels["mean"], pixels["std"]

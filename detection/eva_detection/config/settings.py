@@ -22,7 +22,7 @@ from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, check_keypoints, resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
-from eva_detection.building import build, error_context, resolve_errors, target_of
+from eva_detection.building import build, error_context, image_side, resolve_errors, target_of
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import (
     apply_overrides,
@@ -330,8 +330,7 @@ def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:
         most = box_predictors(heads)[0].get("test_topk_per_image", 100)
         if heads.get("use_soft_nms", False):
             most = heads.get("max_detections") or 0
-        side = cfg.model.backbone.get("square_pad", 0)
-        lines += data.parts["train"].misfits(side=side, most=most)
+        lines += data.parts["train"].misfits(side=image_side(cfg), most=most)
     val = data.parts["val"]
     most = cfg.dataloader.evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
     counts = Counter(

@@ -51,7 +51,7 @@ def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     return export_backbone(
         to_precision(backbone, args.precision, torch.device(args.device)),
         args.output,
-        size=args.size or (backbone.square_pad, backbone.square_pad),
+        size=args.size or (backbone.square_pad or backbone.net.canvas,) * 2,
         batch_size=args.batch_size,
         preparation=preparation,
     )
@@ -143,7 +143,7 @@ def export_detector(
         "pixel_std": detector.pixel_std.flatten().tolist(),
         "class_names": list(predictor.class_names),
         "score_threshold": threshold,
-        "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
+        "largest_side": detector.backbone.square_pad or max(pixels.shape[1:]),
         "size": size,
     }
     flipped = pixels.flip(1, 2).contiguous()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from eva_data.detection.scoring import DetectionTable
 from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
-from eva_detection.building import error_context, target_of
+from eva_detection.building import error_context, image_side, target_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import maskness
@@ -254,7 +254,7 @@ def with_slicing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap a detector as `test.slice` and `test.overlap` of its config say, if they do."""
     if OmegaConf.select(cfg, "test.slice") is None:
         return model
-    side, patch = cfg.model.backbone.get("square_pad", 0), cfg.model.backbone.net.patch_size
+    side, patch = image_side(cfg), cfg.model.backbone.net.patch_size
     resize = () if isinstance(model, EVARCNNWithTTA) else cfg.dataloader.test.mapper.augmentations
     overlap = cfg.test.get("overlap", 0.2)
     slicing = read_slicing(cfg.test.slice, overlap, training=side, patch=patch)

@@ -14,7 +14,8 @@ _base_ = "../coco/cascade_mask_rcnn_eva_g_1280.py"
 from eva_mmdetection.parts import testing, training  # noqa: E402
 
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=1024), backbone=dict(img_size=1024, freeze_blocks=20)
+    data_preprocessor=dict(pad_size_divisor=32),  # images keep their aspect ratio
+    backbone=dict(img_size=1024, canvas=1024, freeze_blocks=20),
 )
 train_dataloader = dict(dataset=dict(pipeline=training(1024)))
 val_dataloader = dict(dataset=dict(pipeline=testing(1024)))

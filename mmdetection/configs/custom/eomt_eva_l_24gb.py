@@ -5,6 +5,10 @@
 
 _base_ = "../coco/eomt_eva_l_640_instance.py"
 
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=16),  # images keep their aspect ratio
+    backbone=dict(canvas=640),
+)
 train_dataloader = dict(batch_size=1)
 optim_wrapper = dict(dtype="bfloat16", loss_scale=1.0, accumulative_counts=16)
 param_scheduler = [dict(type="TwoStagePolyLR", by_epoch=False, head_warmup=0.02, vit_warmup=0.04)]
