@@ -1,6 +1,6 @@
-"""Export of a complete segmentor as ONNX: from an image's pixels to the class of each.
+"""Export of a complete segmentor as ONNX: from the pixels of images to the class of each.
 
-Shapes: K classes, H x W the image, h x w the size that is looked at, i x j windows of c x d.
+Shapes: B images, K classes, H x W an image, i x j windows of c x d.
 """
 
 from pathlib import Path
@@ -39,30 +39,34 @@ def export_segmentor(
     image = coarse.astype(np.uint8).repeat(16, 0).repeat(16, 1)[:height, :width]
     facts = {
         "task": "segmentation",
-        "input": "(3, H, W), RGB, values 0 to 255",
+        "input": "(B, 3, H, W), RGB, values 0 to 255",
         "class_names": list(predictor.names),
         "colors": [list(map(int, color)) for color in predictor.colors],
     }
     worst = 0.0
     with exported.replacing_program(output) as file, quiet(), torch.no_grad():
-        program = _program(around, _pixels(image), [] if size else [1, 2], file.parent)
+        program = _program(around, _pixels(image), [0] if size else [0, 2, 3], file.parent)
         exported.save_onnx(program, file, facts)
         run = exported.open_program(file)
-        turned = (image[::-1, ::-1],) if size else (np.rot90(image), image[:, :height])
-        for view in (image, *turned):  # the square has fewer windows
-            expected = predictor.sample(view).seg_logits.data
-            scores = run({"image": _pixels(view)})["scores"]
-            exported.require_close(difference := (expected - scores).abs().max().item(), TOLERANCE)
-            worst = max(worst, difference)
+        flipped = image[::-1, ::-1]
+        turned = () if size else ((np.rot90(image),), (image[:, :height],))
+        for views in ((image, flipped), *turned):  # the square has fewer windows
+            scores = run({"images": _pixels(*views)})["scores"]
+            for view, actual in zip(views, scores, strict=True):
+                expected = predictor.sample(view).seg_logits.data
+                difference = (expected - actual).abs().max().item()
+                exported.require_close(difference, TOLERANCE)
+                worst = max(worst, difference)
     return worst
 
 
-def _program(around: "_Around", image: Tensor, varying: list[int], folder: Path) -> Any:
+def _program(around: "_Around", images: Tensor, varying: list[int], folder: Path) -> Any:
     """Trace what surrounds the model, and the model on one window, which is scanned over all."""
     model, shape = around.model, (*around.model.test_cfg.crop_size,)
-    windows = torch.zeros(len(around(image, None)), model.num_classes, *shape)
-    axes = {"image": varying, "windows": [0], "labels": [0, 1], "scores": [1, 2], "crops": [0]}
-    inputs, outputs = {"image": image, "windows": windows}, ["labels", "scores", "crops"]
+    windows = torch.zeros(len(around(images, None)), model.num_classes, *shape)
+    axes = {"images": varying, "windows": [0], "labels": [0, 1, 2], "scores": [0, 2, 3]}
+    axes["crops"] = [0]
+    inputs, outputs = {"images": images, "windows": windows}, ["labels", "scores", "crops"]
     program = exported.trace_to_onnx(around, inputs, outputs, axes, folder / "around")
     window = exported.CallableModule(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
     with _Pools():
@@ -81,8 +85,8 @@ def _program(around: "_Around", image: Tensor, varying: list[int], folder: Path)
     return program
 
 
-def _pixels(image: Any) -> Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))
+def _pixels(*images: Any) -> Tensor:
+    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32))
 
 
 class _Around(nn.Module):
@@ -99,29 +103,32 @@ class _Around(nn.Module):
         self.long, self.short = max(scale), min(scale)
         self.multiple = steps.get("ResizeToMultiple", {}).get("size_divisor", 1)
 
-    def forward(self, image: Tensor, windows: Tensor | None) -> Any:
-        """Cut windows (i * j, 3, c, d) out of an image (3, H, W), RGB, to be scored.
+    def forward(self, images: Tensor, windows: Tensor | None) -> Any:
+        """Cut windows (B * i * j, 3, c, d) out of images (B, 3, H, W), RGB, to be scored.
 
-        With their scores (i * j, K, c, d) it returns labels (H, W), scores (K, H, W), and windows.
+        With their scores (B * i * j, K, c, d) it returns labels (B, H, W), scores (B, K, H, W), and
+        windows.
         """
         pixels, test = self.model.data_preprocessor, self.model.test_cfg
-        sides = torch.stack([torch.as_tensor(side) for side in image.shape[1:]])
+        sides = torch.stack([torch.as_tensor(side) for side in images.shape[2:]])
         scale = torch.minimum(self.long / sides.max().double(), self.short / sides.min().double())
         resized = (sides * scale + 0.5).long()
         multiple = (resized + self.multiple - 1) // self.multiple * self.multiple
-        image = _resize(_resize(image, resized).round(), multiple).round()  # as OpenCV does bytes
+        images = _resize(_resize(images, resized).round(), multiple).round()  # as OpenCV does bytes
         (ys, at_y), (xs, at_x) = map(
             _places, (multiple[0], multiple[1]), test.crop_size, test.stride
         )
-        crops = ((image - pixels.mean) / pixels.std)[:, ys[:, None, :, None], xs[None, :, None, :]]
-        crops = crops.flatten(1, 2).transpose(0, 1)
+        crops = (images - pixels.mean) / pixels.std
+        crops = crops[:, :, ys[:, None, :, None], xs[None, :, None, :]]  # (B, 3, i, j, c, d)
+        crops = crops.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
         if windows is None:
             return crops
-        windows = windows.unflatten(0, (ys.shape[0], xs.shape[0]))
-        total = torch.einsum("ijkcd,icy->jkdy", windows, at_y)
-        total = torch.einsum("jkdy,jdx->kyx", total, at_x)
+        counts = images.shape[0], ys.shape[0], xs.shape[0]
+        windows = windows.reshape(*counts, *windows.shape[1:])
+        total = torch.einsum("bijkcd,icy->bjkdy", windows, at_y)
+        total = torch.einsum("bjkdy,jdx->bkyx", total, at_x)
         scores = _resize(total / (at_y.sum((0, 1))[:, None] * at_x.sum((0, 1))), sides)
-        return scores.argmax(dim=0), scores, crops
+        return scores.argmax(dim=1), scores, crops
 
 
 class _Pools(TorchFunctionMode):
@@ -138,9 +145,9 @@ class _Pools(TorchFunctionMode):
 
 
 def _resize(maps: Tensor, sides: Any) -> Tensor:
-    """Resize maps (C, ., .) to sides (2,), numbers of a trace."""
+    """Resize maps (B, C, ., .) to sides (2,), numbers of a trace."""
     size = [sides[0], sides[1]]
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def _places(side: Any, window: int, step: int) -> tuple[Tensor, Tensor]:
