@@ -176,7 +176,7 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
     boxed = np.array([item.boxed for item in objects])
     framed = sv.Detections(xyxy=placed[boxed], class_id=numbers[boxed])
     scene = sv.BoxAnnotator(palette, line).annotate(scene, framed)
-    for item in objects:
+    for item in (item for item in objects if len(item.keypoints)):
         scene = _with_keypoints(scene, item, (width / size[1], height / size[0]), line)
     names = sv.RichLabelAnnotator(
         palette,

@@ -57,6 +57,16 @@ def test_masks_are_painted_where_they_are():
         draw_objects(image(), [DrawnObject((0, 0, 9, 9), "", 0, None, code(np.ones((300, 400))))])
 
 
+def test_keypoints_are_drawn_where_an_object_has_some():
+    edges = [(1, 2)]
+    bare = DrawnObject((100, 200, 300, 400), "coin", 3, 0.5, None, (), edges)
+    points = bare._replace(keypoints=(150, 250, 2, 250, 350, 1))
+    before, after = (draw_objects(image(), [item]) for item in (bare, points))
+    for x, y in ((150, 250), (200, 300), (250, 350)):
+        assert (before[y, x] == GREY).all()
+        assert (after[y, x] == class_color(3)).all()
+
+
 def test_small_images_are_enlarged_and_large_ones_made_smaller_if_asked():
     one = [DrawnObject((20, 30, 60, 50), "coin", 0, 0.5)]
     assert draw_objects(image(60, 80), one).shape == (420, 560, 3)
