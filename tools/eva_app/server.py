@@ -59,6 +59,7 @@ button[role=tab].selected {color: inherit !important}
 .caption-label {position: static !important; max-width: none !important; border: 0 !important}
 .caption-label {white-space: normal !important; overflow-wrap: anywhere}
 .grid-wrap .thumbnail-item {display: flex; flex-direction: column; height: auto; aspect-ratio: auto}
+.sheet .thumbnail-item {max-width: 30rem}
 .large .preview {background: var(--background-fill-primary); backdrop-filter: none}
 .grid-wrap {max-height: none !important} .examples .grid-wrap {min-height: 0 !important}
 .examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}

