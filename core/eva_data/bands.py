@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from eva_data.images import (
+    ImageFacts,
     Source,
     UnreadableImageError,
     inspect_image,
@@ -72,14 +73,19 @@ def read_bands(source: Source | Pixels, *, name: str | None = None) -> Pixels:
     return pixels
 
 
-def inspect_bands(file: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return height and width of an image, also of one with bands that Pillow does not open."""
-    path = Path(file)
-    if path.suffix.lower() not in (*_TIFF, *ARRAY_SUFFIXES):
-        width, height = inspect_image(path, decode=False).seen_size
-        return height, width
-    height, width, _ = read_bands(path).shape
-    return height, width
+def inspect_bands(
+    file: str | os.PathLike[str], *, decode: bool, name: str | None = None
+) -> ImageFacts:
+    """Look at an image as `inspect_image` does, also at one with bands that Pillow cannot open."""
+    try:
+        return inspect_image(file, decode=decode, name=name)
+    except UnreadableImageError:
+        if Path(file).suffix.lower() not in (*_TIFF, *ARRAY_SUFFIXES):
+            raise
+    height, width, count = read_bands(file, name=name).shape
+    return ImageFacts(
+        width, height, 1, bits=8, mode=f"{count} bands", animated=False, transparent=False
+    )
 
 
 def _read(source: Source) -> Pixels:

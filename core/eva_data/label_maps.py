@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.bands import inspect_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import holdout_mask
-from eva_data.images import UnreadableImageError, inspect_image, open_image
+from eva_data.images import UnreadableImageError, open_image
 
 IGNORED = 255  # what the loss and the metric leave out
 _DEEP = ("I;16", "I;16B", "I;16L")
@@ -350,7 +351,7 @@ def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
 def read_values(pair: Pair) -> LabelMap:
     """Read the label values (H, W) of a pair, whose sizes must be equal."""
     values = read_label_map(pair.label_map)
-    size = inspect_image(pair.image, decode=False).seen_size[::-1]
+    size = inspect_bands(pair.image, decode=False).seen_size[::-1]
     if size != values.shape:
         raise LabelMapError(
             f"{pair.image} is {size} (height, width) and its map {pair.label_map} "

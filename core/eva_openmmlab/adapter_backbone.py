@@ -120,7 +120,12 @@ class EVAViTAdapter(VisionTransformer, StartWeights):
                 drop_path_rate=vit.get("drop_path_rate", 0.0),
             )
 
-        self.spm = SpatialPriorModule(width=conv_inplane, embed_dim=dim, norm_layer=norm_layer)
+        self.spm = SpatialPriorModule(
+            width=conv_inplane,
+            embed_dim=dim,
+            norm_layer=norm_layer,
+            in_channels=self.in_channels,
+        )
         self.level_embed = nn.Parameter(torch.zeros(3, dim))
         self.interactions = nn.ModuleList(
             InteractionBlock(

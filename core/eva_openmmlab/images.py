@@ -8,14 +8,17 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
+import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from eva_data.bands import Bands
 from eva_data.images import UnreadableImageError, inspect_image, read_rgb
 from eva_report.drawing import overlay
-from eva_report.first_batch import SAMPLES, denormalize, objects_tile
+from eva_report.first_batch import SAMPLES, denormalize, denormalize_bands, objects_tile
 from eva_report.sheets import Tile
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
@@ -30,7 +33,13 @@ class LoadPicture(LoadImageFromFile):
     JPEG and PNG files of one frame, in RGB or grey, are decoded by OpenCV, which is faster and
     gives the same pixels; all others, and what is cut off, by the one decoder of images. A file
     of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
+
+    With `bands`, see `eva_data.bands.Bands.as_json`, it adds these (H, W, N), scaled to 0..255.
     """
+
+    def __init__(self, *, bands: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._bands = Bands.from_json(bands)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the image at `img_path` as `img` (H, W, 3), BGR."""
@@ -38,6 +47,8 @@ class LoadPicture(LoadImageFromFile):
             return super().transform(results)
         path = results["img_path"]
         try:
+            if self._bands is not None:
+                return self._add(results, self._bands.scale(self._bands.read(path)))
             facts = inspect_image(path, decode=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
                 return super().transform(results)
@@ -53,21 +64,43 @@ class LoadPicture(LoadImageFromFile):
             if self.ignore_empty:
                 return None
             raise
+        return self._add(results, image.astype(np.float32) if self.to_float32 else image)
+
+    @staticmethod
+    def _add(results: dict[str, Any], image: NDArray[Any]) -> dict[str, Any]:
         if "tile" in results:
             x, y, width, height = results["tile"]
             image = image[y : y + height, x : x + width]
-        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img"] = image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
+
+
+class BandPreprocessor:
+    """Part of a data preprocessor of a framework that normalises bands; others know three alone."""
+
+    def __init__(self, *, bands: Mapping[str, Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.bands = Bands.from_json(bands)
+        for name in ("mean", "std"):
+            values = 255 * torch.tensor(bands[name]).view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)  # type: ignore[attr-defined]
+        self._enable_normalize = True
+
+
+def bands_of(preprocessor: Any) -> Bands | None:
+    """Return the bands that a model's data preprocessor normalises; None for RGB."""
+    return getattr(preprocessor, "bands", None)
 
 
 def first_samples(
     scale: Any, metainfo: Mapping[str, Any], inputs: Tensor, data_samples: Any, **_: Any
 ) -> Iterator[Tile]:
     """Draw the first images (B, 3, H, W) that a data preprocessor scaled, with their labels."""
-    names = metainfo.get("classes") or ()
+    names, bands = metainfo.get("classes") or (), bands_of(scale)
     mean, std = ((value.flatten() / 255).tolist() for value in (scale.mean, scale.std))
-    shown = denormalize(inputs[:SAMPLES], mean, std)
+    inputs = inputs[:SAMPLES]
+    shown = denormalize_bands(inputs, bands) if bands else denormalize(inputs, mean, std)
     for rgb, sample in zip(shown, data_samples, strict=False):
         if "gt_sem_seg" in sample:
             maps = sample.gt_sem_seg  # of mmsegmentation, or of mmdetection's panoptic segments

@@ -5,11 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.bands import Bands
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 _SIZED = ("Resize", "RandomResize", "RandomChoiceResize", "RandomCrop", "PadShortSide")
 _SIZES = ("scale", "scales", "crop_size", "size")  # arguments of these transforms
+_COLOURS = (
+    *("PhotoMetricDistortion", "RandomGrayscale", "CLAHE", "AdjustGamma", "RGB2Gray", "HueJitter"),
+    *(
+        "YOLOXHSVRandomAug",
+        "Color",
+        "Brightness",
+        "Contrast",
+        "Sharpness",
+        "Albu",
+        "Albumentations",
+    ),
+    *("RandAugment", "AutoAugment", "AutoContrast", "Equalize", "Invert", "Posterize", "Solarize"),
+)
 LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -48,6 +63,31 @@ def add_plugin(config: "Config", plugin: str) -> None:
     imported = [imported] if isinstance(imported, str) else imported
     imports = list(dict.fromkeys([*imported, plugin]))
     config.custom_imports = {"imports": imports, "allow_failed_imports": False}
+
+
+def set_bands(cfg: "Config", bands: Bands, preprocessor: str) -> str:
+    """Let a config read and normalise images of bands; say which augmentations are left out.
+
+    Those that only know RGB are; `preprocessor` is the type that normalises bands.
+    """
+    model, left_out = cfg.model.get("module", cfg.model), dict[str, None]()
+    for node in dicts([*cfg.values()]):
+        if _kind(node) in ("LoadImageFromFile", "LoadPicture"):
+            node.clear()
+            node.update(type="LoadPicture", bands=bands.as_json())
+        for steps in (value for value in node.values() if isinstance(value, list)):
+            colours = [step for step in steps if isinstance(step, dict) and _kind(step) in _COLOURS]
+            for step in colours:
+                steps.remove(step)
+                left_out[_kind(step)] = None
+    pixels = model.data_preprocessor
+    for name in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr"):
+        pixels.pop(name, None)
+    pixels.update(type=preprocessor, bands=bands.as_json())
+    model.backbone.in_channels = bands.count
+    if "freeze_patch_embed" in model.backbone:
+        model.backbone.freeze_patch_embed = False
+    return f"left out, as they only know RGB: {', '.join(left_out)}" if left_out else ""
 
 
 def image_side(cfg: "Config") -> int:

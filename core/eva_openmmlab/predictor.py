@@ -16,8 +16,8 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.files import expand_home
-from eva_data.images import read_rgb
 from eva_openmmlab.config import load_config
+from eva_openmmlab.images import bands_of
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
 from eva_runs.options import Precision
@@ -25,7 +25,7 @@ from eva_runs.precision import lower_backbone, require_device
 from eva_runs.predictor import BasePredictor, Prediction
 from eva_runs.recipes import find_recipe
 
-ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+ImageLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 Source = str | os.PathLike[str]
 READERS = re.compile(
     r"(.*\.)?(LoadImageFromFile|LoadPicture|LoadAnnotations|LoadCheckedAnnotations|LoadLabelMap)"
@@ -40,6 +40,7 @@ class ImagePredictor(BasePredictor[Prediction]):
     def __init__(self, model: nn.Module, pipeline: Sequence[Any]) -> None:
         self.model: Any = model.eval()
         self._prepare = for_arrays(pipeline)
+        self.bands = bands_of(getattr(self.model, "module", self.model).data_preprocessor)
 
     @classmethod
     def from_run(cls, run: Source, **options: Any) -> Self:
@@ -48,11 +49,12 @@ class ImagePredictor(BasePredictor[Prediction]):
 
     def sample(self, image: ImageLike) -> Any:
         """Run the model on an image; its sample."""
-        rgb = read_rgb(image, upright=True)
-        bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as the frameworks read files
-        inputs = self._prepare({"img": bgr, "img_id": 0, "img_path": ""})
+        pixels = self.read_image(image)
+        # BGR as the frameworks read files
+        seen = self.bands.scale(pixels) if self.bands else np.ascontiguousarray(pixels[:, :, ::-1])
+        inputs = self._prepare({"img": seen, "img_id": 0, "img_path": ""})
         if hasattr(self.model, "slicing"):  # which reads it again
-            inputs["data_samples"].set_metainfo({"img_path": rgb})
+            inputs["data_samples"].set_metainfo({"img_path": pixels})
         data = pseudo_collate([inputs])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)

@@ -134,6 +134,12 @@ class Run:
                 raise ValueError(f"--output {cfg.work_dir} holds {args.config}: name another")
         if args.data_root is not None and args.own_data is not None:
             raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
+        bands = self.request.band_request()
+        if bands and getattr(args.own_data, "bands", None) is None:
+            raise ValueError(
+                f"--bands {bands.count} is for own images and label maps of segmentation, or for "
+                "detection and classification"
+            )
         if args.data_root is not None:
             set_data_root(cfg, args.data_root)
         if args.own_data is not None:

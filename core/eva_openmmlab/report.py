@@ -13,6 +13,7 @@ from mmengine.hooks import CheckpointHook
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import is_mmengine_run
 from eva_openmmlab.config import parts_of
+from eva_openmmlab.images import bands_of
 from eva_openmmlab.own_data import image_folder
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
@@ -116,6 +117,9 @@ class RunReport:
         summary = f"{scored} for {self.runner.cfg.load_from}."
         if self._trains:
             summary = f"{scored} after {self.runner.iter:,} iterations."
+        bands = bands_of(getattr(self.runner.model, "module", self.runner.model).data_preprocessor)
+        if bands is not None:
+            data = [*data, ("bands", bands.describe())]
         best = self._best()
         if best:
             summary += (

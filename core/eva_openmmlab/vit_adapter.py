@@ -56,7 +56,9 @@ class SpatialPriorModule(nn.Module):
     The stem has `width` channels; 2 and 4 times as many follow.
     """
 
-    def __init__(self, *, width: int, embed_dim: int, norm_layer: NormLayer) -> None:
+    def __init__(
+        self, *, width: int, embed_dim: int, norm_layer: NormLayer, in_channels: int = 3
+    ) -> None:
         super().__init__()
 
         def convolution(inputs: int, outputs: int, *, stride: int = 2) -> list[nn.Module]:
@@ -64,7 +66,7 @@ class SpatialPriorModule(nn.Module):
             return [layer, norm_layer(outputs), nn.ReLU(inplace=True)]
 
         self.stem = nn.Sequential(
-            *convolution(3, width),
+            *convolution(in_channels, width),
             *convolution(width, width, stride=1),
             *convolution(width, width, stride=1),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),

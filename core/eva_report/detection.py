@@ -17,8 +17,9 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image
 
+from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.detection.scoring import PredictionFile
-from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.images import UnreadableImageError
 from eva_report.content import (
     Cell,
     Confusion,
@@ -84,10 +85,13 @@ class _Dataset:
     Args:
         truth: Labels in COCO's format; ids of any kind, which if not numbers stay in their order.
         files: Image id -> file.
+        bands: Of the images; None for RGB.
     """
 
-    def __init__(self, truth: Mapping[str, Any], files: Mapping[Any, Path]) -> None:
-        self.files = files
+    def __init__(
+        self, truth: Mapping[str, Any], files: Mapping[Any, Path], bands: Bands | None = None
+    ) -> None:
+        self.files, self.bands = files, bands
         self.annotations = truth.get("annotations") or ()
         categories = list(truth["categories"])
         if all(isinstance(entry["id"], int) for entry in categories):
@@ -140,6 +144,7 @@ def detection_sections(
     images: Mapping[Any, Path],
     scores: Scores,
     folder: Path | None = None,
+    bands: Bands | None = None,
 ) -> list[Section]:
     """Make the sections of a detector's report.
 
@@ -156,12 +161,13 @@ def detection_sections(
             taken for those of classes.
         folder: Folder of the report, which receives `per_class.csv`, `confusion.csv` and
             `label_errors.csv`.
+        bands: Bands of the images; None for RGB.
 
     Returns:
         Scores, curves over the score threshold, calibration, classes, confusion, kinds of errors,
         labels that may be wrong, worst and best images; without those that have nothing to show.
     """
-    data = _Dataset(truth, images)
+    data = _Dataset(truth, images, bands)
     entries = PredictionFile(predictions) if isinstance(predictions, Path) else predictions
     matches = data.matched(entries)
     best = max((match.predictions.scores.max(initial=-1) for match in matches.values()), default=-1)
@@ -414,7 +420,8 @@ def _read_image(data: _Dataset, image: Hashable) -> tuple[str, NDArray[np.uint8]
     """Return the name of an image, and its pixels, or None where they cannot be read."""
     file = data.files.get(image)
     with contextlib.suppress(UnreadableImageError, OSError):
-        return data.image_name(image), read_rgb(file, upright=True) if file else None
+        pixels = draw_pixels(read_pixels(file, data.bands), data.bands) if file else None
+        return data.image_name(image), pixels
     return data.image_name(image), None
 
 

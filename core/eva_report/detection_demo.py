@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from eva_data.bands import draw_pixels, read_pixels
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import write_text
-from eva_data.images import read_rgb, save_image
+from eva_data.images import save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import (
@@ -79,15 +80,18 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
     """
     output, form, categories = args.output, args.form, dict(predictor.categories)
     names, summary = [*categories.values()], DetectionSummary(predictor.score_threshold)
-    points, things = (getattr(predictor, name, None) for name in ("keypoints", "things"))
+    points, things, bands = (
+        getattr(predictor, name, None) for name in ("keypoints", "things", "bands")
+    )
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
         scores: list[float] = []
         tracks = _Tracks(predictor.score_threshold) if args.track else None
 
-        def draw(rgb: Pixels, index: int = 0, **entry: int) -> Pixels:
-            objects, best = predictor.in_coco_format(rgb)
+        def draw(pixels: Any, index: int = 0, **entry: int) -> Pixels:
+            objects, best = predictor.in_coco_format(pixels)
+            rgb = draw_pixels(pixels, bands)
             if tracks is not None:
                 tracks.add(objects, index)
             image = {"name": job.name, "size": rgb.shape[:2], "objects": objects}
@@ -103,7 +107,7 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
         if job.is_video or job.is_camera:
             frames, problem = draw_video(job, lambda rgb, at: draw(rgb, at, frame=at))
         else:
-            drawn = draw(read_rgb(job.source, upright=True))
+            drawn = draw(read_pixels(job.source, bands))
             save_image(Image.fromarray(drawn), job.targets[0])
         best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:

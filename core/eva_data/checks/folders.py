@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from eva_data.bands import inspect_bands
 from eva_data.checks.findings import Findings, Kind
 from eva_data.classes import describe_alike, find_respelled
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.images import ImageFacts, describe_dark, inspect_image
+from eva_data.images import ImageFacts, describe_dark
 from eva_data.pools import ordered_map
 
 DARK = Kind("folder of images of 16 bits with small values, which are dark", "-", note=True)
@@ -53,7 +54,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
         if not existing:
             return ImageFile(name, problem="it is not there")
         problem = existing[0]
-        facts = inspect_image(folder / problem, decode=decode, name="it")
+        facts = inspect_bands(folder / problem, decode=decode, name="it")
     except OSError as error:  # of the name as well
         return ImageFile(problem, problem=str(error))
     return ImageFile(problem, facts, "it has 32 bits a value" if facts.bits == 32 else "")

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eva_data.bands import inspect_bands
 from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.folders import DARK
-from eva_data.images import UnreadableImageError, describe_dark, inspect_image
+from eva_data.images import UnreadableImageError, describe_dark
 from eva_data.label_maps import (
     IGNORED,
     ClassFile,
@@ -128,7 +129,7 @@ def _check_pair(
     """Return kind and detail of a problem, pixels of each label, largest value of 16 bits."""
     counts = dict[int, int]()
     try:
-        facts = inspect_image(pair.image, decode=decode)
+        facts = inspect_bands(pair.image, decode=decode)
         if facts.bits == 32:
             return "image_broken", f"mode {facts.mode}", counts, 0
         values = read_values(pair)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from eva_data.bands import inspect_bands
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
 from eva_data.detection.coco import CocoDataset, Entry, Report, read_coco, refuse, validate
 from eva_data.detection.image_labels import ImageList, LabelledImages
@@ -18,7 +19,7 @@ from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.sources import PARTS, DataRequest, Source
 from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem
-from eva_data.images import ImageFacts, UnreadableImageError, inspect_image, warn_of_depth
+from eva_data.images import ImageFacts, UnreadableImageError, warn_of_depth
 from eva_data.pools import ordered_map
 
 TOLD = "Own data: "  # begins notes for the log alone
@@ -329,7 +330,7 @@ def read_labels(
 
 def _facts(folder: str, name: str) -> ImageFacts | str:
     try:
-        return inspect_image(f"{folder}/{name}", decode=False)
+        return inspect_bands(f"{folder}/{name}", decode=False)
     except UnreadableImageError as error:
         return str(error)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eva_data.bands import BandRequest, measure_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.files import write_text
 from eva_data.holdout import check_share
@@ -29,9 +30,10 @@ from eva_data.label_maps import (
     read_class_file,
 )
 from eva_data.writing import render_template
-from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
+from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset, set_bands
 from eva_report.terminal import SHOWN
 from eva_runs.commands import echo
+from eva_runs.request import RunRequest
 from eva_segmentation.parts import LABEL_READERS
 
 if TYPE_CHECKING:
@@ -73,12 +75,14 @@ class PairedData:
         classes: File of the classes; None to evaluate by those of the config.
         share: Share of the pairs for training that is held out for evaluation; None for none.
         allow_empty: Whether classes may have no pixel.
+        bands: Bands of the images of a training; None for RGB.
     """
 
     folders: Mapping[str, tuple[Path, Path]]
     classes: Path | None
     share: float | None = None
     allow_empty: bool = False
+    bands: BandRequest | None = None
 
 
 def check(arguments: argparse.Namespace) -> PairedData | None:
@@ -106,7 +110,13 @@ def check(arguments: argparse.Namespace) -> PairedData | None:
         for part, source in sources.items()
     }
     file = file or (_find_class_file(folders) if "train" in folders else None)
-    return PairedData(folders, file, share, bool(getattr(arguments, "allow_empty_classes", False)))
+    return PairedData(
+        folders,
+        file,
+        share,
+        bool(getattr(arguments, "allow_empty_classes", False)),
+        RunRequest.from_options(arguments).band_request(),
+    )
 
 
 def _find_class_file(folders: Mapping[str, tuple[Path, Path]]) -> Path:
@@ -169,7 +179,13 @@ def apply(config: "Config", data: PairedData) -> "Config":
             pairs = hold_out(pairs, images, data.share)[part == "val"]
         _check_labels(pairs, part, classes, data)
         files = [pair.image for pair in pairs]
-        warn_of_depth(len(files), files.__getitem__)
+        if data.bands and part == "train":
+            bands = measure_bands(files, data.bands)
+            logger.info("bands %s", bands.describe(), extra=SHOWN)
+            if left_out := set_bands(config, bands, "BandSegPreprocessor"):
+                logger.info("augmentations %s", left_out, extra=SHOWN)
+        elif not data.bands:
+            warn_of_depth(len(files), files.__getitem__)
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
         for name in LOADERS[part]:
             replace_dataset(

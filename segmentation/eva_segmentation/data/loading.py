@@ -8,7 +8,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.models import SegDataPreProcessor
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from eva_data.images import inspect_image
 from eva_data.label_maps import (
@@ -19,7 +20,7 @@ from eva_data.label_maps import (
     hold_out,
     read_label_map,
 )
-from eva_openmmlab.images import LoadPicture
+from eva_openmmlab.images import BandPreprocessor, LoadPicture
 
 
 @DATASETS.register_module()
@@ -81,6 +82,11 @@ _LARGEST = 255  # label of mmsegmentation
 _USUAL = ("1", "L", "P")  # modes of Pillow with at most 255 labels
 # for all of mmsegmentation, also its inferencer: same arguments, same pixels of sound files
 TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
+
+
+@MODELS.register_module()
+class BandSegPreprocessor(BandPreprocessor, SegDataPreProcessor):
+    """mmsegmentation's data preprocessor (same arguments) of images of bands."""
 
 
 @TRANSFORMS.register_module()

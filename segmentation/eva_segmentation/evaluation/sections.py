@@ -11,8 +11,9 @@ from mmengine.model import is_model_wrapper
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.images import read_rgb
+from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.label_maps import IGNORED, describe_classes
+from eva_openmmlab.images import bands_of
 from eva_openmmlab.report import RunReport
 from eva_report.comparison import write_areas
 from eva_report.content import (
@@ -168,10 +169,13 @@ def galleries(
     maps_of_images = _segmented(
         model, dataset, {image.path for some in selections.values() for image in some}
     )
+    bands = bands_of(getattr(model, "module", model).data_preprocessor)
     return [
         Gallery(
             title=title,
-            examples=[_example(image, maps_of_images[image.path], names, colors) for image in some],
+            examples=[
+                _example(image, maps_of_images[image.path], names, colors, bands) for image in some
+            ],
             text="By mean IoU over the classes in the image. Unlabelled pixels are not painted.",
             legend=_legend(
                 [maps for image in some for maps in maps_of_images[image.path]], names, colors
@@ -212,12 +216,16 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
 
 
 def _example(
-    scored: ImageScore, maps: tuple[Labels, Labels], names: Sequence[str], colors: Sequence[Color]
+    scored: ImageScore,
+    maps: tuple[Labels, Labels],
+    names: Sequence[str],
+    colors: Sequence[Color],
+    bands: Bands | None,
 ) -> Example:
     truth, prediction = maps
     wrong = (truth != IGNORED) & (truth != prediction)
     share = wrong.sum() / max(1, (truth != IGNORED).sum())
-    rgb, images = read_rgb(scored.path, upright=True), []
+    rgb, images = draw_pixels(read_pixels(scored.path, bands), bands), []
     for title, classes in (("truth", truth), ("prediction", prediction)):
         image = Image.fromarray(overlay(rgb, classes, colors))
         image.thumbnail((_SIDE, _SIDE))

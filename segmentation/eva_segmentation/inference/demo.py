@@ -9,12 +9,12 @@ import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from eva_data.files import replace_file
-from eva_data.images import read_rgb, save_image
+from eva_data.images import save_image
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_data.writing import regions_of, writing_dataset
 from eva_openmmlab import demo
@@ -101,15 +101,16 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: JobPlan)
     """Do the jobs, and say what was found; return an error for each that could not be done."""
     summary, names = ShareSummary(predictor.names), predictor.names
 
-    def paint(rgb: Pixels, job: Job) -> tuple[Pixels, Pixels]:
-        classes = predictor.predict(rgb)
+    def paint(image: Any, job: Job) -> tuple[Pixels, Pixels]:
+        classes = predictor.predict(image)
         summary.add(job.name, classes)
+        rgb = predictor.draw_image(image)
         return classes, overlay(rgb, classes, predictor.colors, opacity=args.opacity)
 
     def do(job: Job) -> str | None:
         if job.is_video or job.is_camera:
             return draw_video(job, lambda rgb, index: paint(rgb, job)[1])[1]
-        classes, painted = paint(read_rgb(job.source, upright=True), job)
+        classes, painted = paint(predictor.read_image(job.source), job)
         objects = regions_of(classes, len(names)) if args.form else []
         about = {"name": job.name, "source": job.source, "size": classes.shape}
         add_labels({**about, "objects": objects})

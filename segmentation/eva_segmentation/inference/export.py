@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from eva_backbone.recording import quiet, unrecorded
+from eva_data.bands import Bands
 from eva_runs import exported
 from eva_segmentation.inference.predictor import Predictor
 
@@ -35,23 +36,30 @@ def export_segmentor(
     """
     around = _Around(predictor)
     height, width = size or (around.short * 3 // 4, around.short)
-    coarse = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3))
-    image = coarse.astype(np.uint8).repeat(16, 0).repeat(16, 1)[:height, :width]
+    bands, channels = predictor.bands, predictor.bands.count if predictor.bands else 3
+    shape = (height // 16 + 1, width // 16 + 1, channels)
+    coarse = np.random.default_rng(0).integers(0, 256, shape)
+    image: Any = coarse.astype(np.uint8).repeat(16, 0).repeat(16, 1)[:height, :width]
+    if bands is not None:  # as stored
+        image = image / 255 * (np.array(bands.high) - bands.low) + bands.low
+    values = "RGB, values 0 to 255" if bands is None else "bands, low to high scaled to 0 to 255"
     facts = {
         "task": "segmentation",
-        "input": "(B, 3, H, W), RGB, values 0 to 255",
+        "input": f"(B, {channels}, H, W), {values}",
+        **(bands.as_json() if bands else {}),
         "class_names": list(predictor.names),
         "colors": [list(map(int, color)) for color in predictor.colors],
     }
     worst = 0.0
     with exported.replacing_program(output) as file, quiet(), torch.no_grad():
-        program = _program(around, _pixels(image), [0] if size else [0, 2, 3], file.parent)
+        varying, images = [0] if size else [0, 2, 3], _pixels(image, bands=bands)
+        program = _program(around, images, varying, file.parent)
         exported.save_onnx(program, file, facts)
         run = exported.open_program(file)
         flipped = image[::-1, ::-1]
         turned = () if size else ((np.rot90(image),), (image[:, :height],))
         for views in ((image, flipped), *turned):  # the square has fewer windows
-            scores = run({"images": _pixels(*views)})["scores"]
+            scores = run({"images": _pixels(*views, bands=bands)})["scores"]
             for view, actual in zip(views, scores, strict=True):
                 expected = predictor.sample(view).seg_logits.data
                 difference = (expected - actual).abs().max().item()
@@ -70,7 +78,7 @@ def _program(around: "_Around", images: Tensor, varying: list[int], folder: Path
     program = exported.trace_to_onnx(around, inputs, outputs, axes, folder / "around")
     window = exported.CallableModule(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
     with _Pools():
-        inputs = {"crop": torch.zeros(3, *shape)}
+        inputs = {"crop": torch.zeros(images.shape[1], *shape)}
         body = exported.trace_to_onnx(window, inputs, ["found"], {}, folder / "window").model.graph
     made = (value for node in body for value in node.outputs)
     for value in (*body.inputs, *body.initializers.values(), *made):
@@ -85,8 +93,9 @@ def _program(around: "_Around", images: Tensor, varying: list[int], folder: Path
     return program
 
 
-def _pixels(*images: Any) -> Tensor:
-    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32))
+def _pixels(*images: Any, bands: Bands | None) -> Tensor:
+    scaled = np.stack([image if bands is None else bands.scale(image) for image in images])
+    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
 
 
 class _Around(nn.Module):
@@ -95,6 +104,7 @@ class _Around(nn.Module):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.model: Any = predictor.model
+        self._round = torch.round if predictor.bands is None else torch.clone
         steps = {step["type"]: step for step in predictor.pipeline}
         if self.model.test_cfg.mode != "slide" or not steps.get("Resize", {}).get("keep_ratio"):
             wrong = f"{self.model.test_cfg}, {steps.get('Resize')}"
@@ -114,7 +124,8 @@ class _Around(nn.Module):
         scale = torch.minimum(self.long / sides.max().double(), self.short / sides.min().double())
         resized = (sides * scale + 0.5).long()
         multiple = (resized + self.multiple - 1) // self.multiple * self.multiple
-        images = _resize(_resize(images, resized).round(), multiple).round()  # as OpenCV does bytes
+        images = self._round(_resize(images, resized))  # as OpenCV does bytes
+        images = self._round(_resize(images, multiple))
         (ys, at_y), (xs, at_x) = map(
             _places, (multiple[0], multiple[1]), test.crop_size, test.stride
         )

@@ -1,0 +1,72 @@
+"""Segmentors of images with more than three bands: trained, kept, evaluated, shown."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from eva_segmentation.commands import evaluate, train
+from eva_segmentation.inference.demo import main as demo
+from eva_segmentation.inference.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six pairs of 32 px with 5 bands of 16 bits, of which the fourth shows the class."""
+    folder = tmp_path_factory.mktemp("bands")
+    random = np.random.default_rng(0)
+    for kind in ("images", "maps"):
+        (folder / kind).mkdir()
+    for number in range(6):
+        classes = random.integers(0, 3, (4, 4), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        pixels = random.integers(0, 900, (32, 32, 5), dtype=np.uint16)
+        pixels[..., 3] += classes * np.uint16(4500)
+        tifffile.imwrite(
+            folder / "images" / f"{number}.tif", pixels, photometric="minisblack",
+            planarconfig="contig",
+        )  # fmt: skip
+        Image.fromarray(classes).save(folder / "maps" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tiny, launch, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    tiny().dump(folder / "tiny.py")
+    words = ["--train-images", data / "images", "--train-maps", data / "maps", "--val-share", 0.4]
+    words += ["--bands", 5, "--show-bands", "4,2,1", "--work-dir", folder / "run"]
+    launch(train, folder / "tiny.py", *words)
+    return folder / "run"
+
+
+def test_a_run_keeps_bands_and_others_use_them(run, data, launch, tmp_path):
+    assert (run / "first_batch.jpg").is_file()
+    page = (run / "report.html").read_text()
+    assert "drawn are bands 4, 2, 1" in page
+    assert "Worst images" in page
+    own = ["--val-images", data / "images", "--val-maps", data / "maps"]
+    launch(evaluate, run, *own, "--work-dir", tmp_path / "scores")
+    assert (tmp_path / "scores" / "report.html").is_file()
+    launch(demo, run, data / "images", "--output", tmp_path / "shown", "--device", "cpu")
+    assert len([*(tmp_path / "shown" / "overlays").iterdir()]) == 6
+
+
+def test_a_predictor_sees_what_the_run_saw(run, data):
+    predictor = Predictor.from_run(run, device="cpu")
+    file = data / "images" / "0.tif"
+    pixels = tifffile.imread(file)
+    assert predictor.model.backbone.net.in_channels == 5
+    assert (predictor(file) == predictor(pixels)).all()
+    assert predictor.bands.high[3] > 9000
+    seen = predictor.model.data_preprocessor
+    assert np.allclose(seen.mean.flatten(), 255 * np.array(predictor.bands.mean))
+    with pytest.raises(ValueError, match=r"4 bands.* 5"):
+        predictor(pixels[..., :4])
+
+
+def test_bands_are_of_own_data_and_their_number_is_checked(data, tiny, fails, tmp_path):
+    tiny().dump(tmp_path / "tiny.py")
+    assert "--bands 5" in fails(train, tmp_path / "tiny.py", "--bands", 5)
+    words = ["--train-images", data / "images", "--train-maps", data / "maps", "--val-share", 0.4]
+    line = fails(train, tmp_path / "tiny.py", *words, "--bands", 4)
+    assert "0.tif has 5 bands" in line
