@@ -61,7 +61,8 @@ button[role=tab].selected {color: inherit !important}
 .grid-wrap .thumbnail-item {display: flex; flex-direction: column; height: auto; aspect-ratio: auto}
 .sheet .thumbnail-item {max-width: 30rem}
 .large .preview {background: var(--background-fill-primary); backdrop-filter: none}
-.grid-wrap {max-height: none !important} .examples .grid-wrap {min-height: 0 !important}
+.grid-wrap {max-height: none !important}
+:is(.examples, .sheet) .grid-wrap {min-height: 0 !important}
 .examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}
 .examples .thumbnail-item {min-width: 0 !important; width: 100% !important; height: auto !important}
 .examples label, .sheet > label {position: static !important; border: 0 !important}
