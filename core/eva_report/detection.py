@@ -175,8 +175,8 @@ def detection_sections(
     if 0 <= best < THRESHOLD:
         threshold = next((step for step in _LOWER if step <= best), 0.0)
         note = (
-            f" No score reaches {THRESHOLD:g} (the highest is {score_text(best)}): the threshold "
-            f"is {threshold:g} here."
+            f" No confidence reaches {THRESHOLD:g} (the highest is {score_text(best)}): the "
+            f"threshold is {threshold:g} here."
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
     description = f"In percent, on {data_fact(truth)}."
@@ -189,8 +189,8 @@ def detection_sections(
     sections += warn_of_few(len(data.images), data.images_of_classes())
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
-        f"Predictions with a score of at least {threshold:g} are matched to objects at a box IoU "
-        f"of at least 0.5, the highest score first, regardless of class.{note}"
+        f"Predictions with a confidence of at least {threshold:g} are matched to objects at a box "
+        f"IoU of at least 0.5, the most confident first, regardless of class.{note}"
     )
     if counts.any():
         sections += [_class_table(data.names, scores, counts, rule, folder)]
@@ -410,7 +410,7 @@ def _label_errors(
     return Gallery(
         title="Labels to check",
         examples=examples,
-        text=f"{counted(len(suspicious), 'prediction')} with a score of at least {THRESHOLD:g} "
+        text=f"{counted(len(suspicious), 'prediction')} with a confidence of {THRESHOLD:g} or more "
         "that the labels contradict: an object of another class is there, or none. The detector "
         f"or the label is wrong; the most confident come first.{more}",
     )

@@ -18,7 +18,7 @@ _KINDS = {
     "Cls": ("class", "the right box, another class"),
     "Loc": ("localization", "the right class, an IoU of 0.1 to 0.5"),
     "Both": ("both", "another class, an IoU of 0.1 to 0.5"),
-    "Dupe": ("duplicate", "an object that a higher score has detected already"),
+    "Dupe": ("duplicate", "an object that a more confident prediction has found already"),
     "Bkg": ("background", "an IoU below 0.1 with every object"),
     "Miss": ("missed", "objects that no prediction above explains"),
 }
@@ -92,9 +92,8 @@ class DetectionErrors:
             title="Errors",
             heads=["error", "what it is", "number", "AP50 lost"],
             rows=rows,
-            text="All predictions of whatever score, by the rules of TIDE (arXiv 2008.08115): how "
-            "much the AP at an IoU of 0.5 would rise without the errors of a kind. Errors of low "
-            "scores are many and cost little.",
+            text="All predictions, by TIDE (arXiv 2008.08115): the AP50 that each kind of error "
+            "costs. Errors of low confidence are many and cost little.",
         )
 
     def calibration(self) -> Curves | None:
@@ -109,14 +108,14 @@ class DetectionErrors:
         ]
         return Curves(
             title="Calibration",
-            x_label="score",
+            x_label="confidence",
             y_label="share of right predictions",
             curves=[
                 Curve(name="this detector", points=points),
-                Curve(name="a score that is a probability", points=[(0.0, 0.0), (1.0, 1.0)]),
+                Curve(name="perfect calibration", points=[(0.0, 0.0), (1.0, 1.0)]),
             ],
-            text="Right are predictions of the class at an IoU of at least 0.5. The mean distance "
-            f"to the diagonal is {score_text(calibration['ece'])} (expected calibration error).",
+            text="A prediction is right if its class is and its IoU is at least 0.5. Expected "
+            f"calibration error: {score_text(calibration['ece'])}.",
         )
 
     def suspicious_labels(self, *, score: float = 0.5) -> list[SuspiciousLabel]:
