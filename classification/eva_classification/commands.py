@@ -20,10 +20,10 @@ from eva_engine.commands.options import (
     add_arguments,
     add_frozen,
     add_max_bad_samples,
-    add_output,
     add_weights,
     command,
     new_parser,
+    parse_evaluation,
     parse_with_weights,
 )
 from eva_engine.commands.training import training_command
@@ -115,8 +115,7 @@ def _parse_evaluation(arguments: Sequence[str]) -> argparse.Namespace:
         add(f"--{name}", type=Path, help=help_text)
     add_max_bad_samples(parser)
     add_arguments(parser)
-    add_output(parser, help="folder of results.json and images")
-    options = parse_with_weights(parser, arguments)
+    options = parse_evaluation(parser, arguments)
     sets = [name for name in SETS if getattr(options, name)]
     if bool(options.data) == bool(sets):
         parser.error(f"give either --data, your own, or any of --{', --'.join(SETS)}")

@@ -29,7 +29,7 @@ from eva_engine.commands.options import (
     add_weights,
     command,
     new_parser,
-    parse_with_weights,
+    parse_evaluation,
 )
 from eva_engine.commands.training import given_values, training_command
 from eva_report.demos import log_to_terminal, run_demo
@@ -45,6 +45,7 @@ from eva_runs.options import (
     probability,
     require_form,
 )
+from eva_runs.output_folder import name_of_weights, number_folder
 from eva_runs.recipes import require_start
 
 _PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
@@ -177,8 +178,7 @@ def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_max_bad_samples(parser, unit="samples of a set")
     add_arguments(parser)
-    add("--output", type=Path, help="folder of the results")
-    options = parse_with_weights(parser, arguments)
+    options = parse_evaluation(parser, arguments)
     values = vars(options)
     for name in (*_VIDEOS, *_CAPTIONS):
         if len(values[name] or ()) > 2:
@@ -335,7 +335,8 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     add_weights(parser, kinds="of a complete EVA-CLIP")
     add = parser.add_argument
     add("--format", required=True, choices=EXPORT_SUFFIXES, dest="form")
-    add("--output", required=True, type=Path, help="folder")
+    help_text = "folder (default: output/NAME_export, or NAME_export-2 where it is there)"
+    add("--output", type=Path, help=help_text)
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
     add("--normalize", action="store_true", help="features of unit length")
     add_precision(parser, default="fp32", usual="fp32; int8 is for torch-export")
@@ -345,6 +346,9 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.form == "onnx" and options.device != "cpu":
         parser.error("onnxruntime runs here on a CPU")
+    if options.output is None:
+        folder = Path("output") / f"{name_of_weights(options.weights)}_export"
+        options.output = number_folder(folder, Path.exists)
     return options
 
 

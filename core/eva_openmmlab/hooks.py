@@ -5,8 +5,10 @@ mmdetection's own tools keep them too.
 """
 
 import contextlib
+import math
 import operator
 import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
@@ -49,6 +52,7 @@ from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
+BEST_PREDICTIONS = "best_results.bbox.json"  # beside them
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
 _HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
@@ -364,7 +368,8 @@ class EVACheckpointHook(CheckpointHook):
 
     A file takes its name when it is complete, and an older one, or the best so far, goes last.
     Training goes on meanwhile; the next save, and an evaluation, whose workers are forked, wait. Of
-    equal scores the later is best.
+    equal scores that of the least training loss since the last evaluation is best, then the later.
+    The predictions of the best weights stay, where a metric writes them.
     """
 
     rule_map: ClassVar[dict[str, Any]] = {"greater": operator.ge, "less": operator.le}
@@ -426,9 +431,35 @@ class EVACheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         # mmdetection's metric gives none where nothing is detected: the best weights stay
-        if {*(self.key_indicators or ())} <= {*metrics, "auto"}:
-            with self._behind():
-                super()._save_best_checkpoint(runner, metrics)
+        if not {*(self.key_indicators or ())} <= {*metrics, "auto"}:
+            return
+        hub, key = runner.message_hub, (self.key_indicators or [""])[0]
+        loss, before = processes.run_on_main_rank(partial(_mean_loss, runner)), _best_of(hub)
+        tied = key in metrics and metrics[key] == hub.get_info("best_score", math.nan)
+        if tied and loss > before["best_loss"]:
+            return
+        hub.update_info("best_loss", loss)  # which the checkpoint of the best notes, too
+        with self._behind():
+            super()._save_best_checkpoint(runner, metrics)
+        if _best_of(hub)["best_ckpt"] == before["best_ckpt"]:
+            hub.update_info("best_loss", before["best_loss"])
+        elif is_main_process():
+            for metric in runner.val_evaluator.metrics:
+                file = Path(f"{getattr(metric, 'outfile_prefix', None)}.bbox.json")
+                if file.is_file():
+                    shutil.copy(file, file.with_name(BEST_PREDICTIONS))
+
+
+def _best_of(hub: MessageHub) -> dict[str, Any]:
+    """Return what is noted of the best weights."""
+    others = {"best_ckpt": None, "best_loss": math.inf}
+    return {name: hub.get_info(name, other) for name, other in others.items()}
+
+
+def _mean_loss(runner: Any) -> float:
+    """Average the training loss since the evaluation before."""
+    losses = runner.message_hub.log_scalars.get("train/loss")
+    return math.inf if losses is None else float(losses.mean(runner.train_loop.val_interval))
 
 
 def run_hook(runner: Any) -> RunHook:

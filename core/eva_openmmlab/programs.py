@@ -33,7 +33,7 @@ from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
-from eva_runs.output_folder import number_folder, reserve_folder, watch
+from eva_runs.output_folder import number_evaluation, number_folder, reserve_folder, watch
 from eva_runs.precision import require_device
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
@@ -191,7 +191,7 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
         if "work_dir" in args.settings:
             return folder
     if not trains:
-        return folder / "test"
+        return number_evaluation(folder / "test")
     return number_folder(folder, has_run, resume=bool(cfg.get("resume") or args.resume))
 
 

@@ -120,7 +120,7 @@ class RunReport:
         bands = bands_of(getattr(self.runner.model, "module", self.runner.model).data_preprocessor)
         if bands is not None:
             data = [*data, ("bands", bands.describe())]
-        best = self._best()
+        best = self.best()
         if best:
             summary += (
                 f"\nThe best weights: {best}; the scores, classes and images here are of the last "
@@ -168,7 +168,7 @@ class RunReport:
     def closing(self, page: Path | None, *, duration: float) -> list[str]:
         """Say what came out of a run that took some seconds, and where its page is."""
         lines = score_lines(self.scores) or ([NOTHING] if self._scored else [])
-        best = self._best()
+        best = self.best()
         if best:  # the weights that are named are not those of the last evaluation
             lines = [f"best     {best}", *(f"last     {line}" for line in lines)]
         return closing_lines(
@@ -179,7 +179,7 @@ class RunReport:
             next_command=self._demo_command(),
         )
 
-    def _best(self) -> str:
+    def best(self) -> str:
         """Score and file of a training's best weights; empty if they are the last, or none."""
         info = self.runner.message_hub.runtime_info
         score, file = info.get("best_score"), Path(str(info.get("best_ckpt") or "")).name

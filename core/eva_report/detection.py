@@ -145,6 +145,7 @@ def detection_sections(
     scores: Scores,
     folder: Path | None = None,
     bands: Bands | None = None,
+    best: Path | None = None,
 ) -> list[Section]:
     """Make the sections of a detector's report.
 
@@ -162,6 +163,8 @@ def detection_sections(
         folder: Folder of the report, which receives `per_class.csv`, `confusion.csv` and
             `label_errors.csv`.
         bands: Bands of the images; None for RGB.
+        best: Predictions of the run's best weights, if these are others: by them the folder notes
+            the threshold that its demo and exports begin with.
 
     Returns:
         Scores, curves over the score threshold, calibration, classes, confusion, kinds of errors,
@@ -170,22 +173,25 @@ def detection_sections(
     data = _Dataset(truth, images, bands)
     entries = PredictionFile(predictions) if isinstance(predictions, Path) else predictions
     matches = data.matched(entries)
-    best = max((match.predictions.scores.max(initial=-1) for match in matches.values()), default=-1)
-    threshold, note = THRESHOLD, " There are no predictions." if best < 0 else ""
-    if 0 <= best < THRESHOLD:
-        threshold = next((step for step in _LOWER if step <= best), 0.0)
+    highest = (match.predictions.scores.max(initial=-1) for match in matches.values())
+    top = max(highest, default=-1)
+    threshold, note = THRESHOLD, " There are no predictions." if top < 0 else ""
+    if 0 <= top < THRESHOLD:
+        threshold = next((step for step in _LOWER if step <= top), 0.0)
         note = (
-            f" No confidence reaches {THRESHOLD:g} (the highest is {score_text(best)}): the "
+            f" No confidence reaches {THRESHOLD:g} (the highest is {score_text(top)}): the "
             f"threshold is {threshold:g} here."
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
     description = f"In percent, on {data_fact(truth)}."
     if "keypoints" in scores:
         description += " The IoU of keypoints is their similarity, OKS."
-    missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
+    missing = "nothing was found" if data.annotations and top < 0 else "there are none in the data"
     sections: list[Section | None] = [_score_table(scores, description, missing)]
     errors = DetectionErrors(matches, data.names)
     sections += [_curves(matches.values(), folder), errors.calibration()]
+    if best:
+        _curves(data.matched(PredictionFile(best)).values(), folder)
     sections += warn_of_few(len(data.images), data.images_of_classes())
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (

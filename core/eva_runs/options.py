@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from eva_data.files import require_free
-from eva_runs.output_folder import number_folder
+from eva_runs.output_folder import name_of_weights, number_folder
 
 N = TypeVar("N", int, float)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -148,7 +148,7 @@ def add_precision(
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:
     """Add `--output`, a folder of results that no other has by default."""
-    folder = number_folder(Path("output/demo"), Path.exists, resume=False)
+    folder = number_folder(Path("output/demo"), Path.exists)
     help_text = "folder of the results (default: output/demo, or output/demo-2 where there is one)"
     parser.add_argument("--output", type=Path, default=folder, metavar="DIR", help=help_text)
 
@@ -195,8 +195,8 @@ def add_export(
     """Add the options of an export, by formats and suffixes; with `--size`, if it has a default."""
     add = parser.add_argument
     add("--format", choices=endings, dest="form", help="default: by the suffix of --output")
-    help_text = f"file ending in {' or '.join(endings.values())}"
-    add("--output", required=True, type=Path, help=help_text)
+    help_text = f"file ending in {' or '.join(endings.values())} (default: output/NAME.onnx, or "
+    add("--output", type=Path, help=f"{help_text}NAME-2.onnx where it is there)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     if size:
         help_text = f"side, or height and width, fixed in the file (default: {size})"
@@ -208,6 +208,12 @@ def require_export(
 ) -> None:
     """Choose format and size (H, W) of an export, and refuse a file that cannot be written."""
     forms = {suffix: form for form, suffix in endings.items()}
+    if options.output is None:
+        suffix, file = (
+            endings[options.form or "onnx"],
+            Path("output") / name_of_weights(options.weights),
+        )
+        options.output = number_folder(file, Path.exists, suffix=suffix)
     options.form = options.form or forms.get(options.output.suffix)
     if options.form is None:
         raise ValueError(f"--output {options.output} does not end in {' or '.join(forms)}")

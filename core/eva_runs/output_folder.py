@@ -98,18 +98,32 @@ def reserve_folder(
         yield
 
 
-def number_folder(folder: Path, is_used: Callable[[Path], Any], *, resume: bool) -> Path:
+def number_folder(
+    folder: Path, is_used: Callable[[Path], Any], *, resume: bool = False, suffix: str = ""
+) -> Path:
     """Choose a folder that nobody named: NAME, or NAME-2 and so on where a run has it.
 
     To `resume`, the last of those that have a run. A number that was deleted is not used again;
-    beyond 999 they are part of a name, such as `photos-2026`.
+    beyond 999 they are part of a name, such as `photos-2026`. With a `suffix`, a file is chosen.
     """
-    form = re.compile(rf"{re.escape(folder.name)}(?:-([2-9]|[1-9]\d\d?))?")
+    form = re.compile(rf"{re.escape(folder.name)}(?:-([2-9]|[1-9]\d\d?))?{re.escape(suffix)}")
     siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
     matches = [match for path in siblings if is_used(path) and (match := form.fullmatch(path.name))]
     last = max((int(match[1] or 1) for match in matches), default=0)
     number = max(last, 1) if resume else last + 1
-    return folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+    count = "" if number == 1 else f"-{number}"
+    return folder.with_name(f"{folder.name}{count}{suffix}")
+
+
+def number_evaluation(folder: Path) -> Path:
+    """Choose the folder of an evaluation that nobody named: one without results."""
+    return number_folder(folder, lambda path: (path / "results.json").exists())
+
+
+def name_of_weights(weights: str | os.PathLike[str]) -> str:
+    """Return the name of the folder of a run, or of a file without its suffix."""
+    path = Path(weights)
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def watch(file: Path) -> Callable[[], bool]:

@@ -28,7 +28,7 @@ from eva_runs.options import (
     command_parser,
     resolve_auto_batch,
 )
-from eva_runs.output_folder import number_folder
+from eva_runs.output_folder import number_evaluation, number_folder
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 from eva_runs.request import RunRequest
 
@@ -180,7 +180,8 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         if saved and not recipe:
             recipe = str(saved)
             if _OUTPUT not in keys and not args.output:
-                overrides.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
+                folder = number_evaluation(saved.parent / "evaluation")
+                overrides.append(setting(_OUTPUT, str(folder)))
     data = sources.read_request(args, training=not args.eval_only)
     shared = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
     return TrainingRequest(
@@ -255,7 +256,7 @@ def _default_output(request: TrainingRequest, recipe: Path) -> str | None:
     data = request.data and request.data.first_path
     name = name_on_own_data(recipe, data) if data else ""
     if request.evaluates:
-        return f"output/{name}" if name else None
+        return str(number_evaluation(Path(f"output/{name}_evaluation"))) if name else None
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
     folder = f"output/{name}" if name else stated[1] if stated else ""
     return str(number_folder(Path(folder), has_run, resume=request.run.resume)) if folder else None

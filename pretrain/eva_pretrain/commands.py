@@ -3,11 +3,13 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
-from eva_engine.commands.training import training_command
+from eva_engine.commands.training import has_run, training_command
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
 from eva_runs.commands import Command, echo, lazy_import, require_data
 from eva_runs.options import command_parser
+from eva_runs.output_folder import number_folder
 from eva_runs.recipes import require_start
 
 _STUDENTS = ("eva_ti_patch16", "eva_s_patch16", "eva_b_patch16", "eva_debug_small")
@@ -54,9 +56,14 @@ arguments are its own. The same command with --run.resume continues both.""")
     add("images", metavar="IMAGES", help=_FORMS)
     add("--teacher", required=True, help="official name, file or run, of any task")
     add("--student", choices=_STUDENTS, default="eva_s_patch16", help="default: %(default)s")
-    add("--output", required=True, help="folder of the run, and of the features")
+    help_text = "folder of the run, and of the features (default: output/NAME, or NAME-2)"
+    add("--output", help=help_text)
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
+    if options.output is None:
+        resume = any(word.strip("-").startswith(("resume", "run.resume")) for word in rest)
+        folder = Path("output") / f"{Path(options.images).stem}_{options.student}"
+        options.output = str(number_folder(folder, has_run, resume=resume))
     return options
 
 

@@ -116,6 +116,18 @@ def test_worst_and_best_pictures(scene):
         assert (picture[:, 570:] == 90).all()
 
 
+def test_the_threshold_is_that_of_the_best_weights(scene, tmp_path):
+    best = tmp_path / "best.json"
+    better = [
+        _found("g", "c", LEFT, 0.45),
+        _found("w", "c", LEFT, 0.45),
+        _found("m", "d", TOP, 0.3),
+    ]
+    best.write_text(json.dumps(better))
+    detection_sections(**scene, folder=tmp_path, best=best)
+    assert 0.3 < read_threshold(tmp_path) <= 0.45
+
+
 def test_pictures_that_cannot_be_read_are_left_out_and_named(scene, tmp_path):
     (tmp_path / "wrong.png").write_bytes(b"nothing")
     (tmp_path / "good.png").unlink()

@@ -16,3 +16,6 @@ def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
         (tmp_path / name / "step_1").mkdir(parents=True)
     assert choose(resume=False).name == "run-5"
     assert choose(resume=True).name == "run-4"
+    (tmp_path / "run.onnx").touch()
+    file = number_folder(tmp_path / "run", lambda path: path.is_file(), suffix=".onnx")
+    assert file.name == "run-2.onnx"

@@ -28,6 +28,38 @@ def test_a_run_without_a_folder_does_not_meet_an_earlier_one(finished, run, tmp_
     assert folder("--output", "mine") == "mine"
 
 
+def test_results_without_a_folder_do_not_meet_earlier_ones(demo, run, finished, tmp_path):
+    images = demo("coco") / "coco/val"
+    few = [*sorted(images.iterdir())[:2]]
+    label = ("eva", "label", *few, "--weights", finished("detection"), "--to", "coco")
+    batch = ("eva", "batch", "features", images, "--weights", "eva_debug", "--limit", 2)
+    for words, name in ((label, "labels"), ((*batch, "--processes", 0), "features")):
+        for folder in (name, f"{name}-2"):
+            run(*words, "--device", "cpu", folder=tmp_path)
+            assert (tmp_path / "output" / folder).is_dir()
+        assert not (tmp_path / "output" / f"{name}-3").exists()
+    run("eva", "batch", "merge", "output/features-2", folder=tmp_path)
+    assert (tmp_path / "output/features-2.parquet").is_file()
+
+
+def test_evaluations_without_a_folder_do_not_meet_earlier_ones(
+    engine_data, finished, run, tmp_path
+):
+    mine = shutil.copytree(finished("classification"), tmp_path / "mine")
+    words = ("eva", "classification", "evaluate", mine, "--data", engine_data / "folder/val")
+    for folder in ("evaluation", "evaluation-2"):
+        run(*words, "--device", "cpu", "--workers", 0, folder=tmp_path)
+        assert (mine / folder / "results.json").is_file()
+
+
+@pytest.mark.slow
+def test_exports_without_a_file_do_not_meet_earlier_ones(finished, run, tmp_path):
+    mine = shutil.copytree(finished("classification"), tmp_path / "mine")
+    for file in ("mine.onnx", "mine-2.onnx"):
+        run("eva", "export", mine, folder=tmp_path)
+        assert (tmp_path / "output" / file).is_file()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is not missing")
 @pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation", "classification"])
 def test_a_training_on_a_gpu_that_is_not_there_ends_in_one_line(

@@ -1,13 +1,17 @@
 """Files of a run: complete or not there, the old ones go last, one run in a folder."""
 
 import errno
+import logging
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
+from mmengine.logging import MessageHub
 
-from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
+from eva_openmmlab.hooks import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
 from eva_openmmlab.loop import EVATrainLoop
 from eva_runs.output_folder import RunLogs
 from eva_segmentation.commands import train
@@ -45,7 +49,25 @@ def test_an_evaluation_is_noted_behind_the_checkpoint_that_has_its_score(tmp_pat
     assert RunLogs(tmp_path, "*").is_evaluated(2)
 
 
-def test_of_equal_scores_the_later_is_best():
+@pytest.mark.parametrize(
+    ("scores", "losses", "best"),
+    [((50, 50), (2, 2), 2), ((50, 50), (2, 1), 2), ((50, 50), (1, 2), 1), ((50, 51), (1, 2), 2)],
+)
+def test_of_equal_scores_that_of_the_least_loss_is_best_then_the_later(
+    scores, losses, best, tmp_path
+):
+    hub = MessageHub.get_instance(str(tmp_path))
+    metric = SimpleNamespace(outfile_prefix=str(tmp_path / "all"))
+    runner = SimpleNamespace(
+        work_dir=str(tmp_path), message_hub=hub, epoch=0, logger=logging.getLogger(),
+        save_checkpoint=lambda *_, **__: None, train_loop=SimpleNamespace(val_interval=1),
+        val_evaluator=SimpleNamespace(metrics=[metric]),
+    )  # fmt: skip
     hook = EVACheckpointHook(save_best="mIoU", rule="greater", by_epoch=False)
-    assert hook.is_better_than["mIoU"](50.0, 50.0)
-    assert not hook.is_better_than["mIoU"](49.0, 50.0)
+    hook.before_train(runner)
+    for runner.iter, (score, loss) in enumerate(zip(scores, losses, strict=True), start=1):
+        hub.update_scalar("train/loss", loss)
+        (tmp_path / "all.bbox.json").write_text(str(runner.iter))
+        hook._save_best_checkpoint(runner, {"mIoU": score})
+    assert Path(hook.best_ckpt_path).name == f"best_mIoU_iter_{best}.pth"
+    assert (tmp_path / BEST_PREDICTIONS).read_text() == str(best)

@@ -74,7 +74,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="see above")
-    add_output(parser, required=True, help="folder of the results")
+    help_text = f"folder of the results (default: output/{task}, or {task}-2 after a finished one)"
+    add_output(parser, help=help_text)
     if task in ("detect", "segment"):
         add("--weights", required=True, help="of a detector or segmentor; folder of its run")
         add("--recipe", help="the model's recipe (default: that of the run of the weights)")
@@ -141,7 +142,8 @@ def _parse_look(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("folder", type=expand_home, metavar="DIR", help="output of eva batch")
     if verb == "merge":
         help_text = "file ending in .parquet, or of detect .json, in COCO's format"
-        parser.add_argument("--output", required=True, type=expand_home, help=help_text)
+        help_text += " (default: DIR.parquet; with --to DIR_FORMAT)"
+        parser.add_argument("--output", type=expand_home, help=help_text)
         help_text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
         parser.add_argument("--to", choices=FORMATS, dest="form", help=help_text)
         parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
@@ -171,7 +173,9 @@ def _parse_index(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("action", choices=("build",), help="the only one")
     add("features", type=expand_home, metavar="FEATURES", help="output of eva batch features")
-    add("--output", required=True, type=expand_home, metavar="INDEX", help="folder of the index")
+    help_text = "folder of the index (default: output/index)"
+    output = Path("output/index")
+    add("--output", default=output, type=expand_home, metavar="INDEX", help=help_text)
     add(
         "--exact-up-to",
         type=integer(0),

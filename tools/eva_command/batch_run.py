@@ -17,6 +17,7 @@ from eva_data.files import is_there, remove_unfinished, require_free, require_re
 from eva_data.records import NAMES, identify, plan_records
 from eva_report.demos import require_format
 from eva_runs.batch import (
+    MANIFEST,
     PARTS,
     Actors,
     Processes,
@@ -31,7 +32,7 @@ from eva_runs.batch import (
 from eva_runs.commands import Result, echo
 from eva_runs.errors import print_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import clean_if_refused, lock_folder
+from eva_runs.output_folder import clean_if_refused, lock_folder, number_folder
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     """Begin or continue the work of a command line."""
     task = options.verb
+    if options.output is None:
+        options.output = number_folder(Path("output") / task, _is_finished)
     if task in ("detect", "segment"):
         options.framework, config = find_model(options.weights, options.recipe, options.framework)
         if (options.framework == "segmentation") != (task == "segment"):
@@ -103,6 +106,13 @@ def _compute(options: argparse.Namespace, numbers: set[int], action: str) -> int
     return Result(result, int(failed > 0 or not result["results"]))
 
 
+def _is_finished(folder: Path) -> bool:
+    if not (folder / MANIFEST).exists():
+        return False
+    summary = summarise(folder)
+    return len(summary.done) == summary.shards and not summary.failed
+
+
 def _show(folder: Path) -> dict[str, Any]:
     """Say what an output holds; return it for `--json`."""
     summary = summarise(folder, rows=True)
@@ -138,6 +148,9 @@ def _look(options: argparse.Namespace) -> int:
             return _compute(options, again, manifest["options"]["task"])
     if not summarise(options.folder, rows=True).rows:
         raise ValueError(f"{options.folder} has no result to merge: eva batch status says why")
+    if options.output is None:
+        ending = f"_{options.form}" if options.form else ".parquet"
+        options.output = options.folder.with_name(f"{options.folder.resolve().name}{ending}")
     if options.form:
         require_format(options)
     else:

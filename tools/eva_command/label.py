@@ -33,9 +33,11 @@ from eva_openmmlab.run_folder import config_of_run
 from eva_report.demos import require_format
 from eva_runs.commands import Command, lazy_import
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
+from eva_runs.output_folder import number_folder
 from eva_runs.recipes import find_recipe
 
 TASKS = ("detection", "mmdetection", "segmentation")
+NEXT = "label_next.txt"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -46,7 +48,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     forms = [*FORMATS, "maps"]
     help_text = "format; maps of a segmentor, whose regions are else objects"
     add("--to", required=True, choices=forms, dest="form", help=help_text)
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    help_text = "folder for the results (default: output/labels, or labels-2 after a finished one)"
+    add("--output", type=Path, metavar="DIR", help=help_text)
     add("--recipe", help="the model's recipe (default: that of the run of the weights)")
     add("--task", choices=TASKS, help="default: that of the run, or of the official weights")
     help_text = "least score of a labelled object or pixel (default: %(default)s)"
@@ -66,6 +69,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.target_precision is None) != (options.val is None):
         parser.error("--target-precision and --val are given together")
+    if options.output is None:  # of --overwrite the last
+        folder, resume = Path("output/labels"), options.overwrite
+        options.output = number_folder(folder, lambda path: (path / NEXT).exists(), resume=resume)
     options.plan = _plan(options)
     return options
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_command.label import load_model
+from eva_command.label import NEXT, load_model
 from eva_command.recipes import digest_of
 from eva_command.training import map_folders
 from eva_data.classes import list_names
@@ -339,7 +339,7 @@ def _review(
     features = np.stack([about["feature"] for about in records.values()])
     following = choose_next(features, doubts, _NEXT)
     lines = "".join(f"{jobs[at].source.absolute()}\n" for at in following)
-    write_text(options.output / "label_next.txt", printable(lines))
+    write_text(options.output / NEXT, printable(lines))
     columns = labeller.names, labeller.thresholds.tolist(), counts.tolist()
     classes = [[name, *row, count] for name, row, count in zip(*columns, strict=True)]
     message, target = "", options.target_precision
@@ -370,7 +370,7 @@ def _review(
         )
 
     page = try_report(options.output, report)
-    files = [f"{options.form}/", *([page.name] if page else []), "label_next.txt"]
+    files = [f"{options.form}/", *([page.name] if page else []), NEXT]
     echo(f"{total}; {options.output} has {list_names(files)}")
     return {"summary": total, "output": options.output, "files": files}
 

@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.quick:
         name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
         folder = Path(f"output/{name}_quick")
-        output = number_folder(folder, lambda run: (run / BEST).exists(), resume=False)
+        output = number_folder(folder, lambda run: (run / BEST).exists())
         command, *words = plan_quick(task, task_data, options.rest, str(output))
         return _call(command, words)
     recipe, *words = (
@@ -226,6 +226,7 @@ def _export_as_detectron2(run: Path, words: Words) -> int:
     from eva_command.mmdetection_export import write_detectron2_run
 
     with tempfile.TemporaryDirectory() as folder:
+        folder = f"{folder}/{run.resolve().name}"  # which the file is named by
         write_detectron2_run(run, Path(folder))
         return call("detection export", ["--weights", folder, *words])
 

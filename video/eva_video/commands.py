@@ -5,7 +5,6 @@ Everything that needs torch is imported after parsing.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from eva_backbone.checkpoints.registry import resolve_source
@@ -26,6 +25,7 @@ from eva_engine.commands.options import (
     add_weights,
     command,
     new_parser,
+    parse_evaluation,
     parse_with_weights,
 )
 from eva_engine.commands.training import training_command
@@ -110,8 +110,7 @@ def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     add("--views-per-forward", type=positive, help="for less memory (default: those of a batch)")
     add_max_bad_samples(parser, unit="videos")
     add_arguments(parser, batch_size=1)
-    add("--output", type=Path, help="folder of the results")
-    options = parse_with_weights(parser, arguments)
+    options = parse_evaluation(parser, arguments)
     if options.sampling == "tsn" and options.frame_interval is None:
         options.frame_interval = 1  # and not what weights of a dense training note
     if options.subset and options.classes:

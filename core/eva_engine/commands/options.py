@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_backbone.checkpoints.registry import is_weights
-from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_backbone.checkpoints.run_folders import describe_missing, is_engine_run
 from eva_data.files import expand_home
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import Command, Result, program_name
@@ -22,7 +22,7 @@ from eva_runs.options import (
     integer,
     number,
 )
-from eva_runs.output_folder import reserve_folder
+from eva_runs.output_folder import name_of_weights, number_evaluation, reserve_folder
 
 if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
@@ -123,9 +123,24 @@ def take_weights(options: argparse.Namespace) -> None:
     options.weights = str(options.inputs.pop(0))
 
 
-def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = False) -> None:
+def parse_evaluation(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> argparse.Namespace:
+    """Parse an evaluation, whose results lie beside a run or below output/ where none says."""
+    where = "RUN/evaluation, or output/NAME_evaluation of other weights; numbered"
+    add_output(parser, help=f"folder of the results (default: {where})")
+    options = parse_with_weights(parser, arguments)
+    if options.output is None:
+        weights = expand_home(options.weights)
+        folder = weights / "evaluation" if is_engine_run(weights) else None
+        folder = folder or Path("output") / f"{name_of_weights(weights)}_evaluation"
+        options.output = number_evaluation(folder)
+    return options
+
+
+def add_output(parser: argparse.ArgumentParser, *, help: str) -> None:
     """Add `--output`, a folder."""
-    parser.add_argument("--output", type=expand_home, required=required, help=help)
+    parser.add_argument("--output", type=expand_home, help=help)
 
 
 def add_arguments(

@@ -147,10 +147,11 @@ def _name_output(run: RunConfig, recipe: Path, values: Mapping[str, str]) -> Pat
     """Name the folder of a run by own data and recipe, or as the recipe does."""
     named = name_on_own_data(recipe, data) if (data := values.get("data.train")) else ""
     folder = run.output.parent / named if named else run.output
-    return number_folder(folder, _has_run, resume=run.resume)
+    return number_folder(folder, has_run, resume=run.resume)
 
 
-def _has_run(folder: Path) -> bool:
+def has_run(folder: Path) -> bool:
+    """Return whether a folder has what a run has trained."""
     log = folder / METRICS
     return bool(complete_checkpoints(folder)) or (log.is_file() and log.stat().st_size > 0)
 

@@ -11,6 +11,7 @@ from mmdet.evaluation import CocoMetric
 from eva_mmdetection.data.panoptic import PanopticMetric
 from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_mmdetection.evaluation.panoptic import panoptic_sections
+from eva_openmmlab.hooks import BEST_PREDICTIONS
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.terminal import TITLES, percent
 from eva_report.comparison import note_samples
@@ -42,6 +43,7 @@ def make_report(run: RunReport) -> Report:
             scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
         predictions = next(file for file in files if file.is_file())
+        best = predictions.with_name(BEST_PREDICTIONS)
         if run.dataset is not None and isinstance(metric._coco_api, COCO):  # not LVIS's rules
             annotations = Path(run.dataset.ann_file).absolute()
             name = os.path.relpath(predictions, run.folder)
@@ -52,6 +54,7 @@ def make_report(run: RunReport) -> Report:
             images=_files(run.dataset),
             scores=scores,
             folder=run.folder,
+            best=best if run.best() and best.is_file() else None,
         )
     if scores:
         write_results(run.folder, scores)
