@@ -204,6 +204,16 @@ def test_the_last_word_in_label_studio_is_a_person_s(images, tmp_path):
         resolve(DataRequest(paths=(exported,), parts=("train",)))
 
 
+def test_tasks_of_label_studio_that_nobody_labelled_are_no_empty_images(images, tmp_path):
+    folder = write(tmp_path, "label-studio", images[1])
+    tasks = json.loads((folder / "tasks.json").read_text())
+    del tasks[0]["predictions"]
+    tasks[0]["annotations"] = [{"result": [], "was_cancelled": True}]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    data = resolve(DataRequest(paths=(folder,), parts=("train",))).parts["train"]
+    assert len(data.images) == len(tasks) - 1
+
+
 def test_label_studio_s_own_importer_reads_it(images, tmp_path):
     interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
     for given in (images[1][:1], images[1][1:]):  # polygons, or boxes

@@ -1,7 +1,8 @@
 """Labels as annotation programs export them: CVAT for images 1.1 (XML), and Label Studio (JSON).
 
 Images lie beside the file or in `images/`. Of a task of Label Studio the first annotation counts
-that was not cancelled, else the first prediction.
+that was not cancelled, else the first prediction; a task without either was not labelled, and is
+left out.
 """
 
 import functools
@@ -163,7 +164,9 @@ def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple
             every = [*task.get("annotations", ()), *task.get("predictions", ())]
             entries = [entry for entry in every if isinstance(entry, dict)]  # others are ids
             results = [entry["result"] for entry in entries if not entry.get("was_cancelled")]
-            first = (results or [[]])[0]  # with relations, which have no value
+            if not results:
+                continue
+            first = results[0]  # with relations, which have no value
             objects = [o for o in first if "value" in o and o.get("type") not in _ANSWERS]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             message = f"it must have data with an image, and results ({error!r})"
