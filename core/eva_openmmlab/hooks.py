@@ -22,7 +22,7 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
@@ -221,6 +221,7 @@ class RunHook(Hook):
         folder = Path(runner.work_dir)
         if is_main_process() and (trains(runner) or not (folder / RECORD).exists()):
             write_record(folder, Path(runner.cfg.filename or f"{runner.timestamp}.py").name)
+        Runner.dump_config(runner)  # which our programs leave until here
 
     def after_run(self, runner: Any = None) -> None:
         """Release the signals."""

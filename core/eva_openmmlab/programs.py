@@ -158,7 +158,12 @@ class Run:
         replaced = not self.trains or has_run(folder)  # the first weights
         try:
             with no_init_weights(replaced):
-                runner = RUNNERS.build(cfg)
+                kind = RUNNERS.get(cfg.runner_type)
+                if kind is None:
+                    raise ValueError(f"runner_type={cfg.runner_type!r} is not registered")
+                # the config of a run stays until this one begins, and is no longer refused
+                late = type(kind.__name__, (kind,), {"dump_config": lambda self: None})
+                runner = late.from_cfg(cfg)
             shown = terminal()
             shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
             runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree

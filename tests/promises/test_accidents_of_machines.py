@@ -64,14 +64,25 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
 
 
 @pytest.mark.parametrize(
-    "task", ["pretrain", "segmentation", pytest.param("detection", marks=pytest.mark.slow)]
+    "task",
+    [
+        "pretrain",
+        "segmentation",
+        *(pytest.param(task, marks=pytest.mark.slow) for task in ("detection", "mmdetection")),
+    ],
 )
-def test_a_refused_resume_leaves_the_logs_of_no_process(run, trainers, finished, task, tmp_path):
+def test_a_refused_resume_leaves_config_and_logs_as_they_were(
+    run, trainers, finished, task, tmp_path
+):
     """Three processes cannot share the steps of one."""
     output, trainer = shutil.copytree(finished(task), tmp_path / "run"), trainers(task)
     more = ("--run.epochs", 3) if task == "pretrain" else ("--resume",)
+    settings = {
+        path: path.read_text() for end in ("py", "yaml") for path in output.glob(f"*.{end}")
+    }
     before = {path.name for path in output.iterdir()}
     words = trainer.command(output, *more, steps=8, processes=3)
     end = run(*words, code=1, **trainer.variables)
     assert end.names("3 processes"), end.text
     assert {path.name for path in output.iterdir()} == before
+    assert all(path.read_text() == content for path, content in settings.items())

@@ -338,9 +338,8 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
         if path.is_dir() and any(find_files(path, suffixes)):
             return [check, str(path), *rest]
     hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
-    raise ValueError(
-        f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"
-    )
+    what = "a file that says what is in it" if path.exists() else "a path that is there"
+    raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
 
 
 def map_folders(data: Path) -> Words:

@@ -129,9 +129,10 @@ class CocoDataset:
         instances = self.instances
         masks = len(instances) - len(self.without_masks)
         empty = len(self.images) - len({annotation["image_id"] for annotation in instances})
+        classes = "1 class" if len(self.categories) == 1 else f"{len(self.categories)} classes"
         description = (
             f"{self.path}: {len(self.images)} images, {empty} of them without objects; "
-            f"{len(instances)} objects of {len(self.categories)} classes, {masks} with masks "
+            f"{len(instances)} objects of {classes}, {masks} with masks "
             f"({self.rle_count} RLE), {len(self.objects) - len(instances)} crowds"
         )
         if self.left_out:

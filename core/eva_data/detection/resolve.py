@@ -101,7 +101,7 @@ class DetectionData:
                 for dataset in datasets
                 if dataset.lvis
             ),
-            f"{TOLD}{len(categories)} classes (id, name): {classes}",
+            f"{TOLD}{len(categories)} class{'es' * (len(categories) > 1)} (id, name): {classes}",
         ]
         return dict(categories), reason, notes
 
