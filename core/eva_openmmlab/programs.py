@@ -162,7 +162,7 @@ class Run:
                 if kind is None:
                     raise ValueError(f"runner_type={cfg.runner_type!r} is not registered")
                 # the config of a run stays until this one begins, and is no longer refused
-                late = type(kind.__name__, (kind,), {"dump_config": lambda self: None})
+                late: Any = type(kind.__name__, (kind,), {"dump_config": lambda self: None})
                 runner = late.from_cfg(cfg)
             shown = terminal()
             shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
