@@ -338,9 +338,10 @@ def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFil
             f"and `label = {max(labels, default=0)}`"
         )
     names = [f"class {label}" for label in labels]
-    names[:1] = ["background"] if len(names) == 2 else names[:1]
-    colors = tuple(map(distinct_color, range(len(labels))))
-    return file, ClassFile(names=tuple(names), labels=tuple(labels), colors=colors)
+    colors = [distinct_color(index) for index in range(len(labels))]
+    if len(names) == 2:
+        names[0], colors[0] = "background", (64, 64, 64)  # grey, so that the other stands out
+    return file, ClassFile(names=tuple(names), labels=tuple(labels), colors=tuple(colors))
 
 
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:

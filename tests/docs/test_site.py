@@ -33,7 +33,7 @@ def test_pages_hold_all_recipes_files_and_public_names(site):
 
 def test_the_first_page_has_results_and_pages_of_the_api_have_tables_of_arguments(site):
     home = (site / "index.html").read_text()
-    assert all(f"docs/images/{name}" in home for name in ("demo_detection.jpg", "app_detect.png"))
+    assert all(f"docs/images/{name}" in home for name in ("demo_nuclei.jpg", "app_detect.png"))
     arguments = (site / "reference/detection.html").read_text()
     assert re.search(r"<td[^>]*>\s*<code>score_threshold</code>", arguments)
     assert "predict_many" in (site / "reference/predictors.html").read_text()
