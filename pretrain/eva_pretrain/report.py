@@ -28,9 +28,8 @@ _CLASSIFIERS = {  # size of the student -> a recipe that begins from it
 }
 _HIDDEN, _SHOWN_TO_STUDENT = 128, 235  # greys of a masked patch, and of one without a prediction
 MEANINGS = {
-    "cosine": "Mean cosine between the prediction and the teacher's features of a patch that the "
-    "student does not see (or of all, in distillation): 1 is the teacher itself; a prediction that "
-    "is the same for every patch is well above 0.",
+    "cosine": "Mean cosine between the predicted and the teacher's features of hidden patches (of "
+    "all, in distillation); one prediction for all patches is well above 0.",
     "accuracy": "Share of the hidden patches whose code was predicted; 1 is all of them.",
     "code_usage": "Share of all codes that occur among the hidden patches.",
     "loss": "Mean of what the training minimises, on the validation images; lower is better.",
