@@ -13,7 +13,7 @@ model = dict(backbone=dense_arguments("eva_l_patch16") | dict(img_size=640, drop
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=training(640, panoptic=True)))
 val_dataloader = dict(dataset=dict(pipeline=testing(640)))
 test_dataloader = val_dataloader
-custom_hooks = []  # nothing is annealed
+custom_hooks = []  # type: ignore[var-annotated]  # nothing is annealed
 default_hooks = dict(checkpoint=dict(save_best="coco_panoptic/PQ"))
 load_from = "eva_l_psz14.pt"
 work_dir = "output/coco_mask2former_eva_l_640_panoptic"

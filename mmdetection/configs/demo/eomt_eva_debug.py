@@ -13,6 +13,7 @@ model = dict(
     backbone=dict(num_queries=20, query_blocks=2, activation_checkpointing=False, **_vit),
     panoptic_head=dict(in_channels=128, num_things_classes=10, num_points=1024),
     panoptic_fusion_head=dict(num_things_classes=10),
+    test_cfg=dict(object_mask_thr=0.4),  # of panoptic segments; 0.8 is for long trainings
 )
 optim_wrapper = dict(
     _delete_=True,

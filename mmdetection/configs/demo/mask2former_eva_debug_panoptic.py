@@ -47,6 +47,7 @@ model = dict(
     ),
     panoptic_fusion_head=_classes,
     train_cfg=dict(num_points=1024),
+    test_cfg=dict(object_mask_thr=0.4),  # 0.8 is for long trainings
 )
 _colours = [dict(type=kind, min_mag=0.8, max_mag=1.2) for kind in ("Brightness", "Contrast")]
 _pipeline = training(256, ratios=(0.8, 1.25), flip=0.0, panoptic=True, extra=_colours)
