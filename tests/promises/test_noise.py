@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-NOISE = ("meshgrid", "torch.fx", "deepspeed", "torchao", "_pytree", "warning:", "deprecat")
+NOISE = (
+    "meshgrid",
+    "torch.fx",
+    "deepspeed",
+    "torchao",
+    "_pytree",
+    "userwarning",
+    "futurewarning",
+    "deprecat",
+)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ from eva_report.detection_demo import as_drawn
 from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
+from eva_report.terminal import counted
 from eva_runs import record
 from eva_runs.commands import Result, echo
 from eva_runs.errors import print_error
@@ -351,7 +352,7 @@ def _review(
         message += f" Not reached at any score: {list_names(short)}." if short else ""
         echo(message)
     unit = "pixels" if options.form == "maps" else "objects"
-    total = f"{counts.sum():,} {unit} are labelled in {len(jobs):,} images"
+    total = f"{counts.sum():,} {unit} are labelled in {counted(len(jobs), 'image')}"
     heads = ["class", "least score", "precision", "recall", f"labelled {unit}"]
     device = str(next(labeller.model.model.parameters()).device)
 
