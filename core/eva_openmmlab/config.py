@@ -170,14 +170,13 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
         for own in (dataset.get("ann_file"), dataset.get("images")):
             if own and Path(own).is_absolute():
                 raise ValueError(f"--data-root {folder} has no effect on {own}")
-        file = dataset.get("ann_file")
-        if file:
+        segments = (dataset.get("data_prefix") or {}).get("seg")  # folder of panoptic PNG files
+        for file in filter(None, (dataset.get("ann_file"), segments)):
             moved[str(Path(dataset.get("data_root") or "", file))] = str(Path(folder, file))
         dataset.data_root = os.fspath(folder)
     for metric in dicts([cfg.get("val_evaluator"), cfg.get("test_evaluator")]):
-        file = str(Path(metric.get("ann_file") or ""))
-        if file in moved:
-            metric.ann_file = moved[file]
+        for key in {"ann_file", "seg_prefix"} & metric.keys():
+            metric[key] = moved.get(str(Path(metric[key] or "")), metric[key])
 
 
 def set_epochs(cfg: Config, request: RunRequest) -> str:

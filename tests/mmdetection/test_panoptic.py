@@ -19,6 +19,7 @@ from eva_mmdetection.commands import demo, train
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.panoptic import PanopticMetric
 from eva_mmdetection.inference.predictor import Predictor
+from eva_openmmlab.config import set_data_root
 
 SIDE, PART = 32, "panoptic_{}"
 CATEGORIES = [
@@ -159,6 +160,14 @@ def test_predictions_are_drawn_and_exported_as_own_data(run, scenes, launch, tmp
         segments = predictor(images / image["file_name"])
         assert (segments.masks.sum(0) <= 1).all()
         assert np.array_equal(segments.masks.any(0), ids > 0)
+
+
+def test_another_data_root_is_that_of_the_scores_too(load_config):
+    cfg = load_config("coco/mask2former_eva_l_640_panoptic")
+    set_data_root(cfg, "/elsewhere")
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.ann_file == "/elsewhere/annotations/panoptic_val2017.json"
+        assert evaluator.seg_prefix == "/elsewhere/annotations/panoptic_val2017"
 
 
 def test_eva_train_chooses_queries(scenes, monkeypatch):
