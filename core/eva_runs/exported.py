@@ -1,10 +1,11 @@
-"""Files of models for other programs: `torch.export` and ONNX, written, run again and compared."""
+"""Files of models for other programs: `torch.export`, ONNX and OpenVINO, written and run again."""
 
 import importlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from eva_backbone.recording import quiet
 from eva_data.files import OF_WRITING, UnwritableError, explain_os_errors, make_folder, open_atomic
 from eva_runs.options import DATA, EXPORT_SUFFIXES
 
+Inputs = Mapping[str, Tensor]
 _FACTS = "preparation"
+_BLOCKS = re.compile(r"/blocks\.\d+/")  # of the ViT, in the names of traced nodes
+_ONNX, _OPENVINO = EXPORT_SUFFIXES["onnx"], EXPORT_SUFFIXES["openvino"]
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def replacing_program(output: Path) -> Iterator[Path]:
     """Name a file to write and compare; without an error it and its weights get their names."""
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        part, data = Path(folder) / output.name, output.with_name(output.name + DATA)
+        part, data = Path(folder) / output.name, _weights_beside(output)
         try:
             with explain_os_errors(output, only=OF_WRITING):
                 yield part
@@ -34,15 +38,85 @@ def replacing_program(output: Path) -> Iterator[Path]:
         beside = part.with_name(data.name)
         if beside.exists():
             os.replace(beside, data)
-        elif output.suffix == EXPORT_SUFFIXES["onnx"]:
+        elif output.suffix == _ONNX:
             data.unlink(missing_ok=True)  # of an earlier export
         os.replace(part, output)
 
 
-def save_onnx(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, Any]) -> None:
-    """Write an ONNX program; large weights go to a second file, .onnx.data."""
+def _weights_beside(file: Path) -> Path:
+    return (
+        file.with_suffix(".bin") if file.suffix == _OPENVINO else file.with_name(file.name + DATA)
+    )
+
+
+def save_program(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, Any]) -> None:
+    """Write an ONNX program, or as OpenVINO's; large weights of ONNX go to a second file."""
     program.model.metadata_props[_FACTS] = json.dumps(facts)
+    if file.suffix == _ONNX:
+        program.save(file)
+        return
+    openvino = importlib.import_module("openvino")
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        onnx_file = Path(folder) / "model.onnx"
+        program.save(onnx_file)
+        model = openvino.Core().read_model(onnx_file)
+        model.set_rt_info(json.dumps(facts), _FACTS)
+        openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _lowered(
+    program: torch.onnx.ONNXProgram, precision: str, samples: Iterable[Inputs], folder: Path
+) -> torch.onnx.ONNXProgram:
+    import onnx_ir
+
+    file = folder / "lowered.onnx"
     program.save(file)
+    lower_precision(file, precision, samples)
+    return torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+
+
+def lower_precision(file: Path, precision: str, samples: Iterable[Inputs]) -> None:
+    """Rewrite an ONNX file by onnxruntime's own tools.
+
+    "fp16" puts the ViT's blocks into half precision. "int8" does so with linear layers alone, whose
+    inputs get the ranges that they have in the samples.
+    """
+    onnx = importlib.import_module("onnx")
+    graph = onnx.load(file, load_external_data=False).graph
+    if precision == "fp16":
+        float16 = importlib.import_module("onnxruntime.transformers.float16")
+        others = [node.name for node in graph.node if not _BLOCKS.search(node.name)]
+        half = float16.convert_float_to_float16(
+            str(file),
+            keep_io_types=True,
+            node_block_list=others,
+            op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, "Resize"],  # no kernel for the CPU
+        )
+        onnx.save(half, file)
+        return
+    quantization = importlib.import_module("onnxruntime.quantization")
+    weights = {tensor.name for tensor in graph.initializer}
+    linear = [
+        node.name
+        for node in graph.node
+        if node.op_type in ("MatMul", "Gemm")
+        and weights.intersection(node.input)
+        and "_predictor." not in node.name  # small, and scores and boxes are their outputs
+    ]
+    batches = ({name: value.numpy() for name, value in inputs.items()} for inputs in samples)
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        def get_next(self) -> Any:
+            return next(batches, None)
+
+    quantization.quantize_static(
+        file,
+        file,
+        Reader(),
+        nodes_to_quantize=linear,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+    )
 
 
 def trace_to_onnx(
@@ -51,8 +125,13 @@ def trace_to_onnx(
     outputs: Sequence[str],
     axes: Mapping[str, Sequence[int]],
     folder: Path,
+    precision: str = "fp32",
+    samples: Iterable[Inputs] = (),
 ) -> torch.onnx.ONNXProgram:
-    """Trace a module, where sizes depend on values; `axes` of inputs and outputs vary."""
+    """Trace a module, where sizes depend on values; `axes` of inputs and outputs vary.
+
+    Other precisions than fp32 are those of `lower_precision`.
+    """
     import onnx_ir
 
     file = str(folder / "traced.onnx")
@@ -67,7 +146,8 @@ def trace_to_onnx(
         input_names=[*inputs],
         output_names=[*outputs],
     )
-    return torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+    program = torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+    return program if precision == "fp32" else _lowered(program, precision, samples, folder)
 
 
 class CallableModule(nn.Module):
@@ -99,6 +179,7 @@ def write_compared(
     tolerance: float,
     batch_size: int | None = None,
     relative: bool = True,
+    samples: Iterable[Inputs] | None = None,
 ) -> dict[str, float]:
     """Write a model of batches, read the file again and compare: output -> largest difference.
 
@@ -106,7 +187,7 @@ def write_compared(
     file's suffix is its format; it has `facts`, what a caller must know to prepare the input, as
     JSON. `inputs` makes a batch of a size; any size fits the file unless `batch_size` fixes one. If
     `relative`, differences are shares of the largest value of an output. One above the tolerance is
-    a ValueError.
+    a ValueError. With `samples` the file is int8, see `lower_precision`.
     """
     # torch.export takes a dimension of one example for a fixed one
     sizes = (2, 1, 5) if batch_size is None else (batch_size,)
@@ -125,7 +206,9 @@ def write_compared(
             converted: Any = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=[name], output_names=names
             )
-            save_onnx(converted, file, facts)
+            if samples is not None:
+                converted = _lowered(converted, "int8", samples, file.parent)
+            save_program(converted, file, facts)
         run = open_program(file)
         for values, expected in batches:
             outputs = run({name: values})
@@ -138,7 +221,7 @@ def write_compared(
 
 
 def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """Read a program again, as other programs do: an ONNX file by onnxruntime, on the CPU.
+    """Read a program again, as other programs do: by onnxruntime or OpenVINO, on the CPU.
 
     Returns:
         A function that runs it: name of an input -> tensor, to name of an output -> tensor.
@@ -146,6 +229,14 @@ def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tenso
     if file.suffix == EXPORT_SUFFIXES["torch-export"]:
         module = torch.export.load(file).module()
         return lambda inputs: dict(module(*inputs.values()))
+    if file.suffix == _OPENVINO:
+        core = importlib.import_module("openvino").Core()
+        compiled = core.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda inputs: {
+            name: torch.from_numpy(value.copy())
+            for output, value in compiled({k: v.numpy() for k, v in inputs.items()}).items()
+            for name in output.get_names()
+        }
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     # all but the layout of convolutions: with it, onnxruntime 1.32 crashes in half precision where

@@ -17,6 +17,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "clip": ("open_clip",),
     "video": ("av",),
     "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
     "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
     "lora": ("peft",),
@@ -30,6 +31,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
 _ALONE = (
     "",
     "export",
+    "openvino",
     "hub",
     "lora",
     "int8",

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from eva_data.files import require_free
+from eva_data.files import IMAGE_SUFFIXES, find_files, require_free
 from eva_runs.output_folder import name_of_weights, number_folder
 
 N = TypeVar("N", int, float)
@@ -26,9 +26,11 @@ SOURCES = (  # for the help of options
 )
 EXPORT_SUFFIXES = {
     "onnx": ".onnx",
+    "openvino": ".xml",  # and .bin beside it
     "torch-export": ".pt2",
 }  # of files that `eva_runs.exported` writes
 _AUTO = ("--batch", "auto")
+_CALIBRATION = 64  # images at most
 DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 
 
@@ -194,13 +196,35 @@ def add_export(
 ) -> None:
     """Add the options of an export, by formats and suffixes; with `--size`, if it has a default."""
     add = parser.add_argument
-    add("--format", choices=endings, dest="form", help="default: by the suffix of --output")
+    help_text = "default: by the suffix of --output"
+    add("--format", "--to", choices=endings, dest="form", help=help_text)
     help_text = f"file ending in {' or '.join(endings.values())} (default: output/NAME.onnx, or "
     add("--output", type=Path, help=f"{help_text}NAME-2.onnx where it is there)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     if size:
         help_text = f"side, or height and width, fixed in the file (default: {size})"
         add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=help_text)
+
+
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Add `--calibrate`, without which there is no int8 of ONNX and OpenVINO."""
+    help_text = "with --precision int8 of onnx and openvino: folder of training images, whose "
+    help_text += "values give the ranges of the activations"
+    parser.add_argument("--calibrate", type=Path, metavar="IMAGES", help=help_text)
+
+
+def calibration_images(folder: Path | None) -> list[Path]:
+    """Choose images of a folder, spread over it, on which an int8 model is calibrated.
+
+    Raises:
+        ValueError: If it holds none.
+    """
+    if folder is None:
+        return []
+    names = [*find_files(folder, IMAGE_SUFFIXES)] if folder.is_dir() else []
+    if not names:
+        raise ValueError(f"--calibrate {folder} holds no image")
+    return [folder / name for name in names[:: -(-len(names) // _CALIBRATION)]]
 
 
 def require_export(
@@ -220,20 +244,39 @@ def require_export(
     sides = getattr(options, "size", None)
     if sides:
         options.size = (sides[0], sides[-1])
-    require_form(options.form, getattr(options, "precision", "fp32"))
+    precision: Precision = getattr(options, "precision", "fp32")
+    calibrated = hasattr(options, "calibrate")
+    require_form(options.form, precision, calibrated=calibrated)
+    if calibrated and (precision == "int8" and options.form in _HELD) != bool(options.calibrate):
+        raise ValueError(
+            f"--calibrate {options.calibrate}: a folder of training images goes with --precision "
+            f"int8 of onnx and openvino, not with {precision} of {options.form}"
+        )
+    calibration_images(getattr(options, "calibrate", None))
     require_free([options.output], overwrite=options.overwrite)
 
 
-def require_form(form: str, precision: Precision = "fp32") -> None:
+_HELD: Mapping[str, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16"),
+    "openvino": ("fp32", "fp16"),
+    "torchscript": ("fp32",),
+}
+
+
+def require_form(form: str, precision: Precision = "fp32", *, calibrated: bool = False) -> None:
     """Refuse a format of a file whose packages are not installed, or that has no such precision.
 
     Raises:
         ModuleNotFoundError: If a package is missing.
-        ValueError: If it cannot hold the precision; int8 by torchao is for torch-export alone.
+        ValueError: If it cannot hold the precision; int8 of ONNX is that of complete models, which
+            are `calibrated`, and int8 by torchao is for torch-export alone.
     """
-    held = {"onnx": ("fp32", "fp16"), "torchscript": ("fp32",)}.get(form)
+    held = _HELD.get(form, ())
+    if calibrated and form in ("onnx", "openvino"):
+        held = (*held, "int8")
     if held and precision not in held:
         raise ValueError(f"--precision {precision}: --format {form} has {', '.join(held)}")
-    for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    for name in {"onnx": packages, "openvino": (*packages, "openvino")}.get(form, ()):
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

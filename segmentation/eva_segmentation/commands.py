@@ -9,13 +9,13 @@ from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
 from eva_openmmlab.own_data import dicts, image_folder, image_side
 from eva_runs.commands import Command, echo
-from eva_runs.options import EXPORT_SUFFIXES, SOURCES, add_export, require_export
+from eva_runs.options import EXPORT_SUFFIXES, SOURCES, add_calibration, add_export, require_export
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-_FORMS = {"onnx": EXPORT_SUFFIXES["onnx"]}
+_FORMS = {name: EXPORT_SUFFIXES[name] for name in ("onnx", "openvino")}
 _EXAMPLES = """
 Examples:
 
@@ -61,6 +61,8 @@ labels and scores of its classes out. It is compared with the model before it is
     help_text = "config or recipe of the weights (default: that of their run)"
     parser.add_argument("--config", help=help_text)
     add_export(parser, _FORMS, size="any size")
+    add_calibration(parser)
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
     return parser.parse_args(arguments)
 
 
@@ -72,7 +74,8 @@ def _export(options: argparse.Namespace) -> int:
 
     config, weights = options.config or options.weights, options.weights
     predictor = Predictor.from_config(config, weights=weights, device="cpu")
-    worst = export_segmentor(predictor, options.output, size=options.size)
+    settings = {"precision": options.precision, "calibrate": options.calibrate}
+    worst = export_segmentor(predictor, options.output, size=options.size, **settings)
     echo(f"wrote {options.output}; scores differ from the model by at most {worst:.2g}")
     return 0
 

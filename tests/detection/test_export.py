@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from PIL import Image
 
 from eva_backbone.variants import FAMILIES
 from eva_detection.config.recipes import box_predictors, set_backbone, update_each
@@ -119,3 +120,33 @@ def test_onnx_takes_other_batches_and_sizes(canvas, tiny_config, randomise, pict
 def _points(fields):
     classes = fields["pred_classes"][:, None] * 1000
     return torch.cat([fields["pred_boxes"], classes, fields["scores"][:, None] * 100], dim=1)
+
+
+@pytest.mark.slow
+def test_openvino_and_int8(tiny_config, randomise, picture, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    cfg = tiny_config()
+    update_each(box_predictors(cfg.model.roi_heads), test_score_thresh=0.01)
+    predictor = Predictor(
+        randomise(instantiate(cfg.model), std=0.05).eval(), augmentations=[], categories=[]
+    )
+    picture = picture.repeat(2, axis=0).repeat(2, axis=1)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(picture).save(tmp_path / "images/a.png")
+    settings = {"image": picture, "threshold": 0.01}
+    file = tmp_path / "a.xml"
+    differences = export.export_detector(predictor, file, form="openvino", **settings)
+    assert differences["pred_boxes"] < 0.05
+    model = openvino.Core().read_model(file)
+    facts = json.loads(model.get_rt_info("preparation").astype(str))
+    assert facts["pixel_std"] == predictor.model.pixel_std.flatten().tolist()
+    sizes = []
+    for precision in ("fp32", "int8"):
+        file = tmp_path / f"{precision}.onnx"
+        more = {"precision": precision}
+        more["calibrate"] = tmp_path / "images" if precision == "int8" else None
+        shares = export.export_detector(predictor, file, form="onnx", **settings, **more)
+        sizes.append(file.stat().st_size)
+    assert 0.5 < shares["share found"] <= 1
+    assert sizes[1] < 0.6 * sizes[0]

@@ -106,6 +106,11 @@ def test_classifiers_of_images_and_videos(finished, engine_data, run, documented
         ("classification --weights eva_debug --output x.bin", "x.bin"),
         ("classification --weights eva_debug --image-size 100 --output x.onnx", "100"),
         ("segmentation --weights out/run_good --output x.onnx", "out/run_good"),
+        ("classification --weights eva_debug --precision int8 --output x.onnx", "--calibrate None"),
+        (
+            "classification --weights eva_debug --precision int8 --calibrate out --output x.onnx",
+            "--calibrate out holds no image",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_one_error(words, named, run, fails, tmp_path):

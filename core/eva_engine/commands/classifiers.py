@@ -1,6 +1,7 @@
 """What the commands of images and videos share: checks, training, and what to run next."""
 
 import argparse
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,18 @@ from eva_engine.commands.options import (
 from eva_report.content import NextStep
 from eva_report.terminal import counted
 from eva_runs.commands import Command, command_to_run, echo, lazy_import, require_data
-from eva_runs.options import add_export, add_results_folder, integer, probability, require_export
+from eva_runs.options import (
+    add_calibration,
+    add_export,
+    add_results_folder,
+    integer,
+    probability,
+    require_export,
+)
 from eva_runs.recipes import require_start
 
-_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}  # of exported files, as a share of the largest value
+# of exported files, as a share of the largest value
+_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,8 @@ class ClassifierProject:
             add_weights(parser, alone=True)
             parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
             add_export(parser)
+            if self.unit == "images":
+                add_calibration(parser)
             return parse_with_weights(parser, arguments)
 
         return Command(name, parse, self._export)
@@ -71,9 +82,12 @@ class ClassifierProject:
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)
         resolve_source(options.weights)
-        options.device = "cpu"
+        tolerance = _TOLERANCES[options.precision]
+        options.device, calibrate = "cpu", getattr(options, "calibrate", None)
+        if calibrate is not None:
+            options.precision = "fp32"  # of the model that the file is made from
         predictor = lazy_import(f"{self.predictor}.from_options")(options)
-        differences = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
+        differences = predictor.export(options.output, tolerance=tolerance, calibrate=calibrate)
         echo(f"wrote {options.output}; differences as shares of the largest value: {differences}")
         return 0
 

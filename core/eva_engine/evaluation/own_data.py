@@ -46,6 +46,7 @@ from eva_report.sheets import CLASSES_SHOWN
 from eva_runs.commands import echo
 from eva_runs.errors import print_error
 from eva_runs.exported import CallableModule, normal_batches, replacing_program, write_compared
+from eva_runs.options import calibration_images
 from eva_runs.predictor import BasePredictor
 
 logger = logging.getLogger(__name__)
@@ -163,13 +164,22 @@ class NamedClasses(BasePredictor[list[Prediction]]):
         order = (-probabilities).argsort(kind="stable")[:number].tolist()
         return [Prediction(self.class_names[k], float(probabilities[k])) for k in order]
 
-    def export(self, output: Path, *, tolerance: float) -> dict[str, float]:
-        """Write the model, normalised batches in and `logits` out; see `write_compared`."""
+    def export(
+        self, output: Path, *, tolerance: float, calibrate: Path | None = None
+    ) -> dict[str, float]:
+        """Write the model, normalised batches in and `logits` out; see `write_compared`.
+
+        With a folder of images to `calibrate`, it is int8.
+        """
+        name = self.facts["name"]
+        prepare: Any = getattr(self, "prepare", None)  # of images
+        batches = ({name: prepare(path)[None]} for path in calibration_images(calibrate))
         with replacing_program(output) as file:
             return write_compared(
                 CallableModule(self.model, self.model.forward, "logits"),
                 file,
-                name=self.facts["name"],
+                name=name,
+                samples=batches if calibrate else None,
                 tolerance=tolerance,
                 inputs=normal_batches(self.model, *self.facts["shape"]),
                 facts={**self.facts, "class_names": self.class_names},

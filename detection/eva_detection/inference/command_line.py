@@ -17,6 +17,7 @@ from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     EXPORT_SUFFIXES,
     SOURCES,
+    add_calibration,
     add_download_option,
     add_export,
     add_precision,
@@ -130,7 +131,9 @@ def _export_parser() -> argparse.ArgumentParser:
         default=1,
         help='fixed, or "any" (default: %(default)s)',
     )
-    add_precision(parser, default="fp32", usual="fp32; int8 is for torch-export")
+    usual = "fp32; int8 is for torch-export, and with --calibrate"
+    add_precision(parser, default="fp32", usual=usual)
+    add_calibration(parser)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     return parser
 
@@ -140,17 +143,19 @@ def _export(args: argparse.Namespace) -> None:
     args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
     require_export(args, _FORMS)
     scripted = args.form == "torchscript"
-    other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
+    other = args.batch_size != 1 or args.device != "cpu"
+    if args.image is None and args.calibrate is not None:
+        raise ValueError(f"--calibrate {args.calibrate} is for a complete detector: give --image")
     other |= scripted and args.size is not None
     if scripted if args.image is None else (other or args.form == "torch-export"):
         raise ValueError(
             f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
-            "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
-            "with --image; --size is for onnx"
+            "complete detector is onnx, openvino or torchscript, on the CPU, with --image; --size "
+            "is for onnx and openvino"
         )
     outputs = lazy_import("eva_detection.inference.export:export_from_config")(args)
     differences = ", ".join(f"{name} {value:.2g}" for name, value in outputs.items())
-    echo(f"wrote {args.output}; largest differences from the model: {differences}")
+    echo(f"wrote {args.output}; beside the model: {differences}")
 
 
 export = Command("export.py", lambda words: _export_parser().parse_args(words), _export)

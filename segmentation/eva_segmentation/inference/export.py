@@ -3,6 +3,7 @@
 Shapes: B images, K classes, H x W an image, i x j windows of c x d.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from torch.overrides import TorchFunctionMode
 from eva_backbone.recording import quiet, unrecorded
 from eva_data.bands import Bands
 from eva_runs import exported
+from eva_runs.options import calibration_images
 from eva_segmentation.inference.predictor import Predictor
 
 TOLERANCE = 2e-2  # of scores, between 0 and 1: OpenCV rounds while it resizes
 
 
 def export_segmentor(
-    predictor: Predictor, output: Path, *, size: tuple[int, int] | None = None
+    predictor: Predictor,
+    output: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    precision: str = "fp32",
+    calibrate: Path | None = None,
 ) -> float:
     """Write a segmentor, read the file again and compare, on an upright and a turned image.
 
     It slides a window over images resized by their short side, whose `size` (H, W) is fixed in the
-    file; None for any. Large weights go to a second file, .onnx.data.
+    file; None for any. Large weights go to a second file, .onnx.data. It may be "fp16" or "int8",
+    then with a folder of images to `calibrate`.
 
     Returns:
-        The largest difference of a score; one above `TOLERANCE` is a ValueError, and leaves no
-        file.
+        The largest difference of a score; in fp32, one above `TOLERANCE` is a ValueError, and
+        leaves no file.
     """
     around = _Around(predictor)
     height, width = size or (around.short * 3 // 4, around.short)
@@ -53,8 +61,12 @@ def export_segmentor(
     worst = 0.0
     with exported.replacing_program(output) as file, quiet(), torch.no_grad():
         varying, images = [0] if size else [0, 2, 3], _pixels(image, bands=bands)
-        program = _program(around, images, varying, file.parent)
-        exported.save_onnx(program, file, facts)
+        stored = map(predictor.read_image, calibration_images(calibrate))
+        batches = (around(_pixels(view, bands=bands), None) for view in stored)
+        samples = ({"crop": crop} for batch in batches for crop in batch)
+        lower: Any = {"precision": precision, "samples": samples}
+        program = _program(around, images, varying, file.parent, lower)
+        exported.save_program(program, file, facts)
         run = exported.open_program(file)
         flipped = image[::-1, ::-1]
         turned = () if size else ((np.rot90(image),), (image[:, :height],))
@@ -63,12 +75,14 @@ def export_segmentor(
             for view, actual in zip(views, scores, strict=True):
                 expected = predictor.sample(view).seg_logits.data
                 difference = (expected - actual).abs().max().item()
-                exported.require_close(difference, TOLERANCE)
+                exported.require_close(difference, TOLERANCE if precision == "fp32" else math.inf)
                 worst = max(worst, difference)
     return worst
 
 
-def _program(around: "_Around", images: Tensor, varying: list[int], folder: Path) -> Any:
+def _program(
+    around: "_Around", images: Tensor, varying: list[int], folder: Path, lower: Any
+) -> Any:
     """Trace what surrounds the model, and the model on one window, which is scanned over all."""
     model, shape = around.model, (*around.model.test_cfg.crop_size,)
     windows = torch.zeros(len(around(images, None)), model.num_classes, *shape)
@@ -79,7 +93,8 @@ def _program(around: "_Around", images: Tensor, varying: list[int], folder: Path
     window = exported.CallableModule(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
     with _Pools():
         inputs = {"crop": torch.zeros(images.shape[1], *shape)}
-        body = exported.trace_to_onnx(window, inputs, ["found"], {}, folder / "window").model.graph
+        traced = exported.trace_to_onnx(window, inputs, ["found"], {}, folder / "window", **lower)
+    body = traced.model.graph
     made = (value for node in body for value in node.outputs)
     for value in (*body.inputs, *body.initializers.values(), *made):
         value.name = f"window/{value.name}"
