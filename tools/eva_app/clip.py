@@ -92,7 +92,13 @@ def build(models: Models, names: Sequence[str]) -> None:
             files = drop_images("Image", several=False)
             offer_examples(models, names, files)
             listed = "\n".join(zero_shot_classes(models.source(names[0])))
-            classes = gr.Textbox(listed, label="Classes, one per line", lines=4, max_length=10_000)
+            classes = gr.Textbox(
+                listed,
+                label="Classes, one per line",
+                placeholder="cat\ndog",
+                lines=4,
+                max_length=10_000,
+            )
             compare = gr.Button("Compare", variant="primary")
         with gr.Column(elem_classes="results"):
             label = gr.Label(label="Probabilities")
