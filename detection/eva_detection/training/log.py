@@ -76,7 +76,7 @@ def log_to(folder: Path, rank: int) -> Path:
 
 
 def start_log(cfg: DictConfig, request: TrainingRequest) -> Path:
-    """Do what detectron2's `default_setup` does, and save the config completely or not at all."""
+    """Do what detectron2's `default_setup` does, but for the config of a training."""
     folder, rank = Path(cfg.train.output_dir), comm.get_rank()
     log = log_to(folder, rank)
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
@@ -84,15 +84,21 @@ def start_log(cfg: DictConfig, request: TrainingRequest) -> Path:
     recipe = find_recipe("detection", request.recipe)
     logger.info("%s\nContents of %s:\n%s", request, recipe, recipe.read_text(errors="replace"))
     logger.info("The config:\n%s", pformat(OmegaConf.to_container(cfg)))
-    if comm.is_main_process() and not (request.evaluates and (folder / LAST).exists()):
-        if "own_data" not in cfg:  # whose names are those of a file elsewhere
-            cfg.class_names = [[key, literal(name)] for key, name in find_categories(cfg)]
-        save_config(cfg, folder / SAVED, source=recipe)
+    if comm.is_main_process() and "own_data" not in cfg:  # whose names are of a file elsewhere
+        cfg.class_names = [[key, literal(name)] for key, name in find_categories(cfg)]
+    if request.evaluates and not (folder / LAST).exists():
+        save_run_config(cfg, recipe)
     seed = cfg.train.get("seed", -1)
     seed_all_rng(None if seed is None or seed < 0 else seed + rank)
     if not request.evaluates:
         torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
     return log
+
+
+def save_run_config(cfg: DictConfig, recipe: Path) -> None:
+    """Save the config of a run that begins, completely or not at all."""
+    if comm.is_main_process():
+        save_config(cfg, Path(cfg.train.output_dir) / SAVED, source=recipe)
 
 
 def opening(cfg: DictConfig, request: TrainingRequest) -> list[str]:

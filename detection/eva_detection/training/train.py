@@ -1,8 +1,10 @@
 """Training and evaluation of a detector from a LazyConfig."""
 
 import contextlib
+import copy
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,13 @@ from eva_detection.inference.test_time_augmentation import (
 )
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, TrainingProgress
-from eva_detection.training.log import close, opening, output_place, start_log
+from eva_detection.training.log import (
+    close,
+    opening,
+    output_place,
+    save_run_config,
+    start_log,
+)
 from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
@@ -64,6 +72,7 @@ from eva_runs.processes import (
     run_on_all_ranks,
     run_on_main_rank,
 )
+from eva_runs.recipes import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +109,18 @@ class Training:
     The config is one of detectron2's `lazyconfig_train_net.py`; besides, `train.amp.precision`
     ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer step), `train.max_bad_images`
     and `train.progress_bar` are read. `resume` continues from the last checkpoint, if there is one.
+    `note` is called when all is built, and nothing refused.
     """
 
     def __init__(
-        self, cfg: DictConfig, *, resume: bool, test_set: EvaluationSet | None = None
+        self,
+        cfg: DictConfig,
+        *,
+        resume: bool,
+        test_set: EvaluationSet | None = None,
+        note: Callable[[], None] = lambda: None,
     ) -> None:
+        self.note = note
         self.cfg, self.resume, self.test_set = cfg, resume, test_set or EvaluationSet(cfg)
         self.folder, self.stop = Path(cfg.train.output_dir), StopSignal()
         self.writers: list[EventWriter] = []  # of the main process
@@ -122,6 +138,7 @@ class Training:
         try:
             with self.stop.listen():
                 trainer = self.build()
+                run_on_all_ranks(self.note)
                 trainer.train(trainer.iter + 1, self.cfg.train.max_iter)
         finally:
             for writer in self.writers:
@@ -295,7 +312,11 @@ class DetectionRun:
                 if evaluates:
                     self._evaluate()
                 else:
-                    Training(self.cfg, resume=self.request.resumes, test_set=self.test_set).run()
+                    options = {"resume": self.request.resumes, "test_set": self.test_set}
+                    recipe = find_recipe("detection", self.request.recipe)
+                    saved = copy.deepcopy(self.cfg)  # as it is before models are built of it
+                    note = partial(save_run_config, saved, recipe)
+                    Training(self.cfg, **options, note=note).run()
             close(self.test_set, self.request, began=None if finished else self.began)
         return Result(folder / RESULTS)
 
