@@ -55,6 +55,14 @@ class BasePredictor(ABC, Generic[Prediction]):
         """Read an image for `predict`: upright in RGB, or its bands as they are stored."""
         return read_pixels(source, self.bands)
 
+    def require_rgb(self, program: str) -> None:
+        """Refuse a model of bands in a program that decodes images in RGB itself."""
+        if self.bands is not None:
+            raise ValueError(
+                f"{program} reads images in RGB, and the model has {self.bands.count} bands: use "
+                "demo, evaluate or label"
+            )
+
     def draw_image(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         """Make an image in RGB of what `read_image` returns."""
         return draw_pixels(pixels, self.bands)

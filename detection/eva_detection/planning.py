@@ -36,7 +36,8 @@ def step(cfg: DictConfig) -> MeasuredStep:
     model = build(cfg.model, "model").train()
     add_configured_adapters(model, cfg.get("lora"))
     side, batch = image_side(cfg), cfg.dataloader.train.total_batch_size
-    image = next(model.parameters()).new_empty(3, side, side)
+    channels = cfg.model.backbone.net.get("in_channels", 3)
+    image = next(model.parameters()).new_empty(channels, side, side)
     entries = [{"image": image, "instances": _objects(model, side)}] * batch
     dtype = torch.float16 if precision_of(cfg.train) == "fp16" else torch.bfloat16
     settings = {k: v for k, v in cfg.optimizer.items() if k not in ("_target_", "params")}

@@ -82,6 +82,7 @@ class Models:
             else:
                 options = {**self._device, "slice": "auto" if tiles else None}
                 predictor = build.from_config(config, weights=weights, **options)
+            predictor.require_rgb("eva app")
             if tiles:
                 whole = self.load(name).model.parameters()
                 for parameter, other in zip(whole, predictor.model.parameters(), strict=True):

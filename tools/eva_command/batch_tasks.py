@@ -109,6 +109,7 @@ def _predictor(options: Options, **more: Any) -> tuple[Any, dict[str, Any]]:
     here = "cuda" if torch.cuda.is_available() else "cpu"  # not the device of the run
     more["device"] = here if options["device"] == "auto" else options["device"]
     model, categories = load_model(options["framework"], options["config"], **more)
+    model.require_rgb("eva batch")
     device = next(model.model.parameters()).device
     return model, {"precision": resolve(options["precision"], device), "categories": categories}
 
@@ -213,6 +214,7 @@ def _classify(options: Options) -> Task:
 
     settings = {name: options[name] for name in (*_LOADING, "classes")}
     model = Predictor.from_weights(options["weights"], **settings)
+    model.require_rgb("eva batch")
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
         return _ranked(model.judge(prepared), model.class_names, options["top"])

@@ -29,7 +29,7 @@ from eva_data.files import (
     replace_folder,
     write_text,
 )
-from eva_data.images import open_image, read_rgb, save_image
+from eva_data.images import open_image, save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
@@ -102,7 +102,7 @@ class Labeller:
 
     def _describe(self, job: Job) -> dict[str, Any]:
         """Predict for an image; a segmentor's classes and probabilities go to an LA image."""
-        rgb = read_rgb(job.source, upright=True)
+        rgb = self.model.read_image(job.source)
         about: dict[str, Any] = {"size": rgb.shape[:2]}
         self._tokens.clear()
         if hasattr(self.model, "in_coco_format"):
@@ -378,7 +378,8 @@ def _review(
 
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:
     """Draw the labels of an image; its caption ends with `after`."""
-    rgb, about = read_rgb(job.source, upright=True), records[job]
+    rgb = labeller.model.draw_image(labeller.model.read_image(job.source))
+    about = records[job]
     if "objects" in about:
         points = getattr(labeller.model, "keypoints", None)
         drawn = [as_drawn(found, labeller.names, points) for found in about["objects"]]

@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from fvcore.common.param_scheduler import MultiStepParamScheduler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
 from eva_backbone.layer_decay import freeze_same_share
@@ -20,7 +20,10 @@ from eva_backbone.variants import (
     fine_tuning,
     variant_arguments,
 )
+from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
+
+_COLOURS = ("ColorAugSSDTransform", "RandomLighting", "RandomSaturation")
 
 
 def stock_config(name: str) -> DictConfig:
@@ -141,6 +144,31 @@ def set_schedule(
         milestones=[round(steps * part) for part in milestones],
         num_updates=steps,
     )
+
+
+def set_bands(model: DictConfig, dataloader: DictConfig, bands: Bands) -> list[str]:
+    """Let a detector read and normalise bands; name the augmentations that only know RGB."""
+    model.backbone.net.in_channels, model.input_format = bands.count, "RGB"
+    if "freeze_patch_embed" in model.backbone:
+        model.backbone.freeze_patch_embed = False
+    model.pixel_mean = [255 * value for value in bands.mean]
+    model.pixel_std = [255 * value for value in bands.std]
+    left_out = []
+    for node in (dataloader.train, dataloader.test):
+        node.mapper.update(bands=bands.as_json(), image_format="RGB")
+        names = [getattr(step["_target_"], "__name__", "") for step in node.mapper.augmentations]
+        left_out += [name for name in names if name in _COLOURS]
+        node.mapper.augmentations = [
+            step
+            for step, name in zip(node.mapper.augmentations, names, strict=True)
+            if name not in _COLOURS
+        ]
+    return left_out
+
+
+def bands_of(cfg: DictConfig) -> Bands | None:
+    """Return the bands of the images of a config's detector; None for RGB."""
+    return Bands.from_json(OmegaConf.select(cfg, "dataloader.test.mapper.bands"))
 
 
 def add_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNames) -> None:

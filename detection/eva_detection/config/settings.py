@@ -16,10 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
+from eva_data.bands import BandRequest, measure_bands
 from eva_data.classes import list_names
 from eva_data.detection.coco import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, check_keypoints, resolve
+from eva_data.detection.resolve import (
+    NO_FEDERATED_LOSS,
+    TOLD,
+    DetectionData,
+    check_keypoints,
+    resolve,
+)
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import build, error_context, image_side, resolve_errors, target_of
@@ -35,6 +42,7 @@ from eva_detection.config.recipes import (
     box_predictors,
     drop_masks,
     set_backbone,
+    set_bands,
     set_image_size,
     update_each,
 )
@@ -75,6 +83,7 @@ def load_config(
         data = data or read_own_data(cfg, request)
         notes = apply_data(cfg, data) if data else []
         apply_request(cfg, request)
+        notes += apply_bands(cfg, request.run.band_request(), data)
         if data:
             data = data.place(Path(cfg.train.output_dir))
             _describe(cfg, data)
@@ -131,6 +140,24 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if run.batch:  # of a forward pass of each process, while a step keeps its number of images
         cfg.train.accumulate = run.accumulation_steps(images_per_step(cfg), request.processes)
         cfg.dataloader.train.total_batch_size = run.batch * request.processes
+
+
+def apply_bands(
+    cfg: DictConfig, request: BandRequest | None, data: DetectionData | None
+) -> list[str]:
+    """Measure the bands of own data and put them into a config; return what was done."""
+    if request is None:
+        return []
+    if data is None or "train" not in data.parts:
+        raise ValueError(f"--bands {request.count} is for own data to train on: name --data")
+    train = data.parts["train"]
+    names = dict.fromkeys(entry["file_name"] for entry in train.images.values())
+    bands = measure_bands([Path(train.folder, name) for name in names], request)
+    left_out = set_bands(cfg.model, cfg.dataloader, bands)
+    lines = [f"{TOLD}bands {bands.describe()}"]
+    if left_out:
+        lines.append(f"augmentations left out, as they only know RGB: {list_names(left_out)}")
+    return lines
 
 
 def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """detectron2's mapper with the toolkit's image decoder, for images without objects too."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -12,13 +13,19 @@ from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import Transform, TransformList
 from numpy.typing import NDArray
 
+from eva_data.bands import Bands
 from eva_data.images import UnreadableImageError, read_image
 
 _MOST_PIXELS = 2**28  # 16,384 x 16,384: 800 MB as an image, and several times that in a model
 
 
-def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
-    """Read (H, W, 3) upright as detectron2's `read_image`, but through the toolkit's decoder."""
+def read_pixels(name: str, *, format: str, bands: Bands | None = None) -> NDArray[Any]:
+    """Read (H, W, 3) upright as detectron2's `read_image`, but through the toolkit's decoder.
+
+    Of bands it is (H, W, N) in float32, scaled to 0..255.
+    """
+    if bands is not None:
+        return bands.scale(bands.read(PathManager.get_local_path(name), name=name))
     image = read_image(PathManager.get_local_path(name), upright=True, name=name)
     pixels: NDArray[np.uint8] = detection_utils.convert_PIL_to_numpy(image, format)
     return pixels
@@ -61,10 +68,13 @@ class ImageMapper(DatasetMapper):
     Files that cannot be read raise `UnreadableImageError`, an OSError that names them. A side that
     a resize would round to nothing keeps a pixel. An image without objects has empty boxes, classes
     and masks, where detectron2's mapper fails.
+
+    `bands` are those of the images, see `eva_data.bands.Bands.as_json`; None for RGB.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, bands: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._bands = Bands.from_json(bands)
         configured: T.AugmentationList = vars(self)["augmentations"]
         self.augmentations = Augmentations(configured.augs)
         self._last: tuple[str, Any] = ("", None)
@@ -87,14 +97,16 @@ class ImageMapper(DatasetMapper):
             self._transform_annotations(sample, transforms, augmentation_input.image.shape[:2])
         return sample
 
-    def _read(self, name: str, tile: Any) -> NDArray[np.uint8]:
+    def _read(self, name: str, tile: Any) -> NDArray[Any]:
         """Read an image, or a tile of one, which is kept for its other tiles."""
+        read = partial(read_pixels, format=self.image_format, bands=self._bands)
         if tile is None:
-            return read_pixels(name, format=self.image_format)
+            return read(name)
         if self._last[0] != name:
-            self._last = name, read_pixels(name, format=self.image_format)
+            self._last = name, read(name)
         x, y, width, height = tile
-        return self._last[1][y : y + height, x : x + width]
+        pixels: NDArray[Any] = self._last[1][y : y + height, x : x + width]
+        return pixels
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
 from eva_detection.command_line import setting
 from eva_detection.config.files import config_to_name
+from eva_detection.config.recipes import bands_of
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
@@ -76,6 +78,9 @@ def make_report(
         image = next(iter(test_set.files.values()), None)
     sections: list[Section] = []
     data = [("training data", test_set.training)] if trains and test_set.training else []
+    bands = bands_of(cfg)
+    if bands is not None:
+        data.append(("bands", bands.describe()))
     if predictions is not None:
         sections += detection_sections(
             truth=test_set.labels,
@@ -83,6 +88,7 @@ def make_report(
             images=test_set.files,
             scores=results,
             folder=folder,
+            bands=bands,
         )
         files = annotation_files(cfg, "val")
         data.append(("evaluation data", f"{data_fact(test_set.labels)} ({', '.join(files)})"))
@@ -118,9 +124,11 @@ def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterat
     """Draw the first images of a batch of detectron2's with their objects."""
     names = [category.name for category in find_categories(cfg)]
     points = find_keypoints(cfg)
-    skeleton = points.skeleton if points else ()
+    skeleton, bands = points.skeleton if points else (), bands_of(cfg)
     for sample in batch[:SAMPLES]:
         pixels, truth = sample["image"].permute(1, 2, 0).numpy(), sample["instances"].get_fields()
+        if bands is not None:
+            pixels = np.rint(pixels[..., [band - 1 for band in bands.show]]).astype(np.uint8)
         masks = getattr(truth.get("gt_masks"), "tensor", None)  # no polygons
         yield objects_tile(
             pixels,

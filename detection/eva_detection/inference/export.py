@@ -97,7 +97,7 @@ def export_backbone(
             backbone,
             file,
             name="images",
-            inputs=exported.normal_batches(backbone, 3, *size),
+            inputs=exported.normal_batches(backbone, backbone.net.in_channels, *size),
             facts=preparation or {},
             tolerance=TOLERANCES[next(backbone.parameters()).dtype],
             batch_size=batch_size,
@@ -143,9 +143,10 @@ def export_detector(
         raise ValueError("nothing is detected in the image: give another or lower the threshold")
     facts = {
         "task": "detection",
-        "input": "(B, 3, H, W), values 0 to 255"
+        "input": f"(B, {len(pixels)}, H, W), values 0 to 255"
         if form == "onnx"
-        else "(3, H, W), values 0 to 255",
+        else f"({len(pixels)}, H, W), values 0 to 255",
+        "bands": predictor.bands and predictor.bands.as_json(),
         "input_format": detector.input_format,
         "pixel_mean": detector.pixel_mean.flatten().tolist(),
         "pixel_std": detector.pixel_std.flatten().tolist(),

@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import load_json
-from eva_data.images import read_rgb
 from eva_detection.building import build, load_initial_weights, resolve_errors
 from eva_detection.command_line import slice_settings
 from eva_detection.config.files import own_keypoints
-from eva_detection.config.recipes import box_predictors, update_each
+from eva_detection.config.recipes import bands_of, box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.datasets import registered_keypoints
 from eva_detection.data.mapper import Augmentations
@@ -49,7 +49,7 @@ from eva_runs.record import read_threshold
 logger = logging.getLogger(__name__)
 
 _LEAST = 0.01  # of the scores that `best_score` looks for
-ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+ImageLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 
 
 class Category(NamedTuple):
@@ -94,8 +94,9 @@ class Predictor(BasePredictor[NamedInstances]):
         categories: Sequence[Category],
         score_threshold: float = 0.5,
         keypoints: KeypointNames | None = None,
+        bands: Bands | None = None,
     ) -> None:
-        self.keypoints = keypoints
+        self.keypoints, self.bands = keypoints, bands
         self.model: Any = model.eval()
         self.categories = tuple(categories)
         self._threshold = score_threshold
@@ -157,6 +158,7 @@ class Predictor(BasePredictor[NamedInstances]):
             categories=find_categories(cfg),
             score_threshold=score_threshold,
             keypoints=find_keypoints(cfg),
+            bands=bands_of(cfg),
         )
 
     @classmethod
@@ -232,11 +234,14 @@ class Predictor(BasePredictor[NamedInstances]):
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Make the detector's input of an image: `image` (3, H, W), and the original's size."""
-        rgb = read_rgb(image, upright=True)
-        inputs = AugInput(rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1])
+        pixels = self.read_image(image)
+        height, width = pixels.shape[:2]
+        if self.bands is not None:
+            pixels = self.bands.scale(pixels)
+        inputs = AugInput(pixels if self.model.input_format == "RGB" else pixels[:, :, ::-1])
         self._augment(inputs)
-        pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
-        return {"image": pixels, "height": rgb.shape[0], "width": rgb.shape[1]}
+        seen = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
+        return {"image": seen, "height": height, "width": width}
 
     def _chosen(self, scores: Tensor) -> Tensor:
         order = scores.argsort(descending=True, stable=True)

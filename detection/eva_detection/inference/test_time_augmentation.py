@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_data.bands import Bands
 from eva_data.detection.scoring import DetectionTable
 from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
 from eva_detection.building import error_context, image_side, target_of
+from eva_detection.config.recipes import bands_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import maskness
@@ -39,6 +41,8 @@ class _Views(nn.Module):
 
     `_detect` of an entry gives boxes, and masks in them, in coordinates of the original image.
     """
+
+    bands: Bands | None = None  # of the images; None for RGB
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -69,14 +73,15 @@ class _Views(nn.Module):
     def _detect(self, entry: dict[str, Any], size: tuple[int, int]) -> Instances:
         raise NotImplementedError
 
-    def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[Any]:
         """Return the image (H, W, 3), in full resolution where that is to be had."""
         image = entry["image"]
         if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
-            pixels = read_pixels(entry["file_name"], format=self.input_format)
+            name = entry["file_name"]
+            pixels = read_pixels(name, format=self.input_format, bands=self.bands)
             check_image_size(dict(entry), pixels)
             return pixels
-        if image.dtype != torch.uint8:
+        if image.dtype != torch.uint8 and self.bands is None:
             image = image.round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
@@ -122,7 +127,7 @@ class SlicedRCNN(_Views):
         device = next(self.parameters()).device
         return detect_in_tiles(run, tiles, device=device, join=Instances.cat, fields=fields)
 
-    def _view(self, pixels: NDArray[np.uint8], tile: Tile) -> dict[str, Any]:
+    def _view(self, pixels: NDArray[Any], tile: Tile) -> dict[str, Any]:
         x, y, width, height = tile
         view = AugInput(pixels[y : y + height, x : x + width])
         self._augment(view)
@@ -247,7 +252,9 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
     names = node.keys() - {"_target_", "enabled"}
     settings = {name: instantiate(node[name]) for name in names}
     with error_context("test.aug", (TypeError, ValueError)):
-        return (target_of(node) or EVARCNNWithTTA)(model, **settings)
+        views: nn.Module = (target_of(node) or EVARCNNWithTTA)(model, **settings)
+    views.bands = bands_of(cfg)  # type: ignore[assignment]
+    return views
 
 
 def with_slicing(cfg: DictConfig, model: nn.Module) -> nn.Module:
@@ -258,7 +265,9 @@ def with_slicing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     resize = () if isinstance(model, EVARCNNWithTTA) else cfg.dataloader.test.mapper.augmentations
     overlap = cfg.test.get("overlap", 0.2)
     slicing = read_slicing(cfg.test.slice, overlap, training=side, patch=patch)
-    return SlicedRCNN(model, slicing, instantiate(resize))
+    views = SlicedRCNN(model, slicing, instantiate(resize))
+    views.bands = bands_of(cfg)
+    return views
 
 
 def encode_masks(raw: Instances, height: int, width: int) -> Instances:
