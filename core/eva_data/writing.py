@@ -27,6 +27,7 @@ from eva_data.files import (
     replace_folder,
     write_text,
 )
+from eva_data.geo import write_features
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px
@@ -50,6 +51,7 @@ FORMATS: Mapping[str, Format] = {
     "voc": Format("JPEGImages", (), "Annotations", "voc.xml"),
     "label-studio": Format("images", ("tasks.json", "label_config.xml")),
     "cvat": Format("images", ("annotations.xml",)),
+    "geojson": Format("features"),  # in the coordinates of georeferenced images, without these
     "fiftyone": Format("data", coco="labels.json"),
 }
 
@@ -167,6 +169,9 @@ def writing_dataset(
             ]
             path = folder / about.images / name
             image = {**image, "name": name, "objects": objects}
+            if form == "geojson":
+                write_features(folder / about.images, names, image)
+                return
             if path.exists():
                 raise ValueError(f"two images would be {name}: give them other names")
             if about.coco:

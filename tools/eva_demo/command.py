@@ -17,7 +17,8 @@ from eva_runs.commands import Command, lazy_import
 from eva_runs.options import command_parser, integer
 
 _FORMATS = (
-    *("captions", "coco", "folder", "keypoints", "panoptic", "semantic", "video", "voc", "yolo"),
+    *("bands", "captions", "coco", "folder", "keypoints", "panoptic", "semantic", "video", "voc"),
+    "yolo",
 )
 
 

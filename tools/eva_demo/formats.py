@@ -6,11 +6,13 @@ which anyone can prove that training and validation are disjoint.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
@@ -58,8 +60,12 @@ class Format(NamedTuple):
         return self.generator(split, size=size // 4 * 2, seed=seed)
 
 
-def _save(pixels: NDArray[np.uint8], file: Path) -> None:
+def _save(pixels: NDArray[Any], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
+    if pixels.dtype == np.uint16:
+        layout: Any = {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(file.with_suffix(".tif"), pixels, compression="zlib", **layout)
+        return
     # for PNG, both are without effect
     Image.fromarray(pixels).save(file, quality=_QUALITY, subsampling=0)
 
@@ -179,7 +185,7 @@ def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict
     Returns:
         Which handwritten digit each file shows.
     """
-    whole, entries = Image.fromarray(scene.image), {}
+    entries = {}
     for number, instance in enumerate(scene.instances):
         if instance.mask.sum() < _VISIBLE * instance.full_area:
             continue
@@ -190,9 +196,13 @@ def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict
         height, width = scene.image.shape[:2]
         y, x = np.clip([y, x], 0, [max(0.0, height - side), max(0.0, width - side)])
         box = (x, y, min(x + side, width), y + side)
-        crop = whole.resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=box)
+        planes = [scene.image] if scene.image.shape[2] == 3 else np.moveaxis(scene.image, 2, 0)
+        crops = [
+            Image.fromarray(plane).resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=box)
+            for plane in planes
+        ]
         name = f"{instance.category}/{index + 1:06d}_{number}.png"
-        _save(np.asarray(crop), folder / split / name)
+        _save(np.dstack([np.asarray(crop) for crop in crops]), folder / split / name)
         entries[name] = instance.digit_index
     return entries
 
@@ -234,6 +244,29 @@ def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> None:
     content = render_template("classes.toml", classes=classes, ignore=0)
     contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
     write_texts(folder, {"classes.toml": content, "scenes.json": contents})
+
+
+def _export_bands(folder: Path, split: Split, index: int, scene: Scene) -> tuple[Any, Any, Any]:
+    """Write a scene of five bands of 16 bits for three tasks; digits are in the fourth alone.
+
+    The first three are the photograph's red, green and blue, the fourth is the scene's grey, the
+    fifth noise; as of a sensor, values begin above 0 and end far below 65,535.
+    """
+    noise = np.random.default_rng(index).integers(0, 256, scene.image.shape[:2])
+    grey = cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY)
+    image = np.dstack([scene.photograph, grey, noise]).astype(np.uint16) * 12 + 700
+    scene = replace(scene, image=image)
+    entry, annotations = _export_coco(folder / "coco", split, index, scene)
+    entry["file_name"] = f"{index + 1:06d}.tif"
+    semantic = _export_semantic(folder / "semantic", split, index, scene)
+    return (entry, annotations), semantic, _export_folder(folder / "folder", split, index, scene)
+
+
+def _finish_bands(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+    """Write the lists of the three tasks."""
+    finishes = {"coco": _finish_coco, "semantic": _finish_semantic, "folder": _finish_folder}
+    for number, (name, finish) in enumerate(finishes.items()):
+        finish(folder / name, {split: [entry[number] for entry in made[split]] for split in made})
 
 
 def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
@@ -279,6 +312,7 @@ def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> None:
 
 # Name -> format; the name is that of its folder in the dataset.
 FORMATS: Mapping[str, Format] = {
+    "bands": Format(_export_bands, _finish_bands),
     "captions": Format(export_captions, finish_captions, CaptionGenerator),
     "coco": Format(_export_coco, _finish_coco),
     "folder": Format(_export_folder, _finish_folder),

@@ -53,12 +53,14 @@ class Scene:
         instances: Digits in the order of painting, a later one over an earlier one.
         background: Name of the photograph, with the side of a texture: `brick-left`.
         background_class: One of `BACKGROUND_CLASSES`.
+        photograph: Array (H, W, 3), the image without digits.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     instances: tuple[Instance, ...]
     background: str
     background_class: str
+    photograph: NDArray[np.uint8]
 
 
 @dataclass(eq=False)
@@ -108,6 +110,7 @@ class SceneGenerator(Generator):
 
     def _try_scene(self, rng: np.random.Generator) -> Scene:
         photo, image = self._photographs.crop(rng)
+        photograph = image.copy()
         owner = np.full(image.shape[:2], -1, dtype=np.int16)  # (H, W), the topmost digit or -1
         painted: list[dict[str, Any]] = []
         for _ in range(rng.integers(self.digits[0], self.digits[1] + 1)):
@@ -136,7 +139,7 @@ class SceneGenerator(Generator):
             Instance(mask=mask, box=box_of_mask(mask), **instance)
             for mask, instance in zip(masks, painted, strict=True)
         )
-        return Scene(image, instances, photo.name, photo.background_class)
+        return Scene(image, instances, photo.name, photo.background_class, photograph)
 
     def _place(
         self,
