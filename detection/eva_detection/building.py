@@ -7,11 +7,12 @@ from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
+from eva_data.bands import Bands
 from eva_report.terminal import SHOWN
 from eva_runs.errors import single_line_message
 
@@ -85,6 +86,11 @@ def load_initial_weights(
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report
+
+
+def bands_of(cfg: DictConfig) -> Bands | None:
+    """Return the bands of the images of a config's detector; None for RGB."""
+    return Bands.from_json(OmegaConf.select(cfg, "dataloader.test.mapper.bands"))
 
 
 def image_side(cfg: DictConfig) -> int:

@@ -14,8 +14,8 @@ from eva_data.bands import BandRequest
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
+from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config
-from eva_detection.config.recipes import bands_of
 from eva_detection.config.settings import apply_bands, apply_data
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import first_samples

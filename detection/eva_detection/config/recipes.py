@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from fvcore.common.param_scheduler import MultiStepParamScheduler
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
 from eva_backbone.layer_decay import freeze_same_share
@@ -164,11 +164,6 @@ def set_bands(model: DictConfig, dataloader: DictConfig, bands: Bands) -> list[s
             if name not in _COLOURS
         ]
     return left_out
-
-
-def bands_of(cfg: DictConfig) -> Bands | None:
-    """Return the bands of the images of a config's detector; None for RGB."""
-    return Bands.from_json(OmegaConf.select(cfg, "dataloader.test.mapper.bands"))
 
 
 def add_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNames) -> None:

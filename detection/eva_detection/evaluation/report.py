@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
+from eva_detection.building import bands_of
 from eva_detection.command_line import setting
 from eva_detection.config.files import config_to_name
-from eva_detection.config.recipes import bands_of
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE

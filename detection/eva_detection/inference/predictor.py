@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.files import load_json
-from eva_detection.building import build, load_initial_weights, resolve_errors
+from eva_detection.building import bands_of, build, load_initial_weights, resolve_errors
 from eva_detection.command_line import slice_settings
 from eva_detection.config.files import own_keypoints
-from eva_detection.config.recipes import bands_of, box_predictors, update_each
+from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.datasets import registered_keypoints
 from eva_detection.data.mapper import Augmentations

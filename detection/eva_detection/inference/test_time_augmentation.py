@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from eva_data.bands import Bands
 from eva_data.detection.scoring import DetectionTable
 from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
-from eva_detection.building import error_context, image_side, target_of
-from eva_detection.config.recipes import bands_of
+from eva_detection.building import bands_of, error_context, image_side, target_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import maskness
