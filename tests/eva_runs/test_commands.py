@@ -9,7 +9,7 @@ import types
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import Command, Result, check_outputs, echo, run_function
+from eva_runs.commands import Command, Result, check_outputs, command_to_run, echo, run_function
 
 
 def _raise(error):
@@ -29,6 +29,14 @@ def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     with pytest.raises(SystemExit, match=str(code)):
         command([])
     assert capsys.readouterr() == ("", message)
+
+
+def test_the_next_command_sees_images_as_this_one_does(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["eva detection train"])
+    monkeypatch.delenv("EVA_IMAGE_BITS", raising=False)
+    assert command_to_run("detection demo", "demo.py", "a b") == "eva detection demo 'a b'"
+    monkeypatch.setenv("EVA_IMAGE_BITS", "12")
+    assert command_to_run("detection demo", "demo.py") == "EVA_IMAGE_BITS=12 eva detection demo"
 
 
 def test_the_result_alone_is_printed_where_json_is_asked_for(capsys, tmp_path):
