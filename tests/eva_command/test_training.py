@@ -113,7 +113,7 @@ def test_a_coco_file_is_a_detector_s_data_with_its_images_beside_it(demo):
 @pytest.mark.parametrize(
     ("names", "words", "needed"),
     [
-        (("1.png", "2.png"), (), ("eva label", "eva distill")),
+        (("1.png", "2.png"), (), ("eva label", "--to coco", "eva distill")),
         (("a/1.png", "b/2.png"), ("--task", "detection"), ("boxes", "COCO")),
     ],
 )

@@ -128,9 +128,9 @@ def _explain_misfit(data: Path, tasks: Mapping[str, Words], task: str | None) ->
         return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
     if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
         return (
-            f"{data} has images without labels: `eva label {data} --weights WEIGHTS --output DIR` "
-            f"labels them by a model, `eva distill {data} --teacher WEIGHTS --output DIR` learns "
-            "without; docs/command.md has the forms of labels"
+            f"{data} has images without labels: `eva label {data} --weights WEIGHTS --to coco` labels "
+            f"them by a model, `eva distill {data} --teacher WEIGHTS` learns without; "
+            "docs/command.md has the forms of labels"
         )
     return (
         f"{data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name it by the "
