@@ -128,8 +128,8 @@ def _explain_misfit(data: Path, tasks: Mapping[str, Words], task: str | None) ->
         return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
     if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
         return (
-            f"{data} has images without labels: `eva label {data} --weights WEIGHTS --to coco` labels "
-            f"them by a model, `eva distill {data} --teacher WEIGHTS` learns without; "
+            f"{data} has images without labels: `eva label {data} --weights WEIGHTS --to coco` "
+            f"labels them by a model, `eva distill {data} --teacher WEIGHTS` learns without; "
             "docs/command.md has the forms of labels"
         )
     return (

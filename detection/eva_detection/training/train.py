@@ -312,11 +312,11 @@ class DetectionRun:
                 if evaluates:
                     self._evaluate()
                 else:
-                    options = {"resume": self.request.resumes, "test_set": self.test_set}
                     recipe = find_recipe("detection", self.request.recipe)
                     saved = copy.deepcopy(self.cfg)  # as it is before models are built of it
                     note = partial(save_run_config, saved, recipe)
-                    Training(self.cfg, **options, note=note).run()
+                    resume = self.request.resumes
+                    Training(self.cfg, resume=resume, test_set=self.test_set, note=note).run()
             close(self.test_set, self.request, began=None if finished else self.began)
         return Result(folder / RESULTS)
 
