@@ -22,7 +22,6 @@ from eva_data.detection.coco import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.resolve import (
     NO_FEDERATED_LOSS,
-    TOLD,
     DetectionData,
     check_keypoints,
     resolve,
@@ -154,7 +153,7 @@ def apply_bands(
     names = dict.fromkeys(entry["file_name"] for entry in train.images.values())
     bands = measure_bands([Path(train.folder, name) for name in names], request)
     left_out = set_bands(cfg.model, cfg.dataloader, bands)
-    lines = [f"{TOLD}bands {bands.describe()}"]
+    lines = [f"bands {bands.describe()}"]
     if left_out:
         lines.append(f"augmentations left out, as they only know RGB: {list_names(left_out)}")
     return lines
