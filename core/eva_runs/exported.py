@@ -40,6 +40,9 @@ def replacing_program(output: Path) -> Iterator[Path]:
             os.replace(beside, data)
         elif output.suffix == _ONNX:
             data.unlink(missing_ok=True)  # of an earlier export
+        facts = part.with_name(f"{part.name}.json")
+        if facts.exists():
+            os.replace(facts, output.with_name(facts.name))
         os.replace(part, output)
 
 
@@ -50,8 +53,12 @@ def _weights_beside(file: Path) -> Path:
 
 
 def save_program(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, Any]) -> None:
-    """Write an ONNX program, or as OpenVINO's; large weights of ONNX go to a second file."""
+    """Write an ONNX program, or as OpenVINO's, and its facts as FILE.json beside it.
+
+    Large weights of ONNX go to a second file, those of OpenVINO always.
+    """
     program.model.metadata_props[_FACTS] = json.dumps(facts)
+    file.with_name(f"{file.name}.json").write_text(json.dumps(facts, indent=1))
     if file.suffix == _ONNX:
         program.save(file)
         return

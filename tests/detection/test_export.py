@@ -1,6 +1,10 @@
 """Export: the written file equals the model, and what is refused leaves nothing behind."""
 
 import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +127,8 @@ def _points(fields):
 
 
 @pytest.mark.slow
-def test_openvino_and_int8(tiny_config, randomise, picture, tmp_path):
+@torch.no_grad()
+def test_openvino_and_int8(tiny_config, randomise, picture, repository, tmp_path):
     openvino = pytest.importorskip("openvino")
     torch.manual_seed(0)
     cfg = tiny_config()
@@ -150,3 +155,20 @@ def test_openvino_and_int8(tiny_config, randomise, picture, tmp_path):
         sizes.append(file.stat().st_size)
     assert 0.5 < shares["share found"] <= 1
     assert sizes[1] < 0.6 * sizes[0]
+    compiler, libraries = shutil.which("g++"), Path(openvino.__path__[0])
+    if compiler is None:
+        return
+    (program,) = re.findall(r"```cpp\n(.*?)```", (repository / "docs/export.md").read_text(), re.S)
+    (tmp_path / "a.cpp").write_text(program)
+    (library,) = (libraries / "libs").glob("libopenvino.so.*")
+    links = [library, f"-Wl,-rpath,{library.parent}", "-Wl,--allow-shlib-undefined"]
+    source = ["-std=c++17", f"-I{libraries / 'include'}", tmp_path / "a.cpp"]
+    subprocess.run([compiler, *source, "-o", tmp_path / "a", *links], check=True)
+    (tmp_path / "a.rgb").write_bytes(picture.tobytes())
+    height, width = map(str, picture.shape[:2])
+    words = [tmp_path / "a", tmp_path / "a.xml", width, height, tmp_path / "a.rgb"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    scores = [float(line.split()[1]) for line in done.stdout.splitlines()]
+    inputs = [{"image": predictor.prepare(picture)["image"]}]
+    (expected,) = predictor.model.inference(inputs, do_postprocess=False)
+    assert scores == pytest.approx(expected.scores.tolist(), abs=1e-3)
