@@ -137,8 +137,8 @@ class Run:
         bands = self.request.band_request()
         if bands and getattr(args.own_data, "bands", None) is None:
             raise ValueError(
-                f"--bands {bands.count} is for own images and label maps of segmentation, or for "
-                "detection and classification"
+                f"--bands {bands.count}: this training reads images in RGB alone; own data of "
+                "segmentation, detection and classification may have bands"
             )
         if args.data_root is not None:
             set_data_root(cfg, args.data_root)
