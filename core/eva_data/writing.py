@@ -31,6 +31,7 @@ from eva_data.geo import write_features
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px
+_LEAST_POINT = 0.05  # score of a keypoint that is labelled, as detectron2 draws them
 _NO_OBJECTS = ("background", "other", "unlabeled", "unlabelled", "void")  # names of classes
 
 
@@ -163,7 +164,7 @@ def writing_dataset(
             )
             name = printable("__".join(parts)).lstrip(".")  # no hidden file
             objects = [
-                {**item, "category_id": numbers.index(item["category_id"])}
+                _with_visibility({**item, "category_id": numbers.index(item["category_id"])})
                 for item in image["objects"]
                 if item["category_id"] in numbers
             ]
@@ -198,6 +199,16 @@ def writing_dataset(
             write_text(
                 folder / file, render_template(file, names=names, images=records, masks=masks)
             )
+
+
+def _with_visibility(item: dict[str, Any]) -> dict[str, Any]:
+    """Write 2, of a visible keypoint, for the score of each; all 0 where that is too low."""
+    if "keypoints" in item:
+        x, y, score = np.reshape(item["keypoints"], (-1, 3)).T
+        labelled = score >= _LEAST_POINT
+        points = np.stack([x, y, np.full_like(score, 2)], axis=1) * labelled[:, None]
+        item |= {"keypoints": points.ravel().tolist(), "num_keypoints": int(labelled.sum())}
+    return item
 
 
 @contextlib.contextmanager

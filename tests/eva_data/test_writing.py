@@ -17,6 +17,8 @@ import pycocotools.mask as mask_api
 import pytest
 from PIL import Image
 
+from eva_data.detection.coco import read_coco
+from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.writing import regions_of, writing_dataset
@@ -296,3 +298,16 @@ def test_regions_are_connected_parts_of_one_class():
     assert {*found} == {(0, 0, 0, 10, 20), (1, 10, 0, 5, 20), (1, 2, 2, 6, 6)}
     hole = mask_api.decode(found[0, 0, 0, 10, 20]["segmentation"])
     assert (hole == (classes == 0) * 1).all()
+
+
+def test_keypoints_are_labels_that_are_read_again(images, tmp_path):
+    """Points without a score worth a label are not labelled; predictions keep the scores."""
+    box = {"category_id": 0, "bbox": [1.0, 2.0, 30.0, 20.0], "score": 0.9}
+    box["keypoints"] = [3.5, 4.0, 0.7, 9.0, 8.0, 0.01]
+    image = images[1][0] | {"objects": [box]}
+    points = KeypointNames(names=("nose", "tail"))
+    with writing_dataset(tmp_path, "coco", CATEGORIES, keypoints=points) as add:
+        add(image)
+    labels = read_coco(tmp_path / "coco/annotations/instances_train.json")
+    assert labels.keypoints == points
+    assert [entry["keypoints"] for entry in labels.objects] == [[3.5, 4.0, 2, 0, 0, 0]]

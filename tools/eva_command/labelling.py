@@ -284,8 +284,9 @@ def _write_objects(
     """Write objects, or the regions of a segmentor; return the number of those of each class."""
     counts = np.zeros(len(labeller.names), np.int64)
     target, is_segmentor = (options.output, options.form), options.task == "segmentation"
-    things = getattr(labeller.model, "things", None)
-    with writing_dataset(*target, labeller.categories, regions=is_segmentor, things=things) as add:
+    about_model = {key: getattr(labeller.model, key, None) for key in ("things", "keypoints")}
+    dataset = writing_dataset(*target, labeller.categories, regions=is_segmentor, **about_model)
+    with dataset as add:
         for job, about in records.items():
             if "objects" in about:
                 _choose_objects(about, labeller)
