@@ -266,7 +266,10 @@ def describe_dark(largest: int) -> str:
     needed = next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
     if not largest or needed == 16 or os.environ.get(BITS):
         return ""
-    return f"the largest value of 16 bits is {largest:,}: {BITS}={needed} scales {needed} bits"
+    return (
+        f"the largest value of 16 bits is {largest:,}: {BITS}={needed} scales {needed} bits, and "
+        "--bands of detection, segmentation and classification keeps all"
+    )
 
 
 def warn_of_depth(count: int, source: Callable[[int], File]) -> None:

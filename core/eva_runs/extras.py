@@ -7,7 +7,15 @@ which upstream does not publish on PyPI, to none: `eva doctor` installs it.
 TOOLKIT = "eva-toolkit"
 DETECTRON2 = "eva doctor --install detectron2"
 _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
-    "": ("torch", "numpy", "safetensors", "PIL", "packaging", "tqdm"),  # of the toolkit itself
+    "": (
+        "torch",
+        "numpy",
+        "safetensors",
+        "PIL",
+        "packaging",
+        "tifffile",
+        "tqdm",
+    ),  # of the toolkit itself
     "detection": (
         *("fvcore", "iopath", "omegaconf", "hydra", "pycocotools", "lvis", "hotcoco"),
         *("faster_coco_eval", "shapely", "tabulate", "pkg_resources", "supervision"),
@@ -26,6 +34,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "batch": ("pyarrow", "fsspec"),
     "cluster": ("ray",),
     "index": ("faiss",),
+    "bands": ("rasterio", "imagecodecs"),
     "app": ("gradio",),
 }
 _ALONE = (
@@ -39,6 +48,7 @@ _ALONE = (
     "batch",
     "cluster",
     "index",
+    "bands",
     "app",
 )
 TASK_OF = {  # package of a project -> the extra that has all it needs
