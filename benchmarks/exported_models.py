@@ -150,7 +150,8 @@ def main(words: list[str]) -> None:
                 program(batch)
             times[name].append((time.perf_counter() - began) / len(inputs) * 1000)
     for name, values in times.items():
-        parts = [Path(name), Path(name).with_suffix(".bin")] if name != "PyTorch" else []
+        parts = [Path(name)]
+        parts += [Path(name).with_suffix(".bin")] if name.endswith(".xml") else []
         size = sum(part.stat().st_size for part in parts if part.exists()) / 2**20
         middle, least, most = statistics.median(values), min(values), max(values)
         print(
