@@ -1,7 +1,8 @@
 """Images of 1 to 32 bands: the one reader of their files, and the settings that a run keeps.
 
 A file is a TIFF, whose bands are samples of a pixel or pages; `.npy`; `.npz` with one array, or
-with one for each band; or any other image, of one band (grey) or three. Values may have 8, 16 or
+with one for each band; or any other image, of one band (grey) or three, or a PNG with alpha as the
+last one. Values may have 8, 16 or
 32 bits or be fractions. A run maps them by a range of each band to 0..1, beyond which they are
 clipped, and subtracts a mean and divides by a deviation that were measured then.
 
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageOps
 
 from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from eva_data.images import (
@@ -39,12 +41,18 @@ RANGE = "p1:p99"  # by default
 _TIFF = (".tif", ".tiff")
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")  # modes of Pillow
 _MOST_IMAGES, _MOST_VALUES = 2000, 4096  # that are measured, and pixels of each
+_MOST_PIXELS = 2**21  # of all
 _LIMITS = re.compile(r"(p?)(-?\d+\.?\d*):(p?)(-?\d+\.?\d*)")
 Pixels = NDArray[Any]  # (H, W, N), as stored
 
 
-def read_bands(source: Source | Pixels, *, name: str | None = None) -> Pixels:
+def read_bands(
+    source: Source | Pixels, *, name: str | None = None, count: int | None = None
+) -> Pixels:
     """Read the bands of an image as they are stored, (H, W, N); an array is returned as it is.
+
+    The axis of the bands of an array in a file is that with `count` values, the last if both have,
+    or else the shorter one.
 
     Raises:
         UnreadableImageError: If the file is missing, damaged or too large, its bands differ in size
@@ -55,7 +63,7 @@ def read_bands(source: Source | Pixels, *, name: str | None = None) -> Pixels:
     else:
         name = name or (str(source) if isinstance(source, str | os.PathLike) else "the image")
         with _explained(name):
-            pixels = _read(source)
+            pixels = _read(source, count)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     number = pixels.dtype.kind in "uif"
@@ -88,7 +96,7 @@ def inspect_bands(
     )
 
 
-def _read(source: Source) -> Pixels:
+def _read(source: Source, count: int | None) -> Pixels:
     if not isinstance(source, str | os.PathLike):
         return read_rgb(source, upright=True)
     path = Path(source)
@@ -97,16 +105,26 @@ def _read(source: Source) -> Pixels:
     if suffix in _TIFF:
         return _read_tiff(path)
     if suffix in ARRAY_SUFFIXES:
-        return _read_arrays(path)
+        return _read_arrays(path, count)
     if suffix == ".png":  # of which Pillow has 8 of the 16 bits of a colour
         from torchvision.io import ImageReadMode, decode_image
 
-        _check_pixels(*inspect_image(path, decode=False).seen_size)
-        return decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+        facts = inspect_image(path, decode=False)
+        if facts.mode == "P":
+            raise ValueError("it has a palette: convert it to grey or RGB")
+        _check_pixels(*facts.seen_size)
+        stored = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+        return _upright(stored, facts.orientation)
     with open_image(path, str(path)) as image:
         if image.mode in _GREY:
-            return np.asarray(image)
+            return np.asarray(ImageOps.exif_transpose(image))
     return read_rgb(path, upright=True)
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply EXIF's orientation to an array (H, W, N)."""
+    turned = np.rot90(pixels, {3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}.get(orientation, 0))
+    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -123,7 +141,11 @@ def _read_tiff(path: Path) -> Pixels:
         pages: list[Any] = [page for page in tiff.pages if not page.aspage().subfiletype & 5]
         first, count = pages[0], sum(page.aspage().samplesperpixel for page in pages)
         if count > MOST_BANDS:
-            raise ValueError(f"{count} bands are more than {MOST_BANDS}")
+            size = f"{len(pages)} pages of {first.imagelength} x {first.imagewidth}"
+            raise ValueError(f"{count} bands ({size}) are more than {MOST_BANDS}")
+        turned = first.tags.get("Orientation")
+        if turned is not None and turned.value != 1:
+            raise ValueError(f"it has orientation {turned.value}: store it upright")
         _check_pixels(first.imagelength, first.imagewidth)
         for number, page in enumerate(pages[1:], start=2):
             for attribute in ("imagewidth", "imagelength", "dtype"):
@@ -139,7 +161,7 @@ def _read_tiff(path: Path) -> Pixels:
         )
 
 
-def _read_arrays(path: Path) -> Pixels:
+def _read_arrays(path: Path, count: int | None) -> Pixels:
     """Read `.npy`, or the arrays of `.npz`, of (H, W), (H, W, N) or (N, H, W)."""
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive:
@@ -148,16 +170,25 @@ def _read_arrays(path: Path) -> Pixels:
             arrays = {name: archive[name] for name in archive.files}
         if len(arrays) != 1:
             shapes = {name: value.shape for name, value in arrays.items()}
-            if len({*shapes.values()}) != 1:
-                raise ValueError(f"its bands differ in size: {shapes}")
-            return np.dstack([*arrays.values()])
+            if len({*shapes.values()}) != 1 or len(next(iter(shapes.values()))) != 2:
+                raise ValueError(f"its arrays are not of one (height, width): {shapes}")
+            return np.dstack([arrays[name] for name in sorted(arrays, key=_by_number)])
         (array,) = arrays.values()
     else:
         array = np.load(path, allow_pickle=False)
-    if array.ndim == 3 and array.shape[0] <= MOST_BANDS < array.shape[2]:
-        array = np.moveaxis(array, 0, -1)
-    _check_pixels(*array.shape[:2])
+    if array.ndim == 3:
+        first, _, last = array.shape
+        fits = count in (first, last)
+        if last != count and first == count if fits else first < last and first <= MOST_BANDS:
+            array = np.moveaxis(array, 0, -1)
+    if array.ndim > 1:
+        _check_pixels(*array.shape[:2])
     return array
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Order names with numbers as people do: b2 before b10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 @contextlib.contextmanager
@@ -259,18 +290,28 @@ class Bands:
         return {name: [*values] for name, values in asdict(self).items()}
 
     def read(self, source: Source | Pixels, *, name: str | None = None) -> Pixels:
-        """Read the bands of an image as they are stored, and refuse another number of them."""
-        pixels = read_bands(source, name=name)
+        """Read the bands of an image as they are stored, and refuse another number of them.
+
+        An array of 8 bits is refused where the values are larger: a program has read it in RGB.
+        """
+        pixels = read_bands(source, name=name, count=self.count)
         if pixels.shape[2] != self.count:
             title = name or (source if isinstance(source, str | os.PathLike) else "the image")
             raise UnreadableImageError(f"{title} has {pixels.shape[2]} bands, and not {self.count}")
+        is_file, highest = isinstance(source, str | os.PathLike), max(self.high)
+        if not is_file and pixels.dtype == np.uint8 and highest > 256:
+            raise UnreadableImageError(
+                f"{name or 'the image'} is in uint8, and the bands reach {highest:g}: give a path, "
+                "or the values of the file"
+            )
         return pixels
 
     def scale(self, pixels: Pixels) -> NDArray[np.float32]:
         """Map values by the ranges to 0..255, which the frameworks' augmentations expect."""
-        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        scaled = (pixels.astype(np.float32) - low) * (np.float32(255) / (high - low))
-        return scaled.clip(0, 255)
+        kind = np.result_type(pixels, np.float32)
+        low, high = np.array(self.low, kind), np.array(self.high, kind)
+        scaled = (pixels.astype(kind) - low) * (255 / (high - low))
+        return scaled.clip(0, 255).astype(np.float32, copy=False)
 
     def draw(self, pixels: Pixels) -> NDArray[np.uint8]:
         """Make an image (H, W, 3) in RGB of the bands that are shown."""
@@ -299,32 +340,32 @@ def draw_pixels(pixels: Pixels, bands: Bands | None) -> NDArray[np.uint8]:
 def measure_bands(files: Sequence[str | os.PathLike[str]], request: BandRequest) -> Bands:
     """Measure the ranges that are percentiles, and mean and deviation of each band.
 
-    Of at most 2,000 images, evenly spread, 4,096 pixels each are taken. An image that cannot be
-    read, or has another number of bands, is an error.
+    Of at most 2,000 images, evenly spread, 4,096 pixels each are taken, together about 2 million.
+    An image that cannot be read, or has another number of bands, is an error.
     """
     chosen = [str(file) for file in files[:: -(-len(files) // _MOST_IMAGES) or 1]]
     workers = min(8, os.cpu_count() or 1) if len(chosen) > 200 else 1
-    parts = ordered_map(_sample, chosen, workers=workers, title="bands", shared=(request.count,))
-    values = np.concatenate([*parts])  # (pixels, N)
-    low, high = np.empty(request.count), np.empty(request.count)
+    shared = (request.count, min(_MOST_VALUES, _MOST_PIXELS // max(len(chosen), 1)))
+    parts = [*ordered_map(_sample, chosen, workers=workers, title="bands", shared=shared)]
+    rows = []
     for band, (kind, first, _, last) in enumerate(request.ranges()):
-        ends = np.percentile(values[:, band], [first, last]) if kind else (first, last)
-        low[band], high[band] = ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1
-    scaled = ((values - low) / (high - low)).clip(0, 1)
-    std = scaled.std(axis=0)
-    columns = [low, high, scaled.mean(axis=0), np.where(std > 0, std, 1.0)]
-    rounded = [tuple(float(f"{value:.6g}") for value in column) for column in columns]
-    return Bands(
-        low=rounded[0], high=rounded[1], mean=rounded[2], std=rounded[3], show=request.shown()
-    )
+        values = np.concatenate([part[:, band] for part in parts])
+        low, high = np.percentile(values, [first, last]) if kind else (first, last)
+        stored = values.dtype.type
+        high = high if stored(high) > stored(low) else low + max(1.0, np.spacing(stored(low)))
+        scaled = ((values.astype(np.float64) - low) / (high - low)).clip(0, 1)
+        mean, std = (float(f"{value:.6g}") for value in (scaled.mean(), scaled.std() or 1))
+        rows.append((float(low), float(high), mean, std))
+    lows, highs, means, stds = zip(*rows, strict=True)
+    return Bands(low=lows, high=highs, mean=means, std=stds, show=request.shown())
 
 
-def _sample(count: int, file: str) -> NDArray[np.float32]:
-    """Draw pixels of an image, always the same."""
-    pixels = read_bands(file)
+def _sample(count: int, most: int, file: str) -> Pixels:
+    """Draw at most so many pixels of an image, always the same."""
+    pixels = read_bands(file, count=count)
     if pixels.shape[2] != count:
         raise ValueError(f"{file} has {pixels.shape[2]} bands, and {count} are stated: --bands")
     rows: Pixels = pixels.reshape(-1, count)
-    if len(rows) > _MOST_VALUES:
-        rows = rows[np.random.default_rng(0).choice(len(rows), _MOST_VALUES, replace=False)]
-    return rows.astype(np.float32)
+    if len(rows) > most:
+        rows = rows[np.random.default_rng(0).choice(len(rows), most, replace=False)]
+    return rows.astype(np.result_type(rows, np.float32))

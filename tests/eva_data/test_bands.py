@@ -1,12 +1,14 @@
 """Images of bands: every form of file gives the same array, and bad ones are named."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
-from eva_data.images import UnreadableImageError
+from eva_data.images import UnreadableImageError, read_rgb
 
 VALUES = np.random.default_rng(0).integers(0, 65536, (40, 48, 5), dtype=np.uint16)
 
@@ -66,6 +68,10 @@ def _bad(folder):
     yield folder / "code.npy", "cannot be read"
     np.save(folder / "words.npy", np.array([["a"]]))
     yield folder / "words.npy", "U1"
+    np.save(folder / "line.npy", np.zeros(9))
+    yield folder / "line.npy", r"shape \(9"
+    tifffile.imwrite(folder / "pages.tif", VALUES[..., :4], photometric="minisblack")
+    yield folder / "pages.tif", "40 pages of 48 x 4"
     yield folder / "missing.tif", "missing.tif"
 
 
@@ -124,3 +130,71 @@ def test_another_number_of_bands_names_the_file(tmp_path):
     bands = measure_bands(files[:1], BandRequest(count=5))
     with pytest.raises(UnreadableImageError, match=r"four.npy has 4 bands.* 5"):
         bands.read(files[1])
+
+
+def _save(file, image, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    image.save(file, exif=exif)
+    return file
+
+
+@pytest.mark.parametrize("name", ["grey.jpg", "grey.png", "colours.png", "deep.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright_as_in_rgb(name, orientation, tmp_path):
+    pixels = np.zeros((16, 24), np.uint8)
+    pixels[:8, :8] = 255
+    kinds = {"colours": np.dstack([pixels] * 3), "deep": pixels * np.uint16(257)}
+    image = Image.fromarray(kinds.get(name.partition(".")[0], pixels))
+    file = _save(tmp_path / name, image, orientation)
+    _save(tmp_path / "rgb.jpg", Image.fromarray(np.dstack([pixels] * 3)), orientation)
+    expected = read_rgb(tmp_path / "rgb.jpg", upright=True)[..., 0] > 127
+    bands = read_bands(file)
+    assert ((bands[..., 0] > bands.max() // 2) == expected).all()
+
+
+def test_a_palette_and_a_turned_tiff_are_refused(tmp_path):
+    Image.fromarray(VALUES[..., :3].astype(np.uint8)).quantize(8).save(tmp_path / "palette.png")
+    with pytest.raises(UnreadableImageError, match=r"palette.png.* palette"):
+        read_bands(tmp_path / "palette.png")
+    tifffile.imwrite(tmp_path / "turned.tif", VALUES[..., 0], extratags=[(274, "H", 1, 6)])
+    with pytest.raises(UnreadableImageError, match=r"turned.tif.* orientation 6"):
+        read_bands(tmp_path / "turned.tif")
+
+
+def test_arrays_of_npz_are_in_the_order_of_their_names(tmp_path):
+    planes = {f"band{number}": np.full((4, 6), number) for number in (10, 2, 1)}
+    np.savez(tmp_path / "a.npz", **planes)
+    assert read_bands(tmp_path / "a.npz")[0, 0].tolist() == [1, 2, 10]
+
+
+def test_bands_of_a_small_array_are_its_shorter_axis_or_as_many_as_stated(tmp_path):
+    np.save(tmp_path / "first.npy", np.moveaxis(VALUES[:28, :28], -1, 0))
+    assert (read_bands(tmp_path / "first.npy") == VALUES[:28, :28]).all()
+    np.save(tmp_path / "low.npy", VALUES[:4])  # 4 pixels high, 5 bands
+    bands = measure_bands([tmp_path / "low.npy"], BandRequest(count=5))
+    assert (bands.read(tmp_path / "low.npy") == VALUES[:4]).all()
+
+
+def test_narrow_ranges_far_from_0_are_kept(tmp_path):
+    steps = np.linspace(0, 0.5, 1024).reshape(32, 32, 1)
+    np.save(tmp_path / "a.npy", 1234567 + steps)
+    bands = measure_bands([tmp_path / "a.npy"], BandRequest(count=1, range="p0:p100"))
+    assert np.allclose(bands.scale(bands.read(tmp_path / "a.npy")), 510 * steps, atol=1e-3)
+    np.save(tmp_path / "same.npy", np.full((8, 8, 1), 3e9, np.float32))
+    bands = measure_bands([tmp_path / "same.npy"], BandRequest(count=1))
+    assert (bands.scale(bands.read(tmp_path / "same.npy")) == 0).all()
+
+
+def test_measuring_needs_little_more_memory_than_the_values(tmp_path):
+    file = _write(tmp_path / "a.npy", np.zeros((40, 48, 32), np.uint16))
+    tracemalloc.start()
+    measure_bands([file] * 200, BandRequest(count=32))  # 49 MB in float32
+    assert tracemalloc.get_traced_memory()[1] < 150e6
+    tracemalloc.stop()
+
+
+def test_arrays_of_8_bits_are_refused_by_a_model_of_larger_values(tmp_path):
+    bands = measure_bands([_write(tmp_path / "a.npy", VALUES[..., :3])], BandRequest(count=3))
+    with pytest.raises(UnreadableImageError, match=r"uint8.* 6\d{4}"):
+        bands.read((VALUES[..., :3] >> 8).astype(np.uint8))

@@ -156,6 +156,7 @@ def open_model(
     """
     task, config = find_model(weights, recipe, task)
     model, names = load_model(task, config, weights=weights, **options)
+    model.require_rgb("a label tool")
     if task == "segmentation":
         return [*names.values()], lambda rgb: regions_of(model.predict(rgb), len(names))
     return [*names.values()], lambda rgb: model.in_coco_format(rgb).objects
