@@ -24,7 +24,7 @@ from torch import Tensor
 
 from eva_runs.exported import open_program
 
-Program = Callable[[Tensor], dict[str, Tensor]]
+Program = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ROUNDS, PART = 9, 4  # of timings; images of each
 
 
