@@ -218,7 +218,7 @@ def writing_segments(
     """Write objects with masks in COCO's panoptic format: PNG files in a folder beside the file.
 
     Of masks that overlap, the one with the higher score has the pixels; `things` says which of the
-    `categories` are counted.
+    `categories` are counted: each object of them is a segment, and all of another class are one.
 
     Yields:
         A function that adds an image, as that of `writing_predictions`.
@@ -235,12 +235,14 @@ def writing_segments(
             raise ValueError(f"{image['name']} and another image would both have {name}")
         masked = [item for item in image["objects"] if "segmentation" in item]
         masked.sort(key=lambda item: item.get("score") or 0)
-        for number, item in enumerate(masked, start=1):
-            segments[mask_api.decode(item["segmentation"]) > 0] = number
+        labels = [item["category_id"] for item in masked]
+        keys = [(label, index * things[label]) for index, label in enumerate(labels, start=1)]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
+        for segment, item in zip(keys, masked, strict=True):
+            segments[mask_api.decode(item["segmentation"]) > 0] = numbers[segment]
         described = [
-            {"id": number, "category_id": ids[item["category_id"]], "iscrowd": 0}
-            | _measure(segments == number)
-            for number, item in enumerate(masked, start=1)
+            {"id": number, "category_id": ids[label], "iscrowd": 0} | _measure(segments == number)
+            for (label, _), number in numbers.items()
             if (segments == number).any()
         ]
         Image.fromarray(as_rgb(segments)).save(folder / name)

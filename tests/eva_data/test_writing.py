@@ -311,3 +311,16 @@ def test_keypoints_are_labels_that_are_read_again(images, tmp_path):
     labels = read_coco(tmp_path / "coco/annotations/instances_train.json")
     assert labels.keypoints == points
     assert [entry["keypoints"] for entry in labels.objects] == [[3.5, 4.0, 2, 0, 0, 0]]
+
+
+def test_stuff_is_one_segment_and_things_are_counted(tmp_path):
+    classes = np.zeros(SIZE, int)
+    classes[:, 20:40] = 1  # parts both others in two
+    classes[:20, 50:] = classes[30:, 50:] = 2
+    names = {1: "sky", 2: "road", 3: "car"}
+    image = {"name": "a.png", "size": SIZE, "objects": regions_of(classes, 3)}
+    with writing_dataset(tmp_path, "coco-panoptic", names, regions=True, things={2}) as add:
+        add(image)
+    labels = read_coco(tmp_path / "coco-panoptic/annotations/panoptic_train.json")
+    areas = [(entry["category_id"], entry["area"]) for entry in labels.objects]
+    assert sorted(areas) == [(1, 1300), (2, 800), (3, 100), (3, 200)]
