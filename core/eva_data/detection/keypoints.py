@@ -8,6 +8,8 @@ from typing import Any
 from eva_data.detection.rules import is_integer, is_number
 
 _COCO = 17  # of a person, for which COCO gives sigmas
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_SIDE = re.compile(r"left|right|(?<![^\W_])[lr](?![^\W_])")  # also l_eye, eye.r
 _SIGMA = 0.05  # of all others; those of COCO are 0.025 to 0.107
 
 
@@ -28,9 +30,18 @@ class KeypointNames:
     @property
     def flip_indices(self) -> list[int]:
         """The index of each keypoint in a mirrored image, where left and right change places."""
-        partners = [re.sub("left|right", _mirror, name, flags=re.IGNORECASE) for name in self.names]
-        pairs = zip(self.names, partners, strict=True)
-        return [self.names.index(new if new in self.names else name) for name, new in pairs]
+        names = [name.casefold() for name in self.names]
+        partners = [_SIDE.sub(lambda side: _SIDES[side[0]], name) for name in names]
+        return [
+            names.index(partner) if partner in names else index
+            for index, partner in enumerate(partners)
+        ]
+
+    def describe_flip(self) -> str:
+        """Say which keypoints change places in a mirrored image."""
+        pairs = enumerate(self.flip_indices)
+        swapped = [f"{self.names[a]} and {self.names[b]}" for a, b in pairs if a < b]
+        return f"keypoints that change places in mirrored images: {'; '.join(swapped) or 'none'}"
 
     @property
     def sigmas(self) -> list[float] | None:
@@ -52,11 +63,6 @@ class KeypointNames:
             f"x, y and visibility (0, 1 or 2) of the {len(self.names)} keypoints of its category: "
             f"{wanted} numbers{count}"
         )
-
-
-def _mirror(match: re.Match[str]) -> str:
-    word, other = match[0], {"left": "right", "right": "left"}[match[0].lower()]
-    return other.upper() if word.isupper() else other.title() if word[0].isupper() else other
 
 
 def read_keypoints(categories: Iterable[Any]) -> KeypointNames | None:

@@ -284,6 +284,8 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     cfg.own_data = {"categories": {key: literal(name) for key, name in categories.items()}}
     if points:
         cfg.own_data.keypoints = literal(points.as_json())
+        if train is not None:
+            notes.append(points.describe_flip())
     set_own_keypoints(cfg)
     loaders = cfg.dataloader
     for node in (loaders.train, loaders.test):

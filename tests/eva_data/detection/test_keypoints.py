@@ -78,6 +78,15 @@ def test_left_and_right_change_places():
     assert KeypointNames(names=names).flip_indices == [0, 2, 1, 4, 3, 5, 7, 6]
 
 
+def test_sides_by_a_letter_or_in_other_letters():
+    names = ("l_eye", "r_eye", "Left Hip", "right hip", "wing.L", "wing.R", "ear-r", "collar")
+    points = KeypointNames(names=names)
+    assert points.flip_indices == [1, 0, 3, 2, 5, 4, 6, 7]
+    assert points.describe_flip().endswith(
+        ": l_eye and r_eye; Left Hip and right hip; wing.L and wing.R"
+    )
+
+
 def test_keypoints_of_a_tile():
     assert move_keypoints(POINTS, (5, 9, 20, 20)) == [5, 1, 2, 0, 0, 0, 0, 0, 0]
 
