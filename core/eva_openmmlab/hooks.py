@@ -22,7 +22,7 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
@@ -459,8 +459,10 @@ def _best_of(hub: MessageHub) -> dict[str, Any]:
 
 def _mean_loss(runner: Any) -> float:
     """Average the training loss since the evaluation before."""
-    losses = runner.message_hub.log_scalars.get("train/loss")
-    return math.inf if losses is None else float(losses.mean(runner.train_loop.val_interval))
+    losses, loop = runner.message_hub.log_scalars.get("train/loss"), runner.train_loop
+    is_by_epochs = isinstance(loop, EpochBasedTrainLoop)
+    iterations = loop.val_interval * (len(loop.dataloader) if is_by_epochs else 1)
+    return math.inf if losses is None else float(losses.mean(iterations))
 
 
 def run_hook(runner: Any) -> RunHook:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from eva_command.label import main
 from eva_command.labelling import choose_next, lowest_score
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.6])
@@ -29,3 +30,9 @@ def test_images_in_doubt_and_unlike_each_other_come_next():
     assert choose_next(features, np.array([0.9, 1, 0.5, 0]), 3) == [1, 2, 0]
     assert choose_next(features, np.zeros(4), 9) == [0, 3, 2, 1]
     assert choose_next(features[:1], np.ones(1), 100) == [0]
+
+
+def test_labels_are_replaced_only_in_a_folder_that_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["photos", "--weights", "eva_coco_det.pth", "--to", "coco", "--overwrite"])
+    assert "--output" in capsys.readouterr().err.splitlines()[-1]

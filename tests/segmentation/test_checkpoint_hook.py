@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.runner import EpochBasedTrainLoop
 
 from eva_openmmlab.hooks import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
 from eva_openmmlab.loop import EVATrainLoop
@@ -71,3 +72,20 @@ def test_of_equal_scores_that_of_the_least_loss_is_best_then_the_later(
         hook._save_best_checkpoint(runner, {"mIoU": score})
     assert Path(hook.best_ckpt_path).name == f"best_mIoU_iter_{best}.pth"
     assert (tmp_path / BEST_PREDICTIONS).read_text() == str(best)
+
+
+def test_the_loss_of_equal_scores_is_that_of_whole_epochs(tmp_path):
+    hub, loop = MessageHub.get_instance(str(tmp_path)), object.__new__(EpochBasedTrainLoop)
+    loop.val_interval, loop.dataloader = 1, [None, None]
+    runner = SimpleNamespace(work_dir=str(tmp_path), message_hub=hub, train_loop=loop)
+    runner.epoch, runner.iter, runner.logger = 0, 0, logging.getLogger()
+    runner.save_checkpoint = lambda *_, **__: None
+    runner.val_evaluator = SimpleNamespace(metrics=[])
+    hook = EVACheckpointHook(save_best="mIoU", rule="greater", by_epoch=False)
+    hook.before_train(runner)
+    for losses in ((1.0, 1.0), (3.0, 0.5)):
+        runner.iter += 2
+        for loss in losses:
+            hub.update_scalar("train/loss", loss)
+        hook._save_best_checkpoint(runner, {"mIoU": 50})
+    assert Path(hook.best_ckpt_path).name == "best_mIoU_iter_2.pth"

@@ -64,14 +64,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--val", type=Path, metavar="DATA", help=help_text)
     add("--boxes-only", action="store_true", help="no masks")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
-    add("--overwrite", action="store_true", help="replace the dataset in OUTPUT")
+    add("--overwrite", action="store_true", help="replace the dataset in --output")
     add_download_option(parser)
     options = parser.parse_args(arguments)
     if (options.target_precision is None) != (options.val is None):
         parser.error("--target-precision and --val are given together")
-    if options.output is None:  # of --overwrite the last
-        folder, resume = Path("output/labels"), options.overwrite
-        options.output = number_folder(folder, lambda path: (path / NEXT).exists(), resume=resume)
+    if options.output is None:
+        if options.overwrite:
+            parser.error("--overwrite replaces the dataset of a folder: name it by --output")
+        options.output = number_folder(Path("output/labels"), lambda path: (path / NEXT).exists())
     options.plan = _plan(options)
     return options
 
