@@ -22,11 +22,12 @@ from torchvision.transforms import (
 from torchvision.transforms.functional import get_image_size
 
 from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_backbone.layers import no_init_weights
 from eva_classification.commands import IMAGES
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
-from eva_data.bands import Bands, measure_bands
+from eva_data.bands import Bands, continue_bands, measure_bands
 from eva_data.images import warn_of_depth
 from eva_data.labelled_images import (
     LabelledImages,
@@ -42,6 +43,7 @@ from eva_data.transforms import (
 )
 from eva_engine import planning
 from eva_engine.classifier_training import classifier_step, train_classifier
+from eva_engine.evaluation.own_data import bands_of_training
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.terminal import SHOWN
 from eva_runs.memory import MeasuredStep
@@ -149,7 +151,10 @@ def _open_data(
     """Open what is trained on, and what is validated on; measure the bands of the former."""
     size, data = config.model.image_size, config.data
     others: LabelledImages | None = None
-    request = data.band_request()
+    request, bands = data.band_request(), None
+    checkpoints = complete_checkpoints(config.run.output) if config.run.resume else ()
+    if checkpoints:
+        bands = continue_bands(bands_of_training(config.run.output), request)
     samples: LabelledImages = open_labelled(
         data.train,
         None if request else training_transform(size, config.augment, data),
@@ -173,7 +178,8 @@ def _open_data(
     if request is None:
         warn_of_depth(len(samples), samples.sample_id)
         return samples, others, None
-    bands = measure_bands([samples.sample_id(index) for index in range(len(samples))], request)
+    files = [samples.sample_id(index) for index in range(len(samples))]
+    bands = bands or measure_bands(files, request)
     logger.info("bands %s", bands.describe(), extra=SHOWN)
     use_bands(samples, bands, band_training_transform(size, config.augment, bands))
     if others is not None:

@@ -10,6 +10,7 @@ Shapes: H x W pixels, N bands.
 """
 
 import contextlib
+import math
 import os
 import re
 import zipfile
@@ -255,6 +256,24 @@ class BandRequest:
             )
         return bands[0], bands[1], bands[2]
 
+    def fits(self, bands: "Bands") -> bool:
+        """Return whether bands may be of this: number, bands of drawings, ranges in numbers."""
+        shown = not self.show or self.shown() == bands.show
+        return (
+            self.count == bands.count
+            and shown
+            and all(
+                kind or (math.isclose(low, had_low) and math.isclose(high, had_high))
+                for (kind, low, _, high), had_low, had_high in zip(
+                    self.ranges(), bands.low, bands.high, strict=True
+                )
+            )
+        )
+
+    def __str__(self) -> str:
+        shown = f" --show-bands {self.show}" if self.show else ""
+        return f"--bands {self.count} --band-range {self.range}{shown}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bands:
@@ -335,6 +354,18 @@ def read_pixels(source: Source | Pixels, bands: Bands | None, *, upright: bool =
 def draw_pixels(pixels: Pixels, bands: Bands | None) -> NDArray[np.uint8]:
     """Make an image in RGB of what `read_pixels` returns."""
     return pixels if bands is None else bands.draw(pixels)
+
+
+def continue_bands(bands: Bands | None, request: BandRequest | None) -> Bands | None:
+    """Return the bands of a run that continues; a ValueError if another kind is requested."""
+    if request is not None and bands is not None and request.fits(bands):
+        return bands
+    if request or bands:
+        had = f"bands {bands.describe()}" if bands else "images in RGB"
+        raise ValueError(
+            f"the run that continues has {had}, not {request or 'RGB'}: leave out --resume"
+        )
+    return None
 
 
 def measure_bands(files: Sequence[str | os.PathLike[str]], request: BandRequest) -> Bands:

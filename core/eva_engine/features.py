@@ -17,7 +17,7 @@ from eva_backbone.checkpoints.from_weights import PooledVit, Trunk, load_pooled
 from eva_backbone.variants import FAMILIES, Pooling
 from eva_engine.commands.options import take_options
 from eva_engine.distributed import choose_device
-from eva_engine.evaluation.own_data import notes_of_training
+from eva_engine.evaluation.own_data import notes_of_training, require_rgb
 from eva_runs.options import Precision
 from eva_runs.precision import choose_dtype, to_precision
 
@@ -29,6 +29,7 @@ def pixel_statistics(
 
     They are as given, or as the file notes, or those of the official weights of their kind.
     """
+    require_rgb(source)
     family = FAMILIES[trunk.family]
     of_clips = trunk.clips or trunk.dense  # the official models of both saw the same pixels
     usual = (family.dense_mean, family.dense_std) if of_clips else (family.mean, family.std)

@@ -1,6 +1,7 @@
 """Classifiers of images with more than three bands: trained, kept, evaluated, shown."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,6 +80,26 @@ def test_a_predictor_takes_files_and_arrays_of_bands_alone(run, data):
     assert predictor.model.in_channels == 5
     with pytest.raises(ValueError, match=r"4 bands.* 5"):
         predictor(pixels[..., :4])
+
+
+@pytest.mark.slow
+def test_a_run_that_continues_has_its_bands(run, data, tmp_path, capsys):
+    copy, dark = tmp_path / "run", tmp_path / "dark"
+    shutil.copytree(run, copy)
+    shutil.copytree(data, dark)
+    for file in dark.rglob("*.tif"):
+        pixels = tifffile.imread(file) // 2
+        tifffile.imwrite(file, pixels, photometric="minisblack", planarconfig="contig")
+    words = ["--resume", "--bands", "5", "--show-bands", "4,2,1"]
+    assert train(_words(dark, copy, *words)) in (0, None)
+    before, after = (json.loads((path / "config.json").read_text()) for path in (run, copy))
+    assert after["bands"] == before["bands"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(_words(dark, copy, *words, "--band-range", "0:99"))
+    line = capsys.readouterr().err
+    assert "0:99" in line
+    assert "0 to 12600" in line
 
 
 def test_bad_data_are_named_before_a_training(data, tmp_path, capsys):

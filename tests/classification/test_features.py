@@ -9,7 +9,9 @@ from eva_backbone import build_vit
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
+from eva_data.bands import Bands
 from eva_data.transforms import evaluation_transform
+from eva_engine.checkpoints.files import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,15 @@ def test_a_fine_tuned_classifier_gives_what_its_head_sees(save, pictures):
     features = extract(pictures)
     torch.testing.assert_close(features, model.pool(images(pictures)).detach())
     torch.testing.assert_close(model.head(features), model(images(pictures)))
+
+
+def test_weights_of_bands_are_refused(tmp_path):
+    bands = Bands(low=(0.0,) * 3, high=(9.0,) * 3, mean=(0.5,) * 3, std=(1.0,) * 3, show=(1, 2, 3))
+    model = build_classifier("eva_debug", num_classes=3, img_size=64)
+    file = tmp_path / "model.safetensors"
+    save_weights(model.state_dict(), file, {"bands": bands.as_json()})
+    with pytest.raises(ValueError, match=r"model.safetensors .* 3 bands"):
+        FeatureExtractor.from_weights(file, device="cpu")
 
 
 def test_a_masked_image_model_gives_the_mean_of_its_normed_patches(save, pictures):

@@ -1,6 +1,7 @@
 """Detectors of images with more than three bands: measured, trained, kept, drawn."""
 
 import json
+from dataclasses import replace
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.utils.events import EventStorage
 
-from eva_data.bands import BandRequest
+from eva_data.bands import BandRequest, continue_bands
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
@@ -102,6 +103,20 @@ def test_a_run_keeps_its_bands(config, folder, tmp_path):
     tiles.bands = bands
     sliced = Predictor(tiles, augmentations=(), categories=(), score_threshold=0.0, bands=bands)
     assert len(sliced(file)) > 0
+
+
+def test_a_run_that_continues_has_its_bands(config, data, tiny_config):
+    bands = replace(bands_of(config), high=(7.0,) * 5)
+    cfg = tiny_config()
+    apply_data(cfg, data)
+    apply_bands(cfg, BandRequest(count=5), data, bands)
+    assert bands_of(cfg) == bands
+    assert continue_bands(bands, BandRequest(count=5)) == bands
+    assert continue_bands(None, None) is None
+    others = (BandRequest(count=4), BandRequest(count=5, range="0:9"), None)
+    for other in (*others, BandRequest(count=5, show="1,2,3")):
+        with pytest.raises(ValueError, match=rf"to 7.*{other or 'RGB'}"):
+            continue_bands(bands, other)
 
 
 def test_another_number_of_bands_is_refused(data, tiny_config):

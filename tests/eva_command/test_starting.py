@@ -1,6 +1,7 @@
 """Small weights that `eva train` and `eva quickstart --pretrained` begin from, fetched once."""
 
 import hashlib
+import re
 import time
 from types import SimpleNamespace
 
@@ -149,6 +150,9 @@ def test_quick_heads(hub, ran, photos, tmp_path, monkeypatch, capsys):
     assert starting.plan_quick("segmentation", maps, ["--backbone", "x"], "")[2:4] == maps
     with pytest.raises(ValueError, match="detection"):
         starting.plan_quick("detection", [], [], "")
+    with pytest.raises(SystemExit):
+        training.main([photos, "--quick", "--bands", "5"])
+    assert re.search("--quick .*--bands", capsys.readouterr().err)
 
 
 def test_a_quick_start_on_small_weights(hub, monkeypatch, refused):

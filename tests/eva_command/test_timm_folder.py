@@ -418,3 +418,15 @@ def test_an_official_file_with_two_towers(convert, monkeypatch, randomise):
     state |= {"transformer.resblocks.0.ln_1.weight": torch.ones(8), "logit_scale": torch.ones(())}
     images = torch.randn(2, 3, 32, 32)
     _same(convert(state)[1], vit(images)[:, 0], images)
+
+
+def test_weights_of_bands_are_refused(tmp_path, capsys):
+    bands = {name: [0.0] * 3 for name in ("low", "high", "mean", "std", "show")}
+    model, file = (
+        build_classifier("eva_debug", num_classes=3, img_size=64),
+        tmp_path / "a.safetensors",
+    )
+    save_weights(model.state_dict(), file, {"bands": bands})
+    with pytest.raises(SystemExit):
+        main([str(file), "--to", "timm", "--output", str(tmp_path / "folder")])
+    assert "a.safetensors was trained on 3 bands" in capsys.readouterr().err

@@ -1,10 +1,13 @@
 """Segmentors of images with more than three bands: trained, kept, evaluated, shown."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from eva_command.label import open_model
 from eva_segmentation.commands import evaluate, train
 from eva_segmentation.inference.demo import main as demo
 from eva_segmentation.inference.predictor import Predictor
@@ -62,6 +65,35 @@ def test_a_predictor_sees_what_the_run_saw(run, data):
     assert np.allclose(seen.mean.flatten(), 255 * np.array(predictor.bands.mean))
     with pytest.raises(ValueError, match=r"4 bands.* 5"):
         predictor(pixels[..., :4])
+
+
+@pytest.fixture
+def again(run, data, tmp_path):
+    """Make words of a training in a copy of the run, and its first image darker than it was."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    dark = tmp_path / "images"
+    dark.mkdir()
+    for file in (data / "images").iterdir():
+        pixels = tifffile.imread(file) // 2
+        tifffile.imwrite(dark / file.name, pixels, photometric="minisblack", planarconfig="contig")
+    words = ["--train-images", dark, "--train-maps", data / "maps", "--val-share", 0.4]
+    return [run.parent / "tiny.py", *words, "--work-dir", copy, "--resume"]
+
+
+def test_a_run_that_continues_has_its_bands(run, again, launch, fails):
+    before = Predictor.from_run(run, device="cpu").bands
+    line = fails(train, *again, "--bands", 5, "--band-range", "0:99")
+    assert "0:99" in line
+    assert f"to {before.high[0]:g}" in line
+    assert "RGB" in fails(train, *again)
+    launch(train, *again, "--bands", 5, "train_cfg.max_iters=4")
+    assert Predictor.from_run(again[-2], device="cpu").bands == before
+
+
+def test_label_tools_refuse_bands(run):
+    with pytest.raises(ValueError, match="5 bands"):
+        open_model(str(run), device="cpu")
 
 
 def test_bands_are_of_own_data_and_their_number_is_checked(data, tiny, fails, tmp_path):

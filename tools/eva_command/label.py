@@ -121,14 +121,18 @@ def read_extractor(weights: str) -> dict[str, Any]:
     if task == "detection":
         load: Any = import_module("eva_detection.config.files").load_config_file
         try:
-            model = load(config).model
+            cfg = load(config)
         except ValueError:  # a recipe of the user's own, which runs only if it is named
             return {}
+        model, bands = cfg.model, import_module("eva_detection.building").bands_of(cfg)
         net, pixels = model.backbone.net, [model.pixel_mean, model.pixel_std]
     else:
         model = read_python(config)[0]["model"]
         net, prepared = model["backbone"], model.get("data_preprocessor", {})
         pixels = [prepared.get("mean"), prepared.get("std")]
+        bands = prepared.get("bands")
+    if bands:
+        raise ValueError(f"{weights} was trained on bands, and this is for RGB alone")
     mean, std = (values and [value / 255 for value in values] for values in pixels)
     windows = {"window_size": net.get("window_size", 0)}
     windows["global_blocks"] = list(net.get("global_attn_indexes", ()))

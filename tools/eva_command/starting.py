@@ -89,6 +89,8 @@ def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str
     if task == "segmentation":
         backbone = ["--backbone", name] if name != BUNDLED else []
         return ["segmentation train", "custom/linear_eva_small_quick", *backbone, *data, *words]
+    if any(re.match(r"--(data\.)?bands(=|$)", word) for word in words):
+        raise ValueError("--quick is of frozen features of RGB: leave it out with --bands")
     options = dict(zip(data[::2], data[1::2], strict=True))
     share, val = options.get("--data.val-share"), options["--data.val"]
     on = ["--val-share", share] if share else ["--val", val]

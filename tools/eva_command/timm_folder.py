@@ -31,7 +31,7 @@ from eva_backbone.variants import FAMILIES, VARIANTS, Pooling, variant_arguments
 from eva_classification.models import PROBE_EPS, load_classifier
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
-from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
+from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training, require_rgb
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 # In the order in which timm prefers them.
@@ -96,6 +96,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If timm has no such model, or its outputs differ.
     """
+    require_rgb(source)
     config, converted, changes = to_timm(weights, source)
     classes, side = config["num_classes"], config["pretrained_cfg"]["input_size"][-1]
     own = trunk_of(weights, source)

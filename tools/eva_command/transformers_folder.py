@@ -28,6 +28,7 @@ from eva_command.timm_folder import (
 )
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
+from eva_engine.evaluation.own_data import require_rgb
 
 _MODELS = {  # family -> model_type, class
     "dinov2": ("dinov2", "Dinov2Model"),
@@ -68,6 +69,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If transformers has no such model, or its outputs differ.
     """
+    require_rgb(source)
     whole = trunk_of(weights, source)
     trunk = describe_whole(whole)
     if trunk.family not in TRANSFORMERS or "norm.weight" not in trunk.names:

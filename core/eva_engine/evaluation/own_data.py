@@ -93,6 +93,12 @@ def bands_of_training(weights: str | os.PathLike[str]) -> Bands | None:
     return Bands.from_json((read_config(resolve_source(weights)) or {}).get(BANDS))
 
 
+def require_rgb(weights: str | os.PathLike[str]) -> None:
+    """Refuse weights that were trained on bands, for a program that would give them RGB."""
+    if bands := bands_of_training(weights):
+        raise ValueError(f"{weights} was trained on {bands.count} bands, and this is for RGB alone")
+
+
 def fill_from_training(
     options: argparse.Namespace, *, usual: Mapping[str, Any] = PUBLISHED
 ) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
-from eva_data.bands import BandRequest, measure_bands
+from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
 from eva_data.classes import list_names
 from eva_data.detection.coco import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
@@ -28,7 +28,14 @@ from eva_data.detection.resolve import (
 )
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
-from eva_detection.building import build, error_context, image_side, resolve_errors, target_of
+from eva_detection.building import (
+    bands_of,
+    build,
+    error_context,
+    image_side,
+    resolve_errors,
+    target_of,
+)
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import (
     apply_overrides,
@@ -82,7 +89,12 @@ def load_config(
         data = data or read_own_data(cfg, request)
         notes = apply_data(cfg, data) if data else []
         apply_request(cfg, request)
-        notes += apply_bands(cfg, request.run.band_request(), data)
+        bands, output = request.run.band_request(), Path(cfg.train.output_dir)
+        continues = request.run.resume and last_checkpoint(output)
+        saved = config_of_run(output) if continues else None
+        bands_of_run = bands_of(load_config_file(saved, trusted=file)) if saved else None
+        continued = continue_bands(bands_of_run, bands) if saved else None
+        notes += apply_bands(cfg, bands, data, continued)
         if data:
             data = data.place(Path(cfg.train.output_dir))
             _describe(cfg, data)
@@ -90,7 +102,6 @@ def load_config(
             notes.append(set_epochs(cfg, request.run, data.parts["train"] if data else None))
         notes += find_misfits(cfg, data) if data else []
         check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
-        continues = request.run.resume and last_checkpoint(Path(cfg.train.output_dir))
         if cfg.train.init_checkpoint and not continues:
             require_start("detection", cfg.train.init_checkpoint)
         if request.scale_lr:
@@ -142,16 +153,23 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
 
 
 def apply_bands(
-    cfg: DictConfig, request: BandRequest | None, data: DetectionData | None
+    cfg: DictConfig,
+    request: BandRequest | None,
+    data: DetectionData | None,
+    bands: Bands | None = None,
 ) -> list[str]:
-    """Measure the bands of own data and put them into a config; return what was done."""
+    """Put the bands of a run that continues, or measured ones of own data, into a config.
+
+    Returns:
+        What was done.
+    """
     if request is None:
         return []
     if data is None or "train" not in data.parts:
         raise ValueError(f"--bands {request.count} is for own data to train on: name --data")
     train = data.parts["train"]
     names = dict.fromkeys(entry["file_name"] for entry in train.images.values())
-    bands = measure_bands([Path(train.folder, name) for name in names], request)
+    bands = bands or measure_bands([Path(train.folder, name) for name in names], request)
     left_out = set_bands(cfg.model, cfg.dataloader, bands)
     lines = [f"bands {bands.describe()}"]
     if left_out:

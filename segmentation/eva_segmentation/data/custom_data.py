@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.bands import BandRequest, measure_bands
+from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.files import write_text
 from eva_data.holdout import check_share
@@ -31,6 +31,7 @@ from eva_data.label_maps import (
 )
 from eva_data.writing import render_template
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset, set_bands
+from eva_openmmlab.run_folder import config_of_run, has_run
 from eva_report.terminal import SHOWN
 from eva_runs.commands import echo
 from eva_runs.request import RunRequest
@@ -171,6 +172,9 @@ def apply(config: "Config", data: PairedData) -> "Config":
     """Put the data that `check` has found into a copy of a config."""
     classes = read_class_file(data.classes) if data.classes else _classes_of(config, data.folders)
     config = copy.deepcopy(config)
+    continued = None
+    if config.get("resume") and has_run(Path(config.work_dir)):
+        continued = continue_bands(_bands_of_run(config.work_dir), data.bands)
     for part, (images, maps) in data.folders.items():
         held: dict[str, Any] = {}
         pairs = check_pairs(images, maps, classes)
@@ -180,7 +184,7 @@ def apply(config: "Config", data: PairedData) -> "Config":
         _check_labels(pairs, part, classes, data)
         files = [pair.image for pair in pairs]
         if data.bands and part == "train":
-            bands = measure_bands(files, data.bands)
+            bands = continued or measure_bands(files, data.bands)
             logger.info("bands %s", bands.describe(), extra=SHOWN)
             if left_out := set_bands(config, bands, "BandSegPreprocessor"):
                 logger.info("augmentations %s", left_out, extra=SHOWN)
@@ -214,6 +218,15 @@ def apply(config: "Config", data: PairedData) -> "Config":
     add_plugin(config, "eva_segmentation.plugin")
     logger.info("the model has %d classes: %s", len(classes.names), ", ".join(classes.names))
     return config
+
+
+def _bands_of_run(folder: str) -> Bands | None:
+    """Return the bands of a run's images; None for RGB."""
+    from eva_openmmlab.config import load_config
+
+    file = config_of_run(folder)
+    model = load_config(file).model if file else {}
+    return Bands.from_json((model.get("data_preprocessor") or {}).get("bands"))
 
 
 def _set_classes(model: Any, count: int) -> None:
