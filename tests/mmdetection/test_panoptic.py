@@ -17,7 +17,7 @@ from eva_data.detection.panoptic import as_rgb, read_ids
 from eva_data.detection.sources import find_exports
 from eva_mmdetection.commands import demo, train
 from eva_mmdetection.data import own_data
-from eva_mmdetection.data.panoptic import PanopticMetric
+from eva_mmdetection.data.panoptic import PanopticFileDataset, PanopticMetric
 from eva_mmdetection.inference.predictor import Predictor
 from eva_openmmlab.config import set_data_root
 
@@ -27,6 +27,7 @@ CATEGORIES = [
     {"id": 5, "name": "wall", "isthing": 0},
     {"id": 7, "name": "disc", "isthing": 1},
 ]
+RESPELLED = {"classes": ("Disc", "floor", "WALL"), "category_ids": (7, 2, 5)}
 SMALL = """
 _base_ = {base!r}
 load_from = None
@@ -108,7 +109,7 @@ def test_pq_is_panopticapis_formula(scenes, tmp_path):
     folder = truth.with_suffix("")
     settings = dict(ann_file=str(truth), seg_prefix=str(folder))
     metric = PanopticMetric(**settings, outfile_prefix=str(tmp_path / "found"))
-    metric.dataset_meta = {"classes": ("disc", "floor", "wall")}
+    metric.dataset_meta = RESPELLED
     for key in (1, 2):
         ids = torch.full((1, SIDE, SIDE), 1)
         ids[..., SIDE // 2 - 3 :] = 2
@@ -121,6 +122,18 @@ def test_pq_is_panopticapis_formula(scenes, tmp_path):
     assert all(0 < value < 100 for value in expected.values())
     assert scores["coco_panoptic/PQ"] == pytest.approx(np.mean([*expected.values()]))
     assert scores["coco_panoptic/PQ_th"] == pytest.approx(expected[7])
+
+
+def test_names_in_other_letters_are_those_of_their_ids(scenes):
+    file = scenes / "annotations" / "panoptic_val.json"
+    folders = {"img": str(scenes / "val"), "seg": str(file.with_suffix(""))}
+    meta = {**RESPELLED, "thing_classes": ("Disc",)}
+    dataset = PanopticFileDataset(ann_file=str(file), data_prefix=folders, metainfo=meta)
+    boxes = [box["bbox_label"] for box in dataset.get_data_info(0)["instances"]]
+    assert boxes == [0]
+    meta["classes"] = ("Disc", "ground", "WALL")
+    with pytest.raises(ValueError, match="'floor'"):
+        PanopticFileDataset(ann_file=str(file), data_prefix=folders, metainfo=meta)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any
 
 import pycocotools.mask as mask_api
 
+from eva_data.classes import folded
 from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.detection.panoptic import Panoptic, group_segments, is_panoptic, list_segments
 from eva_data.detection.rules import (
@@ -190,9 +191,9 @@ class CocoDataset:
         return f"no object of {self.path} has a mask" if len(lacking) == total > 0 else None
 
     def check_categories(self, expected: Mapping[int, str], *, of: str) -> None:
-        """Refuse an id that those of a detector do not have, or with another name."""
+        """Refuse an id that a detector does not have, or has by another name, case aside."""
         for key, name in self.categories.items():
-            if expected.get(key) != name:
+            if key not in expected or folded(expected[key]) != folded(name):
                 actual = repr(expected[key]) if key in expected else "missing"
                 raise ValueError(
                     f"{self.path} has category {key} {name!r}; in {of} it is {actual}: both need "

@@ -135,8 +135,10 @@ class PanopticMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score the segments of all processes: PQ, SQ and RQ, of all, of things and of stuff."""
         truth = json.loads(Path(self.truth).read_text())
-        numbers = {category["name"]: category["id"] for category in truth["categories"]}
-        ids = [numbers[name] for name in self.dataset_meta["classes"]]
+        ids = self.dataset_meta.get("category_ids")
+        if ids is None:  # of mmdetection's own dataset
+            numbers = {category["name"]: category["id"] for category in truth["categories"]}
+            ids = [numbers[name] for name in self.dataset_meta["classes"]]
         annotations = []
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(self.outfile_prefix or temporary + "/predictions").with_name(PREDICTIONS)
