@@ -8,7 +8,11 @@ import tifffile
 from PIL import Image
 
 from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
+from eva_data.checks.findings import Findings
+from eva_data.checks.folders import inspect
+from eva_data.checks.label_maps import KINDS, Split, check_split
 from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.label_maps import ClassFile
 
 VALUES = np.random.default_rng(0).integers(0, 65536, (40, 48, 5), dtype=np.uint16)
 
@@ -198,3 +202,14 @@ def test_arrays_of_8_bits_are_refused_by_a_model_of_larger_values(tmp_path):
     bands = measure_bands([_write(tmp_path / "a.npy", VALUES[..., :3])], BandRequest(count=3))
     with pytest.raises(UnreadableImageError, match=r"uint8.* 6\d{4}"):
         bands.read((VALUES[..., :3] >> 8).astype(np.uint8))
+
+
+def test_checks_of_images_say_what_trains_on_32_bits(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", VALUES[..., 0].astype(np.float32))
+    assert "--bands" in inspect(tmp_path, "a.tif").problem
+    images, maps, findings = tmp_path, tmp_path / "maps", Findings(KINDS)
+    maps.mkdir()
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(maps / "a.png")
+    classes = ClassFile(names=("a",), labels=(0,), colors=((0, 0, 0),))
+    check_split(Split(images, maps), classes, findings, workers=1, decode=True)
+    assert "--bands" in findings.table()

@@ -17,7 +17,7 @@ from eva_data.pools import ordered_map
 DARK = Kind("folder of images of 16 bits with small values, which are dark", "-", note=True)
 KINDS = {
     "unreadable": Kind("image that cannot be read", "-"),
-    "depth": Kind("image of 32 bits or fractions, which are refused", "-"),
+    "depth": Kind("image of 32 bits or fractions, which only --bands trains on", "-"),
     "two_classes": Kind("image with the content of one of another class", "-"),
     "leak": Kind("image with the content of one of the other part", "-"),
     "class_unknown": Kind("class that training does not have", "-"),
@@ -57,7 +57,11 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
         facts = inspect_bands(folder / problem, decode=decode, name="it")
     except OSError as error:  # of the name as well
         return ImageFile(problem, problem=str(error))
-    return ImageFile(problem, facts, "it has 32 bits a value" if facts.bits == 32 else "")
+    return ImageFile(
+        problem,
+        facts,
+        "it has 32 bits a value, which only --bands trains on" if facts.bits == 32 else "",
+    )
 
 
 def inspect_all(

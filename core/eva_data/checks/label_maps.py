@@ -131,7 +131,7 @@ def _check_pair(
     try:
         facts = inspect_bands(pair.image, decode=decode)
         if facts.bits == 32:
-            return "image_broken", f"mode {facts.mode}", counts, 0
+            return "image_broken", f"mode {facts.mode}, which only --bands trains on", counts, 0
         values = read_values(pair)
         labels, pixels = np.unique(values, return_counts=True)
         counts = dict(zip(labels.tolist(), pixels.tolist(), strict=True))
