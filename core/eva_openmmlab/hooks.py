@@ -460,9 +460,10 @@ def _best_of(hub: MessageHub) -> dict[str, Any]:
 def _mean_loss(runner: Any) -> float:
     """Average the training loss since the evaluation before."""
     losses, loop = runner.message_hub.log_scalars.get("train/loss"), runner.train_loop
+    if losses is None:
+        return math.inf
     is_by_epochs = isinstance(loop, EpochBasedTrainLoop)
-    iterations = loop.val_interval * (len(loop.dataloader) if is_by_epochs else 1)
-    return math.inf if losses is None else float(losses.mean(iterations))
+    return float(losses.mean(loop.val_interval * (len(loop.dataloader) if is_by_epochs else 1)))
 
 
 def run_hook(runner: Any) -> RunHook:

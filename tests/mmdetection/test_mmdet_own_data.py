@@ -10,6 +10,7 @@ import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmengine.logging import MessageHub
 
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
@@ -117,6 +118,7 @@ def test_scores_without_objects_are_not_numbers_and_not_the_best(found, own, tmp
     assert math.isnan(scores["coco/bbox_mAP"])
     assert all(math.isnan(value) for value in scores.values())
     hook = EVACheckpointHook(save_best="coco/bbox_mAP", rule="greater", by_epoch=False)
-    hub = SimpleNamespace(runtime_info={})
-    hook._save_best_checkpoint(SimpleNamespace(epoch=0, iter=1, message_hub=hub), scores)
+    hub = MessageHub.get_instance(str(tmp_path))
+    runner = SimpleNamespace(epoch=0, iter=1, message_hub=hub, train_loop=None)
+    hook._save_best_checkpoint(runner, scores)
     assert hook.best_ckpt_path is None

@@ -284,8 +284,10 @@ def _write_objects(
     """Write objects, or the regions of a segmentor; return the number of those of each class."""
     counts = np.zeros(len(labeller.names), np.int64)
     target, is_segmentor = (options.output, options.form), options.task == "segmentation"
-    about_model = {key: getattr(labeller.model, key, None) for key in ("things", "keypoints")}
-    dataset = writing_dataset(*target, labeller.categories, regions=is_segmentor, **about_model)
+    things, points = (getattr(labeller.model, name, None) for name in ("things", "keypoints"))
+    dataset = writing_dataset(
+        *target, labeller.categories, regions=is_segmentor, things=things, keypoints=points
+    )
     with dataset as add:
         for job, about in records.items():
             if "objects" in about:
