@@ -10,6 +10,8 @@ from detectron2.config import LazyCall, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from eva_command.label import main as label
+from eva_data.detection.coco import read_coco
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
@@ -117,6 +119,21 @@ def test_a_run_remembers_its_keypoints(recipe, boxes_only, read, load_config, tm
     assert (find_keypoints(again) is None) is boxes_only
     val = read(parts=("val",)) if boxes_only else read()
     apply_data(again, val)  # an evaluation of the run
+
+
+def test_labels_of_a_detector_keep_keypoints(read, folder, load_config, tmp_path):
+    cfg, run = load_config(f"demo/{ONE_STAGE}"), tmp_path / "run"
+    apply_data(cfg, read())
+    cfg.own_data.update(boxes_only=False, masks=False, tile=None)
+    run.mkdir()
+    save_config(cfg, run / "config.yaml", source=find_recipe("detection", f"demo/{ONE_STAGE}"))
+    torch.save({"model": instantiate(cfg.model).state_dict()}, run / "model_final.pth")
+    image, words = next((folder / "val").iterdir()), ("--score-threshold", "0", "--device", "cpu")
+    output = tmp_path / "labels"
+    label([str(image), "--weights", str(run), "--to", "coco", "--output", str(output), *words])
+    labels = read_coco(output / "coco/annotations/instances_train.json")
+    assert labels.keypoints == find_keypoints(cfg)
+    assert labels.objects
 
 
 def unlist(content):
