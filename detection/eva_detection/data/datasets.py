@@ -86,10 +86,13 @@ def require_registered(names: Iterable[str]) -> None:
 
 def registered_keypoints(name: str) -> KeypointNames | None:
     """Return the keypoints of a registered dataset, by its metadata; None without any."""
+    return keypoints_of(name) if MetadataCatalog.get(name).get("keypoint_names") else None
+
+
+def keypoints_of(name: str) -> KeypointNames:
+    """Return the keypoints of a registered dataset that has some; else an AttributeError."""
     metadata = MetadataCatalog.get(name)
-    names, lines = metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules") or ()
-    if not names:
-        return None
+    names, lines = metadata.keypoint_names, metadata.get("keypoint_connection_rules") or ()
     pairs = ((names.index(first) + 1, names.index(second) + 1) for first, second, _ in lines)
     return KeypointNames(names=(*names,), skeleton=(*pairs,))
 
