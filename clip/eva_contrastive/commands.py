@@ -293,7 +293,7 @@ def _plan(options: argparse.Namespace) -> JobPlan:
             raise ValueError(f"give one index or folder of features, not {len(options.inputs)}")
         return JobPlan([Job(options.inputs[0], "features", ())], [])
     results = [*filter(None, (options.output, options.cache))]
-    return plan_jobs(options.inputs, targets=lambda name: [], results=results)
+    return plan_jobs(options.inputs, targets=lambda name: [], results=results, arrays=False)
 
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:

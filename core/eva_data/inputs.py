@@ -61,13 +61,15 @@ def plan_jobs(
     results: Sequence[Path] = (),
     kinds: str = "images and no videos",
     cameras: bool = False,
+    arrays: bool = True,
 ) -> JobPlan:
     """Plan what is read and written; a file that is given twice is done once.
 
     Inputs are files, whatever their suffix; folders, searched without hidden files, and patterns
     such as `photos/*.jpg`, also with `**`, both by `suffixes` and without the folders of earlier
-    `results`; with `cameras` the number of a camera. `targets` are the files that are written of a
-    name below the output, and `kinds` is what is looked for, for messages.
+    `results`; with `cameras` the number of a camera. A folder without images is searched for
+    `arrays` of bands. `targets` are the files that are written of a name below the output, and
+    `kinds` is what is looked for, for messages.
 
     Raises:
         ValueError: If one file would be written twice or over an input, or there is no such camera.
@@ -75,7 +77,7 @@ def plan_jobs(
     jobs: dict[Path, Job] = {}
     problems: list[str] = []
     for path in inputs:
-        paths = list(_matching_files(path, suffixes, results, cameras=cameras))
+        paths = list(_matching_files(path, suffixes, results, cameras=cameras, arrays=arrays))
         if not paths:
             is_group = path.is_dir() or _is_pattern(path)
             problems.append(f"{path} holds no {kinds}" if is_group else f"there is no {path}")
@@ -107,13 +109,20 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
 
 
 def _matching_files(
-    path: Path, suffixes: Collection[str], results: Sequence[Path], *, cameras: bool
+    path: Path,
+    suffixes: Collection[str],
+    results: Sequence[Path],
+    *,
+    cameras: bool = False,
+    arrays: bool = True,
 ) -> Iterator[tuple[Path, Path]]:
     """Yield files of an input, and their names below the output."""
     number = str(path).removeprefix(CAMERAS)
     if path.is_dir():
         names: Iterable[str] = [*find_files(path, suffixes)]
-        if not names and {*suffixes} >= IMAGE_SUFFIXES:  # others keep arrays beside their images
+        if (
+            arrays and not names and {*suffixes} >= IMAGE_SUFFIXES
+        ):  # others keep arrays beside their images
             names = find_files(path, ARRAY_SUFFIXES)
         yield from _files_below(path, names, results)
     elif cameras and number.isdecimal() and not path.is_file():
@@ -162,7 +171,7 @@ def _is_pattern(path: Path) -> bool:
 
 def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
     """List the files of a folder or a pattern such as `photos/*.jpg`, sorted; none is an error."""
-    files = [file for file, _ in _matching_files(path, suffixes, (), cameras=False)]
+    files = [file for file, _ in _matching_files(path, suffixes, ())]
     if not files:
         raise ValueError(f"{path} holds no files that end in {', '.join(sorted(suffixes))}")
     return files

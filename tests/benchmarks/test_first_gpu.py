@@ -16,6 +16,7 @@ def program(load_module):
     return load_module(TESTS / "gpu/first_gpu.py")
 
 
+@pytest.mark.slow
 def test_each_check_selects_tests(program):
     words = ["--collect-only", "-q", "--gpu-device=cpu", "tests/gpu"]
     collected = subprocess.run(
@@ -63,6 +64,7 @@ def checks(program, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_results_of_all_checks_are_in_one_file(checks):
     results = checks()
     assert list(results) == ["passes", "fails", "ends"]
@@ -75,6 +77,7 @@ def test_results_of_all_checks_are_in_one_file(checks):
 @pytest.mark.parametrize(
     ("limit", "outcome"), [("--each", "too slow"), ("--minutes", "no time left")]
 )
+@pytest.mark.slow
 def test_a_limit_of_time_leaves_the_file_complete(checks, limit, outcome):
     seconds = "0.001" if limit == "--each" else "0"
     assert {check["outcome"] for check in checks(limit, seconds).values()} == {outcome}

@@ -237,6 +237,8 @@ def _training_of_segmentation(file):
 
 
 class _Segmentor(nn.Module):
+    data_preprocessor = None
+
     def test_step(self, data):
         raise _SeenError(_array(data["inputs"][0].flip(0)))
 

@@ -100,6 +100,7 @@ def test_the_loss_scale_comes_along(start, tmp_path):
     assert engine.loss_scale == 512
 
 
+@pytest.mark.slow
 def test_killed_on_three_in_the_first_save_of_one_and_ended_on_two(launch, metrics, tmp_path):
     """The micro-batch stays, so that dropout draws the same as well."""
     options = RUN | {
@@ -123,6 +124,7 @@ def test_killed_on_three_in_the_first_save_of_one_and_ended_on_two(launch, metri
     assert_same_run(metrics, tmp_path / "whole", run, close=1e-6)
 
 
+@pytest.mark.slow
 def test_lamb_of_deepspeed_on_two_as_on_one(launch, metrics, tmp_path):
     """Its norms are of entire groups, of which each process holds a half; also continued."""
     options = RUN | {

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -38,6 +40,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_one_process_of_a_machine_reads_the_annotations(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -99,6 +99,7 @@ def test_workers_of_a_pool_end_with_their_parent(tmp_path, number):
     assert ended(pids)
 
 
+@pytest.mark.slow
 def test_processes_whose_torchrun_is_killed_save_and_end(tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     process = start(tmp_path, RANK, *launcher)

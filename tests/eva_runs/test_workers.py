@@ -87,6 +87,7 @@ ACCIDENTS = {
 
 
 @pytest.mark.parametrize("reason", ACCIDENTS)
+@pytest.mark.slow
 def test_a_batch_that_does_not_come_ends_the_run_with_the_reason(reason, capfd):
     loader = guard_workers(DataLoader(Stuck(ACCIDENTS[reason]), num_workers=1), timeout=2.0)
     stream = iter(loader)

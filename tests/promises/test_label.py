@@ -58,6 +58,7 @@ def _lists(output):
     return json.loads((output / "coco/annotations/instances_train.json").read_text())
 
 
+@pytest.mark.slow
 def test_labels_of_a_detector_train(labelled):
     output = labelled("detection", *FORMATS)
     for form in FORMATS:

@@ -63,6 +63,7 @@ assert inferencer(picture, no_save_vis=True)["predictions"]
 """
 
 
+@pytest.mark.slow
 def test_mmdetection_s_own_programs_and_functions_serve_a_recipe(
     output, scenes, trainers, run, tools_of, tmp_path
 ):
@@ -100,6 +101,7 @@ inferencer(picture, out_dir=folder, pred_score_thr=0.0)
 """
 
 
+@pytest.mark.slow
 def test_mmdetection_s_own_analysis_and_drawing_read_a_run_on_own_data(
     own_run, scenes, run, tools_of, tmp_path
 ):

@@ -169,6 +169,7 @@ def test_classifiers_are_exported(build, name, tmp_path):
         "classification",
     ],
 )
+@pytest.mark.slow
 def test_adapters_of_a_run_are_merged_exported_and_go_on(
     trainers, run, demo, tmp_path, name, backbone
 ):

@@ -212,6 +212,7 @@ main(["classification", "train", "eva_debug_digits", *sys.argv[1:], "--print-con
 """
 
 
+@pytest.mark.slow
 def test_batch_auto_plans_on_the_device_of_the_run():
     """DeepSpeed chooses an accelerator when it is imported."""
     words = [sys.executable, "-c", DEVICE, "--batch", "auto", "--run.device", "cpu"]

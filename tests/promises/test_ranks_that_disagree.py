@@ -57,6 +57,7 @@ def test_another_setting_on_one_process_is_named_with_both_values(
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_values_of_a_machine_may_differ(start_ranks, command, tmp_path):
     settings = (("--run.workers", 1, "--run.device", "cpu"), ("--run.device", "auto"))
     commands = [command("classification", tmp_path / "run", *more) for more in settings]

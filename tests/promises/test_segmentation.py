@@ -181,6 +181,7 @@ def test_mmsegmentation_s_own_programs_serve_a_recipe(
     assert f"{scores(output)['mIoU']:.2f}" in end.text, "another run than ours"
 
 
+@pytest.mark.slow
 def test_mmsegmentation_s_own_analysis_reads_a_run(output, scenes, run, tools_of, tmp_path):
     """Also of predictions that say how many pixels of each class are right: all of the truth's."""
     config, truth = output / "small.py", scenes / "annotations" / "validation"

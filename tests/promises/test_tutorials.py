@@ -45,10 +45,8 @@ def _blocks(root, page):
         yield language, [line for line in words if line] or [["python", "-c", block]]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (i > 0)) for i, page in enumerate(SHORTER)],
-)
+@pytest.mark.parametrize("page", SHORTER)
+@pytest.mark.slow
 def test_all_commands_of_a_page_do_their_work(page, root, run, tmp_path):
     for words in (words for kind, lines in _blocks(root, page) if kind != "sh" for words in lines):
         more = SHORTER[page] | {"eva data make-demo": "--train 16 --val 8 --workers 1"}

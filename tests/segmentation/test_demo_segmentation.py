@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
+from eva_data.images import read_rgb
 from eva_segmentation.inference import demo
 from eva_segmentation.inference.predictor import Predictor
 
@@ -19,6 +20,12 @@ class Stripes:
     names = tuple(f"class {index}" for index in range(150))
     colors = tuple((index, 0, 255 - index) for index in range(150))
     labels = tuple(range(1, 151))
+
+    def read_image(self, source):
+        return read_rgb(source, upright=True)
+
+    def draw_image(self, rgb):
+        return rgb
 
     def predict(self, rgb):
         rows = np.arange(rgb.shape[0], dtype=np.uint8)[:, None]
