@@ -121,7 +121,9 @@ class Run:
         cfg.setdefault("runner_type", "Runner")
         cfg.work_dir = str(_work_dir(cfg, args, trains=self.trains))
         if self.trains:
+            stated = {key: cfg[key] for key in ("load_from",) if key in args.settings}
             apply_request(cfg, self.request)
+            cfg.update(stated)  # before the weights of --backbone
             if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
                 require_device("cuda")
             cfg.load_from = args.load_from or cfg.get("load_from")
