@@ -64,7 +64,7 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(name, marks=[] if name in ("dinov2", "aimv2") else pytest.mark.slow)
+        pytest.param(name, marks=[] if name == "dinov2" else pytest.mark.slow)
         for name in FAMILIES
         if name != "eva"
     ],

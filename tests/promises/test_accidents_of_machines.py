@@ -66,9 +66,11 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
 @pytest.mark.parametrize(
     "task",
     [
-        "pretrain",
         "segmentation",
-        *(pytest.param(task, marks=pytest.mark.slow) for task in ("detection", "mmdetection")),
+        *(
+            pytest.param(task, marks=pytest.mark.slow)
+            for task in ("pretrain", "detection", "mmdetection")
+        ),
     ],
 )
 def test_a_refused_resume_leaves_config_and_logs_as_they_were(

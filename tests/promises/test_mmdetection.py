@@ -124,7 +124,9 @@ def test_mmdetection_s_own_analysis_and_drawing_read_a_run_on_own_data(
     assert (tmp_path / "drawn/vis" / picture.name).is_file()
 
 
-@pytest.mark.parametrize("masks", [True, False], ids=["masks", "boxes"])
+@pytest.mark.parametrize(
+    "masks", [pytest.param(True, marks=pytest.mark.slow), False], ids=["masks", "boxes"]
+)
 def test_a_run_is_exported_with_its_numbers(masks, request, scenes, run, documented, tmp_path):
     output, file = request.getfixturevalue("output" if masks else "own_run"), tmp_path / "out.onnx"
     picture = sorted((scenes / "val").iterdir())[0]

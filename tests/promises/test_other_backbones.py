@@ -29,7 +29,7 @@ NAMES = {"detection": "dinov3", "mmdetection": "pe", "segmentation": "eva02"}
         pytest.param("mmdetection", "pe_core_debug", marks=pytest.mark.slow),
         ("segmentation", "eva02_debug"),
         ("classification", "dinov2_reg_debug"),
-        ("clip", "dinov3_debug"),
+        pytest.param("clip", "dinov3_debug", marks=pytest.mark.slow),
         pytest.param("pretrain", "dinov3_debug", marks=pytest.mark.slow),
         pytest.param("video", "dinov3_debug", marks=pytest.mark.slow),
     ],
