@@ -3,7 +3,7 @@
 Queries in the last two of five blocks; patches of 8 px, masks a quarter of the image.
 """
 
-_base_ = ["../_base_/models/eomt.py", "../_base_/digit_scenes.py", "../_base_/run.py"]
+_base_ = ["../_base_/models/eomt.py", "../_base_/digit_scenes.py", "../_base_/debug_run.py"]
 
 from eva_backbone.variants import dense_arguments  # noqa: E402
 
@@ -15,21 +15,7 @@ model = dict(
     panoptic_fusion_head=dict(num_things_classes=10),
     test_cfg=dict(object_mask_thr=0.4),  # of panoptic segments; 0.8 is for long trainings
 )
-optim_wrapper = dict(
-    _delete_=True,
-    type="OptimWrapper",
-    constructor="EVALayerDecayConstructor",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    paramwise_cfg=dict(layer_decay=0.8, decay_vectors=True),
-    clip_grad=dict(max_norm=1.0),
-)
-param_scheduler = [dict(type="EVAWarmupLR", warmup=0.05, cosine_to=0.01, by_epoch=False)]
 custom_hooks = [dict(type="AnnealMasks")]
 train_cfg = dict(max_iters=450, val_interval=450)
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=50, save_best="coco/segm_mAP")
-)
-env_cfg = dict(dist_cfg=dict(backend="gloo"))
-randomness = dict(seed=0)
-load_from = "eva_debug"
+default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
 work_dir = "output/demo_eomt_debug"

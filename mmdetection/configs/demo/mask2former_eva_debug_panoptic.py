@@ -10,7 +10,7 @@ twofold, and the deviation fourfold. 300 * 4 / 2,000 = 0.6 epochs.
 _base_ = [
     "../_base_/models/mask2former.py",
     "../_base_/digit_scenes_panoptic.py",
-    "../_base_/run.py",
+    "../_base_/debug_run.py",
 ]
 
 from eva_backbone.variants import dense_arguments  # noqa: E402
@@ -54,20 +54,6 @@ _pipeline = training(256, ratios=(0.8, 1.25), flip=0.0, panoptic=True, extra=_co
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=testing(256)))
 test_dataloader = val_dataloader
-optim_wrapper = dict(
-    _delete_=True,
-    type="OptimWrapper",
-    constructor="EVALayerDecayConstructor",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    paramwise_cfg=dict(layer_decay=0.8, decay_vectors=True),
-    clip_grad=dict(max_norm=1.0),
-)
-param_scheduler = [dict(type="EVAWarmupLR", warmup=0.05, cosine_to=0.01, by_epoch=False)]
 train_cfg = dict(max_iters=300, val_interval=300)
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=50, save_best="coco_panoptic/PQ")
-)
-env_cfg = dict(dist_cfg=dict(backend="gloo"))
-randomness = dict(seed=0)
-load_from = "eva_debug"
+default_hooks = dict(checkpoint=dict(save_best="coco_panoptic/PQ"))
 work_dir = "output/demo_mask2former_debug_panoptic"
