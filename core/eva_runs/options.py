@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from eva_data.files import IMAGE_SUFFIXES, find_files, require_free
-from eva_runs.output_folder import name_of_weights, number_folder
+from eva_runs.output_folder import claim_number, name_of_weights, number_folder
 
 N = TypeVar("N", int, float)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -237,7 +237,8 @@ def require_export(
             endings[options.form or "onnx"],
             Path("output") / name_of_weights(options.weights),
         )
-        options.output = number_folder(file, Path.exists, suffix=suffix)
+        options.output = claim_number(file, suffix=suffix)
+        options.overwrite = True  # what is claimed
     options.form = options.form or forms.get(options.output.suffix)
     if options.form is None:
         raise ValueError(f"--output {options.output} does not end in {' or '.join(forms)}")

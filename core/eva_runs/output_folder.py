@@ -1,5 +1,6 @@
 """The output folder of a run: one run at a time, and no run overwritten by accident."""
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -115,9 +116,38 @@ def number_folder(
     return folder.with_name(f"{folder.name}{count}{suffix}")
 
 
-def number_evaluation(folder: Path) -> Path:
-    """Choose the folder of an evaluation that nobody named: one without results."""
-    return number_folder(folder, lambda path: (path / "results.json").exists())
+def number_evaluation(folder: Path, *, shared: bool = False) -> Path:
+    """Choose the folder of an evaluation that nobody named, and claim it.
+
+    Processes that `shared` says, or a launcher, choose alike: one without results.
+    """
+    if shared or os.environ.get("WORLD_SIZE", "1") != "1":
+        return number_folder(folder, lambda path: (path / "results.json").exists())
+    return claim_number(folder)
+
+
+def claim_number(folder: Path, *, suffix: str = "") -> Path:
+    """Make a folder that nobody named, or with a `suffix` a file, so that no other command does.
+
+    One that is still empty at the end of this process is removed.
+    """
+    missing = [above.absolute() for above in folder.parents if not above.exists()]
+    make_folder(folder.parent)
+    while True:
+        path = number_folder(folder, lambda _: True, suffix=suffix)
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False) if suffix else path.mkdir()
+            atexit.register(_remove_empty, path.absolute(), missing)
+            return path
+
+
+def _remove_empty(path: Path, parents: Collection[Path]) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.stat().st_size:
+            path.unlink()
+        for folder in (path, *parents):
+            if folder.exists():
+                folder.rmdir()
 
 
 def name_of_weights(weights: str | os.PathLike[str]) -> str:

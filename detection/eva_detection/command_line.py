@@ -180,17 +180,18 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         if saved and not recipe:
             recipe = str(saved)
             if _OUTPUT not in keys and not args.output:
-                folder = number_evaluation(saved.parent / "evaluation")
+                shared = args.num_machines > 1
+                folder = number_evaluation(saved.parent / "evaluation", shared=shared)
                 overrides.append(setting(_OUTPUT, str(folder)))
     data = sources.read_request(args, training=not args.eval_only)
-    shared = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
+    alike = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
     return TrainingRequest(
         recipe=recipe,
         overrides=tuple(overrides),
         run=RunRequest.from_options(args, output=None, data=None),
         data=data,
         evaluates=args.eval_only,
-        **{name: getattr(args, name) for name in shared},
+        **{name: getattr(args, name) for name in alike},
     )
 
 
@@ -256,7 +257,8 @@ def _default_output(request: TrainingRequest, recipe: Path) -> str | None:
     data = request.data and request.data.first_path
     name = name_on_own_data(recipe, data) if data else ""
     if request.evaluates:
-        return str(number_evaluation(Path(f"output/{name}_evaluation"))) if name else None
+        shared, default = request.num_machines > 1, Path(f"output/{name}_evaluation")
+        return str(number_evaluation(default, shared=shared)) if name else None
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
     folder = f"output/{name}" if name else stated[1] if stated else ""
     return str(number_folder(Path(folder), has_run, resume=request.run.resume)) if folder else None

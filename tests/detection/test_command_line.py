@@ -65,9 +65,12 @@ def test_an_evaluation_takes_weights(run):
         request = parse(["--eval-only", *map(str, words)])
         return request.recipe, [*request.overrides]
 
+    evaluation = run / "evaluation"
     for weights in (run, run / "model_final.pth"):
-        own = [f"train.init_checkpoint={weights}", f"train.output_dir={run}/evaluation"]
-        assert read(weights) == read("--weights", weights) == (f"{run}/config.yaml", own)
+        own = [f"train.init_checkpoint={weights}", f"train.output_dir={evaluation}"]
+        for words in ([weights], ["--weights", weights]):
+            assert read(*words) == (f"{run}/config.yaml", own)
+            evaluation.rmdir()  # which was claimed
     named = (DEMO, ["train.init_checkpoint=eva_coco_seg"])
     assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == named
     assert read("--config-file", DEMO, "eva_coco_seg") == named

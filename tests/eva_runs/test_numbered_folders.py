@@ -1,5 +1,9 @@
 """Folders that nobody named: a run does not meet an earlier one; a resumed run finds its own."""
 
+import subprocess
+import sys
+import time
+
 from eva_runs.output_folder import number_folder
 
 
@@ -19,3 +23,38 @@ def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
     (tmp_path / "run.onnx").touch()
     file = number_folder(tmp_path / "run", lambda path: path.is_file(), suffix=".onnx")
     assert file.name == "run-2.onnx"
+
+
+CHOOSE = """
+import argparse, sys, time
+from pathlib import Path
+from eva_runs.options import require_export
+from eva_runs.output_folder import number_evaluation
+
+begin, refused = float(sys.argv[1]), sys.argv[2:]
+time.sleep(max(0, begin - time.time()))
+folder = number_evaluation(Path("output/run/evaluation"))
+options = argparse.Namespace(output=None, form=None, weights="run", overwrite=False)
+require_export(options)
+print(folder, options.output)
+if not refused:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.txt").write_text("begun")
+    options.output.write_text("a model")
+"""
+
+
+def test_commands_that_begin_at_once_choose_other_outputs(tmp_path):
+    begin, commands = str(time.time() + 1.5), []
+    for _ in range(4):
+        words = [sys.executable, "-c", CHOOSE, begin]
+        commands.append(subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True))
+    pairs = [command.communicate()[0].split() for command in commands]
+    folders, files = zip(*pairs, strict=True)
+    assert len({*folders}) == len({*files}) == 4
+
+
+def test_a_refused_command_leaves_no_output(tmp_path):
+    words = [sys.executable, "-c", CHOOSE, "0", "refused"]
+    assert subprocess.run(words, cwd=tmp_path, check=True).returncode == 0
+    assert not [*tmp_path.iterdir()]
