@@ -2,10 +2,12 @@
 
 Warm-up and length are epochs in `pretrain`, `classification`, `video` and `clip`, else iterations;
 batch is the images of a step of all processes. An empty cell was not published, or is no setting.
+`more` has settings of the engine's configs by their paths; `none` is an empty one.
 """
 
 import csv
 import importlib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ CONFIGS = {
 }
 
 
+def flatten(settings, prefix=""):
+    """Path -> value of nested settings."""
+    flat = {}
+    for name, value in settings.items():
+        nested = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        flat |= nested or {prefix + name: str(value) if isinstance(value, bool) else value}
+    return flat
+
+
 def settings_of_engine(project, path, processes):
     from eva_engine.commands.training import load_recipe
 
@@ -36,7 +47,7 @@ def settings_of_engine(project, path, processes):
     names = ("label_smoothing", "mixup", "cutmix", "scale", "crop_scale")
     augmentations = {name: getattr(augment, name, None) for name in names}
     names = ("lr", "min_lr", "layer_decay", "betas", "eps", "weight_decay", "clip_grad")
-    return augmentations | {
+    return flatten(asdict(config)) | augmentations | {
         **{name: getattr(optimizer, name, None) for name in names},
         "warmup": optimizer.warmup_epochs, "length": run.epochs,
         "batch": run.batch_size * run.accumulate * processes,
@@ -123,8 +134,10 @@ def test_the_published_numbers(row):
     expected = {
         setting: parse(cell)
         for setting, cell in row.items()
-        if cell and setting not in ("project", "recipe", "source", "processes")
+        if cell and setting not in ("project", "recipe", "source", "processes", "more")
     }
+    more = dict(pair.split("=", 1) for pair in row["more"].split("; ") if pair)
+    expected |= {setting: parse(value) for setting, value in more.items()}
     path = find_recipe(project, name)
     settings = READERS[project](project, path, int(row["processes"] or 1))
     for setting, values in expected.items():
@@ -133,7 +146,7 @@ def test_the_published_numbers(row):
             actual = [actual]
         if not isinstance(values, str):
             values = pytest.approx(values, rel=1e-6)
-        assert (actual if isinstance(actual, str) else list(actual)) == values, setting
+        assert (actual or "none" if isinstance(actual, str) else list(actual)) == values, setting
 
 
 @pytest.mark.parametrize("project", PROJECTS)

@@ -74,13 +74,6 @@ def test_counts_of_the_official_logs(variant, classes, size, count):
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-def test_a_probe_trains_its_linear_layer_alone():
-    with torch.device("meta"):
-        probe = build_linear_probe("eva_g_patch14", num_classes=1000)
-    trained = {name: p.numel() for name, p in probe.named_parameters() if p.requires_grad}
-    assert trained == {"head.1.weight": 1_408_000, "head.1.bias": 1000}
-
-
 def test_the_probe_normalises_with_batch_statistics():
     probe = build_linear_probe("eva_debug", num_classes=5, img_size=32)
     images = torch.randn(6, 3, 32, 32)
@@ -91,11 +84,6 @@ def test_the_probe_normalises_with_batch_statistics():
     logits.sum().backward()
     assert probe.head[1].weight.grad is not None
     assert probe.blocks[0].mlp.fc1.weight.grad is None
-
-
-def test_a_new_head_predicts_almost_uniformly():
-    model = build_classifier("eva_debug", num_classes=10, img_size=32)
-    assert model(torch.randn(2, 3, 32, 32)).abs().max() < 0.01
 
 
 def test_a_frozen_patch_embedding():

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from eva_backbone import load_pretrained
+from eva_backbone import VisionTransformer, load_pretrained, load_vit
+from eva_backbone.checkpoints.convert import FORMATS
+from eva_backbone.checkpoints.reading import read_weights
 
 
 def _resnet_state():
@@ -85,23 +87,6 @@ def test_what_stands_in_place_of_weights(make_vit, tmp_path, kind, suffix):
         load_pretrained(make_vit(depth=1), path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({}, "holds no plain state dict: dict"),
-        ([torch.zeros(2)], "holds no plain state dict: list"),
-        (
-            _resnet_state(),
-            "holds .*patch_embed.proj.weight, .*conv1.weight",
-        ),
-    ],
-)
-def test_no_weights_of_a_vit(make_vit, save, refused, content, message):
-    model = make_vit()
-    with refused(model, f"weights.pt {message}"):
-        load_pretrained(model, save(content))
-
-
 # Files that do not fit
 
 
@@ -111,10 +96,51 @@ def test_a_head_of_other_classes(make_classifier, save, refused):
         load_pretrained(model, save(state))
 
 
-def test_a_video_file_is_not_read_as_one_large_image(make_vit, save, refused):
-    """Four frames of 5 x 5 patches make 100 positions, which also is 10 x 10."""
-    state, model = make_vit(img_size=70).state_dict(), make_vit(img_size=70)
-    state["pos_embed"] = torch.zeros(1, 101, 32)
-    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, None]
-    with refused(model, r"patch_embed.proj.weight \(32, 3, 1, 14, 14\) -> \(32, 3, 14, 14\)"):
-        load_pretrained(model, save(state))
+SIZES = dict(
+    img_size=56, patch_size=14, embed_dim=16, depth=2, num_heads=2, mlp_dim=24,
+    extra_tokens=("cls", "mask"),
+)  # fmt: skip
+WRONG = {
+    "pos_embed": (1, 0, 16),
+    "patch_embed.proj.weight": (16, 3, 1, 14, 14),
+    "cls_token": (),
+    "blocks.0.attn.qkv.weight": (5, 7),
+    "blocks.0.attn.q_bias": (0,),
+    "blocks.0.mlp.fc1.weight": (2,) * 6,
+    "blocks.0.attn.rel_pos_h": (1,),
+    "blocks.77.norm1.weight": (16,),
+    "blocks.x.norm1.weight": (16,),
+}
+
+
+def refuse_all(file):
+    """Every reader refuses the file, and a model stays as it is."""
+    model = VisionTransformer(**SIZES)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=file.name):
+        load_pretrained(model, file)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match=file.name):
+        load_vit(file)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_shapes(name, save):
+    state = VisionTransformer(**SIZES).state_dict()
+    refuse_all(save({**state, name: torch.ones(WRONG[name])}))
+
+
+def test_other_structures(save):
+    cyclic = {}
+    cyclic["model"] = cyclic
+    state = dict(VisionTransformer(**SIZES).state_dict())
+    contents = [cyclic, {"model": {"model": {"model": state}}}, {"model": [state]}]
+    contents += [state | {3: torch.ones(2)}, state | {"norm.weight": "s"}]
+    for content in contents:
+        file = save(content)
+        refuse_all(file)
+        for convert in FORMATS.values():
+            with pytest.raises(ValueError, match=file.name):
+                convert(read_weights(file), patch_size=8)
+    for content in ({}, [torch.zeros(2)], _resnet_state()):
+        refuse_all(save(content))

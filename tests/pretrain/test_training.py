@@ -142,4 +142,3 @@ def test_the_recipe_of_the_paper():
         student = training.build_student(config.student, target_dim=768, masked=True)
     assert sum(p.numel() for p in student.parameters()) == 1_012_229_632
     assert 29_664_000 // 4096 * config.run.epochs == 1_086_300
-    assert config.mask.num_masked == 105

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
+from eva_data.labelled_videos.lists import youtube_id
 from eva_data.labelled_videos.opening import open_videos
 from eva_video.kinetics722 import main
 
@@ -95,13 +96,17 @@ def expected(*, leaks=False, other=None):
     return lists
 
 
-def test_the_lists_open_with_their_classes(data):
-    assert run() == 0
+@pytest.mark.parametrize("leaks", [False, True])
+def test_the_lists_are_the_notebooks_and_open_with_their_classes(data, leaks):
+    assert run(*["--keep-k400-leaks"] * leaks) == 0
+    lists = expected(leaks=leaks)
+    assert {name: read(data / "out", name) for name in LISTS} == lists
+    assert any(len(lists[f"{name}_train.txt"]) < len(rows(name, "train")) for name in SOURCES)
     for name in (*SOURCES, "k722"):
         classes = data / "out" / f"{name}_classes.txt"
         videos = open_videos(data / "out" / f"{name}_train.txt", root=data, classes=classes)
         assert videos.classes == kinetics_classes(name)
-        assert len(videos) == len(expected()[f"{name}_train.txt"])
+        assert len(videos) == len(lists[f"{name}_train.txt"])
         assert len(videos.missing) == 0
     for name in SOURCES:
         rows_of_head = np.load(data / "out" / f"k722_to_{name}_mapping.npy")
@@ -143,3 +148,21 @@ def test_a_list_in_the_output_is_not_replaced(data):
     (data / "out" / "notes.txt").touch()
     with pytest.raises(SystemExit, match="1"):
         run("--overwrite", names=["k400"])
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("-3B32lodo2M_000059_000069.mp4", "-3B32lodo2M"),
+        ("a_b-c_d-e_f_000010_000020.webm", "a_b-c_d-e_f"),
+        ("12345678901", "12345678901"),  # a folder of frames
+        ("abcdefghij__10_20 (1).mp4", "abcdefghij_"),
+        ("abcdefghijk_4.5_14.5.mp4", "abcdefghijk"),
+        ("abcdefghij.mp4", None),
+        ("video_000123_000001.mp4", None),
+        ("abseiling_clip_0001.mp4", None),
+    ],
+)
+def test_ids_of_file_names(name, found):
+    assert youtube_id(name, sure=True) == found
+    assert youtube_id(f"any folder/{name}", sure=True) == found
