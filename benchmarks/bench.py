@@ -86,7 +86,7 @@ def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
         return cell + f"; {entry['items'] / middle:.3g} {entry['unit']}/s" * bool(entry["unit"])
 
     (_, ours), *peers = entry["ways"].items()
-    about = f"{entry['torch']}, {entry['commit']}, {entry['date']}"
+    made_by = f"{entry['torch']}, {entry['commit']}, {entry['date']}"
     for name, peer in peers or [("", {})]:
         row = [title, seconds(ours), name, "", "", "", ""]
         if peer:
@@ -94,7 +94,7 @@ def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
             row[3:5] = seconds(peer), f"{middle:.2f} ({low:.2f} to {high:.2f})"
             row[5] = f"{peer['cpu']:.2f}" if "cpu" in peer else ""
         row[6] = "; ".join(f"{way['share']:.2f}" for way in (ours, peer) if "share" in way)
-        yield [*row, about]
+        yield [*row, made_by]
 
 
 def table(cases: Mapping[str, Mapping[str, Any]]) -> str:
@@ -144,16 +144,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {names}")
     scale = SCALES[args.scale or ("gpu" if device.type == "cuda" else "full")]
-    about = describe(device)
-    file = args.output / f"{slug(about)}.json"
-    at = commit(ROOT, without=(RESULTS, PAGE)).removeprefix("commit ")  # which this program writes
-    made = {"torch": torch.__version__, "commit": at, "date": datetime.date.today().isoformat()}
-    sys.stdout.write(f"{about}\n\n{table({})}")
+    hardware = describe(device)
+    file = args.output / f"{slug(hardware)}.json"
+    written_here = (RESULTS, PAGE)
+    revision = commit(ROOT, without=written_here).removeprefix("commit ")
+    made = {
+        "torch": torch.__version__,
+        "commit": revision,
+        "date": datetime.date.today().isoformat(),
+    }
+    sys.stdout.write(f"{hardware}\n\n{table({})}")
     for name in modules:
         seed_everything(0, purpose="")
         for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
             entry = made | measure(case, device, scale.rounds)
-            results: Any = load_json(file) if file.exists() else {"hardware": about, "cases": {}}
+            results: Any = load_json(file) if file.exists() else {"hardware": hardware, "cases": {}}
             results["cases"][case.title] = entry
             args.output.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(results, indent=1) + "\n")

@@ -81,9 +81,9 @@ def annotate(images: int, kinds: int) -> tuple[Entry, list[list[Entry]]]:
             labels.append(label | {"area": label["bbox"][2] * label["bbox"][3] * 0.7})
         present = {kind for _, kind in objects}
         absent = [*({*chance.integers(1, kinds + 1, 3).tolist()} - present)]
-        about: Entry = {"id": image, "width": WIDTH, "height": HEIGHT, "coco_url": ""}
-        about |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
-        entries.append(about)
+        image_entry: Entry = {"id": image, "width": WIDTH, "height": HEIGHT, "coco_url": ""}
+        image_entry |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
+        entries.append(image_entry)
         detections.append([])
         for number in range(FOUND):
             right = number < OBJECTS - 1
@@ -259,7 +259,7 @@ def write_images(folder: Path, number: int, *, kinds: int) -> None:
 def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
     """JPEG files of 500 x 375 px, read by one process: for a classifier, and for a detector."""
     number, normal = max(4, scale.items // 4), dict[str, Any](mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    about: Any = {"items": number, "unit": "images"}
+    notes: Any = {"items": number, "unit": "images"}
     bicubic = transforms.InterpolationMode.BICUBIC
     steps = [transforms.Resize(224, bicubic), transforms.CenterCrop(224)]
     steps += [transforms.ToTensor(), transforms.Normalize(**normal)]
@@ -274,7 +274,7 @@ def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
             name: partial(_each, dataset.__getitem__, range(number))
             for name, dataset in sets.items()
         }
-        yield Case("loading for a classifier, 224 px", calls, **about)
+        yield Case("loading for a classifier, 224 px", calls, **notes)
 
         objects = annotate(number, 80)[0]["annotations"]
         records = [
@@ -308,7 +308,7 @@ def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
             name: partial(_each, mapper(**options), copy.deepcopy(records))
             for name, mapper in mappers.items()
         }
-        yield Case("loading for a detector, large-scale jitter to 1024 px", calls, **about)
+        yield Case("loading for a detector, large-scale jitter to 1024 px", calls, **notes)
 
 
 def commands(scale: Scale, device: torch.device) -> Iterator[Case]:

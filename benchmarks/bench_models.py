@@ -71,29 +71,29 @@ def passes(
 
     flops = batch * forward_flops(counted, image_input(side))
     images = torch.randn(batch, 3, side, side, device=device)
-    both = [*zip(("ours", peer), models, calls, strict=True)]
+    sides = [*zip(("ours", peer), models, calls, strict=True)]
     with torch.no_grad():
-        mine, theirs = (call(model.to(device), images) for _, model, call in both)
+        ours, theirs = (call(model.to(device), images) for _, model, call in sides)
     if equal:
-        require_same(title, theirs, mine)
+        require_same(title, theirs, ours)
     for kind in precisions(device):
-        about: Any = {"items": batch, "unit": "images", "precision": kind}
+        notes: Any = {"items": batch, "unit": "images", "precision": kind}
         ways: dict[str, Call] = {}
-        for name, model, call in both:
+        for name, model, call in sides:
             cast = copy.deepcopy(model).requires_grad_(False).to(DTYPES[kind])
             cast.eval()  # mmsegmentation's returns nothing
             ways[name] = torch.no_grad()(partial(call, cast, images.to(DTYPES[kind])))
             del cast
-        yield Case(f"{title}, forward, {kind}", ways, flops=flops, **about)
+        yield Case(f"{title}, forward, {kind}", ways, flops=flops, **notes)
         ways = {}
-        for name, model, call in both:
+        for name, model, call in sides:
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
             def loss(model: Any = model, call: Any = call) -> Tensor:
                 return call(model, images).float().square().mean()
 
             ways[name] = plain_step(model, loss, optimizer, kind, device)
-        yield Case(f"{title}, training step, {kind}", ways, flops=3 * flops, **about)
+        yield Case(f"{title}, training step, {kind}", ways, flops=3 * flops, **notes)
 
 
 def plain_step(
@@ -256,8 +256,8 @@ def detector(scale: Scale, device: torch.device) -> Iterator[Case]:
             lower_backbone(model.to(device).eval().backbone, kind, device)
             calls[name] = partial(_detect, model, image)
         if kind == "fp32":
-            mine, theirs = (call().scores for call in calls.values())
-            require_same("detector", theirs, mine)
+            our_scores, peer_scores = (call().scores for call in calls.values())
+            require_same("detector", peer_scores, our_scores)
         title = f"detector {scale.name} {scale.side} px, {proposals} proposals, {kind}"
         yield Case(title, calls, unit="images")
 

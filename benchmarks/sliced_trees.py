@@ -22,13 +22,16 @@ RECIPE, SIDE = "custom/cascade_mask_rcnn_vitdet_eva_small", "256"
 MOST = "dataloader.evaluator.max_dets_per_image=1000"  # COCO counts 100 an image
 
 
-def measure(folder: Path, most: int) -> Iterator[Figure]:
+def measure(folder: Path, steps_on_tiles: int) -> Iterator[Figure]:
     """Train twice and evaluate four times, in a folder."""
     packages = importlib.import_module("miniature.real_data")
     packages.fetch_wheel(folder, "deepforest")
     packages.write_trees(folder / "trees", folder)
     data, tiled = ["--data", str(folder / "trees"), MOST], ["--tile", SIDE]
-    for training, steps, more in (("whole_image", most // 6, []), ("tiles", most, tiled)):
+    for training, steps, more in (
+        ("whole_image", steps_on_tiles // 6, []),
+        ("tiles", steps_on_tiles, tiled),
+    ):
         run = f"train.output_dir={folder / training}"
         eva("detection", "train", RECIPE, *data, *more, run, f"train.max_iter={steps}")
         for detection, cut in (("whole_images", []), ("slices", ["--slice", SIDE])):

@@ -82,9 +82,9 @@ class Block(nn.Module):
             ValueError: If `read` or `mask` meets windows or relative positions.
         """
 
-        def attention_branch(selected: Tensor, *more: Tensor) -> Tensor:
-            tokens, positions = more if len(more) == 2 else (selected, None)
-            masks = more[0] if len(more) == 1 else None
+        def attention_branch(selected: Tensor, *rest: Tensor) -> Tensor:
+            tokens, positions = rest if len(rest) == 2 else (selected, None)
+            masks = rest[0] if len(rest) == 1 else None
             return _scaled(self._attend(self.norm1(tokens), grid, positions, masks), self.gamma_1)
 
         def mlp_branch(selected: Tensor) -> Tensor:

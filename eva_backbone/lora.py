@@ -93,12 +93,12 @@ def add_adapters(
     first, depth = settings.first_block, vit.depth
     if not settings.rank or first >= depth:
         raise ValueError(f"adapters need a rank from 1 and a first_block below {depth}: {settings}")
-    inside = {part for layer in settings.layers for part in LAYERS[layer]}
+    layer_names = {part for layer in settings.layers for part in LAYERS[layer]}
     targets = [
         f"blocks.{index}.{name}"
         for index in range(first, depth)
         for name, _ in vit.blocks[index].named_modules()
-        if name in inside
+        if name in layer_names
     ]
     linear: dict[str, Any] = {target: vit.get_submodule(target) for target in targets}
     frozen = [target for target in targets if not linear[target].weight.requires_grad]

@@ -144,14 +144,14 @@ class _AxisTerms:
 
     shared = False  # by the images
 
-    def write_bias(self, scores: Tensor, here: _Chunk, bias_h: Tensor, bias_w: Tensor) -> None:
+    def write_bias(self, scores: Tensor, chunk: _Chunk, bias_h: Tensor, bias_w: Tensor) -> None:
         pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
-        torch.add(bias_h[here][..., None], bias_w[here][..., None, :], out=pair)
+        torch.add(bias_h[chunk][..., None], bias_w[chunk][..., None, :], out=pair)
 
-    def add_gradients(self, grad: Tensor, here: _Chunk, grad_h: Tensor, grad_w: Tensor) -> None:
+    def add_gradients(self, grad: Tensor, chunk: _Chunk, grad_h: Tensor, grad_w: Tensor) -> None:
         pair = grad.unflatten(-1, (grad_h.shape[-1], grad_w.shape[-1]))  # (b, c, H, W)
-        grad_h[here] = pair.sum(-1)
-        grad_w[here] = pair.sum(-2)
+        grad_h[chunk] = pair.sum(-1)
+        grad_w[chunk] = pair.sum(-2)
 
 
 class _TableTerms(NamedTuple):
@@ -160,14 +160,14 @@ class _TableTerms(NamedTuple):
     grid: tuple[int, int]
     shared: bool = True
 
-    def write_bias(self, scores: Tensor, here: _Chunk, columns: Tensor) -> None:
-        _, head, rows = here
+    def write_bias(self, scores: Tensor, chunk: _Chunk, columns: Tensor) -> None:
+        _, head, rows = chunk
         index = table_bias_index(self.grid, rows, columns.device)  # (c, N)
         torch.gather(columns[head].expand(len(index), -1), 1, index, out=scores[0])
         scores[1:] = scores[0]
 
-    def add_gradients(self, grad: Tensor, here: _Chunk, grad_columns: Tensor) -> None:
-        _, head, rows = here
+    def add_gradients(self, grad: Tensor, chunk: _Chunk, grad_columns: Tensor) -> None:
+        _, head, rows = chunk
         index = table_bias_index(self.grid, rows, grad_columns.device).flatten()
         sums = grad[0] if len(grad) == 1 else grad.sum(0)
         even = len(index) // _PARTS * _PARTS
@@ -194,9 +194,9 @@ class _CachedChunks(torch.autograd.Function):
         memory = _chunk_memory(q, tables[0].dtype)
         for group, chunks in _cached_chunks(q):
             key, value = k[group] * q.shape[-1] ** -0.5, v[group].contiguous()  # (b, N, D)
-            for here in chunks:
-                views = _chunk_views(memory, q[here], key)
-                out[here] = _probabilities(q[here], key, views, terms, here, tables) @ value
+            for chunk in chunks:
+                views = _chunk_views(memory, q[chunk], key)
+                out[chunk] = _probabilities(q[chunk], key, views, terms, chunk, tables) @ value
         ctx.save_for_backward(q, k, v, out, *tables)
         ctx.terms = terms
         return out
@@ -216,16 +216,16 @@ class _CachedChunks(torch.autograd.Function):
             # (b, D, N), as products whose large factor need not be transposed
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
-            for here in chunks:
-                exact, scores, narrow = views = _chunk_views(memory, q[here], key)
-                probabilities = _probabilities(q[here], key, views, terms, here, tables)
-                sum_v += grad[here].mT @ probabilities
-                torch.bmm(grad[here], value.mT, out=narrow)  # first of the probabilities
-                _copy(narrow, scores).sub_(mean[here]).mul_(exact)
-                terms.add_gradients(scores, here, *gradients)
+            for chunk in chunks:
+                exact, scores, narrow = views = _chunk_views(memory, q[chunk], key)
+                probabilities = _probabilities(q[chunk], key, views, terms, chunk, tables)
+                sum_v += grad[chunk].mT @ probabilities
+                torch.bmm(grad[chunk], value.mT, out=narrow)  # first of the probabilities
+                _copy(narrow, scores).sub_(mean[chunk]).mul_(exact)
+                terms.add_gradients(scores, chunk, *gradients)
                 products = _copy(scores, narrow)
-                grad_q[here] = products @ key
-                sum_k += q[here].mT @ products
+                grad_q[chunk] = products @ key
+                sum_k += q[chunk].mT @ products
             grad_k[group], grad_v[group] = sum_k.mT * q.shape[-1] ** -0.5, sum_v.mT
         return None, grad_q, grad_k, grad_v, *gradients
 
@@ -279,7 +279,7 @@ def _probabilities(
     k: Tensor,
     views: tuple[Tensor, Tensor, Tensor],
     terms: _AxisTerms | _TableTerms,
-    here: _Chunk,
+    chunk: _Chunk,
     tables: Sequence[Tensor],
 ) -> Tensor:
     """(b, c, N) from one head's queries (b, c, D) and scaled keys (b, N, D), also in `views[0]`.
@@ -288,11 +288,11 @@ def _probabilities(
     """
     scores, other, narrow = views
     if narrow is other:
-        terms.write_bias(scores, here, *tables)
+        terms.write_bias(scores, chunk, *tables)
         torch.baddbmm(scores, q, k.mT, out=scores)
         return torch.softmax(scores, -1, out=scores)
     bias = other[:1] if terms.shared else other
-    terms.write_bias(bias, here, *tables)
+    terms.write_bias(bias, chunk, *tables)
     scores.copy_(torch.bmm(q, k.mT, out=narrow)).add_(bias)  # no sum of two types: it allocates
     return narrow.copy_(torch.softmax(scores, -1, out=scores))
 

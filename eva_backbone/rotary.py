@@ -119,12 +119,12 @@ class Rotary(nn.Module):
         return angles.cos(), angles.sin()
 
     def _angles_of(self, count: int, side: int, periods: Tensor) -> Tensor:
-        places = torch.arange(count, device=periods.device, dtype=torch.float32) + self.offset
+        positions = torch.arange(count, device=periods.device, dtype=torch.float32) + self.offset
         if self.reference is not None:
-            places = places / side * self.reference
+            positions = positions / side * self.reference
         if self.centred and self.reference is not None:
-            places = places - self.reference / 2
-        return places[:, None] / periods
+            positions = positions - self.reference / 2
+        return positions[:, None] / periods
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """Turn the channels of queries or keys (B, h, N, D) by a table that broadcasts to them."""

@@ -44,8 +44,8 @@ def tables(lines: Iterable[str]) -> str:
     second = _rows(["features minus", *ARMS[:3], ARMS[4]], _differences(scores, measures))
     kinds = dict.fromkeys(kind for kind, _ in trials)
     third = _rows(["rates tried", *ARMS], ([kind, *_tried(trials, kind)] for kind in kinds))
-    about = f"{seconds / 3600:.1f} core-hours; commits {', '.join(sorted(commits))}."
-    return f"{first}\n{second}\n{third}\n{about}\n"
+    cost = f"{seconds / 3600:.1f} core-hours; commits {', '.join(sorted(commits))}."
+    return f"{first}\n{second}\n{third}\n{cost}\n"
 
 
 def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:

@@ -182,9 +182,9 @@ def _announce(
 
 def describe_average(scores: Mapping[str, Score]) -> str:
     """Write average and gap of the paper's six sets, or which of the sets are missing."""
-    both = average_entries(scores)
-    if both["average"] is not None:
-        return f"\naverage of six  {both['average']:.3f}\ngap to 1K  {both['gap']:.3f}"
+    averages = average_entries(scores)
+    if averages["average"] is not None:
+        return f"\naverage of six  {averages['average']:.3f}\ngap to 1K  {averages['gap']:.3f}"
     missing = [name for name in PAPER_SETS if name not in scores]
     started = PAPER_SETS[0] in scores and len(scores) > 1
     return f"\nno average of the paper's six sets without {', '.join(missing)}" if started else ""
@@ -192,8 +192,8 @@ def describe_average(scores: Mapping[str, Score]) -> str:
 
 def average_entries(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Make `average` and `gap` of `results.json`; None where one of the six sets is missing."""
-    both = average_and_gap({name: score.top1 for name, score in scores.items()}, PAPER_SETS)
-    return dict(zip(("average", "gap"), both or (None, None), strict=True))
+    averages = average_and_gap({name: score.top1 for name, score in scores.items()}, PAPER_SETS)
+    return dict(zip(("average", "gap"), averages or (None, None), strict=True))
 
 
 def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:

@@ -111,7 +111,7 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
         ValueError: If settings or data do not fit together.
     """
     model = config.model
-    samples, others, bands = _open_data(config)
+    samples, held_out, bands = _open_data(config)
     channels = bands.count if bands else 3
     build = partial(build_model, num_classes=len(samples.classes), in_channels=channels)
     train_classifier(
@@ -121,7 +121,7 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
         recipe=recipe,
         build=build,
         samples=samples,
-        others=others,
+        others=held_out,
         title=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
         flops=training_flops(
             build,
@@ -150,7 +150,7 @@ def _open_data(
 ) -> tuple[LabelledImages, LabelledImages | None, Bands | None]:
     """Open what is trained on, and what is validated on; measure the bands of the former."""
     size, data = config.model.image_size, config.data
-    others: LabelledImages | None = None
+    held_out: LabelledImages | None = None
     request, bands = data.band_request(), None
     checkpoints = complete_checkpoints(config.run.output) if config.run.resume else ()
     if checkpoints:
@@ -166,9 +166,11 @@ def _open_data(
         size, crop_pct=data.crop_pct, mean=data.mean, std=data.std
     )
     if data.val_share:
-        samples, others = hold_out_images(samples, data.val_share, transform, name="data.val_share")
+        samples, held_out = hold_out_images(
+            samples, data.val_share, transform, name="data.val_share"
+        )
     elif data.val:
-        others = open_labelled(
+        held_out = open_labelled(
             data.val,
             transform,
             classes=samples.classes,
@@ -177,14 +179,14 @@ def _open_data(
         )
     if request is None:
         warn_of_depth(len(samples), samples.sample_id)
-        return samples, others, None
+        return samples, held_out, None
     files = [samples.sample_id(index) for index in range(len(samples))]
     bands = bands or measure_bands(files, request)
     logger.info("bands %s", bands.describe(), extra=SHOWN)
     use_bands(samples, bands, band_training_transform(size, config.augment, bands))
-    if others is not None:
-        use_bands(others, bands, band_transform(size, bands, crop_pct=data.crop_pct))
-    return samples, others, bands
+    if held_out is not None:
+        use_bands(held_out, bands, band_transform(size, bands, crop_pct=data.crop_pct))
+    return samples, held_out, bands
 
 
 def band_training_transform(size: int, augment: AugmentConfig, bands: Bands) -> BandTransform:

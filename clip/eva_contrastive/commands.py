@@ -86,15 +86,15 @@ def without_other_classes(
         or other_settings
     ):
         return [*flags], ""
-    more = ["--data.zero-shot", "", "--data.templates", *type(data).templates]
+    changes = ["--data.zero-shot", "", "--data.templates", *type(data).templates]
     message = f"data.zero_shot={data.zero_shot} of the recipe is left out"
     if default.run.best_metric in OF_CLASSES and "run.best_metric" not in overridden:
         share = float(overridden.get("data.val_share", data.val_share))
         best = "image_to_text_r1" if share or overridden.get("data.val", data.val) else ""
-        more += ["--run.best-metric", best]
+        changes += ["--run.best-metric", best]
         message += f"; the best weights are chosen by {best or 'nothing'}"
     fix = "name your own folder of class folders as --data.zero-shot to evaluate it"
-    return [*flags, *more], f"{message}; {fix}"
+    return [*flags, *changes], f"{message}; {fix}"
 
 
 train = training_command(
@@ -152,14 +152,14 @@ def _parse_evaluate(arguments: Sequence[str]) -> argparse.Namespace:
     add("--crop-pct", type=float, help="share of the resized image (default: 1)")
     for name, help_text in _FOLDERS.items():
         add(f"--{name}", type=Path, metavar="DIR", help=help_text)
-    own = parser.add_mutually_exclusive_group()
-    own.add_argument(
+    own_data = parser.add_mutually_exclusive_group()
+    own_data.add_argument(
         "--data",
         help="your own images: a folder of class folders, "
         "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT",
     )
     for name, help_text in (_VIDEOS | _CAPTIONS).items():
-        group = own if name == "videos" else parser
+        group = own_data if name == "videos" else parser
         group.add_argument(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=help_text)
     add("--ucf101-split", type=int, choices=UCF101_SPLITS, default=1, help="default: 1")
     add("--image-column", help="of --pairs, a table's with the images (default: found)")

@@ -168,8 +168,8 @@ class ContrastiveConfig:
         vision, text_tower, model = self.vision, self.text, self.model
         zero = "optimizer.lr=0, of which the towers' rates are multiples: give a small one, as 1e-9"
         require(self.optimizer.lr > 0, zero)
-        both = "vision.locked and text.locked leave nothing to train: unlock one"
-        require(not (vision.locked and text_tower.locked), both)
+        message = "vision.locked and text.locked leave nothing to train: unlock one"
+        require(not (vision.locked and text_tower.locked), message)
         for name in ("weight_decay", "layer_decay"):
             value = getattr(self.optimizer, name)
             without = f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"

@@ -57,19 +57,24 @@ def retrieval_examples(
     encoded: EncodedPairs, pairs: CaptionedImages, *, name: str = ""
 ) -> list[Section]:
     """Show the images and the captions of a set that find their counterparts last, and finds."""
-    shown = _Shown(encoded, pairs)
+    examples = _Shown(encoded, pairs)
     of_set = f" ({name})" if name else ""
     return [
         *warn_of_few(len(pairs), {}),
         Gallery(
             title=f"Images that find their captions last{of_set}",
-            examples=[shown.of_image(*position) for position in _last(shown.cosines, shown.own)],
+            examples=[
+                examples.of_image(*position) for position in _last(examples.cosines, examples.own)
+            ],
             text="Each image with the rank of its own caption, and the captions ranked first, with "
             "their cosines.",
         ),
         Gallery(
             title=f"Captions that find their images last{of_set}",
-            examples=[shown.of_text(*position) for position in _last(shown.cosines.T, shown.own.T)],
+            examples=[
+                examples.of_text(*position)
+                for position in _last(examples.cosines.T, examples.own.T)
+            ],
             text="Each caption with its own image and the images ranked first, with their cosines.",
         ),
     ]
@@ -92,39 +97,43 @@ class _Shown:
 
     def __init__(self, encoded: EncodedPairs, pairs: CaptionedImages) -> None:
         self._pairs, self._kept = pairs, encoded.kept[:MOST_IMAGES]
-        most = len(self._kept)
-        owned = encoded.owners < most
+        count = len(self._kept)
+        owned = encoded.owners < count
         self._owners = encoded.owners[owned].cpu()
         images, texts = (
-            features.float().cpu() for features in (encoded.images[:most], encoded.texts[owned])
+            features.float().cpu() for features in (encoded.images[:count], encoded.texts[owned])
         )
         self.cosines = images @ texts.T  # (N, M)
-        self.own = self._owners[None] == torch.arange(most)[:, None]  # (N, M)
+        self.own = self._owners[None] == torch.arange(count)[:, None]  # (N, M)
 
     def of_image(self, index: int, rank: int) -> Example:
         """Show an image, its captions, and those that it found."""
         cosines = self.cosines[index]
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
-        own, *others = (
+        own_caption, *ranked_first = (
             f"{self._caption(at)} {score_text(float(cosines[at]))}"
             for at in (best, *_order(cosines)[:_FOUND_TEXTS])
         )
-        caption = f"own caption at rank {rank + 1} of {len(cosines)}:\n{own}\nranked first:\n"
+        caption = (
+            f"own caption at rank {rank + 1} of {len(cosines)}:\n{own_caption}\nranked first:\n"
+        )
         title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
-        return Example(caption=caption + "\n".join(others), images=[self._image(index, title)])
+        return Example(
+            caption=caption + "\n".join(ranked_first), images=[self._image(index, title)]
+        )
 
     def of_text(self, index: int, rank: int) -> Example:
         """Show a caption, its image, and those that it found."""
-        cosines, own = self.cosines[:, index], int(self._owners[index])
-        shown = [
+        cosines, owner = self.cosines[:, index], int(self._owners[index])
+        images = [
             self._image(at, f"{name}, {score_text(float(cosines[at]))}")
             for name, at in [
-                ("own", own),
+                ("own", owner),
                 *(("found", at) for at in _order(cosines)[:_FOUND_IMAGES]),
             ]
         ]
         caption = f"{self._caption(index)}: own image at rank {rank + 1} of {len(cosines)}"
-        return Example(caption=caption, images=shown)
+        return Example(caption=caption, images=images)
 
     def _image(self, image: int, title: str) -> TitledImage:
         return TitledImage(title=title, image=self._pairs.image(self._kept[image]))

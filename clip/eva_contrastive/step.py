@@ -65,11 +65,11 @@ def batch_metrics(output: ClipOutput) -> dict[str, Tensor]:
         all_images, all_texts = gather_features(
             images, texts, local_loss=True, rank=rank, world_size=processes
         )
-    own = torch.arange(len(images), device=images.device) + rank * len(images)
+    targets = torch.arange(len(images), device=images.device) + rank * len(images)
     return {
         "logit_scale": output.logit_scale.float().squeeze(),
-        "image_to_text_accuracy": ((images @ all_texts.T).argmax(1) == own).float().mean(),
-        "text_to_image_accuracy": ((texts @ all_images.T).argmax(1) == own).float().mean(),
+        "image_to_text_accuracy": ((images @ all_texts.T).argmax(1) == targets).float().mean(),
+        "text_to_image_accuracy": ((texts @ all_images.T).argmax(1) == targets).float().mean(),
     }
 
 
@@ -206,5 +206,5 @@ def _towers(
 
 
 def _of_logits(model: EvaClip) -> list[nn.Parameter]:
-    both = (model.text.logit_scale, model.text.logit_bias)
-    return [parameter for parameter in both if parameter is not None]
+    parameters = (model.text.logit_scale, model.text.logit_bias)
+    return [parameter for parameter in parameters if parameter is not None]

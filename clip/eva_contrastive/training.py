@@ -212,8 +212,8 @@ def train(config: ContrastiveConfig, device: torch.device, *, recipe: str = "") 
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    captions, others = open_shared(partial(open_pairs, config.data), config.run.output)
-    validation = build_validation(config, others)
+    captions, held_out = open_shared(partial(open_pairs, config.data), config.run.output)
+    validation = build_validation(config, held_out)
     seed_everything(config.run.seed, purpose="")
     model, report = build_model(config)
     _check_first_weights(config, report)

@@ -56,10 +56,10 @@ def find_base(config: Mapping[str, Any], folder: Path) -> Path:
         ValueError: If it is another file than the adapter was trained on.
     """
     name = config[BASE]
-    places = [
+    candidates = [
         folder_of_base / Path(name).name for folder_of_base in (folder, *weights_directories())
     ]
-    matches = [] if Path(name).is_file() else [*filter(Path.is_file, places)]
+    matches = [] if Path(name).is_file() else [*filter(Path.is_file, candidates)]
     try:
         path = matches[0] if matches else resolve_source(name)
     except (FileNotFoundError, ValueError) as error:

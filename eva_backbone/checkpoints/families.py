@@ -82,9 +82,11 @@ def to_eva_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = ends[0][0].removesuffix(ends[0][1])
     if ends[0][1] == _PATCHES[-1] and f"{prefix}transformer.resblocks.0.ln_1.weight" not in tensors:
         return dict(tensors)  # a ResNet
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    trunk = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     outside = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
-    renamed = {_rename(name): value for name, value in own.items() if not _LEFT_OUT.fullmatch(name)}
+    renamed = {
+        _rename(name): value for name, value in trunk.items() if not _LEFT_OUT.fullmatch(name)
+    }
     _reform_tokens(renamed)
     blocks = {match[1] for match in map(_BLOCK.fullmatch, renamed) if match}
     width = len(renamed["patch_embed.proj.weight"])
@@ -205,11 +207,11 @@ def find_variant(tensors: Mapping[str, Tensor]) -> str | None:
         # a fine-tuned model may lack the norm, a detector the tokens before the patches; and
         # patches of 14 pixels became 16
         loose = ("cls", "num_registers", "final_norm", "patch_size")
-        own = {name: facts.pop(name) for name in loose}
-        has_tokens = own["cls"] or own["num_registers"]
+        loose_facts = {name: facts.pop(name) for name in loose}
+        has_tokens = loose_facts["cls"] or loose_facts["num_registers"]
 
         def differences(name: str) -> list[bool]:
-            return [known[name][key] != value for key, value in own.items()]
+            return [known[name][key] != value for key, value in loose_facts.items()]
 
         matches = [name for name, other in known.items() if other.items() >= facts.items()]
         matches = [name for name in matches if not (has_tokens and any(differences(name)[:2]))]

@@ -157,14 +157,16 @@ def load_vit(
             interpolation,
             _OTHER_INTERPOLATION[interpolation],
         )
-    own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
+    trunk_weights = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
     needed = ["num_heads"] if "num_heads" not in arguments else []
     if trunk.of_detector and "window_size" not in {**trunk.arguments, **overrides}:
         needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
     if needed:
         size = f"a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}"
         if "num_heads" in needed:
-            size = describe_unknown({k.removeprefix(trunk.prefix): v for k, v in own.items()})
+            size = describe_unknown(
+                {k.removeprefix(trunk.prefix): v for k, v in trunk_weights.items()}
+            )
         raise ValueError(
             f"{weights.name} holds {size}, and does not show all of it: pass {', '.join(needed)}"
         )
@@ -175,16 +177,21 @@ def load_vit(
             else VideoTransformer(frames=frames, **arguments)
         )
     # (1, 1 + T * N, C), frame after frame; DINOv3 has none
-    positions = own.get(f"{trunk.prefix}pos_embed", torch.empty(0))
+    positions = trunk_weights.get(f"{trunk.prefix}pos_embed", torch.empty(0))
     if "level_embed" in trunk.names:
-        own[f"{trunk.prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
+        trunk_weights[f"{trunk.prefix}pos_embed"] = torch.cat(
+            [0 * positions[:, :1], positions[:, 1:]], dim=1
+        )
     elif frames is None and trunk.clips:
         if positions.numel():
             patches = positions[:, 1:].unflatten(1, (trunk.frames, -1)).float().mean(1)  # (1, N, C)
             patches = patches.to(positions.dtype)
-            own[f"{trunk.prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
-        own[trunk.prefix + TRUNK_KEY] = own[trunk.prefix + TRUNK_KEY].squeeze(2)  # (C, 3, p, p)
-    load_pretrained(model.to(dtype), replace(weights, tensors=own), complete=True)
+            trunk_weights[f"{trunk.prefix}pos_embed"] = torch.cat(
+                [positions[:, :1], patches], dim=1
+            )
+        key = trunk.prefix + TRUNK_KEY
+        trunk_weights[key] = trunk_weights[key].squeeze(2)  # (C, 3, p, p)
+    load_pretrained(model.to(dtype), replace(weights, tensors=trunk_weights), complete=True)
     return model.eval()
 
 
@@ -196,16 +203,18 @@ def describe(weights: Weights) -> Trunk:
     """
     weights = weights.rename()
     prefix = find_trunk(weights.tensors, name=weights.name)
-    own = {k.removeprefix(prefix): v for k, v in weights.tensors.items() if k.startswith(prefix)}
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
-    variant = find_variant(own)
+    trunk_weights = {
+        k.removeprefix(prefix): v for k, v in weights.tensors.items() if k.startswith(prefix)
+    }
+    shapes = {name: tuple(value.shape) for name, value in trunk_weights.items()}
+    variant = find_variant(trunk_weights)
     if variant is not None:
         of_detector = any(key.startswith(_HEADS) for key in weights.tensors)
         frames = stored_frames(weights, prefix) if len(shapes[TRUNK_KEY]) == 5 else 1
         trunk = _describe_variant(variant, prefix, shapes, frames, of_detector=of_detector)
         noted = {"img_size": weights.image_size} if weights.image_size else {}
         return replace(trunk, arguments=trunk.arguments | noted | _channels(shapes))
-    _require_eva(own, weights.name)
+    _require_eva(trunk_weights, weights.name)
     kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
@@ -274,15 +283,17 @@ def _describe_variant(
     )
 
 
-def _require_eva(own: Mapping[str, Tensor], name: str) -> None:
+def _require_eva(weights: Mapping[str, Tensor], name: str) -> None:
     """Refuse a ViT that is neither EVA-01's nor one of the table's other families."""
-    foreign = [key for key in own if not _KNOWN.fullmatch(key)]
+    foreign = [key for key in weights if not _KNOWN.fullmatch(key)]
     foreign = [key for key in foreign if not any(re.match(pattern, key) for pattern in SKIPPABLE)]
-    lacking = [key for key in _NEEDED if key not in own]
-    if foreign or lacking or len(own[_NEEDED[2]]) != own[_NEEDED[3]].shape[1]:  # a packed MLP
+    lacking = [key for key in _NEEDED if key not in weights]
+    if (
+        foreign or lacking or len(weights[_NEEDED[2]]) != weights[_NEEDED[3]].shape[1]
+    ):  # a packed MLP
         fault = f"; a ViT of EVA-01 has no {list_names(foreign, 3)}" if foreign else ""
         raise ValueError(
-            f"{name} holds {describe_unknown(own)}{fault}. Build it, as build_vit(VARIANT, "
+            f"{name} holds {describe_unknown(weights)}{fault}. Build it, as build_vit(VARIANT, "
             "depth=...) of a close variant, and call load_pretrained"
         )
 

@@ -67,9 +67,9 @@ def parse_address(address: str) -> HubFile:
     """
     match = _ADDRESS.fullmatch(address)
     file = (match["file"] or match["file_behind"] or DEFAULT_FILE) if match else ""
-    inside = not any(part in ("", ".", "..") for part in file.split("/"))
+    is_inside = not any(part in ("", ".", "..") for part in file.split("/"))
     plain = re.fullmatch(r"[^\\\x00-\x1f?#%]+", file) and "@.." not in address
-    if not match or not inside or not plain or not file.endswith(SUFFIXES):
+    if not match or not is_inside or not plain or not file.endswith(SUFFIXES):
         raise ValueError(
             f"{address!r} is not an address of weights on the hub: write {FORM}, with a file that "
             f"ends in one of {', '.join(SUFFIXES)}"

@@ -105,8 +105,8 @@ def to_library_names(tensors: Mapping[str, Tensor], form: Form, *, bias: str) ->
             pieces = zip(parts, value.chunk(len(parts)), strict=True)
             ours |= {f"{stem}{p}_proj.{kind or 'bias'}": piece.clone() for p, piece in pieces}
         if form.packs_mlp and gate:
-            both = [ours.pop(f"{gate[1]}{layer}{gate[2]}") for layer in ("w1", "w2")]
-            ours[f"{gate[1]}w12{gate[2]}"] = torch.cat(both)
+            projections = [ours.pop(f"{gate[1]}{layer}{gate[2]}") for layer in ("w1", "w2")]
+            ours[f"{gate[1]}w12{gate[2]}"] = torch.cat(projections)
     renamed = {_rename(name, form.names): value for name, value in ours.items()}
     unknown = [name for name in ours if not _rename(name, form.names)]
     if unknown:

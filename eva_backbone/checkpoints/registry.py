@@ -123,8 +123,8 @@ _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry
 
 def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
-    here = (path.name for path in Path().iterdir())
-    names = [*(entry.stem for entry in OFFICIAL_FILES), *HOSTED_FILES, *BUNDLED_FILES, *here]
+    files = (path.name for path in Path().iterdir())
+    names = [*(entry.stem for entry in OFFICIAL_FILES), *HOSTED_FILES, *BUNDLED_FILES, *files]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)

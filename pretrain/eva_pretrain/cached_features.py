@@ -134,11 +134,11 @@ def open_part(
         return images
     run, folder = config.run, expand_home(config.teacher.cache) / part
     count = config.teacher.views if part == "train" else 1
-    own = Views(size=teacher.image_size[0], mean=teacher.mean, std=teacher.std)
-    seen, shape = FixedViews(images, own, count), (math.prod(teacher.grid), teacher.dim)
-    every, each = range(len(seen)), math.prod(shape) * torch.float16.itemsize
+    views = Views(size=teacher.image_size[0], mean=teacher.mean, std=teacher.std)
+    seen, shape = FixedViews(images, views, count), (math.prod(teacher.grid), teacher.dim)
+    indexes, each = range(len(seen)), math.prod(shape) * torch.float16.itemsize
     size = max(1, min(_MOST // each, math.ceil(len(seen) / _FEW)))
-    parts = [every[start : start + size] for start in every[::size]]
+    parts = [indexes[start : start + size] for start in indexes[::size]]
     files = {
         folder / f"features-{number:05}-of-{len(parts):05}.safetensors": part
         for number, part in enumerate(parts)
@@ -147,7 +147,7 @@ def open_part(
 
     def begin() -> list[Path]:
         stack.enter_context(lock_folder(folder))
-        settings = vars(own) | {"crop_scale": config.data.crop_scale}
+        settings = vars(views) | {"crop_scale": config.data.crop_scale}
         settings["sha256"] = sha256_of(resolve_source(config.teacher.weights))
         settings["names"] = hashlib.sha256(names).hexdigest()
         match_recorded_settings(folder / "features.json", settings)
@@ -180,7 +180,9 @@ def _compute(
     device, left_out, run = next(teacher.parameters()).device, list[str](), config.run
     size = run.batch_size
     batches = [
-        [*names[at : at + size]] for names in files.values() for at in range(0, len(names), size)
+        [*names[first : first + size]]
+        for names in files.values()
+        for first in range(0, len(names), size)
     ]
     with evaluation_loader(
         IndexedSamples(seen),

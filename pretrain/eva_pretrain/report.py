@@ -94,14 +94,21 @@ def first_samples(
 def next_steps(variant: str, folder: Path) -> list[NextStep]:
     """Name what one does with the pre-trained weights of a size in the folder of a run."""
     recipe = _CLASSIFIERS.get(variant, "eva_l_patch14_in21k_224px")
-    own: tuple[str, ...] = ()
+    own_data: tuple[str, ...] = ()
     if variant not in (*_CLASSIFIERS, "eva_l_patch14"):  # a student, of own images
-        own = ("--model.variant", variant, "--data.train", "my/photos", "--data.val-share", "0.1")
+        own_data = (
+            "--model.variant",
+            variant,
+            "--data.train",
+            "my/photos",
+            "--data.val-share",
+            "0.1",
+        )
     fine_tune = command_to_run(
         "classification train",
         "classification/train.py",
         recipe,
-        *own,
+        *own_data,
         "--model.init-checkpoint",
         folder,
         "--run.output",

@@ -111,13 +111,13 @@ class Codebook(nn.Module):
 
     def _choices(self, vectors: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Sum (K, d) and number (K,) of the vectors that chose each code."""
-        every = torch.arange(len(self.codes), device=index.device)
+        codes = torch.arange(len(self.codes), device=index.device)
         sums = torch.zeros(self.codes.shape, device=index.device)
         counts = torch.zeros(len(self.codes), device=index.device)
         with torch.autocast(vectors.device.type, enabled=False):
             # a matrix product: adding rows by index sums in another order each time on a GPU
             for some, indices in zip(vectors.split(_CHUNK), index.split(_CHUNK), strict=True):
-                one_hot = (indices == every[:, None]).float()  # (K, n)
+                one_hot = (indices == codes[:, None]).float()  # (K, n)
                 sums += one_hot @ some
                 counts += one_hot.sum(1)
         return sums, counts
@@ -354,10 +354,10 @@ def load_tokenizer(source: str, teacher: TeacherConfig | None = None) -> Feature
     if "num_codes" not in config:
         raise ValueError(f"{source} has no complete checkpoint of train_tokenizer.py")
     for name in ("library", "model", "weights") if teacher else ():
-        before, now = config["teacher"][name], getattr(teacher, name)
-        if Path(before).name != Path(now).name:
+        before, current = config["teacher"][name], getattr(teacher, name)
+        if Path(before).name != Path(current).name:
             message = "%s was trained with teacher.%s=%s, not %s: its codes may mean nothing"
-            logger.warning(message, source, name, before, now)
+            logger.warning(message, source, name, before, current)
     state = load_file(complete[-1] / WEIGHTS)
     tokenizer = _build(config, feature_dim=state["encoder.0.weight"].shape[1])
     tokenizer.load_state_dict(state)

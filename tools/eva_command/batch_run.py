@@ -131,8 +131,8 @@ def _show(folder: Path) -> dict[str, Any]:
         echo(f"next     eva batch retry {quoted_folder}")
     elif done == summary.shards and summary.rows:
         echo(f"next     eva batch merge {quoted_folder} --output {quoted_folder}.parquet")
-    about = {"results": summary.rows, "shards": summary.shards, "done": done, "unreadable": errors}
-    return about | {"failed": summary.failed}
+    result = {"results": summary.rows, "shards": summary.shards, "done": done, "unreadable": errors}
+    return result | {"failed": summary.failed}
 
 
 def _look(options: argparse.Namespace) -> int:
@@ -173,7 +173,7 @@ def index(options: argparse.Namespace) -> int:
     require_replaceable(options.output, INDEX_FILES, overwrite=options.overwrite)
     count = summarise(options.features, rows=True).rows
     approximate = count > options.exact_up_to
-    about = index_features(options.features, options.output, approximate=approximate)
+    facts = index_features(options.features, options.output, approximate=approximate)
     kind = "an index of faiss" if (options.output / INDEX_FILES[-1]).exists() else "exact search"
-    echo(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
-    return Result(about)
+    echo(f"{options.output} has {facts['count']:,} features of {facts['width']} values, {kind}")
+    return Result(facts)

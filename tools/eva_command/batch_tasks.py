@@ -103,12 +103,12 @@ def _clip(options: Options, *, texts: bool = True) -> tuple[Any, Any]:
 
 
 # ---- objects and pixels --------------------------------------------------------------------------
-def _predictor(options: Options, **more: Any) -> tuple[Any, dict[str, Any]]:
+def _predictor(options: Options, **settings: Any) -> tuple[Any, dict[str, Any]]:
     """Build a detector or segmentor, and say what its results depend on."""
-    more |= {name: options[name] for name in ("weights", "precision", "slice", "overlap")}
-    here = "cuda" if torch.cuda.is_available() else "cpu"  # not the device of the run
-    more["device"] = here if options["device"] == "auto" else options["device"]
-    model, categories = load_model(options["framework"], options["config"], **more)
+    settings |= {name: options[name] for name in ("weights", "precision", "slice", "overlap")}
+    default_device = "cuda" if torch.cuda.is_available() else "cpu"  # not the device of the run
+    settings["device"] = default_device if options["device"] == "auto" else options["device"]
+    model, categories = load_model(options["framework"], options["config"], **settings)
     model.require_rgb("eva batch")
     device = next(model.model.parameters()).device
     return model, {"precision": resolve(options["precision"], device), "categories": categories}
@@ -172,14 +172,14 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
     facts, count = load_object(folder / MODEL), 0
     categories = {int(key): name for key, name in facts.get("categories", {}).items()}
     points = read_keypoints([facts.get("keypoints")])
-    places = {pair: index for index, pair in enumerate(categories.items())}
+    indexes = {pair: index for index, pair in enumerate(categories.items())}
     plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
     arguments: Any = (output, form, categories) if form else (output, categories)
-    more: Any = {"things": facts.get("things")} if form else {}
+    arguments_of_format: Any = {"things": facts.get("things")} if form else {}
     records = (
         record for number in range(plan["shards"]) for record in read_shard(plan, folder, number)
     )
-    with write(*arguments, keypoints=points, **more) as add:
+    with write(*arguments, keypoints=points, **arguments_of_format) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
             if "objects" not in row:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
@@ -187,9 +187,9 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
             for detection in row["objects"]:
                 counts = detection.pop("segmentation")
                 pair = (detection["category_id"], detection.pop("category"))
-                if pair not in places:
+                if pair not in indexes:
                     raise ValueError(f"{folder / MODEL} is damaged: it has no category {pair}")
-                detection["category_id"] = places[pair]
+                detection["category_id"] = indexes[pair]
                 detection |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
             image = {"name": row["name"], "size": size, "objects": row["objects"]}
             if form:

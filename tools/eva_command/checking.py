@@ -140,9 +140,9 @@ def _run_captions(args: argparse.Namespace) -> int:
     options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
     _require_index_name(args.write)
     if path.suffix == ".toml":
-        others = options.keys() - {"root"}
-        if others:
-            raise ValueError(f"{min(others)} belongs below a source of {path}")
+        others_given = options.keys() - {"root"}
+        if others_given:
+            raise ValueError(f"{min(others_given)} belongs below a source of {path}")
         manifest = Manifest.read(path, root=args.root, form=PAIRS)
     else:
         if "root" in options:

@@ -84,13 +84,13 @@ def _check_part(extra: str) -> Finding:
             missing.append(needed.name)
         elif not needed.specifier.contains(version, prereleases=True):
             wrong.append(f"{needed.name} {version}, needs {needed.specifier}")
-    about = extra or TOOLKIT
+    subject = extra or TOOLKIT
     if not missing and not wrong:
-        return Finding("ok", about, "complete")
+        return Finding("ok", subject, "complete")
     lacks = [f"lacks {', '.join(missing)}"] if missing else []
     fix = f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
     return Finding(
-        "missing" if missing and extra else "broken", about, "; ".join(lacks + wrong), fix
+        "missing" if missing and extra else "broken", subject, "; ".join(lacks + wrong), fix
     )
 
 
@@ -177,9 +177,9 @@ def _work(options: argparse.Namespace) -> int:
     if not options.quick:
         findings += check_imports()
     width = max(len(finding.about) for finding in findings)
-    for state, about, message, fix in findings:
-        shown = state.upper() if state == "broken" else state
-        echo(f"{shown:<7}  {about:<{width}}  {message}")
+    for state, subject, message, fix in findings:
+        state_name = state.upper() if state == "broken" else state
+        echo(f"{state_name:<7}  {subject:<{width}}  {message}")
         if fix:
             echo(f"{'':{width + 11}}-> {fix}")
     broken = any(finding.state == "broken" for finding in findings)

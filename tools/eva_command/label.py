@@ -173,13 +173,13 @@ def _plan(options: argparse.Namespace) -> JobPlan:
     if options.form == "maps" and options.task != "segmentation":
         raise ValueError(f"--to {options.form} is not for {options.task}: a segmentor makes maps")
     require_format(options)
-    made = options.output / options.form
+    folder = options.output / options.form
     plan = plan_jobs(
         options.source,
         suffixes=IMAGE_SUFFIXES,
         results=[options.output],
         kinds="images",
-        targets=lambda name: [made / "__".join(name.with_suffix("").parts)],  # of labels
+        targets=lambda name: [folder / "__".join(name.with_suffix("").parts)],  # of labels
     )
     if not plan.jobs:
         raise ValueError("; ".join(plan.problems))

@@ -80,8 +80,8 @@ class Labeller:
         vit.blocks[-1].register_forward_hook(lambda *values: self._tokens.append(values[-1]))
         state = resolve_source(options.weights).stat()
         recipe = digest_of(options.config)
-        about = options.weights, state.st_size, state.st_mtime_ns, recipe, self._least
-        self._folder = options.output / "predictions" / _digest(about)
+        identity = options.weights, state.st_size, state.st_mtime_ns, recipe, self._least
+        self._folder = options.output / "predictions" / _digest(identity)
 
     def predict(self, jobs: Iterable[Job], title: str) -> Records:
         """Predict for images that have no file yet; return all predictions, by image."""
@@ -97,23 +97,25 @@ class Labeller:
     def _file(self, job: Job) -> Path:
         """Name the file of an image: another one when that changes."""
         state = job.source.stat()
-        about = str(job.source.absolute()), state.st_size, state.st_mtime_ns
-        return self._folder / f"{_digest(about)}.json"
+        identity = str(job.source.absolute()), state.st_size, state.st_mtime_ns
+        return self._folder / f"{_digest(identity)}.json"
 
     def _describe(self, job: Job) -> dict[str, Any]:
         """Predict for an image; a segmentor's classes and probabilities go to an LA image."""
         rgb = self.model.read_image(job.source)
-        about: dict[str, Any] = {"size": rgb.shape[:2]}
+        prediction: dict[str, Any] = {"size": rgb.shape[:2]}
         self._tokens.clear()
         if hasattr(self.model, "in_coco_format"):
-            about["objects"] = self.model.in_coco_format(rgb).objects
+            prediction["objects"] = self.model.in_coco_format(rgb).objects
         else:
             classes, (best, second) = self.model.probable(rgb)
-            about["doubt"] = 1 - float((best - second).mean())
-            both = np.stack([classes, (best * 255).round().byte().numpy()], -1)
-            save_image(Image.fromarray(both, "LA"), self._file(job).with_suffix(".png"))
+            prediction["doubt"] = 1 - float((best - second).mean())
+            classes_and_scores = np.stack([classes, (best * 255).round().byte().numpy()], -1)
+            save_image(
+                Image.fromarray(classes_and_scores, "LA"), self._file(job).with_suffix(".png")
+            )
         tokens = torch.cat([tokens.flatten(0, -2) for tokens in self._tokens]).float()
-        return about | {"feature": [round(value, 4) for value in tokens.mean(0).tolist()]}
+        return prediction | {"feature": [round(value, 4) for value in tokens.mean(0).tolist()]}
 
     def pixels(self, job: Job) -> NDArray[np.uint8]:
         """Return the (H, W) classes of a segmentor, K where a probability is too low."""
@@ -124,8 +126,8 @@ class Labeller:
     def _stored(self, job: Job) -> NDArray[np.uint8]:
         """Read classes and probabilities, 0 to 255: (2, H, W)."""
         file = self._file(job).with_suffix(".png")
-        with open_image(file, f"the prediction {file}", decode=True) as both:
-            return np.moveaxis(np.asarray(both), -1, 0)
+        with open_image(file, f"the prediction {file}", decode=True) as image:
+            return np.moveaxis(np.asarray(image), -1, 0)
 
     def choose_thresholds(self, data: Path, target: float) -> None:
         """Predict for labelled images, judge what is found, and choose."""
@@ -163,9 +165,11 @@ class Labeller:
         }
         judged: list[Floats] = [np.zeros((4, 0))]
         objects = np.zeros(len(self.names))
-        for job, about in self.predict(jobs, "validating").items():
-            mine = [(*o["bbox"], o["category_id"], o["score"], 0) for o in about["objects"]]
-            matches = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
+        for job, prediction in self.predict(jobs, "validating").items():
+            predicted_rows = [
+                (*o["bbox"], o["category_id"], o["score"], 0) for o in prediction["objects"]
+            ]
+            matches = match_image(boxes_of(rows[jobs[job]]), boxes_of(predicted_rows))
             labels, scores = matches.predictions.labels, matches.predictions.scores
             values = np.array([labels, matches.right, scores, np.ones(len(scores))], np.float64)
             judged.append(values[:, matches.matched != IGNORED])
@@ -195,29 +199,29 @@ class Labeller:
             for row, weights in zip(counts, (predicted == truth, None), strict=True):
                 row += np.bincount(predicted * _BYTE + scores, weights, len(row))
             pixels_per_class += np.bincount(truth, minlength=num_classes)
-        at = np.flatnonzero(counts[1])
+        used = np.flatnonzero(counts[1])
         return np.stack(
-            [at // _BYTE, counts[0, at], at % _BYTE / 255, counts[1, at]]
+            [used // _BYTE, counts[0, used], used % _BYTE / 255, counts[1, used]]
         ), pixels_per_class
 
 
-def _digest(about: tuple[Any, ...]) -> str:
-    return hashlib.sha256(repr(about).encode()).hexdigest()[:24]
+def _digest(identity: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:24]
 
 
 def _read(file: Path, job: Job) -> dict[str, Any]:
     try:
-        about = load_object(file)
-        feature = np.array(about["feature"], np.float32)
+        prediction = load_object(file)
+        feature = np.array(prediction["feature"], np.float32)
         objects = [
-            (detection["score"], *detection["bbox"]) for detection in about.get("objects", ())
+            (detection["score"], *detection["bbox"]) for detection in prediction.get("objects", ())
         ]
-        if not np.isfinite([*about["size"], *feature, *chain(*objects)]).all():
+        if not np.isfinite([*prediction["size"], *feature, *chain(*objects)]).all():
             raise ValueError("it holds other than finite numbers")
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, and run it again") from error
     name = job.name.replace("/", "__")
-    return {**about, "name": name, "source": job.source, "feature": feature}
+    return {**prediction, "name": name, "source": job.source, "feature": feature}
 
 
 def lowest_score(
@@ -231,15 +235,15 @@ def lowest_score(
         It, or that of the best precision where the target is not reached, and the precision and the
         recall from it on; NaN without objects.
     """
-    values, places = np.unique(-scores, return_inverse=True)  # the highest first
-    hits, total = (np.bincount(places, weight).cumsum() for weight in (right, predictions))
+    values, indexes = np.unique(-scores, return_inverse=True)  # the highest first
+    hits, total = (np.bincount(indexes, weight).cumsum() for weight in (right, predictions))
     enough = np.flatnonzero(hits >= target * total)
-    at = enough[-1] if len(enough) else (hits / total).argmax()
-    recall = hits[at] / objects if objects else np.nan
-    return -float(values[at]), float(hits[at] / total[at]), float(recall)
+    last = enough[-1] if len(enough) else (hits / total).argmax()
+    recall = hits[last] / objects if objects else np.nan
+    return -float(values[last]), float(hits[last] / total[last]), float(recall)
 
 
-def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, most: int) -> list[int]:
+def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, limit: int) -> list[int]:
     """Choose images to label next: in doubt, and unlike those that are chosen already.
 
     Greedy k-centre selection of Sener & Savarese, https://arxiv.org/abs/1708.00489, whose distance,
@@ -251,7 +255,7 @@ def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, most: int) 
     unit = features - features.mean(0)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
     distance, order = np.full(len(unit), 2.0), list[int]()
-    while len(order) < min(most, len(unit)):
+    while len(order) < min(limit, len(unit)):
         gain = (doubts + 1e-6) * distance
         gain[order] = -1
         order.append(int(gain.argmax()))
@@ -289,28 +293,30 @@ def _write_objects(
         *target, labeller.categories, regions=is_segmentor, things=things, keypoints=points
     )
     with dataset as add:
-        for job, about in records.items():
-            if "objects" in about:
-                _choose_objects(about, labeller)
-                objects = about["objects"]
+        for job, prediction in records.items():
+            if "objects" in prediction:
+                _choose_objects(prediction, labeller)
+                objects = prediction["objects"]
             else:
                 regions = regions_of(labeller.pixels(job), len(labeller.names))
                 objects = [o for o in regions if is_object(labeller.names[o["category_id"]])]
             for detection in objects:
                 detection.pop("segmentation" if options.boxes_only else "", None)
                 counts[detection["category_id"]] += 1
-            add({**about, "objects": objects})
+            add({**prediction, "objects": objects})
     return counts
 
 
-def _choose_objects(about: dict[str, Any], labeller: Labeller) -> None:
+def _choose_objects(prediction: dict[str, Any], labeller: Labeller) -> None:
     """Keep the objects of a record that are labelled, and note the doubt about all of them."""
-    detections, about["objects"], about["doubt"] = about["objects"], [], 0.0
+    detections, prediction["objects"], prediction["doubt"] = prediction["objects"], [], 0.0
     for detection in filter(is_seen, detections):
-        score, least = detection["score"], labeller.thresholds[detection["category_id"], 0]
-        about["doubt"] += min(score / max(least, 1e-9), (1 - score) / max(1 - least, 1e-9))
-        if score >= least:
-            about["objects"].append(detection)
+        score, threshold = detection["score"], labeller.thresholds[detection["category_id"], 0]
+        prediction["doubt"] += min(
+            score / max(threshold, 1e-9), (1 - score) / max(1 - threshold, 1e-9)
+        )
+        if score >= threshold:
+            prediction["objects"].append(detection)
 
 
 def _write_maps(
@@ -321,13 +327,13 @@ def _write_maps(
     ignore = max({*range(256)} - {*labels})
     counts = np.zeros(len(labels) + 1, np.int64)
     with replace_folder(options.output / "maps") as folder:
-        for job, about in records.items():
+        for job, prediction in records.items():
             label_map = labeller.pixels(job)
             counts += np.bincount(label_map.ravel(), minlength=len(counts))
-            target = (folder / "maps" / about["name"]).with_suffix(".png")
+            target = (folder / "maps" / prediction["name"]).with_suffix(".png")
             if target.exists():
                 raise ValueError(f"two images would have {target.name}: give them other names")
-            link_or_copy(job.source, folder / "images" / about["name"])
+            link_or_copy(job.source, folder / "images" / prediction["name"])
             save_image(label_image(label_map, [*labels, ignore], [*colors, (0, 0, 0)]), target)
         classes = zip(labeller.names, labels, colors, strict=True)
         content = render_template("classes.toml", classes=classes, ignore=ignore)
@@ -339,10 +345,10 @@ def _review(
     options: argparse.Namespace, labeller: Labeller, records: Records, counts: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Write the page and the list of images to label next, and return what was labelled."""
-    jobs, doubts = [*records], np.array([about["doubt"] for about in records.values()])
-    features = np.stack([about["feature"] for about in records.values()])
+    jobs, doubts = [*records], np.array([prediction["doubt"] for prediction in records.values()])
+    features = np.stack([prediction["feature"] for prediction in records.values()])
     following = choose_next(features, doubts, _NEXT)
-    lines = "".join(f"{jobs[at].source.absolute()}\n" for at in following)
+    lines = "".join(f"{jobs[index].source.absolute()}\n" for index in following)
     write_text(options.output / NEXT, printable(lines))
     columns = labeller.names, labeller.thresholds.tolist(), counts.tolist()
     classes = [[name, *row, count] for name, row, count in zip(*columns, strict=True)]
@@ -361,8 +367,10 @@ def _review(
 
     def report() -> Report:
         order = np.argsort(-doubts, kind="stable")[:_SHOWN].tolist()
-        rank = {at: f", label next: {number}" for number, at in enumerate(following, start=1)}
-        examples = [_example(labeller, records, jobs[at], rank.get(at, "")) for at in order]
+        rank = {index: f", label next: {number}" for number, index in enumerate(following, start=1)}
+        examples = [
+            _example(labeller, records, jobs[index], rank.get(index, "")) for index in order
+        ]
         return Report(
             title=f"Labels by {options.weights}",
             summary=f"{total}, for {options.form}.",
@@ -382,15 +390,17 @@ def _review(
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:
     """Draw the labels of an image; its caption ends with `after`."""
     rgb = labeller.model.draw_image(labeller.model.read_image(job.source))
-    about = records[job]
-    if "objects" in about:
+    prediction = records[job]
+    if "objects" in prediction:
         points = getattr(labeller.model, "keypoints", None)
-        drawn = [as_drawn(found, labeller.names, points) for found in about["objects"]]
-        shown = {"labels": draw_objects(rgb, drawn, longest=_SIDE)}
+        drawn = [as_drawn(found, labeller.names, points) for found in prediction["objects"]]
+        drawings = {"labels": draw_objects(rgb, drawn, longest=_SIDE)}
     else:
         painted = overlay(rgb, labeller.pixels(job), labeller.model.colors)
-        shown = {"image": rgb, "labels": painted}
-    images = [TitledImage(title=title, image=Image.fromarray(shown[title])) for title in shown]
+        drawings = {"image": rgb, "labels": painted}
+    images = [
+        TitledImage(title=title, image=Image.fromarray(drawings[title])) for title in drawings
+    ]
     for image in images:
         image.image.thumbnail((_SIDE, _SIDE))
-    return Example(caption=f"{job.name}, doubt {about['doubt']:.2f}{after}", images=images)
+    return Example(caption=f"{job.name}, doubt {prediction['doubt']:.2f}{after}", images=images)

@@ -29,21 +29,21 @@ def _plan(options: argparse.Namespace) -> int:
 
     task, path = find_task(options.name, options.task)
     words = [str(path), *options.words]
-    own = plan(MODULES[task], words)
+    base = plan(MODULES[task], words)
 
     @cache
-    def changed(more: tuple[str, ...]) -> dict[str, int]:
-        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit)) if more else own
+    def changed(flags: tuple[str, ...]) -> dict[str, int]:
+        return plan(MODULES[task], [*words, *flags], (ValueError, SystemExit)) if flags else base
 
     echo(
-        f"{recipe_name(task, path)} ({task}): {own['parameters'] / 1e6:,.1f} M parameters, "
-        f"{own['trainable'] / 1e6:,.1f} M trained; {own['batch']} x {own['accumulate']} samples "
-        f"of {own['side']} px{'; DDP' * (own['processes'] > 1)}; GiB:\n{'':28}"
+        f"{recipe_name(task, path)} ({task}): {base['parameters'] / 1e6:,.1f} M parameters, "
+        f"{base['trainable'] / 1e6:,.1f} M trained; {base['batch']} x {base['accumulate']} samples "
+        f"of {base['side']} px{'; DDP' * (base['processes'] > 1)}; GiB:\n{'':28}"
         f"{''.join(f'{column:>13}' for column in _COLUMNS)}  fits, GB"
     )
     full, half, vit = WORDS[task]
     off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
-    above = [f"lora.first_block={own['frozen']}"] if own["frozen"] else []
+    above = [f"lora.first_block={base['frozen']}"] if base["frozen"] else []
     lora = ("--lora", "16", *above)
     rows = {
         "as it is": (),
@@ -53,25 +53,25 @@ def _plan(options: argparse.Namespace) -> int:
         "bf16, fp16, checkpointing": half + on,
         "the same, LoRA": half + on + lora,
     }
-    report: dict[str, Any] = {"recipe": recipe_name(task, path), **own, "rows": {}, "fits": {}}
-    for name, more in rows.items():
-        usage = changed(more)
+    report: dict[str, Any] = {"recipe": recipe_name(task, path), **base, "rows": {}, "fits": {}}
+    for name, flags in rows.items():
+        usage = changed(flags)
         if usage:
             cards = [str(card) for card in CARDS if fits(usage, card * 10**9)]
             numbers = "".join(f"{usage[column] / 2**30:13.2f}" for column in _COLUMNS)
             report["rows"][name] = usage
             echo(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
-    sizes = [("--image-size", str(round(own["side"] * share))) for share in (0.75, 0.5)]
+    sizes = [("--image-size", str(round(base["side"] * share))) for share in (0.75, 0.5)]
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
-    for more in (half, on, ("--batch", "1"), lora, *sizes):
-        if not fits(changed(tried[-1]), smallest) and changed(tried[-1] + more):
-            tried.append(tried[-1] + more)
+    for flags in (half, on, ("--batch", "1"), lora, *sizes):
+        if not fits(changed(tried[-1]), smallest) and changed(tried[-1] + flags):
+            tried.append(tried[-1] + flags)
     for card in CARDS:
-        for more in tried:
-            usage = changed(more)
+        for flags in tried:
+            usage = changed(flags)
             if fits(usage, card * 10**9):
-                report["fits"][card] = {"peak": usage["peak"], "settings": more}
-                echo(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
+                report["fits"][card] = {"peak": usage["peak"], "settings": flags}
+                echo(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(flags) or 'as it is'}")
                 break
         else:
             echo(f"{card} GB: -")

@@ -143,8 +143,10 @@ def task_of_engine(settings: Settings) -> str:
 
 def task_of_mmengine(settings: Settings) -> str:
     """Name the task of a run of mmengine."""
-    ours = "eva_mmdetection" in str(settings.get("custom_imports"))
-    return "mmdetection" if ours or settings.get("default_scope") == "mmdet" else "segmentation"
+    is_detector = "eva_mmdetection" in str(settings.get("custom_imports"))
+    return (
+        "mmdetection" if is_detector or settings.get("default_scope") == "mmdet" else "segmentation"
+    )
 
 
 def _literal(node: ast.expr) -> Any:

@@ -78,9 +78,9 @@ def _run(options: argparse.Namespace) -> int:
     start = plan_demo(options.task) if options.pretrained else []
     ending += "_pretrained" * bool(start)
     output = options.output or f"output/quickstart{ending}"
-    made = ["--output", f"output/datasets/{recipe.data}", *DEMO_DATA[recipe.data]]
+    demo_arguments = ["--output", f"output/datasets/{recipe.data}", *DEMO_DATA[recipe.data]]
     steps = {
-        "demo data": ["data", "make-demo", *made],
+        "demo data": ["data", "make-demo", *demo_arguments],
         "training": [options.task, "train", *shlex.split(recipe.train)],
         "what it can do": shlex.split(recipe.afterwards),
     }

@@ -32,7 +32,7 @@ def _parse_recipes(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _list(options: argparse.Namespace) -> int:
-    every = list[dict[str, str]]()
+    entries = list[dict[str, str]]()
     for task in [options.task] if options.task else TASKS:
         recipes = [*list_recipes(task), *list_data_files(task)]
         if recipes:
@@ -40,8 +40,8 @@ def _list(options: argparse.Namespace) -> int:
         for recipe in recipes:
             left = f"  {recipe.name}" + (f"\n{'':48}" if len(recipe.name) > 46 else "")
             echo(f"{left:<48}  {recipe.summary}".rstrip())
-            every.append({"task": task, "name": recipe.name, "summary": recipe.summary})
-    return Result(every)
+            entries.append({"task": task, "name": recipe.name, "summary": recipe.summary})
+    return Result(entries)
 
 
 recipes = Command("eva recipes", _parse_recipes, _list)

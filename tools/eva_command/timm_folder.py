@@ -99,10 +99,10 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     require_rgb(source)
     config, converted, changes = to_timm(weights, source)
     classes, side = config["num_classes"], config["pretrained_cfg"]["input_size"][-1]
-    own = trunk_of(weights, source)
-    family = FAMILIES[describe(own).family]
+    trunk_weights = trunk_of(weights, source)
+    family = FAMILIES[describe(trunk_weights).family]
     preparation = {**PUBLISHED, "mean": family.mean, "std": family.std}
-    if "level_embed" in own.tensors:  # a segmentor's
+    if "level_embed" in trunk_weights.tensors:  # a segmentor's
         preparation |= {"mean": family.dense_mean, "std": family.dense_std}
     noted = notes_of_training(source, **dict.fromkeys(PUBLISHED), class_names=None)
     names = noted.pop("class_names")
@@ -126,7 +126,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         **preparation,
     )
     write_text(folder / CARD, card)
-    difference = _compare(folder, without_periods(own), side)
+    difference = _compare(folder, without_periods(trunk_weights), side)
     return [
         *changes,
         f"timm's {config['architecture']}; its outputs differ from ours by at most "
@@ -136,15 +136,15 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
 
 
 @torch.no_grad()
-def _compare(folder: Path, own: Weights, side: int) -> float:
+def _compare(folder: Path, trunk_weights: Weights, side: int) -> float:
     """Build the model by timm and by this toolkit; return the largest difference of outputs."""
     import timm  # not for what only reads a folder
 
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    if own.tensors.keys() & {"head.weight", "head.1.weight"}:
-        expected = load_classifier(own)(images)  # (B, K)
+    if trunk_weights.tensors.keys() & {"head.weight", "head.1.weight"}:
+        expected = load_classifier(trunk_weights)(images)  # (B, K)
     else:
-        pooled, _ = load_pooled(own)
+        pooled, _ = load_pooled(trunk_weights)
         expected = pooled.pool(pooled.vit.forward_features(images))  # (B, C)
     outputs: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images)
     return require_close(outputs, expected, "timm")
@@ -226,35 +226,41 @@ def to_timm(
 def trunk_of(weights: Mapping[str, Tensor], source: Path) -> Weights:
     """Take what belongs to the ViT, its classifier included, without the prefix of its names."""
     prefix = find_trunk(weights, name=source.name)
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    if own.keys() & {"attn_pool.latent", "attn_pool.probe", "head.probe"}:  # and what follows it
-        own = {k: v for k, v in own.items() if not re.match(r"(attn_pool|head)\.|proj$", k)}
-    return Weights(source.name, own, **noted_sizes(source))
+    trunk_weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if trunk_weights.keys() & {
+        "attn_pool.latent",
+        "attn_pool.probe",
+        "head.probe",
+    }:  # and what follows it
+        trunk_weights = {
+            k: v for k, v in trunk_weights.items() if not re.match(r"(attn_pool|head)\.|proj$", k)
+        }
+    return Weights(source.name, trunk_weights, **noted_sizes(source))
 
 
-def without_periods(own: Weights) -> Weights:
+def without_periods(weights: Weights) -> Weights:
     """Leave out the periods of rotary positions, which other programs compute."""
-    tensors = {k: v for k, v in own.tensors.items() if k != _PERIODS}
-    return replace(own, tensors=tensors)
+    tensors = {k: v for k, v in weights.tensors.items() if k != _PERIODS}
+    return replace(weights, tensors=tensors)
 
 
-def note_periods(own: Mapping[str, Tensor], trunk: Trunk) -> list[str]:
+def note_periods(weights: Mapping[str, Tensor], trunk: Trunk) -> list[str]:
     """Say that periods of a file, such as DINOv3's, which are rounded, are left out."""
-    if _PERIODS not in own:
+    if _PERIODS not in weights:
         return []
     width, heads = trunk.arguments["embed_dim"], trunk.arguments["num_heads"]
     computed = Rotary(width // heads, **trunk.arguments["rotary"]).periods
-    largest = (own[_PERIODS].float() / computed - 1).abs().max().item()
+    largest = (weights[_PERIODS].float() / computed - 1).abs().max().item()
     if largest < _PERIODS_TOLERANCE:
         return []
     return [f"left out the file's rotary periods, rounded by up to {largest:.1g} of each"]
 
 
-def describe_whole(own: Weights) -> Trunk:
+def describe_whole(weights: Weights) -> Trunk:
     """Describe a ViT of images with global attention; refuse any other."""
-    problem = "a model of clips" if own.tensors[TRUNK_KEY].ndim == 5 else ""
+    problem = "a model of clips" if weights.tensors[TRUNK_KEY].ndim == 5 else ""
     if not problem:
-        trunk, variant = describe(own), find_variant(own.tensors)
+        trunk, variant = describe(weights), find_variant(weights.tensors)
         tokens = variant_arguments(variant).get("extra_tokens", ("cls",)) if variant else ("cls",)
         if "rel_pos" in trunk.arguments:
             problem = "a ViT with relative positions"
@@ -265,7 +271,7 @@ def describe_whole(own: Weights) -> Trunk:
         else:
             return trunk
     raise ValueError(
-        f"{own.name} holds {problem}, which other programs' models do not compute: convert a "
+        f"{weights.name} holds {problem}, which other programs' models do not compute: convert a "
         "pre-trained file, a classifier of images, a CLIP, or a segmentor without relative "
         "positions"
     )
@@ -356,10 +362,10 @@ def _give_names(
     return to_library_names(tensors, find_timm_form(variant), bias=vit["qkv_bias"])
 
 
-def _without_batch_norm(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_batch_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put the batch norm of a linear probe into the linear layer behind it."""
-    matrix, bias = own["head.1.weight"], own["head.1.bias"]  # (K, C), (K,)
-    mean, variance = own["head.0.running_mean"].double(), own["head.0.running_var"].double()
+    matrix, bias = weights["head.1.weight"], weights["head.1.bias"]  # (K, C), (K,)
+    mean, variance = weights["head.0.running_mean"].double(), weights["head.0.running_var"].double()
     scaled = matrix.double() / (variance + PROBE_EPS).sqrt()
     moved = bias.double() - scaled @ mean
     return {"head.weight": scaled.to(matrix.dtype), "head.bias": moved.to(bias.dtype)}

@@ -249,16 +249,16 @@ def find_tasks(data: Path) -> dict[str, Words]:
     words = map_folders(data)
     if words:
         return {"segmentation": words}
-    inside = [entry for entry in data.iterdir() if entry.is_dir()]
-    if len(inside) < _FEW and (sets := [str(entry) for entry in inside if _objects(entry)]):
+    subfolders = [entry for entry in data.iterdir() if entry.is_dir()]
+    if len(subfolders) < _FEW and (sets := [str(entry) for entry in subfolders if _objects(entry)]):
         raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
-    train, *others = find_parts(data) or [data]
+    train, *other_parts = find_parts(data) or [data]
     below = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
     tasks = {}
     kinds = (("classification", IMAGE_SUFFIXES | ARRAY_SUFFIXES), ("video", VIDEO_SUFFIXES))
     for task, suffixes in kinds:
         if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
-            tasks[task] = _samples(train, *others)
+            tasks[task] = _samples(train, *other_parts)
     images = islice(find_files(data, IMAGE_SUFFIXES), 20)
     if any((data / name).with_suffix(".txt").is_file() for name in images):
         tasks["clip"] = _samples(data)
@@ -383,8 +383,8 @@ def _recipe_for(task: str, head: str | None, data: Path, rest: Sequence[str]) ->
 
     large, weights = (_EOMT if head else _RECIPES)[task]
     card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    here = any((folder / weights).is_file() for folder in weights_directories())
-    if here and card is not None and card.total_memory > _LARGE:
+    has_weights = any((folder / weights).is_file() for folder in weights_directories())
+    if has_weights and card is not None and card.total_memory > _LARGE:
         return [large]
     echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
     names = [recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small")]

@@ -78,13 +78,13 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
             f"{source.name} holds a ViT of the family {trunk.family}{lack}: for transformers, "
             f"trunks of {', '.join(TRANSFORMERS)} with that norm can be written"
         )
-    own = without_periods(whole).tensors
-    left_out = [name for name in own if _LEFT_OUT.match(name)]
-    own = {name: value for name, value in own.items() if name not in left_out}
+    trunk_weights = without_periods(whole).tensors
+    left_out = [name for name in trunk_weights if _LEFT_OUT.match(name)]
+    trunk_weights = {name: value for name, value in trunk_weights.items() if name not in left_out}
     lines = note_periods(whole.tensors, trunk)
     lines += [f"left out (not in transformers' model): {list_names(left_out, 6)}"] * bool(left_out)
     form = TRANSFORMERS[trunk.family]
-    converted = to_library_names(own, form, bias=trunk.arguments["qkv_bias"])
+    converted = to_library_names(trunk_weights, form, bias=trunk.arguments["qkv_bias"])
     write_text(folder / CONFIG, json.dumps(_config(trunk), indent=2) + "\n")
     save_weights(converted, folder / WEIGHTS, read_config(source))
     family, side = FAMILIES[trunk.family], trunk.arguments["img_size"]
@@ -97,7 +97,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         licence=family.licence,
     )
     write_text(folder / CARD, card)
-    difference = _compare(folder, Weights(source.name, own), side)
+    difference = _compare(folder, Weights(source.name, trunk_weights), side)
     return [
         *lines,
         f"{_MODELS[trunk.family][1]} of transformers; its outputs differ from ours by at most "
@@ -138,7 +138,7 @@ def _config(trunk: Trunk) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _compare(folder: Path, own: Weights, side: int) -> float:
+def _compare(folder: Path, trunk_weights: Weights, side: int) -> float:
     """Build the model by transformers and by this toolkit; return the difference of outputs."""
     from transformers import AutoModel  # not for what only reads a folder
     from transformers.utils.logging import disable_progress_bar
@@ -152,4 +152,4 @@ def _compare(folder: Path, own: Weights, side: int) -> float:
     if unfit:
         raise ValueError(f"transformers' model does not fit: {list_names(unfit, 4)}")
     outputs: Tensor = model.eval()(images).last_hidden_state  # (B, P + N, C)
-    return require_close(outputs, load_vit(own)(images), "transformers")
+    return require_close(outputs, load_vit(trunk_weights)(images), "transformers")

@@ -36,9 +36,9 @@ def _list(options: argparse.Namespace) -> int:
     for entry in entries:
         size = f"{entry.size_gb:g} GB"
         path = _place(entry.name)
-        here = "-" if path is None else str(path.parent)
+        folder = "-" if path is None else str(path.parent)
         left = f"{entry.name:<{width}}  {entry.task:<14}  {size:>7}"
-        echo(f"{left}  {here:<12}  {entry.result}".rstrip())
+        echo(f"{left}  {folder:<12}  {entry.result}".rstrip())
         rows.append({**vars(entry), "file": path})
     echo(f"searched: {', '.join(map(str, weights_directories()))} ($EVA_WEIGHTS names a folder)")
     for hosted in HOSTED_FILES.values() if options.task in (None, "pretrain") else ():
@@ -100,8 +100,8 @@ verify_command = Command("eva weights verify", _parse_verify, _verify)
 
 
 def _place(name: str) -> Path | None:
-    places = [folder / name for folder in weights_directories()]
-    return next((path for path in places if path.is_file()), None)
+    candidates = [folder / name for folder in weights_directories()]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 _PUSH = """Publish a run on the Hugging Face hub: weights, model card, settings and scores.

@@ -96,12 +96,12 @@ class CaptionGenerator(Generator):
     def make(self, index: int) -> list[Captioned]:
         """Make the three pairs of a scene, and in validation its two zero-shot images."""
         first = index * _PAIRS_PER_SCENE
-        made = [self.digit(first + number) for number in range(_PAIRS_PER_SCENE)]
+        samples = [self.digit(first + number) for number in range(_PAIRS_PER_SCENE)]
         if self.split == "val":
             first = index * _ZERO_SHOT_PER_SCENE
             numbers = range(first, first + _ZERO_SHOT_PER_SCENE)
-            made += [self.digit(number, zero_shot=True) for number in numbers]
-        return made
+            samples += [self.digit(number, zero_shot=True) for number in numbers]
+        return samples
 
     def digit(self, index: int, *, zero_shot: bool = False) -> Captioned:
         """Make one image and its caption.
@@ -162,28 +162,28 @@ class CaptionGenerator(Generator):
 
 
 def export_captions(
-    folder: Path, split: Split, index: int, made: list[Captioned]
+    folder: Path, split: Split, index: int, samples: list[Captioned]
 ) -> list[tuple[bytes, dict[str, Any]]]:
     """Encode the images of a scene; return them with what is in them."""
     entries = []
-    for image, about in made:
+    for image, entry in samples:
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG", quality=_QUALITY, subsampling=0)
-        entries.append((stream.getvalue(), about))
+        entries.append((stream.getvalue(), entry))
     return entries
 
 
-def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def finish_captions(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write the shards, the class folders, CLIP_benchmark's copy and `captions.json`."""
     contents: dict[str, list[dict[str, Any]]] = {}
-    for split, scenes in made.items():
+    for split, scenes in exported.items():
         pairs = [entry for entries in scenes for entry in entries[:_PAIRS_PER_SCENE]]
         _write_shards(folder / split, pairs)
         contents[split] = [about for _, about in pairs]
     contents["zero_shot"] = []
     members: list[tuple[str, bytes]] = []
-    shown = [entry for entries in made["val"] for entry in entries[_PAIRS_PER_SCENE:]]
-    for number, (image, about) in enumerate(shown):
+    zero_shot = [entry for entries in exported["val"] for entry in entries[_PAIRS_PER_SCENE:]]
+    for number, (image, about) in enumerate(zero_shot):
         name = f"zero_shot/{NUMBERS[about['digit']]}/{number + 1:06d}.jpg"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(image)
@@ -209,10 +209,10 @@ def _write_shards(folder: Path, pairs: list[tuple[bytes, dict[str, Any]]]) -> No
     """Write pairs into shards as img2dataset names them; note each one's key."""
     for shard, first in enumerate(range(0, len(pairs), _PAIRS_PER_SHARD)):
         members = []
-        for number, (image, about) in enumerate(pairs[first : first + _PAIRS_PER_SHARD]):
-            about["key"] = f"{shard:05d}{number:04d}"
-            members.append((f"{about['key']}.jpg", image))
-            members.append((f"{about['key']}.txt", about["caption"].encode()))
+        for number, (image, entry) in enumerate(pairs[first : first + _PAIRS_PER_SHARD]):
+            entry["key"] = f"{shard:05d}{number:04d}"
+            members.append((f"{entry['key']}.jpg", image))
+            members.append((f"{entry['key']}.txt", entry["caption"].encode()))
         _write_tar(folder / f"{shard:05d}.tar", members)
 
 

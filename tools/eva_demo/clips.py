@@ -69,18 +69,18 @@ class ClipGenerator(Generator):
         motion = list(MOTIONS)[index % len(MOTIONS)]
         time = np.linspace(0, 1, int(rng.integers(_LENGTH[0], _LENGTH[1] + 1)))
         x, y, size, angle = draw_path(motion, time, rng=rng)  # (4, T)
-        places, px = np.stack([x, y], 1) * self.size - 0.5, np.exp(size) * self.size
+        centres, px = np.stack([x, y], 1) * self.size - 0.5, np.exp(size) * self.size
         category, digit = self._handwriting.choose(rng)
         photo, frames = self._filmed(time, rng=rng)
         glyphs = [
             self._handwriting.glyph(digit, px=height, angle=turn, side=self.size, centre=centre)
-            for centre, height, turn in zip(map(tuple, places), px.tolist(), angle, strict=True)
+            for centre, height, turn in zip(map(tuple, centres), px.tolist(), angle, strict=True)
         ]
         masks = np.stack([glyph.mask for glyph in glyphs])  # (T, S, S)
         paint = choose_paint(frames[masks], min_contrast=_MIN_CONTRAST, colours=draw_colours(rng))
         for frame, glyph in zip(frames, glyphs, strict=True):
             paint.apply(frame, glyph)
-        path = {"x": places[:, 0], "y": places[:, 1], "size": px, "angle": angle}
+        path = {"x": centres[:, 0], "y": centres[:, 1], "size": px, "angle": angle}
         ends = {name: values[[0, -1]].tolist() for name, values in path.items()}
         return frames, {
             "motion": motion,
@@ -135,23 +135,23 @@ def draw_path(
 
 def export_clip(folder: Path, split: Split, index: int, clip: Clip) -> dict[str, Any]:
     """Write `{train,val}/MOTION/NUMBER.mp4`, H.264; return its entry in `clips.json`."""
-    frames, about = clip
-    name = f"{split}/{about['motion']}/{index + 1:06d}.mp4"
+    frames, facts = clip
+    name = f"{split}/{facts['motion']}/{index + 1:06d}.mp4"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(folder / name, reproducible=True) as writer:
         for number, rgb in enumerate(frames):
             writer.add(rgb, Frame(rgb, number, 1 / _FRAMES_PER_SECOND, _FRAMES_PER_SECOND))
-    return {"file": name, **about}
+    return {"file": name, **facts}
 
 
-def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def finish_clips(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write lists `{train,val}.txt` of `PATH LABEL`, `classes.txt` and `clips.json`."""
     labels = {motion: label for label, motion in enumerate(MOTIONS)}
     texts = {
         "classes.txt": "".join(f"{motion}\n" for motion in MOTIONS),
-        "clips.json": json.dumps(made),
+        "clips.json": json.dumps(exported),
     }
-    for split, clips in made.items():
+    for split, clips in exported.items():
         lines = (f"{clip['file']} {labels[clip['motion']]}\n" for clip in clips)
         texts[f"{split}.txt"] = "".join(lines)
     write_texts(folder, texts)

@@ -98,12 +98,12 @@ def make_demo_data(
         )
     with replace_folder(output) as partial:
         for name in settings.formats:
-            made: dict[Split, list[Any]] = {}
+            exported: dict[Split, list[Any]] = {}
             for split, count in zip(SPLITS, (settings.train, settings.val), strict=True):
                 work = functools.partial(_export, name, partial / name, split, settings)
                 results = ordered_map(work, range(count), workers=workers, title=split, chunk=16)
-                made[split] = list(results)
-            FORMATS[name].finish(partial / name, made)
+                exported[split] = list(results)
+            FORMATS[name].finish(partial / name, exported)
         write_text(partial / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return True
 
@@ -114,5 +114,5 @@ def _generator(name: str, split: Split, size: int, seed: int) -> Any:
 
 
 def _export(name: str, folder: Path, split: Split, settings: Settings, index: int) -> Any:
-    made = _generator(name, split, settings.size, settings.seed).make(index)
-    return FORMATS[name].export(folder, split, index, made)
+    scene = _generator(name, split, settings.size, settings.seed).make(index)
+    return FORMATS[name].export(folder, split, index, scene)

@@ -74,7 +74,7 @@ class DenseScenes(Dataset[dict[str, Tensor]]):
         image, owner = _warp(scene.image, owner, rng=rng)
         digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
         box = np.zeros((GRID, GRID, 4), dtype=np.float32)
-        most = np.full((GRID, GRID), MIN_INK - 1)
+        most_pixels = np.full((GRID, GRID), MIN_INK - 1)
         present = np.zeros(10, dtype=np.float32)
         centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
         for number, instance in enumerate(scene.instances):
@@ -83,8 +83,8 @@ class DenseScenes(Dataset[dict[str, Tensor]]):
                 continue
             present[instance.category] = 1
             pixels = _per_patch(mask).sum(-1)  # (G, G)
-            wins = pixels > most
-            most[wins] = pixels[wins]
+            wins = pixels > most_pixels
+            most_pixels[wins] = pixels[wins]
             digit[wins] = instance.category
             x0, y0, x1, y1 = box_of_mask(mask)
             sides = np.broadcast_arrays(

@@ -97,7 +97,7 @@ def _export_coco(
 
 
 def _finish_coco(
-    folder: Path, made: Mapping[Split, list[Any]], **of_categories: Sequence[Any]
+    folder: Path, exported: Mapping[Split, list[Any]], **of_categories: Sequence[Any]
 ) -> None:
     """Write `annotations/instances_{train,val}.json`."""
     header = {
@@ -109,7 +109,7 @@ def _finish_coco(
         ],
     }
     texts = {}
-    for split, entries in made.items():
+    for split, entries in exported.items():
         flattened = [annotation for _, annotations in entries for annotation in annotations]
         content = header | {
             "images": [image for image, _ in entries],
@@ -135,10 +135,10 @@ def _export_keypoints(
     return image, annotations
 
 
-def _finish_keypoints(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_keypoints(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write the files of COCO's instances, whose categories list the points."""
     edges = [[1, number] for number in range(2, len(POINTS) + 1)]
-    _finish_coco(folder, made, keypoints=POINTS, skeleton=edges)
+    _finish_coco(folder, exported, keypoints=POINTS, skeleton=edges)
 
 
 def _export_panoptic(
@@ -166,14 +166,14 @@ def _export_panoptic(
     return image, annotation
 
 
-def _finish_panoptic(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_panoptic(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write `annotations/panoptic_{train,val}.json`: digits are things, photographs stuff."""
     names = [*map(str, range(10)), *(name for name in COLORS if name != "digit")]
     categories = [
         {"id": number, "name": name, "isthing": int(number <= 10)}
         for number, name in enumerate(names, start=1)
     ]
-    for split, entries in made.items():
+    for split, entries in exported.items():
         images, annotations = ([*column] for column in zip(*entries, strict=True))
         content = {"images": images, "annotations": annotations, "categories": categories}
         write_texts(folder, {f"annotations/panoptic_{split}.json": json.dumps(content)})
@@ -207,11 +207,11 @@ def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict
     return entries
 
 
-def _finish_folder(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_folder(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write `digits.json`."""
     digits = {
         split: {name: digit for entries in scenes for name, digit in entries.items()}
-        for split, scenes in made.items()
+        for split, scenes in exported.items()
     }
     write_texts(folder, {"digits.json": json.dumps(digits)})
 
@@ -238,11 +238,11 @@ def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> di
     }
 
 
-def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_semantic(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write `classes.toml`, which `segmentation/train.py --classes` reads, and `scenes.json`."""
     classes = zip(COLORS, range(1, len(COLORS) + 1), COLORS.values(), strict=True)
     content = render_template("classes.toml", classes=classes, ignore=0)
-    contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
+    contents = json.dumps({_ADE[split]: scenes for split, scenes in exported.items()})
     write_texts(folder, {"classes.toml": content, "scenes.json": contents})
 
 
@@ -262,11 +262,14 @@ def _export_bands(folder: Path, split: Split, index: int, scene: Scene) -> tuple
     return (entry, annotations), semantic, _export_folder(folder / "folder", split, index, scene)
 
 
-def _finish_bands(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_bands(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write the lists of the three tasks."""
     finishes = {"coco": _finish_coco, "semantic": _finish_semantic, "folder": _finish_folder}
     for number, (name, finish) in enumerate(finishes.items()):
-        finish(folder / name, {split: [entry[number] for entry in made[split]] for split in made})
+        finish(
+            folder / name,
+            {split: [entry[number] for entry in exported[split]] for split in exported},
+        )
 
 
 def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
@@ -276,17 +279,17 @@ def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
     objects = [
         {"name": instance.category, "box": instance.box.tolist()} for instance in scene.instances
     ]
-    about = {"name": f"{name}.jpg", "size": scene.image.shape[:2], "objects": objects}
-    content = render_template("voc.xml", **about)
+    image = {"name": f"{name}.jpg", "size": scene.image.shape[:2], "objects": objects}
+    content = render_template("voc.xml", **image)
     write_texts(folder, {f"Annotations/{name}.xml": content})
     return name
 
 
-def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_voc(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write the lists of names."""
     lists = {
         f"ImageSets/Main/{split}.txt": "".join(f"{name}\n" for name in names)
-        for split, names in made.items()
+        for split, names in exported.items()
     }
     write_texts(folder, lists)
 
@@ -303,7 +306,7 @@ def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> None:
     write_texts(folder, {f"labels/{split}/{name}.txt": content})
 
 
-def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> None:
+def _finish_yolo(folder: Path, exported: Mapping[Split, list[Any]]) -> None:
     """Write `data.yaml`."""
     content = "# path: where train and val are; left out, it is the folder of this file\n"
     content += render_template("data.yaml", names=[str(digit) for digit in range(10)], val="val")

@@ -48,9 +48,9 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, frames=1, frozen_blocks=0)
-        most = 0 if self.full_position_lr else self.depth
+        limit = 0 if self.full_position_lr else self.depth
         require(
-            self.frozen_blocks <= most,
+            self.frozen_blocks <= limit,
             f"frozen_blocks={self.frozen_blocks} must be at most {self.depth}, the blocks of "
             f"{self.variant}, and 0 with full_position_lr, since it freezes the positions too",
         )

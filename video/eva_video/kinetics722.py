@@ -109,7 +109,7 @@ def _read_list(location: str, name: str, *, root: str | None) -> Videos:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
-    paths = [os.path.abspath(files.sample_id(at)) for at in range(len(files))]  # noqa: PTH100
+    paths = [os.path.abspath(files.sample_id(index)) for index in range(len(files))]  # noqa: PTH100
     ids = [youtube_id(file, sure=True) for file in files.files.names]
     for path, identifier in zip(paths, ids, strict=True):
         if not identifier:
@@ -121,8 +121,8 @@ def _write_list(file: Path, merged: Merged, dataset: str) -> None:
     """Write lines `path label`, with the labels of a dataset."""
     labels = np.arange(len(kinetics_classes("k722")))
     if dataset != "k722":
-        own = mapping("k722", dataset)
-        labels[own] = np.arange(len(own))
+        labels_of_dataset = mapping("k722", dataset)
+        labels[labels_of_dataset] = np.arange(len(labels_of_dataset))
     with file.open("wb") as stream:
         for index in merged.kept.tolist():
             path = merged.videos.paths[index]

@@ -120,13 +120,13 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     positions = model.pos_embed
     if not config.model.full_position_lr or positions is None:
         return groups
-    others = [
+    other_names = [
         replace(
             group, params=[parameter for parameter in group.params if parameter is not positions]
         )
         for group in groups
     ]
-    return [*others, ParameterGroup(name="positions", params=[positions])]
+    return [*other_names, ParameterGroup(name="positions", params=[positions])]
 
 
 def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> None:
@@ -136,7 +136,7 @@ def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> Non
         ValueError: If settings or data do not fit together.
     """
     model, data = config.model, config.data
-    videos, others = _open_data(data)
+    videos, held_out = _open_data(data)
     sampling = Sampling(frames=model.frames, kind=data.sampling, interval=data.frame_interval)
     normalise = Normalise(mean=data.mean, std=data.std)
     augment = TrainingTransform(model.image_size, normalise=normalise, augment=config.augment)
@@ -151,7 +151,7 @@ def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> Non
         recipe=recipe,
         build=build,
         samples=TrainingClips(videos, sampling=sampling, transform=augment),
-        others=None if others is None else Clips(others, sampling=sampling, transform=centre),
+        others=None if held_out is None else Clips(held_out, sampling=sampling, transform=centre),
         title=f"{model.variant}, {model.frames} frames of {model.image_size} px",
         flops=training_flops(
             build,
@@ -184,8 +184,8 @@ def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]
         held = holdout_mask(
             names, data.val_share, classes=videos.labels.tolist(), name="data.val_share"
         )
-        train_indices, others = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
-        return videos.subset(train_indices), videos.subset(others)
+        train_indices, val_indices = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
+        return videos.subset(train_indices), videos.subset(val_indices)
     if not data.val:
         return videos, None
     root = data.val_root or (not Path(data.val).is_dir() and data.root) or None

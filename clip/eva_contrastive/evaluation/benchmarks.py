@@ -109,13 +109,13 @@ def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchma
     samples = open_labelled(location, transform, upright=False)
     names = named_classes(kind.lower())
     spellings = Spellings(names)
-    places = {name: spellings.label(name) for name in samples.classes}
-    other = [name for name, location in places.items() if location is None]
+    labels = {name: spellings.label(name) for name in samples.classes}
+    other = [name for name, location in labels.items() if location is None]
     if other:
         raise ValueError(
             f"{location} is not CIFAR-{number}: {list_names(other, 4)} is no class of it"
         )
-    locations = [location for location in places.values() if location is not None]
+    locations = [location for location in labels.values() if location is not None]
     samples.classes = with_others(names, locations)
     return Benchmark(f"CIFAR-{number}", samples, samples.classes, named_templates("cifar"))
 
@@ -149,8 +149,8 @@ def open_retrieval(options: argparse.Namespace) -> dict[str, CaptionedImages]:
         if words is not None:
             location, root = _split(words)
             columns = ("image_column", "caption_column") if name == "pairs" else ()
-            more = {column: getattr(options, column) for column in columns}
-            datasets[title] = open_captions(location, root=root, **more)
+            column_options = {column: getattr(options, column) for column in columns}
+            datasets[title] = open_captions(location, root=root, **column_options)
     return datasets
 
 

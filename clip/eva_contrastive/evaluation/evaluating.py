@@ -171,14 +171,14 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     sets = open_benchmarks(options, transform, image_size=model.image_size)
     pairs = open_retrieval(options)
     data = [(s.name, f"{len(s.samples):,} samples, {len(s.names):,} class names") for s in sets]
-    data += [(name, f"{len(own):,} images with captions") for name, own in pairs.items()]
+    data += [(name, f"{len(images):,} images with captions") for name, images in pairs.items()]
     title = f"evaluate a CLIP at {model.image_size} px on {device.type}"
     announce(title, weights=options.weights, data=data)
     evaluation = _Evaluation(model, options, transform, names=[name for name, _ in data])
     for benchmark in sets:
         evaluation.count(benchmark)
-    for name, own in pairs.items():
-        evaluation.retrieve(name, own)
+    for name, images in pairs.items():
+        evaluation.retrieve(name, images)
     if distributed.rank() == 0:
         evaluation.report(data, began, device)
 
@@ -276,7 +276,7 @@ class _Evaluation:
         if distributed.rank() or self._options.output is None:
             return
         done = {*results.scores, *results.retrieval}
-        more = {
+        notes = {
             **summary(results.scores),
             "retrieval": results.retrieval,
             "left_out": results.left_out,
@@ -289,7 +289,7 @@ class _Evaluation:
             results.scores,
             unit="samples",
             extra=results.extra,
-            more=more,
+            more=notes,
         )
 
     def report(self, data: list[tuple[str, str]], began: float, device: torch.device) -> None:

@@ -124,15 +124,15 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[str, .
         return tuple(names_of(folders))
     names = read_class_list(file)
     spellings = Spellings([name.casefold() for name in names])
-    places = [spellings.label(folder.casefold()) for folder in folders]
-    labels_present = [position for position in places if position is not None]
+    labels = [spellings.label(folder.casefold()) for folder in folders]
+    labels_present = [position for position in labels if position is not None]
     if not labels_present and len(names) == len(folders):
         labels_present = list(range(len(names)))
         if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`
             by_value = sorted(labels_present, key=lambda label: int(folders[label]))
             labels_present = [by_value.index(label) for label in labels_present]
     if len(labels_present) < len(folders):
-        lacking = [name for name, position in zip(folders, places, strict=True) if position is None]
+        lacking = [name for name, position in zip(folders, labels, strict=True) if position is None]
         raise ValueError(
             f"the class list {file} has {len(names)} names, and lacks {len(lacking)} of the "
             f"{len(folders)} classes: {list_names(lacking)}; write the names of all folders, or "

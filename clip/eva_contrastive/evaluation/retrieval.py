@@ -105,12 +105,12 @@ def encode_pairs(
     captions, owners, reasons = list[str](), list[int](), dict[int, str]()
     for index in range(len(pairs)):
         try:
-            own = pairs.captions(index)
+            captions_of_image = pairs.captions(index)
         except OSError as error:
             reasons[index] = str(error)
         else:
-            captions += own
-            owners += [index] * len(own)
+            captions += captions_of_image
+            owners += [index] * len(captions_of_image)
     texts, _ = encode_all(
         model,
         partial(text_features, model),
@@ -135,11 +135,11 @@ def encode_pairs(
     is_readable = torch.ones(len(images), dtype=torch.bool, device=images.device)
     is_readable[list(reasons)] = False
     of_kept = is_readable[owner]
-    places = is_readable.cumsum(0) - 1  # of the kept images among each other
+    new_indexes = is_readable.cumsum(0) - 1  # of the kept images among each other
     return EncodedPairs(
         images=images[is_readable],
         texts=texts[of_kept],
-        owners=places[owner[of_kept]],
+        owners=new_indexes[owner[of_kept]],
         left_out=[reasons[position] for position in sorted(reasons)],
         kept=is_readable.nonzero()[:, 0].tolist(),
     )

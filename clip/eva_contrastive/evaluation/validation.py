@@ -121,14 +121,15 @@ def _contrastive_loss(model: EvaClip, encoded: EncodedPairs, *, batch_size: int)
     """Compute the mean loss of images and first captions, in the same batches on all processes."""
     bias = model.text.logit_bias
     measure = ClipLoss() if bias is None else SigLipLoss()
-    more = {} if bias is None else {"logit_bias": bias.float()}
+    bias_argument = {} if bias is None else {"logit_bias": bias.float()}
     scale = model.text.logit_scale.float().exp()
-    every = torch.arange(len(encoded.images), device=encoded.owners.device)
-    texts = encoded.texts[torch.searchsorted(encoded.owners, every)]  # the first of each image
+    image_indexes = torch.arange(len(encoded.images), device=encoded.owners.device)
+    first_texts = torch.searchsorted(encoded.owners, image_indexes)
+    texts = encoded.texts[first_texts]
     total = 0.0
     for images, words in zip(
         encoded.images.split(batch_size), texts.split(batch_size), strict=True
     ):
-        loss: Tensor = measure(images, words, logit_scale=scale, **more)
+        loss: Tensor = measure(images, words, logit_scale=scale, **bias_argument)
         total += loss.item() * len(images)
     return total / len(encoded.images)

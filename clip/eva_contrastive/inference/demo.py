@@ -139,10 +139,10 @@ def _ranking_lines(ranking: Mapping[str, Sequence[Ranked]]) -> list[str]:
         lines.append(f"{name}: {', '.join(captions)}")
     if len(ranking) > 1:
         first = Counter(ranked[0].text for ranked in ranking.values())
-        shown = [
+        first_captions = [
             f'{count:,} "{_short(caption)}"' for caption, count in first.most_common(_TOTAL_NAMED)
         ]
-        lines.append(f"{len(ranking):,} files: {', '.join(shown)}")
+        lines.append(f"{len(ranking):,} files: {', '.join(first_captions)}")
     return lines
 
 
@@ -199,8 +199,8 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
             index_features(folder, index_folder, approximate=False)
         folder, index = index_folder, Neighbours(index_folder)
     if index.about.get("sha256") != sha256_of(weights_file(weights)):
-        others = options.get("weights")
-        raise ValueError(f"{folder} has features of {others}, not of {weights}")
+        weights_of_index = options.get("weights")
+        raise ValueError(f"{folder} has features of {weights_of_index}, not of {weights}")
     return index
 
 
@@ -243,9 +243,9 @@ def _show_found(
         SheetSection(query.title, [tile(hit) for hit in hits[:each]])
         for query, hits in results[:_MOST_SECTIONS]
     ]
-    more = len(results) - len(sections)
-    if more > 0:
-        echo(f"contact_sheet.jpg leaves {more} queries out")
+    left_out = len(results) - len(sections)
+    if left_out > 0:
+        echo(f"contact_sheet.jpg leaves {left_out} queries out")
     save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
     echo(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
 
@@ -256,9 +256,9 @@ def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) 
         f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
         for hit in hits[:_HITS]
     ]
-    more = len(hits) - _HITS
-    if more > 0:
-        lines.append(f"  and {more:,} more")
+    left_out = len(hits) - _HITS
+    if left_out > 0:
+        lines.append(f"  and {left_out:,} more")
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
 

@@ -94,7 +94,7 @@ def export_towers(
     differences: dict[str, float] = {}
     entries: dict[str, dict[str, Any]] = {}
     facts = _facts(model, pixels or {}, normalize=normalize)
-    least = EXPORT_TOLERANCES[facts["features"]["dtype"]] if tolerance is None else tolerance
+    limit = EXPORT_TOLERANCES[facts["features"]["dtype"]] if tolerance is None else tolerance
     with replace_folder(folder) as temporary:
         for tower in towers:
             file = temporary / f"{tower}{EXPORT_SUFFIXES[form]}"
@@ -108,7 +108,7 @@ def export_towers(
                 name=INPUTS[tower],
                 inputs=draw if tower == "image" else partial(_texts, model),
                 facts=facts | entries[tower],
-                tolerance=least,
+                tolerance=limit,
             )[FEATURES]
         write_text(temporary / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
         if "text" in towers:

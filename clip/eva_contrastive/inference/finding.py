@@ -260,7 +260,9 @@ def search(
         torch.stack([query.features for query in queries]).float().cpu().numpy()
     )  # (Q, D)
     parts = range(0, len(features), _ROWS)
-    scores = [query_features @ features[at : at + _ROWS].astype(np.float32).T for at in parts]
+    scores = [
+        query_features @ features[first : first + _ROWS].astype(np.float32).T for first in parts
+    ]
     # kept in half precision, features are not quite of unit length
     cosines = np.concatenate(scores, axis=1).clip(-1, 1)  # (Q, R)
     rows = np.array([len(library.entries[path].features) for path in paths])
@@ -273,8 +275,12 @@ def search(
         logger.warning(message, len(paths), best.min(), best.max())
     return [
         [
-            _hit(paths[at], library.entries[paths[at]], row[starts[at] : starts[at] + rows[at]])
-            for at in np.argsort(-of_files, kind="stable")[:top].tolist()
+            _hit(
+                paths[index],
+                library.entries[paths[index]],
+                row[starts[index] : starts[index] + rows[index]],
+            )
+            for index in np.argsort(-of_files, kind="stable")[:top].tolist()
         ]
         for row, of_files in zip(cosines, best, strict=True)
     ]

@@ -112,12 +112,12 @@ def load_vision_tower(
     weights = read_clip_weights(source)
     with torch.device("meta"):
         tower, trunk = _vision_tower(weights, image_size, **overrides)
-    own = {
+    arguments = {
         name.removeprefix(trunk.prefix): value
         for name, value in weights.tensors.items()
         if name.startswith(trunk.prefix)
     }
-    load_pretrained(tower.to(dtype), Weights(weights.name, own), complete=True)
+    load_pretrained(tower.to(dtype), Weights(weights.name, arguments), complete=True)
     return tower.eval()
 
 

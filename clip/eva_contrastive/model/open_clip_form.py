@@ -160,9 +160,9 @@ def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _logits_outside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move factor and bias of the logits out of the text tower, without dimensions."""
-    inside = {f"text.{name}": name for name in _LOGITS}
+    outer_names = {f"text.{name}": name for name in _LOGITS}
     return {
-        inside.get(name, name): value.reshape(()) if name in inside else value
+        outer_names.get(name, name): value.reshape(()) if name in outer_names else value
         for name, value in weights.items()
     }
 

@@ -74,8 +74,8 @@ class Sampling:
             (T,).
         """
         if self.kind == "dense":
-            places = max(length - self.span + 1, 1)
-            return self._dense(_randint(places, 1, generator), length)[0]
+            starts = max(length - self.span + 1, 1)
+            return self._dense(_randint(starts, 1, generator), length)[0]
         segment = length // self.frames
         if segment:
             return np.arange(self.frames) * segment + _randint(segment, self.frames, generator)

@@ -177,8 +177,8 @@ class VideoLines:
                     "clip": number % self._clips,
                     "class": self._names[index],
                     "probability": round(value, _DIGITS),
-                    "probability_of_label": round(own, _DIGITS),
+                    "probability_of_label": round(label_probability, _DIGITS),
                 }
-                for number, (index, value, own) in enumerate(views)
+                for number, (index, value, label_probability) in enumerate(views)
             ],
         }

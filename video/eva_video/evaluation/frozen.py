@@ -161,7 +161,7 @@ def _train(
     probe: AttentiveProbe,
     tokens: Tensor,
     labels: Tensor,
-    places: Tensor,
+    positions: Tensor,
     *,
     rate: float,
     epochs: int,
@@ -174,7 +174,7 @@ def _train(
         {"params": [value for value in probe.parameters() if value.ndim != 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=WEIGHT_DECAY)
-    steps = epochs * -(-len(places) // BATCH_SIZE)
+    steps = epochs * -(-len(positions) // BATCH_SIZE)
     warm_up = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -182,7 +182,7 @@ def _train(
     )
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(1, epochs + 1):
-        order = places[torch.randperm(len(places), generator=generator)]
+        order = positions[torch.randperm(len(positions), generator=generator)]
         for batch in order.split(BATCH_SIZE):
             optimizer.zero_grad()
             inputs = tokens[batch.to(tokens.device)].to(device).float()
@@ -193,10 +193,10 @@ def _train(
 
 
 @torch.inference_mode()
-def _logits(probe: AttentiveProbe, tokens: Tensor, places: Tensor) -> Tensor:
+def _logits(probe: AttentiveProbe, tokens: Tensor, positions: Tensor) -> Tensor:
     """Compute logits (number of places, K) of some of the videos, on the probe's device."""
     device = probe.query.device
-    parts = (tokens[batch.to(tokens.device)] for batch in places.split(BATCH_SIZE))
+    parts = (tokens[batch.to(tokens.device)] for batch in positions.split(BATCH_SIZE))
     return torch.cat([probe(part.to(device).float()) for part in parts])
 
 

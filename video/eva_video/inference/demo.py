@@ -120,18 +120,18 @@ class _Work:
     def _draw(self, job: Job, pieces: Iterator[JudgedWindow], stack: contextlib.ExitStack) -> None:
         reader, writers = VideoReader(job.source), _writers(job, stack)
         piece = next(pieces)
-        shown = self.results.shown(piece.probabilities)
+        predictions = self.results.shown(piece.probabilities)
         for time, frame in _timed(reader):
             while time >= piece.end and (later := next(pieces, None)):
-                piece, shown = later, self.results.shown(later.probabilities)
-            self._write(writers, time, frame, shown)
+                piece, predictions = later, self.results.shown(later.probabilities)
+            self._write(writers, time, frame, predictions)
         if reader.error is not None:
             raise UnreadableVideoError(reader.error)
 
     def _camera(self, job: Job, windows: list[JudgedWindow]) -> int:
         """Judge windows without gaps while a camera records, until Ctrl-C; count its frames."""
         seconds = self._options.window or CAMERA_SECONDS
-        reader, shown = CameraReader(job.source), list[Prediction]()
+        reader, predictions = CameraReader(job.source), list[Prediction]()
         frames, begin, time = list[NDArray[np.uint8]](), 0.0, 0.0
         with contextlib.ExitStack() as stack:
             title = f"{job.name}, Ctrl-C ends it"
@@ -140,10 +140,11 @@ class _Work:
             for time, frame in _timed(reader):
                 if frames and time >= begin + seconds:
                     windows.append(self._judged(frames, begin, time))
-                    shown, frames, begin = self.results.shown(windows[-1].probabilities), [], time
+                    predictions = self.results.shown(windows[-1].probabilities)
+                    frames, begin = [], time
                 if len(frames) <= (time - begin) / seconds * _KEPT:
                     frames.append(frame.rgb)
-                self._write(writers, time, frame, shown)
+                self._write(writers, time, frame, predictions)
                 bar.update()
         if frames:
             windows.append(self._judged(frames, begin, time))
@@ -158,10 +159,14 @@ class _Work:
         return JudgedWindow(begin, end, judged.probabilities)
 
     def _write(
-        self, writers: Sequence[VideoWriter], time: float, frame: Frame, shown: list[Prediction]
+        self,
+        writers: Sequence[VideoWriter],
+        time: float,
+        frame: Frame,
+        predictions: list[Prediction],
     ) -> None:
         for writer in writers:
-            image = annotate(frame.rgb, shown, heading=clock(time), rows=self.results.rows)
+            image = annotate(frame.rgb, predictions, heading=clock(time), rows=self.results.rows)
             writer.add(image, frame)
 
     def _add_found(
@@ -177,17 +182,17 @@ class _Work:
         best = max(firsts, key=lambda prediction: prediction.probability)
         description, details = "", list[str]()
         if len(windows) == 1:
-            shown = self.results.shown(windows[0].probabilities)
-            description = format_predictions(shown[:CLASSES_NAMED])
+            predictions = self.results.shown(windows[0].probabilities)
+            description = format_predictions(predictions[:CLASSES_NAMED])
         else:
             details = [
                 f"  {clock(segment.start):>9} - {clock(segment.end):<9}  "
                 f"{score_text(segment.probability)}  {names[segment.label]}"
                 for segment in joined
             ]
-        more = len(details) - SEGMENTS_NAMED
-        if more > 0:
-            details[SEGMENTS_NAMED:] = [f"  and {more:,} more: {PREDICTIONS} has all"]
+        left_out = len(details) - SEGMENTS_NAMED
+        if left_out > 0:
+            details[SEGMENTS_NAMED:] = [f"  and {left_out:,} more: {PREDICTIONS} has all"]
         self.results.summary.add(
             name,
             [names[segment.label] for segment in joined],

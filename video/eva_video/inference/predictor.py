@@ -100,28 +100,28 @@ def windows_of(
 
 
 def _window(video: VideoSource, start: float, end: float) -> Window:
-    places = range(len(video))
+    indexes = range(len(video))
     # the frame that is on the screen at a time is the last one that has begun
-    first = bisect.bisect_right(places, start + _TINY, key=lambda i: video.times([i])[0]) - 1
-    after = bisect.bisect_left(places, end - _TINY, key=lambda i: video.times([i])[0])
+    first = bisect.bisect_right(indexes, start + _TINY, key=lambda i: video.times([i])[0]) - 1
+    after = bisect.bisect_left(indexes, end - _TINY, key=lambda i: video.times([i])[0])
     return Window(start, end, max(first, 0), max(after - max(first, 0), 1))
 
 
 def moments(windows: Iterable[JudgedWindow]) -> Iterator[JudgedWindow]:
     """Cut time where windows, in order, begin or end, and average those that cover each piece."""
     open_now: deque[JudgedWindow] = deque()
-    at, last = 0.0, JudgedWindow(float("inf"), float("inf"), np.empty(0, np.float32))
+    time, last = 0.0, JudgedWindow(float("inf"), float("inf"), np.empty(0, np.float32))
     for window in itertools.chain(windows, [last]):
-        while open_now and at < window.start - _TINY:
+        while open_now and time < window.start - _TINY:
             end = min(window.start, min(window.end for window in open_now))
-            if end > at + _TINY:
+            if end > time + _TINY:
                 yield JudgedWindow(
-                    at, end, np.mean([window.probabilities for window in open_now], axis=0)
+                    time, end, np.mean([window.probabilities for window in open_now], axis=0)
                 )
-            at = end
-            while open_now and open_now[0].end <= at + _TINY:
+            time = end
+            while open_now and open_now[0].end <= time + _TINY:
                 open_now.popleft()
-        at = window.start
+        time = window.start
         open_now.append(window)
 
 
