@@ -4,9 +4,8 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
-from eva_pretrain.masked_image_modeling import BlockMasking, collate, masked_positions
+from eva_pretrain.masked_image_modeling import BlockMasking
 
 
 def _draw(count, **options):
@@ -36,24 +35,3 @@ def test_the_distribution_of_the_official_sampler():
     symmetric = 4 * 0.5 * (2 / 3000) ** 0.5  # of two rates
     assert np.abs(rate - rate.T).max() < symmetric
     assert np.abs(rate - rate[::-1]).max() < symmetric
-
-
-def test_positions_pick_what_the_mask_picks():
-    mask = torch.rand(5, 12) < torch.tensor([0.5, 0.0, 1.1, 0.3, 0.8])[:, None]
-    values = torch.randn(5, 12)
-    read, rows, patches = masked_positions(mask)
-    assert read.shape == (5, 12)  # as many as one image needs
-    assert torch.equal(values.gather(1, read).flatten()[rows], values[mask])
-    assert torch.equal(values.flatten()[patches], values[mask])
-
-
-def test_a_batch_has_the_positions_of_its_masks():
-    masks = torch.rand(3, 2, 4) < 0.5
-    images = torch.randn(3, 3, 8, 16)
-    samples = [{"images": i, "mask": m} for i, m in zip(images, masks, strict=True)]
-    batch = collate(samples)
-    assert batch.keys() == {"images", "mask", "positions"}
-    assert torch.equal(batch["mask"], masks)
-    for found, wanted in zip(batch["positions"], masked_positions(masks.flatten(1)), strict=True):
-        assert torch.equal(found, wanted)
-    assert collate([{"images": image} for image in images]).keys() == {"images"}

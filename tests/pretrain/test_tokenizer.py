@@ -66,19 +66,6 @@ def test_it_learns_to_reconstruct_unseen_digits(features, trained):
     assert metrics["code_usage"] == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("revive_below", "recovers"), [(0.01, True), (0.0, False)])
-def test_a_collapsed_codebook_recovers(features, revive_below, recovers):
-    """All codes in one place: the first is chosen always, until the others are revived."""
-    tokenizer = _tokenizer(revive_below=revive_below).train()
-    tokenizer.codebook.codes.copy_(F.normalize(torch.ones(64, 8), dim=1))
-    tokenizer.codebook.started.fill_(True)
-    _, before = tokenizer(features[:64])
-    after = _train(tokenizer, features, steps=150)
-    assert before["perplexity"] == 1
-    assert (after["perplexity"] > 30) == recovers
-
-
 def test_encode_names_the_nearest_code(features, trained):
     tokenizer, _ = trained
     codes = tokenizer.encode(features[:5])

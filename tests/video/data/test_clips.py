@@ -87,12 +87,6 @@ def test_a_training_clip():
     assert len(clips) == 2
 
 
-def test_the_central_clip():
-    clips = Clips(NumberedVideos([80]), sampling=SPARSE, transform=CENTRE)
-    clip, label = clips[0]
-    assert (numbers(clip), label) == ([10, 30, 50, 70], 0)
-
-
 @pytest.mark.parametrize("crops", [1, 3])
 def test_views_are_crop_by_crop_and_decoded_once(crops):
     videos = NumberedVideos([80])

@@ -33,10 +33,10 @@ def frames(film):
     return np.stack([frame.rgb for frame in VideoReader(film)])
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_windows(weights, film, frames, batch_size):
+@pytest.mark.parametrize(("batch_size", "stride"), [(1, 1), (3, None)])
+def test_windows(weights, film, frames, batch_size, stride):
     predictor = VideoPredictor.from_weights(weights, device="cpu", batch_size=batch_size)
-    found = list(predictor.windows(film, seconds=2, stride=1))
+    found = list(predictor.windows(film, seconds=2, stride=stride))
     assert [(one.start, one.end) for one in found] == [
         pytest.approx(pair) for pair in ((0, 2), (1, 3), (2, 4), (2.5, 4.5))
     ]

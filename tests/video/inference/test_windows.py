@@ -32,27 +32,8 @@ class Clock(VideoSource):
         pass
 
 
-def regular(frames, rate=10):
-    return Clock([k / rate for k in range(frames)], rate)
-
-
 def spans(windows):
     return [(round(one.start, 6), round(one.end, 6), one.first, one.length) for one in windows]
-
-
-def test_windows_slide_and_the_last_ends_with_the_video():
-    assert spans(windows_of(regular(45), seconds=2, stride=1)) == [
-        (0, 2, 0, 20), (1, 3, 10, 20), (2, 4, 20, 20), (2.5, 4.5, 25, 20)
-    ]  # fmt: skip
-    assert spans(windows_of(regular(40), seconds=2, stride=1)) == [
-        (0, 2, 0, 20), (1, 3, 10, 20), (2, 4, 20, 20)
-    ]  # fmt: skip
-    assert spans(windows_of(regular(40), seconds=2)) == spans(
-        windows_of(regular(40), seconds=2, stride=1)
-    )
-    assert spans(windows_of(regular(41), seconds=2, stride=2)) == [
-        (0, 2, 0, 20), (2, 4, 20, 20), (2.1, 4.1, 21, 20)
-    ]  # fmt: skip
 
 
 def test_frames_of_variable_rate_belong_to_their_times():
