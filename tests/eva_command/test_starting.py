@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eva_backbone.checkpoints.registry import HOSTED_FILES
-from eva_command import quickstart, starting, training
+from eva_command import own_data, quickstart, starting, training
 from eva_runs.recipes import find_recipe
 
 GIB = 2**30
@@ -19,7 +19,7 @@ GIB = 2**30
 def ran(monkeypatch):
     """The commands that `eva train` has called."""
     words = []
-    monkeypatch.setattr(training, "call", lambda *command: words.append(command) or 0)
+    monkeypatch.setattr(own_data, "call", lambda *command: words.append(command) or 0)
     return words
 
 

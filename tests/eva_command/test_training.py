@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eva_command import starting, training
-from eva_command.training import find_tasks
+from eva_command import own_data, starting, training
+from eva_command.data_forms import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
     "classes": ([f"{n % 2}/{n}.png" for n in range(5)], "classification", ["--data.val-share"]),
@@ -90,7 +90,7 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
     write_picture, tmp_path, monkeypatch
 ):
     ran = []
-    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 75)
+    monkeypatch.setattr(own_data, "call", lambda *words: ran.append(words) or 75)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     card = SimpleNamespace(total_memory=24 * 10**9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
@@ -132,7 +132,7 @@ def test_images_that_lack_what_a_task_needs_are_one_error(
 
 def test_the_last_of_equal_flags_wins_and_is_shown_alone(write_picture, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(own_data, "call", lambda *words: ran.append(words) or 0)
     for name in ("a/1.png", "b/2.png"):
         write_picture(tmp_path / name)
     rest = ["--output", "x", "--data.val-share=0.3", "--run.output", "y", "run.epochs=2"]
@@ -156,8 +156,8 @@ def test_validation_data_that_the_user_names_take_the_place_of_a_share(
     form, words, write_picture, tmp_path, monkeypatch, capsys
 ):
     ran = []
-    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
-    monkeypatch.setattr(training, "find_start", lambda *words: [words[-1]])
+    monkeypatch.setattr(own_data, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(starting, "find_start", lambda *words: [words[-1]])
     monkeypatch.setattr(starting, "fetch_start", lambda _: False)
     for name in FILES[form][0]:
         write_picture(tmp_path / name)
@@ -184,8 +184,8 @@ def test_a_head_chooses_the_recipe(
     form, words, command, write_picture, tmp_path, monkeypatch, capsys
 ):
     ran = []
-    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
-    monkeypatch.setattr(training, "find_start", lambda *words: [words[-1]])
+    monkeypatch.setattr(own_data, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(starting, "find_start", lambda *words: [words[-1]])
     for name in FILES[form][0]:
         write_picture(tmp_path / name)
         if name.endswith(".xml"):

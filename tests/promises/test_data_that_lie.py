@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from eva_backbone.checkpoints.run_folders import step_of_detectron2
-from eva_command.training import find_tasks
+from eva_command.data_forms import find_tasks
 from eva_command.verify import main as verify
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest

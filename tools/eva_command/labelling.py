@@ -16,9 +16,9 @@ from PIL import Image
 
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_command.data_forms import map_folders
 from eva_command.label import NEXT, load_model
 from eva_command.recipes import digest_of
-from eva_command.training import map_folders
 from eva_data.classes import list_names
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from eva_command.starting import plan_demo
 from eva_command.table import GROUPS
-from eva_runs.commands import DEMO_DATA, Command, echo
+from eva_runs.commands import DEMO_DATA, Command, echo, lazy_import
 from eva_runs.interruption import run_step
 from eva_runs.options import command_parser
 
@@ -75,6 +74,7 @@ command continues a run that was stopped. Further arguments are those of the tra
 def _run(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.task]
     ending = "" if options.task == "detection" else f"_{options.task}"
+    plan_demo = lazy_import("eva_command.starting:plan_demo")
     start = plan_demo(options.task) if options.pretrained else []
     ending += "_pretrained" * bool(start)
     output = options.output or f"output/quickstart{ending}"

@@ -6,15 +6,18 @@ weights or a recipe of one's own are taken in their place: `--backbone eva_debug
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eva_backbone.checkpoints.hub import HubError, HubFile, find_cached, look_up
-from eva_backbone.checkpoints.registry import HOSTED_FILES, resolve_source
+from eva_backbone.checkpoints.registry import HOSTED_FILES, resolve_source, weights_directories
 from eva_backbone.checkpoints.verification import verify_once
 from eva_data.files import IMAGE_SUFFIXES, find_files
 from eva_runs.commands import echo
+from eva_runs.recipes import list_recipes
 
 Words = list[str]
 BUNDLED = "eva_debug"
@@ -44,6 +47,38 @@ _ON_CARDS = {  # task -> recipe and settings for a small card, and for a larger 
 }
 _SAMPLES = 50_000  # of 112 px that `eva02_ti14` is trained on in 15 minutes on two cores
 _QUICK = "dinov2_s14"  # whose features are made to be used as they are
+_LARGE = 22 * 2**30  # bytes of a card of 24 GB
+# task -> recipe for such a card, and the official weights that it starts from
+_RECIPES: Mapping[str, tuple[str, str]] = {
+    "detection": ("custom/cascade_mask_rcnn_vitdet_eva_l_24gb", "eva_l_psz14.pt"),
+    "mmdetection": ("custom/cascade_mask_rcnn_eva_l_24gb", "eva_l_psz14.pt"),
+    "segmentation": (
+        "ade20k/mask2former_eva_g_512_24gb",
+        "eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth",
+    ),
+    "classification": ("eva_l_patch14_in21k_to_in1k_336px", "eva_l_psz14_21k_ft.pt"),
+    "video": ("own_videos", "eva_video_k722.pth"),
+    "clip": ("own_pairs", "eva_clip_psz14.pt"),
+}
+EOMT = {
+    "mmdetection": ("custom/eomt_eva_l_24gb", "eva_l_psz14.pt"),
+    "segmentation": ("ade20k/eomt_eva_l_512_24gb", "eva_l_psz14.pt"),
+}
+
+
+def choose_recipe(task: str, head: str | None, data: Path, rest: Sequence[str]) -> Words:
+    """Choose a recipe, with settings, by the card and the weights that can be had; say why."""
+    large, weights = (EOMT if head else _RECIPES)[task]
+    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    has_weights = any((folder / weights).is_file() for folder in weights_directories())
+    if has_weights and card is not None and card.total_memory > _LARGE:
+        return [large]
+    echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
+    names = [recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small")]
+    if head:
+        return [name for name in names if head in name]
+    small = (name for name in names if "eomt" not in name)
+    return find_start(task, data, rest, next(small, "eva_debug_captions"))  # of CLIP
 
 
 def find_start(task: str, data: Path, words: Sequence[str], small: str) -> Words:
@@ -51,8 +86,6 @@ def find_start(task: str, data: Path, words: Sequence[str], small: str) -> Words
 
     Where there are none, or the user's `words` name others, that is the recipe `small` alone.
     """
-    import torch
-
     card: Any = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     memory = card.total_memory if card else 0
     name = next(name for least, name in _BY_MEMORY if memory >= least)

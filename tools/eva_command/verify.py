@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eva_command.training import guess_check
 from eva_data.classes import ALLOW_EMPTY
 from eva_runs.commands import Command, lazy_import
 from eva_runs.errors import print_error
@@ -33,7 +32,7 @@ was written, 2 if the command line or the file cannot be used.
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; a path in place of a check's name stands for the one that fits."""
     if arguments and arguments[0] not in _CHECKS and not arguments[0].startswith("-"):
-        arguments = guess_check(arguments)
+        arguments = lazy_import("eva_command.data_forms:guess_check")(arguments)
         print_error(f"checked as: {shlex.join(arguments)}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")

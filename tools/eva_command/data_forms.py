@@ -1,0 +1,178 @@
+"""Forms of data on disk: which tasks they are for, and how `eva TASK train` is told of them."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from eva_backbone.checkpoints.run_folders import describe_missing
+from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
+from eva_data.checks.folders import find_parts
+from eva_data.files import (
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+    open_regular,
+)
+from eva_data.labelled_videos.lists import COLUMNS
+from eva_data.tables import find_columns
+from eva_data.tar import is_shard_pattern
+
+try:
+    from eva_data.detection import coco, image_labels, sources
+except ImportError:  # pycocotools, which only detectors and segmentors have
+    sources = None  # type: ignore[assignment]
+
+Words = list[str]
+FEWEST = 5  # samples; of fewer all are evaluated on
+_MANY = 50  # samples; of fewer a larger share is evaluated on
+_IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
+_LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
+_START = 2**16  # bytes of a JSON file that are looked at
+_FEW = 8  # folders beside each other, in which a dataset of boxes may lie
+
+
+def find_tasks(data: Path) -> dict[str, Words]:
+    """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
+    if is_shard_pattern(data):
+        return {task: _samples(data) for task in ("video", "clip")}
+    missing = describe_missing(data)
+    if missing:
+        raise ValueError(missing)
+    words = _objects(data)
+    if words:
+        return {"mmdetection" if _has_segments(data) else "detection": words}
+    if not data.is_dir():
+        return {task: _samples(data) for task in _tasks_of_list(data)}
+    words = map_folders(data)
+    if words:
+        return {"segmentation": words}
+    subfolders = [entry for entry in data.iterdir() if entry.is_dir()]
+    if len(subfolders) < _FEW and (sets := [str(entry) for entry in subfolders if _objects(entry)]):
+        raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
+    train, *other_parts = find_parts(data) or [data]
+    below = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    tasks = {}
+    kinds = (("classification", IMAGE_SUFFIXES | ARRAY_SUFFIXES), ("video", VIDEO_SUFFIXES))
+    for task, suffixes in kinds:
+        if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
+            tasks[task] = _samples(train, *other_parts)
+    images = islice(find_files(data, IMAGE_SUFFIXES), 20)
+    if any((data / name).with_suffix(".txt").is_file() for name in images):
+        tasks["clip"] = _samples(data)
+    return tasks
+
+
+def _tasks_of_list(data: Path) -> Words:
+    suffix = data.suffix.lower()
+    if suffix == ".json":
+        return ["clip"] if guess_check([str(data)])[0] == "captions" else []
+    if suffix not in (".csv", ".tsv"):
+        return {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
+    pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
+    videos = find_columns(data, COLUMNS).places
+    tasks = ["clip"] if len(pairs) == 2 else []
+    return tasks + (["video"] if "label" in videos and {"path", "id"} & {*videos} else [])
+
+
+def _finds_objects(data: Path) -> bool:
+    return sources is not None and sources.find_opener(data) is not None
+
+
+def _has_segments(data: Path) -> bool:
+    files: Any = sources.open_source(data.absolute())
+    return isinstance(files, Mapping) and any(
+        file.name.startswith(sources.PANOPTIC) for file, _ in files.values()
+    )
+
+
+def _objects(data: Path) -> Words:
+    if not _finds_objects(data):
+        return []
+    source = sources.open_source(data.absolute())
+    parts: Any = getattr(source, "parts", source)  # of files in COCO format a table
+    train = parts.get("train")
+    if train is None or ({*parts} != {"train"} and parts.get("val") != train):
+        return ["--data", str(data)]
+    names = (
+        train.names
+        if isinstance(source, image_labels.LabelledImages)
+        else coco.load_lists(train[0])["images"]
+    )
+    return ["--data", str(data), "--val-share", _share(names)]
+
+
+def guess_check(arguments: Sequence[str]) -> list[str]:
+    """Put the name of a check of `eva data verify` in front of the path that words begin with."""
+    path, rest = Path(arguments[0]), list(arguments[1:])
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    if suffix == ".toml":
+        return ["images", str(path), *rest]
+    has_folder = any(word.partition("=")[0] == "--images" for word in rest)
+    if suffix in (".yaml", ".yml") or (not has_folder and _finds_objects(path)):
+        return ["coco", "--data", str(path), *rest]
+    if suffix == ".json":
+        with open_regular(path) as stream:
+            ends = stream.read(_START)  # COCO's annotations are behind its images
+            stream.seek(-min(_START, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            ends += stream.read()
+        captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
+        kind = ["captions"] if captions else ["coco", "--annotations"]
+        return [*kind, str(path), *rest]
+    if path.is_dir():
+        words = map_folders(path)
+        if words:
+            renamed = {"--train-images": "--images", "--train-maps": "--maps"}
+            pairs = zip(words[::2], words[1::2], strict=True)
+            named = [(renamed.get(key, key), value) for key, value in pairs if key != "--val-share"]
+            return ["semantic", *itertools.chain(*named), *rest]
+    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+        if path.is_dir() and any(find_files(path, suffixes)):
+            return [check, str(path), *rest]
+    hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
+    what = "a file that says what is in it" if path.exists() else "a path that is there"
+    raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
+
+
+def map_folders(data: Path) -> Words:
+    """Name folders of images and label maps; training and validation may lie above or below."""
+    pairs = []
+    for top in find_parts(data)[:2] or [data]:
+        folders = [
+            (top / images, top / maps)
+            for images in _IMAGES
+            for maps in _MAPS
+            if (top / images).is_dir() and (top / maps).is_dir()
+            if any(find_files(top / maps, IMAGE_SUFFIXES))
+        ]
+        if len(folders) > 1:
+            names = ", ".join(str(maps) for _, maps in folders)
+            raise ValueError(f"{names} may all be the label maps: name folders by their options")
+        pairs += folders
+    for images, maps in pairs[:1]:
+        pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
+    share = _share(find_files(pairs[0][1], IMAGE_SUFFIXES)) if len(pairs) == 1 else ""
+    words = ["--val-share", share] if share not in ("", "1") else []
+    pairs *= 2 if share == "1" else 1
+    for part, (images, maps) in zip(("train", "val"), pairs, strict=False):
+        words += [f"--{part}-images", str(images), f"--{part}-maps", str(maps)]
+    classes = data / "classes.toml"
+    return words + (["--classes", str(classes)] if words and classes.is_file() else [])
+
+
+def _samples(train: Path, *others: Path) -> Words:
+    kinds = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
+    below = find_files(train, kinds) if train.is_dir() else ()
+    share = _share(below) if train.is_dir() and not others else "0.1"
+    others = (train,) if share == "1" else others
+    val = [str(others[0])] if others else ["", "--data.val-share", share]
+    return ["--data.train", str(train), "--data.val", *val]
+
+
+def _share(samples: Iterable[Any]) -> str:
+    """Choose the share of samples to evaluate on where nothing else is named; "1" is all of few."""
+    count = sum(1 for _ in islice(samples, _MANY))
+    return "1" if count < FEWEST else "0.2" if count < _MANY else "0.1"
