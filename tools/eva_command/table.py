@@ -95,7 +95,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "index": ("eva_command.batch:index", "of features, to search among millions"),
     "app": ("eva_app.command:main", "results of models and runs, in the browser"),
     "compare": (
-        "eva_command.compare:main",
+        "eva_report.comparison:main",
         "two runs, and whether they differ by more than chance",
     ),
     "label": ("eva_command.label:main", "images by a model, and which to label next"),
