@@ -13,7 +13,6 @@ import contextlib
 import math
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,7 +31,6 @@ from eva_data.images import (
     max_pixels,
     open_image,
     read_rgb,
-    require_size,
 )
 from eva_data.pools import ordered_map
 
@@ -101,7 +99,6 @@ def _read(source: Source, count: int | None) -> Pixels:
     if not isinstance(source, str | os.PathLike):
         return read_rgb(source, upright=True)
     path = Path(source)
-    require_size(path.stat().st_size, str(path))
     suffix = path.suffix.lower()
     if suffix in _TIFF:
         return _read_tiff(path)
@@ -165,8 +162,6 @@ def _read_tiff(path: Path) -> Pixels:
 def _read_arrays(path: Path, count: int | None) -> Pixels:
     """Read `.npy`, or the arrays of `.npz`, of (H, W), (H, W, N) or (N, H, W)."""
     if path.suffix.lower() == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            require_size(sum(entry.file_size for entry in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if len(arrays) != 1:

@@ -79,18 +79,10 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
         yield stream
 
 
-def read_regular(path: Path, *, most: int | None = None) -> bytes:
-    """Read a file of others, of which only `most` bytes are taken into memory.
-
-    Raises:
-        OSError: If it is missing, or not a regular file.
-        ValueError: If there are more bytes to read, whatever the system says of its size.
-    """
+def read_regular(path: Path) -> bytes:
+    """Read a file of others; an OSError if it is missing, or not a regular file."""
     with open_regular(path) as stream:
-        content = stream.read() if most is None else stream.read(most + 1)
-    if most is not None and len(content) > most:
-        raise ValueError(f"{path} has more than {most:,} bytes")
-    return content
+        return stream.read()
 
 
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:

@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 BITS = "EVA_IMAGE_BITS"  # likewise; one number for a dataset, never by the values of an image
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
-_BYTES_OF_A_PIXEL = 8
-_BYTES_OF_METADATA = 64 * 2**20
 _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
@@ -66,20 +64,11 @@ def max_pixels() -> int:
     return int(value)
 
 
-def require_size(size: int, name: str) -> None:
-    """Refuse a file of more bytes than `max_pixels()` pixels of 16 bits, before it is read."""
-    if size > (most := max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA):
-        raise UnreadableImageError(f"{name} has {size:,} bytes, more than {most:,}; see {LIMIT}")
-
-
 def read_encoded(files: StoredFiles, index: int) -> bytes:
     """Read an image of a dataset without decoding it; an UnreadableImageError if it cannot be."""
     name = files.sample_id(index)
     try:
-        require_size(files.size(index), name)
         return files.read(index)
-    except UnreadableImageError:
-        raise
     except (OSError, ValueError) as error:  # a ValueError of a path with a zero byte
         reason = str(error) if name in str(error) else f"{name}: {error}"
         raise UnreadableImageError(reason) from error
@@ -182,15 +171,11 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
 
     Who decodes it inside the context must expect what Pillow raises besides OSError.
     """
-    if isinstance(source, bytes):
-        size = len(source)
-    else:
+    if not isinstance(source, bytes):
         try:
             require_regular_file(Path(source))
         except OSError as error:
             raise UnreadableImageError(str(error)) from error
-        size = Path(source).stat().st_size
-    require_size(size, name)
     with _explained(name), _pillow_limit:  # which cannot be lifted for one image; ours applies
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -26,7 +26,6 @@ from eva_data.files import (
     make_folder,
     open_regular,
     read_regular,
-    require_regular_file,
     write_tensors,
 )
 from eva_data.pools import ordered_map
@@ -188,10 +187,6 @@ class StoredFiles(ABC):
         """Name the place of a file, for messages."""
 
     @abstractmethod
-    def size(self, index: int) -> int:
-        """Count the bytes of a file; an OSError that names it if there is none."""
-
-    @abstractmethod
     def read(self, index: int) -> bytes:
         """Read a file; an OSError that names it if it cannot be read."""
 
@@ -214,12 +209,6 @@ class FolderFiles(StoredFiles):
     def sample_id(self, index: int) -> str:
         """Name a file by its path."""
         return str(self.path(index))
-
-    def size(self, index: int) -> int:
-        """See `StoredFiles`."""
-        path = self.path(index)
-        require_regular_file(path)
-        return path.stat().st_size
 
     def read(self, index: int) -> bytes:
         """See `StoredFiles`."""

@@ -23,8 +23,8 @@ from eva_data import files
 from eva_data.captions import lists
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
-from eva_data.images import UnreadableImageError, read_image, require_size
-from eva_data.tables import LONGEST, find_columns, rows_of_table, text_lines
+from eva_data.images import UnreadableImageError, read_image
+from eva_data.tables import find_columns, rows_of_table, text_lines
 from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
 
 NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
@@ -41,11 +41,9 @@ class Record(NamedTuple):
     name: str  # path of the image, its place in a shard, or the text
     content: str | bytes | None  # path or bytes; None for a text
     caption: str | list[str] | None = None  # None for that of the text file beside the path
-    size: int = 0  # bytes of a member of a shard, of which one that is too large is not read
 
     def image(self) -> Image.Image:
         """Decode the image as RGB, upright by its EXIF data, or raise `UnreadableImageError`."""
-        require_size(self.size, self.name)
         if self.content is None:
             raise UnreadableImageError(f"{self.name} has no image")
         return read_image(self.content, upright=True, name=self.name)
@@ -53,8 +51,8 @@ class Record(NamedTuple):
     def text(self) -> str:
         """Return the caption, the first of several, or raise an OSError."""
         if self.caption is None and isinstance(self.content, str):
-            with files.open_regular(Path(self.content).with_suffix(".txt")) as stream:
-                return lists.parse_captions(stream.read(LONGEST + 4), stream.name)[0]
+            file = Path(self.content).with_suffix(".txt")
+            return lists.parse_captions(files.read_regular(file), str(file))[0]
         if self.caption is None and self.content is not None:
             raise lists.UnreadableCaptionError(f"{self.name} has no caption")
         if self.caption is None:
@@ -248,24 +246,21 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
     kinds = {".txt", ".json"} if plan["captions"] else set[str]()
     with _local(_place(plan, address)) as shard, files.open_regular(shard) as stream:
 
-        def read(member: Member, size: int) -> bytes:
+        def read(member: Member) -> bytes:
             stream.seek(member.offset)
-            return stream.read(size)
+            return stream.read(member.size)
 
         members = list(find_members(shard, IMAGE_SUFFIXES | kinds))
         texts = {member.key: member for member in members if member.suffix == ".json"}
         texts |= {member.key: member for member in members if member.suffix == ".txt"}
         for member in islice((member for member in members if member.suffix not in kinds), limit):
-            name, caption, content = f"{address}:{member.name}", None, None
+            name, caption = f"{address}:{member.name}", None
             text = texts.get(member.key)
             if text:
-                value, is_json = read(text, min(text.size, LONGEST + 1)), text.suffix == ".json"
+                is_json = text.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
-                    caption = lists.parse_captions(value, name, is_json=is_json)[0]
-            with contextlib.suppress(UnreadableImageError):
-                require_size(member.size, name)
-                content = read(member, member.size)
-            yield Record(name, content, caption, member.size)
+                    caption = lists.parse_captions(read(text), name, is_json=is_json)[0]
+            yield Record(name, read(member), caption)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from typing import NamedTuple, TextIO
 
 from eva_data.files import require_regular_file
 
-LONGEST = 1_000_000  # bytes of a header, or of a text
 _SEPARATORS = "\t,;|"
 
 
@@ -28,7 +27,7 @@ class Columns(NamedTuple):
 def find_columns(file: Path, roles: Mapping[str, Sequence[str]]) -> Columns:
     """Find the columns of a table by its header; the first name of a role that it has counts."""
     with open_text(file) as stream:
-        header = stream.readline(LONGEST).rstrip("\r\n")
+        header = stream.readline().rstrip("\r\n")
     best = Columns(file, _SEPARATORS[0], [], {})
     for separator in _SEPARATORS:
         try:

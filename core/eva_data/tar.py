@@ -18,7 +18,6 @@ from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
 
 logger = logging.getLogger(__name__)
 
-_OF_TARFILE = OverflowError, RecursionError  # of sizes and of long names
 _AT_ONCE = 2**20  # bytes behind the last member
 PLACES = ("shard", "offset", "size")  # arrays of an index
 
@@ -70,13 +69,10 @@ class TarIndex(StoredFiles):
             raise damaged("the index", f"{index} is in shard {number} of {len(self.shards)}")
         return self.shards[number]
 
-    def size(self, index: int) -> int:
-        """See `StoredFiles`."""
-        return int(self.table["size"][index])
-
     def read(self, index: int) -> bytes:
         """See `StoredFiles`."""
-        return self.read_beside(index, int(self.table["offset"][index]), self.size(index))
+        offset, size = (int(self.table[name][index]) for name in PLACES[1:])
+        return self.read_beside(index, offset, size)
 
     def read_beside(self, index: int, offset: int, size: int) -> bytes:
         """Read a member by the place of its content and its size, or another one of the same key.
@@ -168,7 +164,6 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                 rest = stream.read(_AT_ONCE)
             if is_cut or rest:
                 raise tarfile.ReadError(f"neither a header nor the end at byte {tar.offset}")
-    # tarfile calls itself for long names
     except (
         tarfile.TarError,
         OSError,

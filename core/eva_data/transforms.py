@@ -22,8 +22,6 @@ Interpolation = Literal["bicubic", "bilinear"]
 ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
 BandTransform = Callable[[NDArray[Any]], Tensor]  # from (height, width, bands) as stored
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
-_MOST_PIXELS = 100_000_000  # of an image that is resized
-_KEPT = 8  # times the shorter side, of a strip
 
 
 def evaluation_transform(
@@ -38,8 +36,7 @@ def evaluation_transform(
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
     differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
-    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear". Only the middle is
-    resized of a strip that would have more than 100 million pixels then.
+    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear".
 
     Returns:
         A function from a PIL image in RGB to (3, size, size) float32, normalised by mean and std.
@@ -52,7 +49,6 @@ def evaluation_transform(
     side = int(size / crop_pct)
     transform: ImageTransform = Compose(
         [
-            partial(_without_ends, side=side),
             Resize(side, InterpolationMode(interpolation)),
             CenterCrop(size),
             ToTensor(),
@@ -78,19 +74,3 @@ def band_transform(size: int, bands: Bands, *, crop_pct: float = 1.0) -> BandTra
 def scale_bands(pixels: NDArray[Any], *, bands: Bands) -> Tensor:
     """Map bands (H, W, N) as stored by their ranges to 0..1, (N, H, W)."""
     return from_numpy(bands.scale(pixels) / 255).permute(2, 0, 1)
-
-
-def _without_ends(image: Image.Image, *, side: int) -> Image.Image:
-    """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    kept_length = _KEPT * short - (_KEPT * short - long) % 2  # an even rest: the middle stays there
-    if side * side * long <= _MOST_PIXELS * short or kept_length >= long:
-        return image
-    begin = (long - kept_length) // 2
-    strip = (
-        (begin, 0, begin + kept_length, height)
-        if width == long
-        else (0, begin, width, begin + kept_length)
-    )
-    return image.crop(strip)

@@ -179,24 +179,6 @@ def shards_of(content, shard):
     return shard
 
 
-def test_what_is_too_large_is_not_read_from_a_path_or_a_member(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("eva_data.images._BYTES_OF_METADATA", 100)
-    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "2000")  # 60 x 40 pixels are less than 16,100 bytes
-    Image.new("L", (40, 40)).save(tmp_path / "a.png")
-    with (tmp_path / "a.png").open("ab") as file:
-        file.truncate(8 * 2**30)
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        member = tarfile.TarInfo("a.png")
-        member.size = 20_000
-        tar.addfile(member, io.BytesIO(bytes(20_000)))
-    for source in ("a.png", "a.tar"):
-        plan = plan_records([str(tmp_path / source)], tmp_path)
-        (record,) = read_shard(plan, tmp_path, 0)
-        assert not isinstance(record.content, bytes)
-        with pytest.raises(UnreadableImageError, match=r"a\.png has .* bytes, more than 16,100"):
-            record.image()
-
-
 COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"id": 1, "image_id": 1}]}
 
 

@@ -39,7 +39,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image, read_rgb
 from eva_data.inputs import files_at, is_several, is_video
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_data.video.source import UnreadableVideoError, open_video, require_usual_shape
+from eva_data.video.source import UnreadableVideoError, open_video
 from eva_engine.distributed import choose_device
 from eva_runs.options import Precision
 from eva_runs.precision import choose_dtype, to_precision
@@ -91,7 +91,6 @@ class MediaReader:
         if not is_video(source):
             return Frames(self.image(source)[None], (0,), (0.0,))
         with open_video(source) as video:
-            require_usual_shape(video, video.name)
             indexes = spread(len(video), self.frames)
             pixels = [
                 self.transform(Image.fromarray(frame))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eva_data.checks.findings import Findings, Kind
 from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json, printable
 from eva_data.index import CAPTION_KIND, Names, Table
-from eva_data.tables import LONGEST, find_columns, rows_of_table
+from eva_data.tables import find_columns, rows_of_table
 
 IMAGE_COLUMNS = (
     *("filepath", "image", "image_path", "path", "file_name", "filename", "file", "file_path"),
@@ -29,7 +29,6 @@ LEFT_OUT = {
     "unpictured": Kind("caption without an image", "left out"),
     "dotted": Kind("image with several dots in its name, whose key ends at the first", "left out"),
     "empty": Kind("empty caption", "left out"),
-    "long": Kind(f"caption of more than {LONGEST:,} bytes", "left out"),
     "encoding": Kind("caption that is not text in UTF-8", "left out"),
     "duplicate": Kind("key with several images or captions in one shard", "left out"),
     "malformed": Kind("entry that is not of the form of its list", "left out"),
@@ -45,12 +44,10 @@ def problem_of(caption: str) -> str | None:
     if not caption:
         return "empty"
     try:
-        size = len(caption.encode())
+        caption.encode()
     except UnicodeEncodeError:  # half a pair of surrogates, which JSON can spell, or a stray byte
         return "encoding"
-    if "\0" in caption:  # of a hole in a file
-        return "encoding"
-    return "long" if size > LONGEST else None
+    return "encoding" if "\0" in caption else None  # of a hole in a file
 
 
 def parse_captions(

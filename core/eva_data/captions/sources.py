@@ -22,13 +22,12 @@ from eva_data.captions.lists import (
     problem_of,
 )
 from eva_data.checks.findings import Findings
-from eva_data.files import IMAGE_SUFFIXES, find_files, open_regular
+from eva_data.files import IMAGE_SUFFIXES, find_files, read_regular
 from eva_data.holdout import holdout_mask, stem
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Choice, Mixture
 from eva_data.pools import ordered_map
-from eva_data.tables import LONGEST
 from eva_data.tar import Member, TarIndex, group_members, table_of_members
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index of shards
@@ -168,8 +167,7 @@ class FolderCaptions(SourceCaptions):
         """See `SourceCaptions`."""
         file = Path(self.sample_id(index)).with_suffix(_TEXT)
         try:
-            with open_regular(file) as stream:
-                content = stream.read(LONGEST + 4)  # one byte more than a mark and the longest
+            content = read_regular(file)
         except OSError as error:
             raise UnreadableCaptionError(f"the caption cannot be read: {error}") from error
         return parse_captions(content, str(file))
@@ -222,7 +220,7 @@ class ShardCaptions(SourceCaptions):
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
         try:
-            content = self._members.read_beside(index, offset, min(size, LONGEST + 1))
+            content = self._members.read_beside(index, offset, size)
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
         return parse_captions(content, where, is_json=bool(is_json), key=self._key)
@@ -297,9 +295,7 @@ def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
         return "uncaptioned"
     if len(images) > 1 or len({member.suffix for member in texts}) < len(texts):
         return "duplicate"
-    if not texts[0].size:
-        return "empty"
-    return "long" if texts[0].size > LONGEST else None
+    return None if texts[0].size else "empty"
 
 
 def hold_out(

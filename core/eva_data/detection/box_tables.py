@@ -13,7 +13,7 @@ from typing import Any
 from eva_data.detection.coco import PART_NAMES, EntryError, Report, refuse
 from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside
 from eva_data.detection.rules import Size, edges_of, format_value
-from eva_data.tables import LONGEST, Columns, find_columns, open_text, rows_of_table
+from eva_data.tables import Columns, find_columns, open_text, rows_of_table
 
 SUFFIXES = (".csv", ".tsv")
 _ROLES = {
@@ -57,7 +57,7 @@ def _columns(file: Path) -> Columns | None:
     if len(columns.places) == len(_ROLES):
         return columns
     with open_text(file) as stream:
-        cells = stream.readline(LONGEST).strip().split(",")
+        cells = stream.readline().strip().split(",")
     places = {role: number for number, role in enumerate(_ROLES)}
     columns = Columns(file, ",", [""] * len(_ROLES), places)
     return columns if len(cells) == len(_ROLES) and _row(cells, columns) else None

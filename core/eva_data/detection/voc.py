@@ -20,7 +20,6 @@ from eva_data.progress import progress
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
-_MOST = 4 * 2**20  # bytes of an annotation file: some 15,000 objects
 _DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
@@ -143,7 +142,7 @@ def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> Im
 
 def _read_annotation(file: Path, report: Report) -> _Annotation | None:
     try:
-        root = ElementTree.fromstring(read_regular(file, most=_MOST))
+        root = ElementTree.fromstring(read_regular(file))
         if root.tag != "annotation":
             raise ValueError(
                 f"it begins with <{format_value(root.tag)[1:-1]}>, not with <annotation>"

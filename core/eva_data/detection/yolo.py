@@ -29,7 +29,6 @@ from eva_data.files import (
 
 YAML = (".yaml", ".yml")
 _DATASETS = "datasets"  # where ultralytics looks, here or beside the repository, by default
-_MOST_YAML, _MOST_LABELS = 2 * 2**20, 16 * 2**20  # bytes: 100,000 classes; 300,000 boxes
 _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 
@@ -81,7 +80,7 @@ def open_yolo(file: Path) -> LabelledImages:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read YAML with every value as its text: `names: [yes, 1.0]` are "yes" and "1.0"."""
-    decoded = read_regular(file, most=_MOST_YAML)
+    decoded = read_regular(file)
     try:
         # libyaml, where PyYAML has it: Python's parser takes 20 s for a megabyte
         content = yaml.load(decoded, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
@@ -201,7 +200,7 @@ def read_label_file(
     """Yield the objects of one label file, see `LabelledImages.read`; ids are class + 1."""
     del scored
     try:
-        lines = read_regular(file, most=_MOST_LABELS).decode("utf-8-sig").splitlines()
+        lines = read_regular(file).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return

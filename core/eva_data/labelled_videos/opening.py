@@ -55,7 +55,6 @@ FORMS = (
 _SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
 _FIELDS = ("cls", *COLUMNS["label"])  # of JSON
 _UCF101_LISTS = "ucfTrainTestlist"
-_LONGEST = 1_000_000  # bytes of a label
 
 
 def open_videos(
@@ -201,7 +200,7 @@ def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
             for member in sorted(members, key=lambda member: member.suffix):
                 if member.suffix in (".cls", ".json") and not label:
                     stream.seek(member.offset)
-                    label = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
+                    label = _label_of(member, stream.read(member.size), shard)
             for member in members:
                 if member.suffix in VIDEO_SUFFIXES:
                     yield member, label

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.files import require_regular_file
-from eva_data.images import require_size
 from eva_data.index import FolderFiles, Names, StoredFiles
 from eva_data.video.source import (
     RawFrames,
     UnreadableVideoError,
     VideoSource,
     open_video,
-    require_usual_shape,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +88,6 @@ class LabelledVideos:
     def _read(self, index: int) -> bytes:
         position = int(self._places[index])
         try:
-            require_size(self.files.size(position), self.sample_id(index))
             return self.files.read(position)
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
@@ -128,7 +125,6 @@ class MiddleFrames:
     def image(self, index: int) -> Image.Image:
         """Decode the frame in the middle of a video; of an even number the later one of two."""
         with self.videos.open(index) as video:
-            require_usual_shape(video, self.sample_id(index))
             return Image.fromarray(video.frames([len(video) // 2])[0])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:

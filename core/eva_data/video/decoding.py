@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -250,30 +250,26 @@ def _without_chroma_location(frame: VideoFrame) -> VideoFrame:
     return graph.vpull()
 
 
-class _Entry(NamedTuple):
-    """A packet: its number in the file, when its frame is shown and decoded; a key can begin."""
+class _Key(NamedTuple):
+    """A keyframe: when it is shown, and decoded."""
 
-    number: int
     pts: int
     dts: int
-    key: bool
 
 
 class _Frames(NamedTuple):
-    """The frames of a file in order of display: times in ticks, packets by time, keyframes.
+    """The frames of a file in order of display: the first, times of all in ticks, keyframes.
 
-    Packets have also what is decoded and not shown; there are none if they do not say which frames
-    there are.
+    There are no keyframes where packets do not say which frames there are.
     """
 
     first: VideoFrame
     times: list[int]
-    packets: Mapping[int | None, _Entry]
-    keys: list[_Entry]
+    keys: list[_Key]
 
-    def key_before(self, time: int) -> _Entry:
-        """Find the keyframe before a frame, as it is shown and not as it is stored."""
-        return self.keys[bisect.bisect_right(self.keys, time, key=lambda entry: entry.pts) - 1]
+    def key_of(self, index: int) -> int:
+        """Find the number of the keyframe before a frame, as it is shown and not as stored."""
+        return bisect.bisect_right(self.keys, self.times[index], key=lambda key: key.pts) - 1
 
 
 def _list_packets(video: OpenVideo) -> _Frames | None:
@@ -285,30 +281,26 @@ def _list_packets(video: OpenVideo) -> _Frames | None:
     if not timed or kind not in _CODECS or codec.field_order not in _ONE_IMAGE:
         return None
     first: VideoFrame | None = None
-    entries, times = list[_Entry](), list[int]()
+    every, times, keys = set[int](), list[int](), list[_Key]()
     for packet in packets_of(video):
         first = first or next(iter(packet.decode()), None)
         if _is_last(packet):
             continue
         pts = _time_of(packet)
-        if pts is None or packet.size <= (_LARGEST_EMPTY if kind == "mpeg4" else 0):
+        if pts is None or pts in every or packet.size <= _LARGEST_EMPTY * (kind == "mpeg4"):
             return None
-        dts = pts if packet.dts is None else packet.dts
-        entries.append(_Entry(len(entries), pts, dts, packet.is_keyframe))
-        if not packet.is_discard:
+        every.add(pts)
+        if packet.is_keyframe:
+            keys.append(_Key(pts, pts if packet.dts is None else packet.dts))
+        if not packet.is_discard:  # of what is decoded and not shown
             times.append(pts)
-    if first is None:
-        return None
-    require_permitted_size(first.width, first.height)
-    keys = [entry for entry in entries if entry.key]
-    packets: dict[int | None, _Entry] = {entry.pts: entry for entry in entries}
     reliable = (
-        len(packets) == len(entries)
-        and keys[0].pts <= min(times) == first.pts
+        first is not None
         and not first.is_corrupt
-        and all(a.pts < b.pts for a, b in itertools.pairwise(keys))
+        and keys[0].pts <= min(times) == first.pts
+        and keys == sorted(keys)
     )
-    return _Frames(first, sorted(times), packets, keys) if reliable else None
+    return _Frames(first, sorted(times), keys) if first and reliable else None
 
 
 def _count_frames(video: OpenVideo) -> _Frames:
@@ -319,32 +311,31 @@ def _count_frames(video: OpenVideo) -> _Frames:
     if any(a is None or b is None or a >= b for a, b in itertools.pairwise([*times, math.inf])):
         tick = first.time_base or 1 / video.rate
         times = [round(number / video.rate / tick) for number in range(len(times))]
-    return _Frames(first, cast("list[int]", times), {}, [])
+    return _Frames(first, cast("list[int]", times), [])
 
 
 class VideoFile(VideoSource):
     """A video file that one thread decodes, see `open_video`.
 
     All packets are read once when it is opened. For a frame the decoder begins at the keyframe
-    before it, or goes on where it is if that decodes no more.
+    before it, or goes on where it is if no keyframe is in between.
     """
 
     _video: OpenVideo | None = None
-    _frames: Iterator[VideoFrame]
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
-        usual_name = "the given bytes" if isinstance(content, bytes) else os.fspath(content)
-        self.name = usual_name if name is None else name
+        self.name = name or ("the video" if isinstance(content, bytes) else os.fspath(content))
         self._content = content
-        self._closed = False
         try:
             with explain_decode_errors(self.name):
                 self._table = _list_packets(self._restart()) or _count_frames(self._restart())
         except BaseException:
             self.close()
             raise
-        first, self.rate = self._table.first, self._opened().rate
-        self._time = math.inf
+        first = self._table.first
+        self._numbers = {time: number for number, time in enumerate(self._table.times)}
+        self._at = math.inf  # number of the last decoded frame
+        self.rate = cast("OpenVideo", self._video).rate
         self._tick = first.time_base or 1 / self.rate
         self._stored_size = first.height, first.width
         self.rotation = 90 * _turns_of(first)
@@ -361,124 +352,110 @@ class VideoFile(VideoSource):
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Decode frames; see `VideoSource.frames`."""
         order = np.array([self.checked(index) for index in indices], dtype=np.int64)
-        if self._closed:
+        if self._video is None:
             raise ValueError(f"{self.name} is closed")
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
-        distinct = np.unique(order).tolist()
-        self._wanted = [self._table.times[index] for index in distinct]
-        decode = self._decode_by_time if self._table.packets else self._decode_by_number
+        runs = list[list[int]]()
+        for index in np.unique(order).tolist():
+            if runs and self._follows(index, runs[-1][-1]):
+                runs[-1].append(index)
+            else:
+                runs.append([index])
         with explain_decode_errors(self.name):
-            for position, index in enumerate(distinct):
-                try:
-                    frame = decode(index, position)
-                except Exception:
-                    self._time = math.inf  # where the decoder is, is not known
-                    raise
-                if frame is None:
-                    raise OSError(f"its frame {index} of {len(self)} is damaged")
-                result[order == index] = to_rgb(frame, self._stored_size)
+            for number, run in enumerate(runs, start=1):
+                self._wanted = {self._table.times[index] for index in run}
+                self._is_left_after_run = number < len(runs)
+                if not self._follows(run[0], self._at):
+                    self._seek(run[0])
+                for index in run:
+                    result[order == index] = to_rgb(self._decode(index), self._stored_size)
         return result
 
-    def _decode_by_number(self, index: int, _: int) -> VideoFrame | None:
-        """Decode from the beginning, or go on, and count."""
-        if index <= self._time:
-            self._frames = frames_of(self._restart())
-            self._time = -1
-        frame = None
-        while self._time < index and (frame := next(self._frames, None)) is not None:
-            self._time += 1
-        return frame
+    def _follows(self, index: int, last: float) -> bool:
+        """Return whether a frame is decoded from where the last one was, without a leap."""
+        if last >= index:
+            return False
+        following = int(last) + 1
+        return following == index or self._table.key_of(following) == self._table.key_of(index)
 
-    def _decode_by_time(self, index: int, position: int) -> VideoFrame | None:
-        time = self._table.times[index]
-        key = self._table.key_before(time)
-        following = self._wanted[position + 1 : position + 2]
-        last = self._table.packets[time].number + 1
-        leaps = any(self._table.key_before(after).number > last for after in following)
-        self._last_before_leap = time if leaps else None
-        if self._time >= time or key.number > self._fed + 1:
-            self._seek(key, time)
-        frame = self._decode_until(time, key)
+    def _decode(self, index: int) -> VideoFrame:
+        frame = self._decode_until(index)
         if frame is None:  # a keyframe that needs what is before it, as with intra refresh
-            self._restart()
-            frame = self._decode_until(time, key)
+            self._restart(index)
+            frame = self._decode_until(index)
+        if frame is None:
+            raise OSError(f"its frame {index} of {len(self)} is damaged")
         return frame
 
-    def _decode_until(self, time: int, key: _Entry) -> VideoFrame | None:
+    def _decode_until(self, index: int) -> VideoFrame | None:
         """Decode up to a frame; None if it does not come, or something is damaged on the way."""
-        while self._time < time:
-            frame = next(self._frames, None)
-            if frame is None:
-                self._time = math.inf
-            elif frame.pts is not None:
-                self._time = frame.pts
-                if frame.is_corrupt and frame.pts >= key.pts:
-                    return None
-                if frame.pts == time:
-                    return frame
+        self._at = math.inf  # not known, if an error comes
+        for number, frame in self._decoded:
+            if number >= index:
+                self._at = number
+                return frame if number == index else None
         return None
 
-    def _decode_packets(self, packets: Iterator[VideoPacket]) -> Iterator[VideoFrame]:
-        """Decode packets; H.264's frames that no other refers to only if they are wanted.
+    def _decode_packets(
+        self, video: OpenVideo, packets: Iterator[VideoPacket], start: int
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield numbered frames up to a damaged one, which is at `start` or later.
 
-        HEVC's are all decoded: there, frames of a higher layer may refer to them.
+        H.264's frames that no other refers to are decoded only if they are wanted. HEVC's all are:
+        there, frames of a higher layer may refer to them.
         """
-        stream = self._opened().stream
+        codec = video.stream.codec_context
         for packet in packets:
-            entry = self._table.packets.get(_time_of(packet))
-            if entry is not None:
-                self._fed = entry.number
-                if stream.codec_context.name == "h264":
-                    needed = entry.pts in self._wanted or entry.pts > self._wanted[-1]
-                    stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield from packet.decode()
-            if entry is not None and entry.pts == self._last_before_leap:
-                yield from stream.decode(None)  # its frame would come after some more packets
+            pts, last = _time_of(packet), max(self._wanted)
+            if codec.name == "h264":
+                is_needed = pts is None or pts in self._wanted or pts > last
+                codec.skip_frame = "DEFAULT" if is_needed else "NONREF"
+            is_end = self._is_left_after_run and pts == last
+            # at its end, the decoder gives what would come after some more packets
+            for frame in [*packet.decode(), *(video.stream.decode(None) if is_end else ())]:
+                if frame.is_corrupt and frame.pts is not None and frame.pts >= start:
+                    return
+                if frame.pts in self._numbers:
+                    yield self._numbers[frame.pts], frame
+            if is_end:
                 return
 
-    def _seek(self, key: _Entry, time: int) -> None:
+    def _seek(self, index: int) -> None:
         """Go to the keyframe of a frame, or to one before it.
 
         A container may look for times of another kind, and find a keyframe before or behind it.
         """
-        video = self._opened()
-        for sought in (time, key.pts, key.dts):
+        video, keys = cast("OpenVideo", self._video), self._table.keys
+        key = keys[self._table.key_of(index)] if keys else None
+        for sought in (self._table.times[index], *key) if key else ():
             with contextlib.suppress(av.FFmpegError):
                 video.container.seek(sought, stream=video.stream)
                 packets = packets_of(video)
                 first = next(packets, None)
-                entry = self._table.packets.get(_time_of(first)) if first else None
-                if first and entry and entry.key and entry.number <= key.number:
-                    self._begin(itertools.chain([first], packets), fed=entry.number - 1)
+                pts = _time_of(first) if first else None
+                if first and key and pts is not None and first.is_keyframe and pts <= key.pts:
+                    packets = itertools.chain([first], packets)
+                    self._decoded = self._decode_packets(video, packets, key.pts)
                     return
-        self._restart()
+        self._restart(index)
 
-    def _opened(self) -> OpenVideo:
-        return self._video or self._restart()
-
-    def _restart(self) -> OpenVideo:
-        """Open the file again, at its beginning."""
-        self._free()
-        self._video = open_container(self._content)
-        self._begin(packets_of(self._video), fed=-1)
-        return self._video
-
-    def _begin(self, packets: Iterator[VideoPacket], *, fed: int) -> None:
-        self._frames = self._decode_packets(packets)
-        self._fed = fed  # number of the last packet that was decoded
-        self._time = -math.inf  # of the last decoded frame, or its number without packets
+    def _restart(self, index: int | None = None) -> OpenVideo:
+        """Open the file again, at its beginning, to decode up to a frame."""
+        video = open_container(self._content)
+        self.close()
+        self._video = video
+        if index is not None and self._table.keys:
+            start = self._table.keys[self._table.key_of(index)].pts
+            self._decoded = self._decode_packets(video, packets_of(video), start)
+        elif index is not None:
+            self._decoded = enumerate(frames_of(video))
+        return video
 
     def close(self) -> None:
         """Close the file and free the decoder; what is closed may be closed again."""
-        self._closed = True
-        self._free()
-
-    def __del__(self) -> None:
-        self._free()  # PyAV's container and its streams refer to each other
-
-    def _free(self) -> None:
-        """Close the file until a frame is asked for."""
         if self._video is not None:
             self._video.container.close()
-        self._video = None
-        self._frames = iter(())
+        self._video, self._decoded = None, iter(())
+
+    def __del__(self) -> None:
+        self.close()  # PyAV's container and its streams refer to each other

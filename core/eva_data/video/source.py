@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.images import inspect_image, read_rgb
 
-LONGEST = 50  # longer side by shorter; a strip that is longer would fill the memory
 _RATE = Fraction(25)  # which images do not say
 _NAME = re.compile(r"(.*?)(\d+)(\.\w+)")
 _FLOW = re.compile(r"flow|(^|_)[xyuv]_$")
@@ -170,16 +169,6 @@ class RawFrames(VideoSource):
     def times(self, indices: Sequence[int]) -> list[float]:
         """See `VideoSource`; by the rate."""
         return [float(self.checked(index) / self.rate) for index in indices]
-
-
-def require_usual_shape(video: VideoSource, name: str) -> None:
-    """Refuse frames that are strips: enlarged to a model's size they would fill the memory."""
-    height, width = video.size
-    if max(video.size) > LONGEST * min(video.size):
-        raise UnreadableVideoError(
-            f"{name} has frames of {height} x {width} pixels: one side is more than "
-            f"{LONGEST} times as long as the other, leave it out"
-        )
 
 
 def open_video(content: str | os.PathLike[str] | bytes, *, name: str | None = None) -> VideoSource:

@@ -26,7 +26,6 @@ _STATED = (
     *("train.max_iter", "train.init_checkpoint", "train.output_dir"),
     *("dataloader.train.dataset.names", "dataloader.test.dataset.names"),
 )
-_MOST_BYTES = 4 * 2**20
 # Parts that a saved config may name: constructors, which do nothing else.
 _PARTS = re.compile(
     r"(torch\.optim|fvcore\.common\.param_scheduler|eva_detection\.(data\.mapper|"
@@ -87,7 +86,7 @@ def set_own_keypoints(cfg: DictConfig) -> None:
 
 def _read_saved(path: Path) -> dict[str, Any]:
     try:
-        saved = yaml.safe_load(read_regular(path, most=_MOST_BYTES))
+        saved = yaml.safe_load(read_regular(path))
     except yaml.YAMLError as error:
         raise ValueError("it is damaged, or of a run before configs had this form") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), str):

@@ -8,7 +8,6 @@ import pytest
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import PAIRS, open_captions, open_source
 from eva_data.manifests import Manifest, write_index
-from eva_data.tables import LONGEST
 
 
 @pytest.fixture
@@ -56,7 +55,6 @@ def test_folder(folder, left_out):
     with pytest.raises(UnreadableCaptionError, match=r"empty\.txt: empty caption"):
         pairs.captions(7)
     for change, message in (
-        (lambda file: file.write_bytes(b"a" * (LONGEST + 1)), "more than 1,000,000 bytes"),
         (lambda file: file.write_bytes(b"\xff"), r"0\.txt.*utf-8"),
         (lambda file: file.unlink(), "is not there"),
         (os.mkfifo, "is a named pipe and not a file"),

@@ -53,6 +53,3 @@ def test_the_frame_in_the_middle(make, write_video, frames, middle):
     assert samples.sample_id(1) == str(folder / PATHS[1])
     with pytest.raises(OSError, match=r"v_YoYo_g01_c01.avi"):
         samples[0]
-    write_video(folder / PATHS[0], 1, [0], size=(16, 1600))  # a strip
-    with pytest.raises(OSError, match="frames of 16 x 1600 pixels"):
-        samples[0]

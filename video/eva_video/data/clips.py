@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.video.source import require_usual_shape
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.sheets import strip_of
 from eva_video.config import Kind
@@ -165,7 +164,6 @@ class Clips(Dataset[tuple[Tensor, int]]):
             UnreadableVideoError: If it cannot be read.
         """
         with self.videos.open(index) as video:
-            require_usual_shape(video, self.sample_id(index))
             frames = video.frames(self.choose(index, len(video)).tolist())
         return self.transform(frames), int(self.videos.labels[index])
 

@@ -30,7 +30,6 @@ from eva_data.video.source import (
     UnreadableVideoError,
     VideoSource,
     open_video,
-    require_usual_shape,
 )
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.counting import MultiView
@@ -276,7 +275,6 @@ class VideoPredictor(NamedClasses):
                 video = ArrayVideo(video)
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video))
-            require_usual_shape(video, video.name)
             windows = windows_of(video, seconds=seconds, stride=stride)
             while batch := list(itertools.islice(windows, self.batch_size)):
                 views = torch.stack([self._views(video, window) for window in batch])

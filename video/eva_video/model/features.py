@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.from_weights import PooledVit
 from eva_backbone.vit import VideoTransformer
-from eva_data.video.source import open_video, require_usual_shape
+from eva_data.video.source import open_video
 from eva_engine.features import Extractor
 from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
@@ -84,7 +84,6 @@ class ClipFeatureExtractor(Extractor):
             UnreadableVideoError: An OSError, if it cannot be read.
         """
         with open_video(sample) as opened:
-            require_usual_shape(opened, opened.name)
             frames = opened.frames(self.sampling.fixed(len(opened))[0].tolist())
         clip: Tensor = self.transform(frames)[0]
         return clip
