@@ -137,19 +137,11 @@ def _read_tiff(path: Path) -> Pixels:
     with tifffile.TiffFile(path) as tiff:
         # others are overviews and masks
         pages: list[Any] = [page for page in tiff.pages if not page.aspage().subfiletype & 5]
-        first, count = pages[0], sum(page.aspage().samplesperpixel for page in pages)
-        if count > MOST_BANDS:
-            size = f"{len(pages)} pages of {first.imagelength} x {first.imagewidth}"
-            raise ValueError(f"{count} bands ({size}) are more than {MOST_BANDS}")
+        first = pages[0]
         turned = first.tags.get("Orientation")
         if turned is not None and turned.value != 1:
             raise ValueError(f"it has orientation {turned.value}: store it upright")
         _check_pixels(first.imagelength, first.imagewidth)
-        for number, page in enumerate(pages[1:], start=2):
-            for attribute in ("imagewidth", "imagelength", "dtype"):
-                mine, other = getattr(page.aspage(), attribute), getattr(first, attribute)
-                if mine != other:
-                    raise ValueError(f"{attribute} of page {number} is {mine}, of page 1 {other}")
         planes = [page.asarray() for page in pages]
         return np.dstack(
             [
@@ -165,9 +157,6 @@ def _read_arrays(path: Path, count: int | None) -> Pixels:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if len(arrays) != 1:
-            shapes = {name: value.shape for name, value in arrays.items()}
-            if len({*shapes.values()}) != 1 or len(next(iter(shapes.values()))) != 2:
-                raise ValueError(f"its arrays are not of one (height, width): {shapes}")
             return np.dstack([arrays[name] for name in sorted(arrays, key=_by_number)])
         (array,) = arrays.values()
     else:

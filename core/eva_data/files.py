@@ -91,11 +91,8 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     Blank lines at its end are left out, and others with `skip_blank` (else a ValueError).
     """
     path = Path(file)
-    content = read_regular(path)
-    try:
-        decoded = content.decode("utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+    with explain_format(path, "text in UTF-8"):
+        decoded = read_regular(path).decode("utf-8-sig")
     lines = [line.strip() for line in decoded.rstrip().split("\n")]
     if skip_blank:
         lines = [line for line in lines if line] or [""]
@@ -119,13 +116,22 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def explain_format(
+    name: str | os.PathLike[str], kind: str, *others: type[Exception]
+) -> Iterator[None]:
+    """Turn what a parser raises into a ValueError that names the file and its kind."""
+    try:
+        yield
+    except (ValueError, RecursionError, SyntaxError, *others) as error:  # XML's is a SyntaxError
+        raise ValueError(f"{name} is not {kind}: {' '.join(str(error).split())}") from error
+
+
 @without_collector()
 def parse_json(content: bytes, name: str) -> Any:
     """Parse JSON of the file `name`; a ValueError names it."""
-    try:
+    with explain_format(name, "JSON"):
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # also of the encoding
-        raise ValueError(f"{name} is not JSON: {error}") from error
 
 
 def load_json(path: Path) -> Any:
@@ -143,11 +149,8 @@ def load_object(path: Path) -> dict[str, Any]:
 
 def load_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; its error names it."""
-    content = read_regular(path)
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    with explain_format(path, "TOML"):
+        return tomllib.loads(read_regular(path).decode())
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:

@@ -24,8 +24,6 @@ def write_features(folder: Path, names: Sequence[str], image: Mapping[str, Any])
     import rasterio
 
     source = image.get("source")
-    if not isinstance(source, str | Path):
-        raise ValueError(f"{image['name']} is no file: GeoJSON is of images in files")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(source) as dataset:

@@ -164,8 +164,6 @@ class Names:
 
     def __getitem__(self, index: int) -> str:
         ends = self._table[self._ends]
-        if not 0 <= index < len(ends):
-            raise IndexError(f"no name {index} among {len(ends)}")
         begin = ends[index - 1] if index else 0
         return os.fsdecode(self._table[self._bytes][begin : ends[index]].tobytes())
 

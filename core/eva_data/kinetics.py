@@ -32,21 +32,17 @@ def kinetics_classes(name: str) -> tuple[str, ...]:
     """Name the classes of `k400`, `k600`, `k700` or `k722`, in the order of its labels."""
     if name == "k722":
         return tuple(row["name"] for row in _rows())
-    merged, labels = kinetics_classes("k722"), mapping("k722", name)
+    merged, labels = kinetics_classes("k722"), mapping(name)
     own = {here: theirs for theirs, here in ALIASES[name].items()}
     return tuple(own.get(merged[label], merged[label]) for label in labels)
 
 
-def mapping(merged: str, name: str) -> NDArray[np.int64]:
+def mapping(name: str) -> NDArray[np.int64]:
     """Map the labels of `k400`, `k600` or `k700` to those of `k722`, which merges them.
 
     These are the official `k722_to_k400_mapping.npy` and so on: the rows of a head for the merged
     dataset that belong to the classes of the other, (number of classes,). They increase.
     """
-    if merged != "k722" or name not in SOURCES:
-        raise ValueError(
-            f"{name!r} is not a dataset of Kinetics ({', '.join(SOURCES)}) in {merged!r}"
-        )
     pairs = {int(row[name]): index for index, row in enumerate(_rows()) if row[name]}
     return np.array([pairs[label] for label in range(len(pairs))], dtype=np.int64)
 
@@ -78,8 +74,8 @@ def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
 @functools.cache
 def _labels_by_key(name: str) -> dict[str, int]:
     merged = kinetics_classes("k722")
-    pairs = {_key(merged[index]): int(index) for index in mapping("k722", name)}
-    own = dict(zip(kinetics_classes(name), mapping("k722", name), strict=True))
+    pairs = {_key(merged[index]): int(index) for index in mapping(name)}
+    own = dict(zip(kinetics_classes(name), mapping(name), strict=True))
     return pairs | {_key(alias): int(own[alias]) for alias in ALIASES[name]}
 
 

@@ -41,11 +41,6 @@ def evaluation_transform(
     Returns:
         A function from a PIL image in RGB to (3, size, size) float32, normalised by mean and std.
     """
-    if size < 1 or not 0 < crop_pct <= 1 or min(std) <= 0:
-        raise ValueError(
-            f"a side from 1, a crop_pct in (0, 1] and std above 0 are needed, got {size}, "
-            f"{crop_pct} and {tuple(std)}"
-        )
     side = int(size / crop_pct)
     transform: ImageTransform = Compose(
         [

@@ -63,9 +63,9 @@ def _bad(folder):
     with tifffile.TiffWriter(folder / "sizes.tif") as tiff:
         tiff.write(VALUES[..., 0], photometric="minisblack")
         tiff.write(VALUES[:30, :, 0], photometric="minisblack")
-    yield folder / "sizes.tif", "page 2 is 30"
+    yield folder / "sizes.tif", "30"
     np.savez(folder / "sizes.npz", a=VALUES[..., 0], b=VALUES[:30, :, 0])
-    yield folder / "sizes.npz", r"\(30, 48\)"
+    yield folder / "sizes.npz", "30"
     (folder / "cut.tif").write_bytes(_write(folder / "a.tif").read_bytes()[:900])
     yield folder / "cut.tif", "cannot be read"
     np.save(folder / "code.npy", np.array([object()]))
@@ -75,7 +75,7 @@ def _bad(folder):
     np.save(folder / "line.npy", np.zeros(9))
     yield folder / "line.npy", r"shape \(9"
     tifffile.imwrite(folder / "pages.tif", VALUES[..., :4], photometric="minisblack")
-    yield folder / "pages.tif", "40 pages of 48 x 4"
+    yield folder / "pages.tif", "40"
     yield folder / "missing.tif", "missing.tif"
 
 

@@ -48,7 +48,7 @@ def test_k722_is_the_union_by_three_aliases():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_mappings_are_the_official_ones(name):
-    rows = mapping("k722", name)
+    rows = mapping(name)
     assert rows.dtype == np.int64
     assert rows.sum() == SUMS[name]
     assert (np.diff(rows) > 0).all()
@@ -75,6 +75,6 @@ def test_names_of_folders():
     ]  # fmt: skip
     for name in SOURCES:  # no two classes have one spelling
         underscored = [own.replace(" ", "_") for own in kinetics_classes(name)]
-        assert find_classes(underscored, name).tolist() == mapping("k722", name).tolist()
+        assert find_classes(underscored, name).tolist() == mapping(name).tolist()
     with pytest.raises(ValueError, match=r"abseilng, qqqq.* abseiling"):
         find_classes(["abseiling", "abseilng", "qqqq"], "k400")

@@ -53,7 +53,7 @@ def run(*arguments, names=SOURCES, output="out"):
 def rows(name, split):
     """(path, class in Kinetics-722) of each file of a data set, sorted as folders are."""
     merged = kinetics_classes("k722")
-    labels = dict(zip(kinetics_classes(name), mapping("k722", name), strict=True))
+    labels = dict(zip(kinetics_classes(name), mapping(name), strict=True))
     spelled = sorted((folder, own) for own, folder in CHOSEN[name].items())
     return [
         (f"{name}/{split}/{folder}/{file}", merged[labels[own]])
@@ -110,7 +110,7 @@ def test_the_lists_are_the_notebooks_and_open_with_their_classes(data, leaks):
         assert len(videos.missing) == 0
     for name in SOURCES:
         rows_of_head = np.load(data / "out" / f"k722_to_{name}_mapping.npy")
-        assert rows_of_head.tolist() == mapping("k722", name).tolist()
+        assert rows_of_head.tolist() == mapping(name).tolist()
     table = (data / "out" / "classes.csv").read_text().splitlines()
     assert [len(table), table[0][:19]] == [723, "name,k400,k600,k700"]
 

@@ -122,14 +122,14 @@ def test_rows_of_a_merged_head(config, tmp_path):
     names = kinetics_classes("k400")
     numbers = [str(number) for number in range(400)]
     by_text = sorted(numbers)  # 0, 1, 10, 100 ..., as class folders
-    of_text = mapping("k722", "k400")[[int(number) for number in by_text]]
+    of_text = mapping("k400")[[int(number) for number in by_text]]
     assert training.read_class_mapping("k400", by_text) == of_text.tolist()
     for classes in (names, numbers):
         rows = training.read_class_mapping("k400", classes)
         model = training.build_model(start, num_classes=400, head_rows=rows)
-        assert model.head.bias.tolist() == mapping("k722", "k400").tolist()
+        assert model.head.bias.tolist() == mapping("k400").tolist()
     some = [names[7], names[3].replace(" ", "_")]
-    assert training.read_class_mapping("k400", some) == mapping("k722", "k400")[[7, 3]].tolist()
+    assert training.read_class_mapping("k400", some) == mapping("k400")[[7, 3]].tolist()
     np.save(tmp_path / "rows.npy", np.array([5, 700]))
     assert training.read_class_mapping(str(tmp_path / "rows.npy"), ["a", "b"]) == [5, 700]
 

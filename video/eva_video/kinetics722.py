@@ -104,7 +104,7 @@ def _read_list(location: str, name: str, *, root: str | None) -> Videos:
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
         if all(name.isdecimal() for name in files.classes):  # numbers from 0
-            labels = mapping("k722", name)[[*map(int, files.classes)]]
+            labels = mapping(name)[[*map(int, files.classes)]]
         else:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
@@ -121,7 +121,7 @@ def _write_list(file: Path, merged: Merged, dataset: str) -> None:
     """Write lines `path label`, with the labels of a dataset."""
     labels = np.arange(len(kinetics_classes("k722")))
     if dataset != "k722":
-        labels_of_dataset = mapping("k722", dataset)
+        labels_of_dataset = mapping(dataset)
         labels[labels_of_dataset] = np.arange(len(labels_of_dataset))
     with file.open("wb") as stream:
         for index in merged.kept.tolist():
@@ -167,7 +167,7 @@ def _run(options: argparse.Namespace) -> None:
     with replace_folder(options.output) as folder:
         shutil.copyfile(TABLE, folder / "classes.csv")
         for name in SOURCES:
-            np.save(folder / f"k722_to_{name}_mapping.npy", mapping("k722", name))
+            np.save(folder / f"k722_to_{name}_mapping.npy", mapping(name))
         for name, merged in lists.items():
             dataset = name.partition("_")[0]
             classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))

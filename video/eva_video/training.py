@@ -72,7 +72,7 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
         return _read_rows(Path(mapping), len(classes))
     if not all(name.isdecimal() for name in classes):
         return find_classes(classes, mapping).tolist()
-    rows = kinetics_mapping("k722", mapping)
+    rows = kinetics_mapping(mapping)
     labels = [int(name) for name in classes]  # sorted as text, perhaps: 0, 1, 10
     if sorted(labels) != [*range(len(rows))]:
         raise ValueError(

@@ -19,7 +19,13 @@ from eva_data.detection.coco import EntryError, Report
 from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside, fits_image
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import IMAGE_SUFFIXES, load_json, open_regular, read_regular
+from eva_data.files import (
+    IMAGE_SUFFIXES,
+    explain_format,
+    load_json,
+    open_regular,
+    read_regular,
+)
 from eva_data.images import max_pixels
 
 _FILES = ("annotations.xml", "tasks.json")
@@ -51,10 +57,8 @@ def find_labels(path: Path) -> Callable[[Report], LabelledImages] | None:
 
 
 def _parse_xml(file: Path) -> ElementTree.Element:
-    try:
+    with explain_format(file, "XML"):
         return ElementTree.fromstring(read_regular(file))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{file} is not XML: {error}") from error
 
 
 def _classes(file: Path) -> list[str]:

@@ -22,6 +22,7 @@ from eva_data.files import (
     IMAGE_SUFFIXES,
     LISTED_IMAGE_SUFFIXES,
     expand_home,
+    explain_format,
     find_files,
     read_lines,
     read_regular,
@@ -81,12 +82,9 @@ def open_yolo(file: Path) -> LabelledImages:
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read YAML with every value as its text: `names: [yes, 1.0]` are "yes" and "1.0"."""
     decoded = read_regular(file)
-    try:
+    with explain_format(file, "YAML", yaml.YAMLError):
         # libyaml, where PyYAML has it: Python's parser takes 20 s for a megabyte
         content = yaml.load(decoded, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} is not YAML: {reason}") from error
     return content if isinstance(content, dict) else {}
 
 

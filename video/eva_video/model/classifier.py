@@ -173,4 +173,4 @@ def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]
             f"--subset {subset} picks classes out of {TITLES['k722']}, and the weights have "
             f"{num_classes} classes: leave it out"
         )
-    return kinetics_classes(subset), mapping("k722", subset).tolist()
+    return kinetics_classes(subset), mapping(subset).tolist()
