@@ -71,7 +71,7 @@ class EoMT(nn.Module):
         tokens, grid = net.embed(images)
         first = net.depth - self.query_blocks
         tokens = net.forward_tokens(tokens, grid, stop=first)
-        queries = self.query.to(tokens.dtype).expand(len(tokens), -1, -1)
+        queries = self.query.to(tokens.dtype).expand(tokens.shape[0], -1, -1)  # of a trace, too
         tokens = torch.cat([queries, tokens], dim=1)  # (B, Q + P + N, C)
         masked = [True] * self.query_blocks
         if not self.training:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_data.bands import RANGE, BandRequest
+from eva_data.bands import BandRequest
 from eva_engine.config import (
     ClassifierConfig,
     LabelledConfig,
@@ -95,7 +95,7 @@ class DataConfig(LabelledConfig):
 
     crop_pct: float = 1.0
     bands: int = 0
-    band_range: str = RANGE
+    band_range: str = ""
     show_bands: str = ""
 
     def __post_init__(self) -> None:

@@ -10,11 +10,10 @@ Shapes: H x W pixels, N bands.
 """
 
 import contextlib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +40,7 @@ _TIFF = (".tif", ".tiff")
 _GREY = ("1", "L", "I;16", "I;16B", "I", "F")  # modes of Pillow
 _MOST_IMAGES, _MOST_VALUES = 2000, 4096  # that are measured, and pixels of each
 _MOST_PIXELS = 2**21  # of all
+_LISTS = ("low", "high", "mean", "std", "show")  # of `Bands`
 _LIMITS = re.compile(r"(p?)(-?\d+\.?\d*):(p?)(-?\d+\.?\d*)")
 Pixels = NDArray[Any]  # (H, W, N), as stored
 
@@ -197,13 +197,13 @@ class BandRequest:
     Attributes:
         count: Number of bands, which each image has.
         range: Values that become 0 and 1, `LOW:HIGH` for all bands or, divided by commas, for each:
-            numbers, or percentiles of the training images, such as `p1:p99`.
+            numbers, or percentiles of the training images; empty for `p1:p99`.
         show: Three bands, counted from 1, that drawings have as red, green and blue, as `3,2,1`;
             empty for the first three, or of fewer the first alone.
     """
 
     count: int
-    range: str = RANGE
+    range: str = ""
     show: str = ""
 
     def __post_init__(self) -> None:
@@ -214,7 +214,7 @@ class BandRequest:
 
     def ranges(self) -> list[tuple[str, float, str, float]]:
         """Return for each band: "p" of a percentile or "", and its value; of low and high."""
-        parts = [_LIMITS.fullmatch(part) for part in self.range.split(",")]
+        parts = [_LIMITS.fullmatch(part) for part in (self.range or RANGE).split(",")]
         matches = [part for part in parts if part is not None]
         ranges = [(m[1], float(m[2]), m[3], float(m[4])) for m in matches]
         percentiles = [value for range_ in ranges for value in range_[1::2] if range_[0]]
@@ -241,22 +241,14 @@ class BandRequest:
         return bands[0], bands[1], bands[2]
 
     def fits(self, bands: "Bands") -> bool:
-        """Return whether bands may be of this: number, bands of drawings, ranges in numbers."""
-        shown = not self.show or self.shown() == bands.show
-        return (
-            self.count == bands.count
-            and shown
-            and all(
-                kind or (math.isclose(low, had_low) and math.isclose(high, had_high))
-                for (kind, low, _, high), had_low, had_high in zip(
-                    self.ranges(), bands.low, bands.high, strict=True
-                )
-            )
-        )
+        """Return whether bands are of this number, and of ranges and drawings as stated."""
+        if self.count != bands.count or (self.show and self.shown() != bands.show):
+            return False
+        return not self.range or self.ranges() == replace(self, range=bands.range).ranges()
 
     def __str__(self) -> str:
         shown = f" --show-bands {self.show}" if self.show else ""
-        return f"--bands {self.count} --band-range {self.range}{shown}"
+        return f"--bands {self.count} --band-range {self.range or RANGE}{shown}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +261,7 @@ class Bands:
         mean: Mean of each band after that.
         std: Standard deviation after that.
         show: Bands of drawings, from 1.
+        range: Request of which low and high are; see `BandRequest`.
     """
 
     low: tuple[float, ...]
@@ -276,6 +269,7 @@ class Bands:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     show: tuple[int, ...]
+    range: str = RANGE
 
     @property
     def count(self) -> int:
@@ -285,12 +279,13 @@ class Bands:
     @classmethod
     def from_json(cls, values: Mapping[str, Any] | None) -> Self | None:
         """Build what `as_json` has written; None of None."""
-        names = [field.name for field in fields(cls)]
-        return values and cls(**{name: tuple(values[name]) for name in names})  # type: ignore[return-value]
+        if values is None:
+            return None
+        return cls(**{**values, **{key: tuple(values[key]) for key in _LISTS}})
 
-    def as_json(self) -> dict[str, list[float]]:
-        """Return the settings as lists."""
-        return {name: [*values] for name, values in asdict(self).items()}
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings, with lists."""
+        return asdict(self) | {key: [*getattr(self, key)] for key in _LISTS}
 
     def read(self, source: Source | Pixels, *, name: str | None = None) -> Pixels:
         """Read the bands of an image as they are stored, and refuse another number of them.
@@ -319,15 +314,16 @@ class Bands:
     def draw(self, pixels: Pixels) -> NDArray[np.uint8]:
         """Make an image (H, W, 3) in RGB of the bands that are shown."""
         shown = [band - 1 for band in self.show]
-        ranges = {key: tuple(getattr(self, key)[band] for band in shown) for key in ("low", "high")}
-        three = Bands(**ranges, mean=(), std=(), show=(1, 2, 3))
+        low, high = (tuple(values[band] for band in shown) for values in (self.low, self.high))
+        three = Bands(low=low, high=high, mean=(), std=(), show=(1, 2, 3))
         return np.rint(three.scale(pixels[..., shown])).astype(np.uint8)
 
     def describe(self) -> str:
         """Say what a report says of them."""
         ranges = (f"{low:g} to {high:g}" for low, high in zip(self.low, self.high, strict=True))
         drawn = ", ".join(map(str, self.show))
-        return f"{self.count}: {'; '.join(ranges)} become 0 to 1; drawn are bands {drawn}"
+        values = f"{'; '.join(ranges)} ({self.range})"
+        return f"{self.count}: {values} become 0 to 1; drawn are bands {drawn}"
 
 
 def read_pixels(source: Source | Pixels, bands: Bands | None, *, upright: bool = True) -> Pixels:
@@ -372,7 +368,8 @@ def measure_bands(files: Sequence[str | os.PathLike[str]], request: BandRequest)
         mean, std = (float(f"{value:.6g}") for value in (scaled.mean(), scaled.std() or 1))
         rows.append((float(low), float(high), mean, std))
     lows, highs, means, stds = zip(*rows, strict=True)
-    return Bands(low=lows, high=highs, mean=means, std=stds, show=request.shown())
+    measured: Any = {"low": lows, "high": highs, "mean": means, "std": stds}
+    return Bands(**measured, show=request.shown(), range=request.range or RANGE)
 
 
 def _sample(count: int, most: int, file: str) -> Pixels:

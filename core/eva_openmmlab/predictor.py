@@ -47,15 +47,19 @@ class ImagePredictor(BasePredictor[Prediction]):
         """Build the predictor of a run; `options` are those of `from_config`."""
         return cls.from_config(run, **options)
 
-    def sample(self, image: ImageLike) -> Any:
-        """Run the model on an image; its sample."""
+    def prepare(self, image: ImageLike) -> dict[str, Any]:
+        """Prepare an image as in tests: `inputs` (3, H, W) in BGR, and `data_samples`."""
         pixels = self.read_image(image)
         # BGR as the frameworks read files
         seen = self.bands.scale(pixels) if self.bands else np.ascontiguousarray(pixels[:, :, ::-1])
-        inputs = self._prepare({"img": seen, "img_id": 0, "img_path": ""})
+        inputs: dict[str, Any] = self._prepare({"img": seen, "img_id": 0, "img_path": ""})
         if hasattr(self.model, "slicing"):  # which reads it again
             inputs["data_samples"].set_metainfo({"img_path": pixels})
-        data = pseudo_collate([inputs])
+        return inputs
+
+    def sample(self, image: ImageLike) -> Any:
+        """Run the model on an image; its sample."""
+        data = pseudo_collate([self.prepare(image)])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         return sample

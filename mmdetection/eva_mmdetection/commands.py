@@ -4,6 +4,8 @@ The frameworks are imported once the arguments are known to be right.
 """
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
@@ -11,7 +13,8 @@ from eva_openmmlab import command_line
 from eva_openmmlab import demo as openmmlab_demo
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.commands import lazy_import
+from eva_runs.commands import Command, echo, lazy_import
+from eva_runs.options import EXPORT_SUFFIXES, add_export, command_parser, number, require_export
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -50,6 +53,7 @@ Examples:
 """
 
 
+_FORMS = {form: EXPORT_SUFFIXES[form] for form in ("onnx", "openvino")}
 _slice_images = lazy_import("eva_mmdetection.model.slices:slice_images")  # after the stand-in
 
 
@@ -105,3 +109,44 @@ demo = openmmlab_demo.make_command(
     load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
     result=lambda args: args.output / PREDICTIONS,
 )
+
+
+def _parse_export(words: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser(
+        "Write a detector of instances by queries (EoMT): boxes, classes, masks, scores.\n"
+        "`eva export RUN` does so, and writes the cascade as detectron2's.",
+        prog="eva mmdetection export",
+    )
+    add = parser.add_argument
+    add("--weights", required=True, metavar="RUN", help="folder of a run")
+    add("--image", type=Path, required=True, help="an image that it detects something in")
+    add("--score-threshold", type=number(0), default=0.05, help="default %(default)s")
+    add_export(parser, _FORMS, size="any size")
+    add("--precision", choices=("fp32", "fp16"), default="fp32")
+    return parser.parse_args(words)
+
+
+def _export(options: argparse.Namespace) -> None:
+    require_export(options, _FORMS)
+    from eva_mmdetection.inference.export import export_instances
+    from eva_mmdetection.inference.predictor import Predictor
+
+    predictor = Predictor.from_config(options.weights, device="cpu")
+    if not hasattr(predictor.model, "panoptic_head") or predictor.things is not None:
+        raise ValueError(
+            f"{options.weights} is not exported: only instances by queries (EoMT) and the cascade "
+            "are; panoptic segments are merged one after another"
+        )
+    worst = export_instances(
+        predictor,
+        options.output,
+        image=options.image,
+        size=options.size,
+        threshold=options.score_threshold,
+        precision=options.precision,
+    )
+    differences = ", ".join(f"{name} {value:.2g}" for name, value in worst.items())
+    echo(f"wrote {options.output}; beside the model: {differences}")
+
+
+export = Command("eva mmdetection export", _parse_export, _export)

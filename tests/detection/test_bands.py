@@ -113,8 +113,10 @@ def test_a_run_that_continues_has_its_bands(config, data, tiny_config):
     assert bands_of(cfg) == bands
     assert continue_bands(bands, BandRequest(count=5)) == bands
     assert continue_bands(None, None) is None
+    assert continue_bands(bands, BandRequest(count=5, range=",".join(["p1:p99"] * 5))) == bands
     others = (BandRequest(count=4), BandRequest(count=5, range="0:9"), None)
-    for other in (*others, BandRequest(count=5, show="1,2,3")):
+    percentiles = BandRequest(count=5, range="p2:p98")
+    for other in (*others, percentiles, BandRequest(count=5, show="1,2,3")):
         with pytest.raises(ValueError, match=rf"to 7.*{other or 'RGB'}"):
             continue_bands(bands, other)
 

@@ -12,6 +12,9 @@ from mmengine.dataset import pseudo_collate
 from PIL import Image
 
 from eva_mmdetection.data import own_data
+from eva_mmdetection.inference.export import export_instances
+from eva_mmdetection.inference.predictor import Predictor
+from eva_mmdetection.parts import testing
 from eva_openmmlab import config as configuration
 from eva_openmmlab.weights import load_start
 from eva_runs.recipes import list_recipes
@@ -177,3 +180,48 @@ def test_own_objects_need_masks(write_scenes, load_config, tmp_path):
     assert cfg.val_evaluator.metric == ["bbox", "segm"]
     with pytest.raises(ValueError, match="EoMTHead"):
         own_data.apply(config, own_data.check(parser.parse_args([*words, "--boxes-only"])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("divisor", [SIDE, 16], ids=["canvas", "own_shape"])
+def test_instances_are_exported_with_their_numbers(divisor, load_config, write_scenes, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    cfg = load_config("demo/eomt_eva_debug")
+    backbone, head = SMALL["demo/eomt_eva_debug"]
+    cfg.model.backbone.update(img_size=SIDE, embed_dim=32, num_heads=2, mlp_dim=48, **backbone)
+    cfg.model.panoptic_head.update(head)
+    cfg.model.data_preprocessor.pad_size_divisor = divisor
+    cfg.model.test_cfg.max_per_image = 10
+    for loader in ("val_dataloader", "test_dataloader"):
+        cfg[loader].dataset.pipeline = testing(SIDE)
+    cfg.dump(tmp_path / "config.py")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.backbone.mask_probability.zero_()
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, tmp_path / "weights.pth")
+    predictor = Predictor.from_config(
+        tmp_path / "config.py", weights=tmp_path / "weights.pth", device="cpu", score_threshold=0.05
+    )
+    write_scenes(tmp_path / "images", 1)
+    wide = tmp_path / "wide.png"
+    with Image.open(tmp_path / "images/1.png") as image:
+        image.crop((0, 8, SIDE, SIDE - 8)).save(wide)
+    file = tmp_path / "instances.onnx"
+    export_instances(predictor, file, image=wide)
+    onnx.checker.check_model(file)
+    program = onnx.load(file)
+    assert {node.domain for node in program.graph.node} == {""}
+    assert [opset.version for opset in program.opset_import] <= [20]
+    session = pytest.importorskip("onnxruntime").InferenceSession(file)
+    with Image.open(wide) as image:
+        pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None]
+    outputs = [output.name for output in session.get_outputs()]
+    results = dict(zip(outputs, session.run(None, {"images": pixels}), strict=True))
+    expected = predictor(wide)
+    assert len(expected) == len(results["scores"]) > 1
+    np.testing.assert_allclose(results["scores"], expected.scores, atol=1e-4)
+    assert (results["pred_classes"] == expected.labels.numpy()).all()
+    np.testing.assert_allclose(results["pred_boxes"], expected.bboxes, atol=1)
+    assert (results["pred_masks"][:, 0] != expected.masks.numpy()).mean() < 1e-3

@@ -81,6 +81,7 @@ def _run_coco(args: argparse.Namespace) -> int:
             print_error(f"nothing was written: no image is left; is {part.dataset.folder} right?")
         elif args.write:
             file = args.write / f"{part.name}.json" if part.name else args.write
+            part.copy_segments(file.with_suffix(""))
             write_json(file, part.cleaned())
             images = f", its images: {part.dataset.folder}" if part.name else ""
             echo(f"{file}: {len(part.dataset.objects):,} objects are left{images}")

@@ -25,6 +25,11 @@ _RECIPE = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 _PARTS = {"backbone": "EVAViT", "rpn_head": "EVARPNHead", "roi_head": "EVACascadeRoIHead"}
 
 
+def has_queries(run: Path) -> bool:
+    """Test whether a run detects by queries (EoMT, Mask2Former), which detectron2 does not have."""
+    return "panoptic_head" in load_config(require_config_of_run(run)).model
+
+
 def write_detectron2_run(run: Path, folder: Path) -> None:
     """Write config and weights of a detectron2 run that detects what a run of mmdetection does.
 

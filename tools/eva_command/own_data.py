@@ -129,7 +129,7 @@ def export(options: argparse.Namespace) -> int:
     task, words = options.source, options.rest
     if Path(task).is_dir():
         if find_task(task, None)[0] == "mmdetection":
-            return _export_as_detectron2(Path(task), words)
+            return _export_mmdetection(Path(task), words)
         words = ["--weights", task, *words]
         task = find_task(task, None)[0] or task
     if f"{task} export" not in COMMANDS:
@@ -139,7 +139,9 @@ def export(options: argparse.Namespace) -> int:
     return _call(f"{task} export", words)
 
 
-def _export_as_detectron2(run: Path, words: Words) -> int:
+def _export_mmdetection(run: Path, words: Words) -> int:
+    if lazy_import("eva_command.mmdetection_export:has_queries")(run):
+        return call("mmdetection export", ["--weights", str(run), *words])
     with tempfile.TemporaryDirectory() as folder:
         folder = f"{folder}/{run.resolve().name}"  # which the file is named by
         lazy_import("eva_command.mmdetection_export:write_detectron2_run")(run, Path(folder))

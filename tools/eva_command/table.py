@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "mmdetection train": ("eva_mmdetection.commands:train", "train a detector"),
     "mmdetection evaluate": ("eva_mmdetection.commands:evaluate", "score a detector"),
     "mmdetection demo": ("eva_mmdetection.commands:demo", "detect in images"),
+    "mmdetection export": ("eva_mmdetection.commands:export", "instances by queries, as ONNX"),
     "segmentation train": ("eva_segmentation.commands:train", "train a segmentor"),
     "segmentation evaluate": ("eva_segmentation.commands:evaluate", "score one"),
     "segmentation demo": ("eva_segmentation.inference.demo:main", "segment images"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,16 @@ class CheckedPart:
             images={key: entry for key, entry in images.items() if key not in faulty},
             objects=[e for e in self.dataset.objects if e["image_id"] not in faulty],
         )
+
+    def copy_segments(self, folder: Path) -> None:
+        """Copy the PNG files of segments, which lie beside a cleaned file; others have none."""
+        panoptic = self.dataset.panoptic
+        if panoptic is None:
+            return
+        for name in (panoptic.files[key] for key in self.dataset.images):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(panoptic.folder / name, target)
 
     def cleaned(self) -> dict[str, Any]:
         """Return what is left as the content of a COCO file, with the fields that LVIS adds."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eva_command.verify import main as verify
 from eva_data.detection.panoptic import as_rgb, read_ids
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import PARTS, DataRequest
@@ -118,3 +119,13 @@ def test_faults_of_the_list_are_named(write, edit, value):
 def test_other_options_are_refused(write):
     with pytest.raises(ValueError, match="boxes-only"):
         resolve(DataRequest(paths=(write(),), boxes_only=True))
+
+
+def test_a_cleaned_copy_is_data_again(write, tmp_path):
+    root, clean = write(ids=FAULTS["another size"][0]), tmp_path / "clean"
+    assert verify(["coco", "--data", str(root), "--write", str(clean), "--workers", "1"]) == 1
+    files = {part: (clean / f"{part}.json", root / part) for part in PARTS}
+    dataset = resolve(DataRequest(files=files)).parts["train"]
+    assert {*dataset.images} == {2, 3, 4}
+    pngs = [dataset.panoptic.folder / name for name in dataset.panoptic.files.values()]
+    assert [{*np.unique(read_ids(file))} for file in pngs] == [{*KEYS}] * 3
