@@ -121,9 +121,10 @@ def explain_format(
     name: str | os.PathLike[str], kind: str, *others: type[Exception]
 ) -> Iterator[None]:
     """Turn what a parser raises into a ValueError that names the file and its kind."""
+    errors: tuple[type[Exception], ...] = (ValueError, RecursionError, SyntaxError, *others)
     try:
         yield
-    except (ValueError, RecursionError, SyntaxError, *others) as error:  # XML's is a SyntaxError
+    except errors as error:  # that of XML is a SyntaxError
         raise ValueError(f"{name} is not {kind}: {' '.join(str(error).split())}") from error
 
 

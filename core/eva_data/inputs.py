@@ -1,7 +1,5 @@
 """Inputs and outputs of demos and predictors: files, folders and patterns of images and videos."""
 
-import fnmatch
-import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -135,13 +133,16 @@ def _matching_files(
     elif _is_pattern(path):
         count = next(number for number, part in enumerate(path.parts) if _is_pattern(Path(part)))
         fixed, pattern = Path(*path.parts[:count]), path.parts[count:]
-        if "**" in pattern and fixed.is_dir():  # without links that lead to a folder above
-            names = (n for n in find_files(fixed, suffixes) if _matches(n.split("/"), pattern))
-        else:
-            matches = map(Path, glob.glob(str(path)))  # noqa: PTH207
-            taken = (path for path in matches if path.suffix.lower() in suffixes and path.is_file())
-            names = (str(path.relative_to(fixed)) for path in taken)
+        pattern += ("*",) if pattern[-1] == "**" else ()
+        matches = (file.relative_to(fixed) for file in fixed.glob("/".join(pattern)))
+        names = (str(name) for name in matches if _is_taken(fixed, name, suffixes))
         yield from _files_below(fixed, names, results)
+
+
+def _is_taken(folder: Path, name: Path, suffixes: Collection[str]) -> bool:
+    """Return whether a name is that of a file of some suffixes, and no part of it is hidden."""
+    is_hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in suffixes and not is_hidden and (folder / name).is_file()
 
 
 def _files_below(
@@ -154,15 +155,6 @@ def _files_below(
         file = (folder / name).resolve()
         if not any(file.is_relative_to(result) for result in excluded):
             yield folder / name, name
-
-
-def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern:
-        return not names
-    if pattern[0] == "**":
-        return any(_matches(names[start:], pattern[1:]) for start in range(len(names) + 1))
-    fits = bool(names) and fnmatch.fnmatchcase(names[0], pattern[0])
-    return fits and _matches(names[1:], pattern[1:])
 
 
 def _is_pattern(path: Path) -> bool:

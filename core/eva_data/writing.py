@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,6 @@ from eva_data.files import (
     replace_folder,
     write_text,
 )
-from eva_data.geo import write_features
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px
@@ -168,19 +168,16 @@ def writing_dataset(
                 for item in image["objects"]
                 if item["category_id"] in numbers
             ]
-            path = folder / about.images / name
             image = {**image, "name": name, "objects": objects}
             if form == "geojson":
-                write_features(folder / about.images, names, image)
+                _write_features(folder / about.images, names, image)
                 return
-            if path.exists():
-                raise ValueError(f"two images would be {name}: give them other names")
+            path = _require_new(folder / about.images / name, name)
             if about.coco:
                 to_coco({**image, "objects": filter(is_seen, image["objects"])})
             elif about.labels:
                 target = (folder / about.labels / name).with_suffix(about.label_file[-4:])
-                if target.exists():
-                    raise ValueError(f"{name} and another image would both have {target.name}")
+                _require_new(target, name)
                 content = render_template(
                     about.label_file, **describe_image(image, names, tolerance=0.0)
                 )
@@ -201,6 +198,13 @@ def writing_dataset(
             )
 
 
+def _require_new(file: Path, name: str) -> Path:
+    """Return a file for an image; a ValueError if another image has it."""
+    if file.exists():
+        raise ValueError(f"{name} and another image would both have {file.name}")
+    return file
+
+
 def _with_visibility(item: dict[str, Any]) -> dict[str, Any]:
     """Write 2, of a visible keypoint, for the score of each; all 0 where that is too low."""
     if "keypoints" in item:
@@ -209,6 +213,59 @@ def _with_visibility(item: dict[str, Any]) -> dict[str, Any]:
         points = np.stack([x, y, np.full_like(score, 2)], axis=1) * labelled[:, None]
         item |= {"keypoints": points.ravel().tolist(), "num_keypoints": int(labelled.sum())}
     return item
+
+
+def _write_features(folder: Path, names: Sequence[str], image: Mapping[str, Any]) -> None:
+    """Write the objects of an image to `NAME.geojson`: outlines of masks, or boxes.
+
+    Coordinates are of the image's reference system, which the file names as GDAL and QGIS read it.
+
+    Raises:
+        ValueError: If the image has no georeference.
+        ModuleNotFoundError: If rasterio is not installed.
+    """
+    import rasterio
+
+    source = image.get("source")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(source) as dataset:
+            transform, system = dataset.transform, dataset.crs
+    if transform.is_identity or system is None:
+        raise ValueError(f"{source} has no georeference, which GeoJSON needs: choose another --to")
+    authority = system.to_authority()
+    name = f"urn:ogc:def:crs:{'::'.join(authority)}" if authority else system.to_wkt()
+    content = {
+        "type": "FeatureCollection",
+        "name": image["name"],
+        "crs": {"type": "name", "properties": {"name": name}},
+        "features": [*_features(image["objects"], names, transform)],
+    }
+    make_folder(folder)
+    file = _require_new(folder / f"{Path(image['name']).stem}.geojson", image["name"])
+    write_text(file, json.dumps(content) + "\n")
+
+
+def _features(
+    objects: Sequence[Mapping[str, Any]], names: Sequence[str], transform: Any
+) -> Iterator[dict[str, Any]]:
+    from rasterio.features import shapes
+
+    for item in objects:
+        x, y, width, height = item["bbox"]
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+        a, b, c, d, e, f = transform[:6]
+        parts = [[[[a * px + b * py + c, d * px + e * py + f] for px, py in corners]]]
+        mask = mask_api.decode(item["segmentation"]) if item.get("segmentation") else None
+        if mask is not None and mask.any():
+            drawn = shapes(mask.astype(np.uint8), mask=mask > 0, transform=transform)
+            parts = [geometry["coordinates"] for geometry, _ in drawn]
+        score = {} if item.get("score") is None else {"score": round(item["score"], 6)}
+        yield {
+            "type": "Feature",
+            "properties": {"class": names[item["category_id"]], **score},
+            "geometry": {"type": "MultiPolygon", "coordinates": parts},
+        }
 
 
 @contextlib.contextmanager
@@ -231,8 +288,7 @@ def writing_segments(
         key, (height, width) = len(images) + 1, image["size"]
         segments = np.zeros((height, width), np.int64)
         name = Path(image["name"]).with_suffix(".png").name
-        if (folder / name).exists():
-            raise ValueError(f"{image['name']} and another image would both have {name}")
+        _require_new(folder / name, image["name"])
         masked = [item for item in image["objects"] if "segmentation" in item]
         masked.sort(key=lambda item: item.get("score") or 0)
         labels = [item["category_id"] for item in masked]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
 from eva_data.checks.findings import Findings
-from eva_data.checks.folders import inspect
+from eva_data.checks.images import inspect
 from eva_data.checks.label_maps import KINDS, Split, check_split
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.label_maps import ClassFile

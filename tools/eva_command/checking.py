@@ -14,10 +14,10 @@ import numpy as np
 from eva_data import image_sources
 from eva_data.captions.opening import PAIRS, entry_of, open_source
 from eva_data.captions.sources import select
-from eva_data.checks import folders as class_folders
+from eva_data.checks import images as class_folders
 from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
-from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
+from eva_data.checks.images import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
 from eva_data.detection import verify
 from eva_data.files import make_folder, open_atomic, write_text
@@ -207,7 +207,7 @@ def _check_sources(
 
 def _run_folders(args: argparse.Namespace) -> int:
     check_outputs([args.report], overwrite=args.overwrite, inputs={})
-    findings = Findings(class_folders.KINDS)
+    findings = Findings(class_folders.FOLDER_KINDS)
     folders = [args.folder] if args.against is None else [args.folder, args.against]
     parts = [
         class_folders.list_part(folder, findings)

@@ -9,7 +9,7 @@ from typing import Any
 
 from eva_backbone.checkpoints.run_folders import describe_missing
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
-from eva_data.checks.folders import find_parts
+from eva_data.checks.images import find_parts
 from eva_data.files import (
     ARRAY_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -22,7 +22,7 @@ from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
 
 try:
-    from eva_data.detection import coco, image_labels, sources
+    from eva_data.detection import coco, datasets, sources
 except ImportError:  # pycocotools, which only detectors and segmentors have
     sources = None  # type: ignore[assignment]
 
@@ -99,7 +99,7 @@ def _objects(data: Path) -> Words:
         return ["--data", str(data)]
     names = (
         train.names
-        if isinstance(source, image_labels.LabelledImages)
+        if isinstance(source, datasets.ForeignDataset)
         else coco.load_lists(train[0])["images"]
     )
     return ["--data", str(data), "--val-share", _share(names)]

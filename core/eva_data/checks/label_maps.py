@@ -10,7 +10,7 @@ import numpy as np
 
 from eva_data.bands import inspect_bands
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import DARK
+from eva_data.checks.images import DARK
 from eva_data.images import UnreadableImageError, describe_dark
 from eva_data.label_maps import (
     IGNORED,

@@ -10,8 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.detection.coco import PART_NAMES, EntryError, Report, refuse
-from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside
+from eva_data.detection.datasets import (
+    PART_NAMES,
+    EntryError,
+    ForeignDataset,
+    ImageList,
+    Report,
+    box_inside,
+    refuse,
+)
 from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.tables import Columns, find_columns, open_text, rows_of_table
 
@@ -72,14 +79,14 @@ def _row(cells: Sequence[str], columns: Columns) -> Row | None:
     return (image, name, values) if image and name and values else None
 
 
-def open_tables(tables: Mapping[str, Columns], *, report: Report = refuse) -> LabelledImages:
+def open_tables(tables: Mapping[str, Columns], *, report: Report = refuse) -> ForeignDataset:
     """Read the tables of `find_tables`. The classes are the names of all objects, sorted."""
     parts = {part or "train": _part(table, report) for part, table in tables.items()}
     rows = [row for part in parts.values() for rows in part.labels.values() for row in rows]
     classes, first = sorted({name for _, name, _ in rows}), next(iter(tables.values())).file
     if not classes:
         raise ValueError(f"{first} has no box")
-    return LabelledImages(
+    return ForeignDataset(
         format="a table of boxes",
         source=first if len(tables) == 1 else first.parent,
         classes=classes,

@@ -15,8 +15,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from eva_data.detection.coco import EntryError, Report
-from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside, fits_image
+from eva_data.detection.datasets import (
+    EntryError,
+    ForeignDataset,
+    ImageList,
+    Report,
+    box_inside,
+    fits_image,
+)
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import (
@@ -36,7 +42,7 @@ Shapes = list[dict[str, Any]]  # name, edges, size of the image; perhaps segment
 Labels = tuple[str, Shapes]  # of an image: their place in the file, and themselves
 
 
-def find_labels(path: Path) -> Callable[[Report], LabelledImages] | None:
+def find_labels(path: Path) -> Callable[[Report], ForeignDataset] | None:
     """Find a file of an annotation program, itself or in its folder; return what opens it."""
     files = [path / name for name in _FILES] if path.is_dir() else [path]
     for file in filter(Path.is_file, files):
@@ -73,7 +79,7 @@ def _open(
     classes: Sequence[str],
     read: Callable[[Report], Iterator[tuple[str, Labels]]],
     report: Report,
-) -> LabelledImages:
+) -> ForeignDataset:
     """Look for the images; classes are in the order of the program, or else sorted."""
     labels, missing = dict[str, Labels](), list[str]()
     for image, (location, shapes) in read(report):
@@ -94,7 +100,7 @@ def _open(
     names = sorted({shape["name"] for _, shapes in labels.values() for shape in shapes})
     ordered = dict.fromkeys([*classes, *names])
     part = ImageList(folder=file.parent, names=sorted(labels), labels=labels, missing=missing)
-    return LabelledImages(
+    return ForeignDataset(
         format=program,
         source=file,
         classes=[*ordered],

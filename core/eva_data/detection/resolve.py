@@ -13,8 +13,15 @@ import numpy as np
 
 from eva_data.bands import inspect_bands
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
-from eva_data.detection.coco import CocoDataset, Entry, Report, read_coco, refuse, validate
-from eva_data.detection.image_labels import ImageList, LabelledImages
+from eva_data.detection.coco import read_coco, validate
+from eva_data.detection.datasets import (
+    CocoDataset,
+    Entry,
+    ForeignDataset,
+    ImageList,
+    Report,
+    refuse,
+)
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.sources import PARTS, DataRequest, Source
 from eva_data.detection.tiles import Slicing, tile_dataset
@@ -135,7 +142,7 @@ def resolve(request: DataRequest) -> DetectionData:
         parts["train"] = tiles = tile_dataset(whole, request.tile)
         count, size = len(whole.images), request.tile.size
         notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
-    labelled = any(isinstance(source, LabelledImages) for source in sources.values())
+    labelled = any(isinstance(source, ForeignDataset) for source in sources.values())
     return DetectionData(
         parts=parts,
         notes=tuple(notes),
@@ -206,8 +213,8 @@ def describe_empty(dataset: CocoDataset, empty: Sequence[str]) -> str:
 
 def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]) -> dict[str, Any]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
-    parts: dict[str, Any] = dict(source.parts if isinstance(source, LabelledImages) else source)
-    if isinstance(source, LabelledImages):
+    parts: dict[str, Any] = dict(source.parts if isinstance(source, ForeignDataset) else source)
+    if isinstance(source, ForeignDataset):
         notes += source.notes
     if "val" in parts and parts["val"] == parts.get("train"):  # as in ultralytics' small examples
         if request.val_fraction is not None or len(request.paths) > 1:
@@ -216,7 +223,7 @@ def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]
             notes.append(f"{path}: val has the images of train: scores say nothing of other images")
     if request.val_fraction is not None:
         parts.pop("test", None)
-    elif isinstance(source, LabelledImages) and not source.is_split and request.parts == ("val",):
+    elif isinstance(source, ForeignDataset) and not source.is_split and request.parts == ("val",):
         return {"val": parts["train"]}
     elif "test" in parts and "val" not in parts:
         notes.append(f"{path} has no val: its test images are evaluated on")
@@ -245,12 +252,12 @@ def _read_source(
     for part in request.parts if request.val_fraction is None else ("train",):
         if part not in available:  # another source has it
             continue
-        if isinstance(source, LabelledImages):
+        if isinstance(source, ForeignDataset):
             datasets[part] = _read_images(source, available[part], part, request, notes)
         else:
             file, folder = available[part]
             datasets[part] = read_coco(file, folder=folder, boxes_only=request.boxes_only)
-    if isinstance(source, LabelledImages):
+    if isinstance(source, ForeignDataset):
         notes.append(f"{source.source} is read as {source.format}")
     if request.val_fraction is not None:
         return _split(datasets["train"], request, notes)
@@ -258,7 +265,7 @@ def _read_source(
 
 
 def _read_images(
-    source: LabelledImages, images: ImageList, part: str, request: DataRequest, notes: list[str]
+    source: ForeignDataset, images: ImageList, part: str, request: DataRequest, notes: list[str]
 ) -> CocoDataset:
     scored = {*images.names} if part == "val" else set[str]()
     if request.val_fraction is not None:
@@ -280,7 +287,7 @@ def _read_images(
 
 
 def read_labels(
-    source: LabelledImages,
+    source: ForeignDataset,
     images: ImageList,
     *,
     scored: Container[str] = (),
@@ -399,7 +406,7 @@ def _common_categories(
     unlisted = [
         source.classes
         for source in sources
-        if isinstance(source, LabelledImages) and source.format != "YOLO"
+        if isinstance(source, ForeignDataset) and source.format != "YOLO"
     ]
     if len(unlisted) == len(sources):
         return dict(enumerate(sorted({*itertools.chain(*unlisted)}), start=1))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
-from eva_data.detection.coco import PART_NAMES, Report, file_name_of, refuse
-from eva_data.detection.image_labels import LabelledImages
+from eva_data.detection.coco import file_name_of
+from eva_data.detection.datasets import PART_NAMES, ForeignDataset, Report, refuse
 from eva_data.detection.label_tools import find_labels
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
 from eva_data.detection.voc import find_voc, open_voc
@@ -30,7 +30,7 @@ _PREFIXES = ("instances_", "person_keypoints_", PANOPTIC)  # the first that ther
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",), "test": ("test",)}
 
 Files = Mapping[str, tuple[Path, Path]]  # part -> annotation file in COCO format, image folder
-Source = LabelledImages | Files
+Source = ForeignDataset | Files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 
-from eva_data.detection.coco import CocoDataset, Entry
+from eva_data.detection.datasets import CocoDataset, Entry
 from eva_data.detection.keypoints import move_keypoints
 
 Tile = tuple[int, int, int, int]  # x, y, width, height in px

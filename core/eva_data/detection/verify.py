@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import KINDS, inspect_all
-from eva_data.detection.coco import CocoDataset, EntryError, load_lists, validate
-from eva_data.detection.image_labels import LabelledImages
+from eva_data.checks.images import FOLDER_KINDS, inspect_all
+from eva_data.detection.coco import load_lists, validate
+from eva_data.detection.datasets import CocoDataset, EntryError, ForeignDataset
 from eva_data.detection.panoptic import find_faults, read_ids
 from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
@@ -92,7 +92,7 @@ class CheckedPart:
                 problem = f"it is {facts[:2]} px, {turned}, and listed as {sides}"
             largest = max(largest, file.facts.largest if file.facts else 0)
             if file.facts is not None and file.facts.transparent:
-                self._kinds.setdefault("images.transparent", KINDS["transparent"])
+                self._kinds.setdefault("images.transparent", FOLDER_KINDS["transparent"])
                 self.findings.add("images.transparent", entry["file_name"])
             if problem or moved:
                 problem_text = problem or f"it is at {file.name}"
@@ -102,7 +102,7 @@ class CheckedPart:
             if not problem and not (moved and file.name in present):  # perhaps of another image
                 decoded[key] = entry | {"file_name": file.name}
         if line := describe_dark(largest):
-            self._kinds.setdefault("images.dark", KINDS["dark"])
+            self._kinds.setdefault("images.dark", FOLDER_KINDS["dark"])
             self.findings.add("images.dark", str(self.dataset.folder), line)
         objects = [
             annotation for annotation in self.dataset.objects if annotation["image_id"] in decoded
@@ -181,7 +181,7 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
     """Validate the parts of a dataset in any format, see `open_source`."""
     errors: list[EntryError] = []
     source = open_source(path, report=errors.append)
-    if not isinstance(source, LabelledImages):
+    if not isinstance(source, ForeignDataset):
         for name, (file, folder) in source.items():
             yield check_file(file, folder, boxes_only=boxes_only, name=name)
         return

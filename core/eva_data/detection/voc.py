@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from eva_data.detection.coco import PART_NAMES, EntryError, Report, refuse
-from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside, fits_image
+from eva_data.detection.datasets import (
+    PART_NAMES,
+    EntryError,
+    ForeignDataset,
+    ImageList,
+    Report,
+    box_inside,
+    fits_image,
+    refuse,
+)
 from eva_data.detection.rules import Size, edges_of, format_value
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress
@@ -44,7 +52,7 @@ def find_voc(folder: Path) -> Path | None:
     return years[0] if years else None
 
 
-def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
+def open_voc(folder: Path, *, report: Report = refuse) -> ForeignDataset:
     """Read the annotation files of a folder of `find_voc`.
 
     Its classes are the names of all objects, sorted, as VOC has no list of them.
@@ -69,7 +77,7 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
             f"{LISTED_IMAGE_SUFFIXES}"
         )
     ids = {name: number for number, name in enumerate(classes, start=1)}
-    return LabelledImages(
+    return ForeignDataset(
         format="Pascal VOC",
         source=folder,
         classes=classes,

@@ -15,8 +15,14 @@ from typing import Any
 import yaml
 
 from eva_data.classes import describe_alike
-from eva_data.detection.coco import PART_NAMES, EntryError, Report
-from eva_data.detection.image_labels import ImageList, LabelledImages, box_inside
+from eva_data.detection.datasets import (
+    PART_NAMES,
+    EntryError,
+    ForeignDataset,
+    ImageList,
+    Report,
+    box_inside,
+)
 from eva_data.detection.rules import Size, format_value
 from eva_data.files import (
     IMAGE_SUFFIXES,
@@ -43,7 +49,7 @@ def find_yaml(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def open_yolo(file: Path) -> LabelledImages:
+def open_yolo(file: Path) -> ForeignDataset:
     """Open the dataset that a `data.yaml` describes; its labels are read later."""
     settings = _read_yaml(file)
     folders_of_parts: dict[str, list[Any]] = {}
@@ -69,7 +75,7 @@ def open_yolo(file: Path) -> LabelledImages:
         first = next(iter(parts.values()))
         looked = _label_path(str(first.folder / first.names[0]))
         raise ValueError(f"{file}: none of its images has a label file (looked for {looked})")
-    return LabelledImages(
+    return ForeignDataset(
         format="YOLO",
         source=file,
         classes=classes,
@@ -195,7 +201,7 @@ def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
 def read_label_file(
     classes: int, file: Path, size: Size, scored: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
-    """Yield the objects of one label file, see `LabelledImages.read`; ids are class + 1."""
+    """Yield the objects of one label file, see `ForeignDataset.read`; ids are class + 1."""
     del scored
     try:
         lines = read_regular(file).decode("utf-8-sig").splitlines()

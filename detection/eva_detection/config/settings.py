@@ -18,7 +18,7 @@ from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
 from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
 from eva_data.classes import list_names
-from eva_data.detection.coco import CocoDataset
+from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.resolve import (
     NO_FEDERATED_LOSS,

@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.reading import list_names
-from eva_data.detection.coco import CocoDataset
+from eva_data.detection.datasets import CocoDataset
 from eva_report.terminal import counted
 
 _THREADS = 16  # a network file system answers many questions at once

@@ -17,7 +17,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from hotcoco import COCO
 
-from eva_data.detection.coco import CocoDataset
+from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.scoring import DetectionTable, read_lvis, score
 from eva_data.files import load_json, without_collector, write_text

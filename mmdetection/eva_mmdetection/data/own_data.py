@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import sources
-from eva_data.detection.coco import CocoDataset
+from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import has_run

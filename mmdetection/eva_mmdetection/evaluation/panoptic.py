@@ -5,7 +5,8 @@ from typing import Any
 
 from PIL import Image
 
-from eva_data.detection.coco import CocoDataset, read_coco
+from eva_data.detection.coco import read_coco
+from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.panoptic import read_ids
 from eva_data.detection.tiles import encode_mask
 from eva_data.images import read_rgb

@@ -8,7 +8,8 @@ import pytest
 from hotcoco import COCO
 from pycocotools import coco, cocoeval
 
-from eva_data.detection.coco import EntryError, read_coco
+from eva_data.detection.coco import read_coco
+from eva_data.detection.datasets import EntryError
 from eva_data.detection.keypoints import KeypointNames, move_keypoints
 from eva_data.detection.scoring import DetectionTable, score
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eva_data.detection.coco import EntryError
+from eva_data.detection.datasets import EntryError
 from eva_data.detection.sources import open_source
 from eva_data.detection.yolo import read_label_file
 

@@ -1,21 +1,33 @@
-"""Checks of image files: whether they are there and decode, copies, classes of folders."""
+"""Checks of images: of class folders, copies among them, and the samples of manifests."""
 
 import functools
 import hashlib
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eva_data.bands import inspect_bands
+from eva_data.captions.lists import LEFT_OUT, UnreadableCaptionError
+from eva_data.captions.sources import SourceCaptions
 from eva_data.checks.findings import Findings, Kind
 from eva_data.classes import describe_alike, find_respelled
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import ImageFacts, describe_dark
-from eva_data.pools import ordered_map
+from eva_data.index import Table
+from eva_data.manifests import SourceEntry
+from eva_data.pools import map_blocks, ordered_map
+
+if TYPE_CHECKING:
+    from eva_data.image_sources import Images  # loads torch
+
 
 DARK = Kind("folder of images of 16 bits with small values, which are dark", "-", note=True)
-KINDS = {
+FOLDER_KINDS = {
     "unreadable": Kind("image that cannot be read", "-"),
     "depth": Kind("image of 32 bits or fractions, which only --bands trains on", "-"),
     "two_classes": Kind("image with the content of one of another class", "-"),
@@ -30,7 +42,19 @@ KINDS = {
     "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
     "stray": Kind("image beside the folders of classes, which is not read", "-", note=True),
 }
+IMAGE_KINDS = {
+    "source": Kind("source that cannot be used", "no index is written"),
+    "unreadable": Kind("image that cannot be read", "left out of the index"),
+}
+PAIR_KINDS = {
+    **IMAGE_KINDS,
+    **LEFT_OUT,
+    "caption": Kind("caption that cannot be read", "left out of the index"),
+}
 _PARTS = ("train", "training", "val", "valid", "validation", "test")
+
+
+Source = TypeVar("Source", "Images", SourceCaptions)
 
 
 class ImageFile(NamedTuple):
@@ -158,3 +182,45 @@ def _inspect_and_digest(folder: Path, decode: bool, name: str) -> tuple[ImageFil
         return problem, b""
     with (folder / name).open("rb") as stream:
         return problem, hashlib.file_digest(stream, "sha256").digest()
+
+
+def read_source(
+    entry: SourceEntry,
+    source: Source,
+    reopen: Callable[[SourceEntry, Table], Source],
+    findings: Findings,
+    *,
+    workers: int,
+) -> NDArray[np.bool_]:
+    """Read all samples of a source of a manifest as training does: which can be read, (samples,).
+
+    `reopen` opens it by its table, which worker processes map from a file.
+    """
+    keep = np.ones(len(source), bool)
+    samples: Source = source
+    with tempfile.TemporaryDirectory() as folder:
+        if workers > 1:
+            source.table.save(file := Path(folder) / "source")
+            samples = reopen(entry, Table.open(file, kind=source.table.kind))
+        for problems in map_blocks(_problems_of, samples, workers=workers, title=entry.name):
+            for index, kind, detail in problems:
+                findings.add(kind, source.sample_id(index), detail)
+                keep[index] = False
+    return keep
+
+
+def _problems_of(source: "Images | SourceCaptions", indices: range) -> list[tuple[int, str, str]]:
+    """Read some samples: index, kind and detail of those that cannot be read."""
+    problems = []
+    for index in indices:
+        try:
+            if isinstance(source, SourceCaptions):
+                source.captions(index)
+                source.image(index)
+            else:
+                source.decode(index)
+        except OSError as error:
+            kind = "caption" if isinstance(error, UnreadableCaptionError) else "unreadable"
+            detail = str(error).removeprefix(source.sample_id(index)).lstrip(": ")
+            problems.append((index, kind, detail))
+    return problems
