@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from measuring import Case, Scale, here, in_turn, ratios
 
-from eva_data.files import load_json, write_text
+from eva_data.files import load_json
+from eva_data.saving import write_text
 from eva_runs.data_order import seed_everything
 from eva_runs.options import command_parser
 from eva_runs.precision import DTYPES

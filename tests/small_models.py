@@ -193,7 +193,7 @@ def clip_weights(tmp_path_factory):
     """File of a CLIP at 32 px with features of 16 values, whose pictures the debug ViT sees."""
     from eva_backbone.checkpoints.loading import load_pretrained
     from eva_contrastive.model.eva_clip import build_eva_clip
-    from eva_data.files import write_tensors
+    from eva_data.saving import write_tensors
 
     torch.manual_seed(0)
     model = build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32)

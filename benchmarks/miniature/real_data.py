@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from eva_data.files import replace_folder
+from eva_data.saving import replace_folder
 from eva_data.writing import render_template
 from eva_demo.formats import FORMATS
 from eva_demo.scenes import Scene, SceneGenerator

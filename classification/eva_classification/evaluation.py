@@ -14,7 +14,6 @@ from eva_backbone.checkpoints.run_folders import BEST, CHECKPOINTS, CONFIG, RECO
 from eva_classification.commands import IMAGES, SETS
 from eva_classification.features import FeatureExtractor
 from eva_classification.models import PROBE_EPS, ImageClassifier, load_classifier
-from eva_data.files import write_text
 from eva_data.imagenet import CLASSES, ImageNetPaths, open_sets
 from eva_data.labelled_images import (
     LabelledImages,
@@ -22,6 +21,7 @@ from eva_data.labelled_images import (
     open_labelled,
     use_bands,
 )
+from eva_data.saving import write_text
 from eva_data.transforms import band_transform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.checkpoints.files import save_weights

@@ -16,12 +16,9 @@ from eva_contrastive.config import (
     ContrastiveConfig,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import (
-    make_folder,
-    require_replaceable,
-)
 from eva_data.inputs import Job, JobPlan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
+from eva_data.saving import make_folder, require_replaceable
 from eva_engine.commands.options import (
     add_arguments,
     add_device,

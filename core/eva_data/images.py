@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eva_data.files import replace_file, require_regular_file
+from eva_data.files import require_regular_file
 from eva_data.index import StoredFiles
+from eva_data.saving import replace_file
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from eva_data.checks.findings import SHOWN, Findings, Kind
-from eva_data.files import (
-    make_folder,
-    open_regular,
-    read_regular,
-    write_tensors,
-)
+from eva_data.files import open_regular, read_regular
 from eva_data.pools import ordered_map
+from eva_data.saving import make_folder, write_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eva_data.files import load_object, open_regular, replace_folder, write_text
+from eva_data.files import load_object, open_regular
 from eva_data.progress import ProgressBar
+from eva_data.saving import replace_folder, write_text
 
 ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
 _ROWS = 65536  # that are compared, or added, at once

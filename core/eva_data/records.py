@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from eva_data import files
+from eva_data import files, saving
 from eva_data.captions import lists
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
@@ -214,7 +214,7 @@ def _write_names(names: Iterator[tuple[str, str | None]], file: Path, size: int 
     names, size, count = chain(ahead, names), size or _usual(len(ahead)), 0
     schema = pa.schema({"name": pa.binary(), "caption": pa.string()})
     with (
-        files.replace_file(file) as part,
+        saving.replace_file(file) as part,
         pq.ParquetWriter(part, schema, write_page_checksum=True) as writer,
     ):
         while chunk := [(os.fsencode(name), caption) for name, caption in islice(names, size)]:

@@ -20,14 +20,8 @@ from PIL import Image
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.panoptic import as_rgb
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import (
-    link_or_copy,
-    make_folder,
-    printable,
-    replace_file,
-    replace_folder,
-    write_text,
-)
+from eva_data.files import printable
+from eva_data.saving import link_or_copy, make_folder, replace_file, replace_folder, write_text
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px

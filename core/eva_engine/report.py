@@ -23,8 +23,8 @@ from eva_backbone.checkpoints.run_folders import (
     is_average,
     weights_of_run,
 )
-from eva_data.files import explain_os_errors, make_folder, write_text
 from eva_data.progress import ProgressBar
+from eva_data.saving import explain_os_errors, make_folder, write_text
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops

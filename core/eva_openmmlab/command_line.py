@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from eva_data.files import require_writable
+from eva_data.saving import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import Command, echo, program_name
 from eva_runs.options import (

@@ -26,7 +26,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (

@@ -11,7 +11,8 @@ from typing import Any
 
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
-from eva_data.files import expand_home, write_text
+from eva_data.files import expand_home
+from eva_data.saving import write_text
 from eva_runs.output_folder import RunMessages, read_log
 
 MESSAGES = RunMessages(unit="iteration")

@@ -21,8 +21,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
 from eva_backbone.checkpoints.run_folders import describe_weights
-from eva_data.files import explain_os_errors
 from eva_data.progress import ProgressBar
+from eva_data.saving import explain_os_errors
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import MESSAGES, iteration_of

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import load_json, replace_file, write_text
+from eva_data.files import load_json
+from eva_data.saving import replace_file, write_text
 from eva_report.page import write_csv
 from eva_report.terminal import align_columns
 from eva_runs.commands import Command, Result, echo

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import printable, require_free, require_replaceable
+from eva_data.files import printable
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
+from eva_data.saving import require_free, require_replaceable
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_data.writing import FORMATS, entries_of
 from eva_report.drawing import Pixels, score_text

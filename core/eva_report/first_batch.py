@@ -12,7 +12,7 @@ import pycocotools.mask as mask_api
 from PIL import Image
 
 from eva_data.bands import Bands
-from eva_data.files import replace_file
+from eva_data.saving import replace_file
 from eva_report.content import Example, Gallery, Section, TitledImage
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_report.sheets import SIDE, SheetSection, Tile, draw_contact_sheet

@@ -20,7 +20,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from eva_data.files import is_there, printable, write_text
+from eva_data.files import is_there, printable
+from eva_data.saving import write_text
 from eva_report.content import (
     Cell,
     Confusion,

@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
-from eva_data.files import write_tensors, write_text
+from eva_data.saving import write_tensors, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eva_data import files
-from eva_data.files import load_object, printable, replace_file, write_text
+from eva_data import saving
+from eva_data.files import load_object, printable
 from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
+from eva_data.saving import replace_file, write_text
 from eva_runs.errors import TooManyUnreadableError, single_line_message
 from eva_runs.interruption import StopSignal, block_signals, ignore_signals_in_worker
 from eva_runs.output_folder import match_recorded_settings, require_room
@@ -99,7 +100,7 @@ class Worker:
             message = printable(
                 single_line_message(error) if is_expected else traceback.format_exc().strip()
             )
-            fatal |= isinstance(error, (FloatingPointError, files.UnwritableError))
+            fatal |= isinstance(error, (FloatingPointError, saving.UnwritableError))
             outcome = Outcome(failure=message, fatal=fatal)
             with contextlib.suppress(OSError):
                 write_text(failed, f"{message}\n")
@@ -366,7 +367,7 @@ def write_manifest(
     folder: Path, settings: dict[str, Any], options: dict[str, Any], plan: Callable[[], Any]
 ) -> None:
     """Write the manifest of an output folder once; a ValueError if it has other settings."""
-    files.make_folder(folder / PARTS)
+    saving.make_folder(folder / PARTS)
     begun = (folder / MANIFEST).exists()
     own = {} if begun else plan()
     match_recorded_settings(folder / SETTINGS, settings)

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch.utils._pytree import tree_map
 
-from eva_data.files import load_json, open_atomic, write_text
+from eva_data.files import load_json
+from eva_data.saving import open_atomic, write_text
 from eva_runs.output_folder import require_folder
 from eva_runs.processes import is_main
 

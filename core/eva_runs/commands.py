@@ -16,8 +16,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from eva_data.files import expand_home, make_folder, require_free
+from eva_data.files import expand_home
 from eva_data.progress import above_bars
+from eva_data.saving import make_folder, require_free
 from eva_runs import processes
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 

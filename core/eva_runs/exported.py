@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.recording import quiet
-from eva_data.files import OF_WRITING, UnwritableError, explain_os_errors, make_folder, open_atomic
+from eva_data.saving import OF_WRITING, UnwritableError, explain_os_errors, make_folder, open_atomic
 from eva_runs.options import DATA, EXPORT_SUFFIXES
 
 Inputs = Mapping[str, Tensor]

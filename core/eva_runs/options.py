@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from eva_data.files import IMAGE_SUFFIXES, find_files, require_free
+from eva_data.files import IMAGE_SUFFIXES, find_files
+from eva_data.saving import require_free
 from eva_runs.output_folder import claim_number, name_of_weights, number_folder
 
 N = TypeVar("N", int, float)

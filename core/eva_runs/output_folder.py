@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import (
+from eva_data.files import load_object, require_regular_file
+from eva_data.saving import (
     UnwritableError,
     explain_os_errors,
-    load_object,
     make_folder,
     remove_unfinished,
-    require_regular_file,
     write_text,
 )
 from eva_runs.processes import is_main, require_same_settings, run_on_main_rank

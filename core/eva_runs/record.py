@@ -19,13 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eva_backbone.checkpoints.run_folders import folder_of_run
-from eva_data.files import (
-    expand_home,
-    explain_os_errors,
-    load_object,
-    require_regular_file,
-    write_text,
-)
+from eva_data.files import expand_home, load_object, require_regular_file
+from eva_data.saving import explain_os_errors, write_text
 from eva_runs.extras import TOOLKIT
 
 logger = logging.getLogger(__name__)

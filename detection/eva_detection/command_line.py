@@ -11,7 +11,8 @@ from pathlib import Path
 from eva_data.detection import sources
 from eva_data.detection.resolve import DetectionData, resolve
 from eva_data.detection.sources import DataRequest
-from eva_data.files import expand_home, is_there, require_writable
+from eva_data.files import expand_home, is_there
+from eva_data.saving import require_writable
 from eva_detection.training.output_folder import (
     check_unused,
     config_of_run,

@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import expand_home, write_tensors
+from eva_data.files import expand_home
 from eva_data.image_sources import Images, open_images
 from eva_data.images import warn_of_depth
+from eva_data.saving import write_tensors
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader, open_shared
 from eva_engine.evaluation.classification_report import warn_of_left_out

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_data.files import (
+from eva_data.files import find_files
+from eva_data.index import Table
+from eva_data.saving import (
     UnwritableError,
-    find_files,
     open_atomic,
     remove_leftovers,
     replace_file,
@@ -23,7 +24,6 @@ from eva_data.files import (
     write_tensors,
     write_text,
 )
-from eva_data.index import Table
 
 
 def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
@@ -89,7 +89,7 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from eva_data.files import replace_folder\n"
+        "from eva_data.saving import replace_folder\n"
         f"with replace_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
         "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
     )

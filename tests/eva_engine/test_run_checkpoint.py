@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from eva_data import files
-from eva_data.files import UnwritableError
+from eva_data import saving
+from eva_data.saving import UnwritableError
 from eva_engine.checkpoints.files import find_damage, mark_complete
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_runs.data_order import SampleError
@@ -99,7 +99,7 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
     """An error of the system in any file of it: one sentence, and no half checkpoint."""
     start(epochs=1, ema_decay=0.9)
     kept = contents(tmp_path / "run/checkpoints")
-    original = files.flush
+    original = saving.flush
 
     def full(path):
         name = str(path)
@@ -109,7 +109,7 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
             raise OSError(errno.ENOSPC, "No space left on device", name)
         original(path)
 
-    monkeypatch.setattr(files, "flush", full)
+    monkeypatch.setattr(saving, "flush", full)
     with pytest.raises(
         UnwritableError, match=r"/\.writing_step_00000016/.* cannot be written: No sp"
     ):

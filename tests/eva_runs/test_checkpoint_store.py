@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.fileio import get_file_backend
 
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_openmmlab.hooks import EVACheckpointHook
 from eva_runs import checkpoint_store
 from eva_runs.checkpoint_store import CheckpointStore, Snapshots, find_newest

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from eva_data.files import UnwritableError
+from eva_data.saving import UnwritableError
 from eva_runs.commands import Command, Result, check_outputs, command_to_run, echo, run_function
 
 

@@ -13,8 +13,9 @@ from eva_command.batch import INDEX_FILES, LOOKS, RUNNING
 from eva_command.label import find_model, read_extractor
 from eva_command.recipes import digest_of
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import is_there, remove_unfinished, require_free, require_replaceable
+from eva_data.files import is_there
 from eva_data.records import NAMES, identify, plan_records
+from eva_data.saving import remove_unfinished, require_free, require_replaceable
 from eva_report.demos import require_format
 from eva_runs.batch import (
     MANIFEST,

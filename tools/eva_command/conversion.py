@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS, weights_of_run
 from eva_command import timm_folder, transformers_folder
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.open_clip_files import open_clip_weights
-from eva_data.files import open_atomic, replace_folder
+from eva_data.saving import open_atomic, replace_folder
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
 from eva_runs.commands import echo

@@ -29,7 +29,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_data.files import require_free, require_replaceable
+from eva_data.saving import require_free, require_replaceable
 from eva_runs.commands import Command, lazy_import
 from eva_runs.options import add_download_option, command_parser, integer
 

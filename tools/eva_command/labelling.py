@@ -22,17 +22,12 @@ from eva_command.recipes import digest_of
 from eva_data.classes import list_names
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
-from eva_data.files import (
-    link_or_copy,
-    load_object,
-    printable,
-    replace_folder,
-    write_text,
-)
+from eva_data.files import load_object, printable
 from eva_data.images import open_image, save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
+from eva_data.saving import link_or_copy, replace_folder, write_text
 from eva_data.writing import is_object, is_seen, regions_of, render_template, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
 from eva_report.demos import log_to_terminal, run_jobs

@@ -38,7 +38,7 @@ from eva_command.public_settings import (
     task_of_mmengine,
 )
 from eva_command.weights import FILES
-from eva_data.files import replace_folder, require_replaceable, write_tensors, write_text
+from eva_data.saving import replace_folder, require_replaceable, write_tensors, write_text
 from eva_openmmlab.run_folder import config_of_run, read_scalars
 from eva_runs.commands import echo
 from eva_runs.extras import DETECTRON2, TOOLKIT

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import (

@@ -29,7 +29,7 @@ from eva_backbone.resample import resample_pos_embed
 from eva_backbone.rotary import Rotary
 from eva_backbone.variants import FAMILIES, VARIANTS, Pooling, variant_arguments
 from eva_classification.models import PROBE_EPS, load_classifier
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training, require_rgb
 

@@ -26,7 +26,7 @@ from eva_command.timm_folder import (
     trunk_of,
     without_periods,
 )
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.evaluation.own_data import require_rgb
 

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import load_object, replace_folder, require_replaceable, write_text
+from eva_data.files import load_object
 from eva_data.pools import ordered_map
+from eva_data.saving import replace_folder, require_replaceable, write_text
 from eva_demo.captions import CAPTION_VERSION
 from eva_demo.clips import CLIP_VERSION
 from eva_demo.formats import FORMATS

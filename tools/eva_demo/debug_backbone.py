@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eva_backbone import VARIANTS, VisionTransformer, eva_debug
-from eva_data.files import make_folder, write_tensors, write_text
+from eva_data.saving import make_folder, write_tensors, write_text
 from eva_demo.scenes import SceneGenerator
 from eva_demo.sources import box_of_mask
 from eva_runs.commands import Command, echo

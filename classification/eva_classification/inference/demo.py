@@ -11,9 +11,9 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
-from eva_data.files import make_folder
 from eva_data.images import save_image
 from eva_data.inputs import Job
+from eva_data.saving import make_folder
 from eva_engine.evaluation.own_data import DemoResults, entry_of, require_finite
 from eva_report.demos import describe_error, draw_video, run_jobs
 from eva_report.page import write_csv

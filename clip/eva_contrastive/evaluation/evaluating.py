@@ -23,7 +23,7 @@ from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation, open_clip_weights
 from eva_contrastive.reports import retrieval_examples, search_step
 from eva_data.captions.sources import CaptionedImages
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.evaluation.classification_report import (

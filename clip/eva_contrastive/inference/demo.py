@@ -31,10 +31,11 @@ from eva_contrastive.inference.finding import (
     update,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import make_folder, printable, write_text
+from eva_data.files import printable
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
+from eva_data.saving import make_folder, write_text
 from eva_data.video.source import open_video
 from eva_engine.commands.options import take_options
 from eva_report.demos import FILES_NAMED, run_jobs

@@ -22,7 +22,7 @@ from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation
-from eva_data.files import replace_folder, write_text
+from eva_data.saving import replace_folder, write_text
 from eva_engine.distributed import choose_device
 from eva_runs.commands import echo
 from eva_runs.exported import CallableModule, normal_batches, write_compared

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from eva_contrastive.inference.features import ClipFeatures, Media, files_of
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file, write_tensors
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file
 from eva_data.inputs import is_video
 from eva_data.progress import ProgressBar
+from eva_data.saving import write_tensors
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import IndexedSamples, Mapped
 

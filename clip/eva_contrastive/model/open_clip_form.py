@@ -23,7 +23,7 @@ from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.reading import Weights
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS, find_preparation
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
 
 _TRUNK = "visual.trunk."

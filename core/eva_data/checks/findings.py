@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import replace_file
+from eva_data.saving import replace_file
 
 logger = logging.getLogger(__name__)
 

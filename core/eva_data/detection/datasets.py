@@ -13,7 +13,7 @@ from eva_data.classes import folded
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.panoptic import Panoptic, group_segments
 from eva_data.detection.rules import Size
-from eva_data.files import write_text
+from eva_data.saving import write_text
 
 Entry = dict[str, Any]
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import UnwritableError, replace_file
+from eva_data.saving import UnwritableError, replace_file
 from eva_data.video.decoding import (
     explain_decode_errors,
     frames_of,

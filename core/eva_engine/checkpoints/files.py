@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.run_folders import BEST, MARKER, RECORD, listed_fi
 from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
 from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.run_folders import is_complete as is_complete
-from eva_data.files import (
+from eva_data.saving import (
     explain_os_errors,
     flush,
     make_folder,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
-from eva_data.files import explain_os_errors, flush, make_folder, remove_unfinished, write_text
+from eva_data.saving import explain_os_errors, flush, make_folder, remove_unfinished, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.deepspeed_files import OtherProcesses, SafeCheckpointEngine
 from eva_engine.checkpoints.files import (

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_backbone.variants import FAMILIES, VARIANTS, fine_tuning
-from eva_data.files import require_writable
+from eva_data.saving import require_writable
 from eva_engine.config import (
     MESSAGES,
     METRICS,

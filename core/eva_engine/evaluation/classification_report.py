@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from eva_backbone.checkpoints.run_folders import describe_weights
-from eva_data.files import printable, replace_file, write_text
+from eva_data.files import printable
+from eva_data.saving import replace_file, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.evaluation.counting import (

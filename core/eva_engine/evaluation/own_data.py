@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.bands import Bands
 from eva_data.classes import names_of_head
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import take_options

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from eva_data.files import UnwritableError, write_text
+from eva_data.saving import UnwritableError, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import MESSAGES, RunConfig

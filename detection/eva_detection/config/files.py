@@ -15,7 +15,8 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.detection.keypoints import KeypointNames, read_keypoints
-from eva_data.files import read_regular, require_regular_file, write_text
+from eva_data.files import read_regular, require_regular_file
+from eva_data.saving import write_text
 from eva_detection.building import error_context
 from eva_detection.config.recipes import add_keypoints, drop_keypoints, drop_masks, set_backbone
 from eva_detection.training.output_folder import SAVED

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.files import load_json, require_free
+from eva_data.files import load_json
+from eva_data.saving import require_free
 from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 

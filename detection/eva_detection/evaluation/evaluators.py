@@ -20,7 +20,8 @@ from hotcoco import COCO
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.scoring import DetectionTable, read_lvis, score
-from eva_data.files import load_json, without_collector, write_text
+from eva_data.files import load_json, without_collector
+from eva_data.saving import write_text
 from eva_detection.data.datasets import registered_keypoints
 from eva_detection.inference.test_time_augmentation import tabulate_instances
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_data.detection.rules import format_value, is_box, is_integer, is_number, rle_runs
-from eva_data.files import load_json, make_folder, parse_json, replace_file, require_regular_file
+from eva_data.files import load_json, parse_json, require_regular_file
+from eva_data.saving import make_folder, replace_file
 from eva_runs.commands import Command, check_outputs, echo
 from eva_runs.errors import print_error
 from eva_runs.options import command_parser, number

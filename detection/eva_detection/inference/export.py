@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from eva_backbone.recording import quiet
-from eva_data.files import open_atomic
+from eva_data.saving import open_atomic
 from eva_detection.building import build, load_initial_weights
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.batched import BatchedDetector

@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
-from eva_data.files import write_text
+from eva_data.saving import write_text
 from eva_detection.training.output_folder import LAST, last_checkpoint, logs_of
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import CheckpointStore

@@ -13,8 +13,8 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from eva_data.files import explain_os_errors
 from eva_data.progress import ProgressBar
+from eva_data.saving import explain_os_errors
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.log import evaluation_line, shown_every
 from eva_detection.training.output_folder import MESSAGES, METRICS, last_checkpoint, logs_of

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from eva_data.files import replace_file
 from eva_data.images import save_image
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
+from eva_data.saving import replace_file
 from eva_data.writing import regions_of, writing_dataset
 from eva_openmmlab import demo
 from eva_report.demos import ShareSummary, add_format, draw_video, run_jobs

@@ -8,7 +8,7 @@ from PIL import Image
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.model.loading import load_eva_clip
-from eva_data.files import write_tensors
+from eva_data.saving import write_tensors
 from eva_data.transforms import evaluation_transform
 from eva_data.video.source import open_video
 

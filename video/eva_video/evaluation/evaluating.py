@@ -16,10 +16,10 @@ from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.classes import names_of_head
-from eva_data.files import write_text
 from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.saving import write_text
 from eva_engine import distributed
 from eva_engine.evaluation.classification_report import announce, class_sections, report_scores
 from eva_engine.evaluation.counting import BatchResults, MultiView

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import make_folder
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
+from eva_data.saving import make_folder
 from eva_data.video.source import ArrayVideo, UnreadableVideoError, VideoSource, open_video
 from eva_data.video.streams import CameraReader, Frame, VideoReader, VideoWriter
 from eva_engine.evaluation.own_data import DemoResults, entry_of
