@@ -215,11 +215,3 @@ def test_weights_of_another_kind_are_one_error_with_both(file, model, values):
     weights = Weights("file.pt", build_vit(**file).state_dict())
     with pytest.raises(ValueError, match=values):
         load_pretrained(build_vit(**model), weights)
-
-
-def test_patches_of_14_pixels_become_16_and_the_report_says_so():
-    weights = Weights(
-        "file.pt", build_vit("dinov2_reg_debug", patch_size=14, img_size=112).state_dict()
-    )
-    report = load_pretrained(build_vit("dinov2_reg_debug", patch_size=16), weights)
-    assert report.resampled == {"patch_embed.proj.weight": ((128, 3, 14, 14), (128, 3, 16, 16))}

@@ -5,13 +5,12 @@ import random
 import resource
 import struct
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from eva_backbone.checkpoints.reading import read_safetensors, read_torch_file, require_regular_file
+from eva_backbone.checkpoints.reading import read_torch_file
 
 
 @pytest.fixture
@@ -92,18 +91,3 @@ def test_torchscript_is_refused_without_running_it(tmp_path):
         torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(path)
     with pytest.raises(ValueError, match=r"script.pt"):
         read_torch_file(path)
-
-
-def test_only_regular_files(tmp_path):
-    """A pipe would make its reader wait for ever."""
-    os.mkfifo(tmp_path / "pipe.pt")
-    for path, message in (
-        (tmp_path / "pipe.pt", "is a pipe, socket or device; name a regular file"),
-        (Path("/dev/zero"), "is a pipe, socket or device"),
-        (tmp_path, "is a folder; name a regular file"),
-    ):
-        for read in (require_regular_file, read_torch_file, read_safetensors):
-            with pytest.raises(ValueError, match=message):
-                read(path)
-    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
-        read_torch_file(tmp_path / "absent.pt")

@@ -120,14 +120,6 @@ def test_pos_embed_is_plain_bicubic(grid):
     torch.testing.assert_close(actual[0, 1:].t().reshape(1, 6, *grid), expected, atol=0, rtol=0)
 
 
-def test_patch_kernel_is_plain_bicubic():
-    kernel = torch.randn(5, 3, 14, 14)
-    expected = F.interpolate(kernel, (16, 16), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(resample_patch_embed(kernel, 16), expected, atol=0, rtol=0)
-    assert resample_patch_embed(kernel, 14) is kernel
-    assert resample_patch_embed(kernel.half(), 16).dtype == torch.float16
-
-
 # All of them
 
 RESAMPLERS = {
