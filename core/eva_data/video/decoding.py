@@ -364,6 +364,7 @@ class VideoFile(VideoSource):
         with explain_decode_errors(self.name):
             for number, run in enumerate(runs, start=1):
                 self._wanted = {self._table.times[index] for index in run}
+                self._unread = {*self._wanted}
                 self._is_left_after_run = number < len(runs)
                 if not self._follows(run[0], self._at):
                     self._seek(run[0])
@@ -410,7 +411,8 @@ class VideoFile(VideoSource):
             if codec.name == "h264":
                 is_needed = pts is None or pts in self._wanted or pts > last
                 codec.skip_frame = "DEFAULT" if is_needed else "NONREF"
-            is_end = self._is_left_after_run and pts == last
+            self._unread.discard(cast("int", pts))
+            is_end = self._is_left_after_run and not self._unread
             # at its end, the decoder gives what would come after some more packets
             for frame in [*packet.decode(), *(video.stream.decode(None) if is_end else ())]:
                 if frame.is_corrupt and frame.pts is not None and frame.pts >= start:
@@ -445,6 +447,7 @@ class VideoFile(VideoSource):
         self.close()
         self._video = video
         if index is not None and self._table.keys:
+            self._unread = {*self._wanted}
             start = self._table.keys[self._table.key_of(index)].pts
             self._decoded = self._decode_packets(video, packets_of(video), start)
         elif index is not None:

@@ -1,5 +1,6 @@
 """Chosen frames by PyAV, beside reading all frames in turn, and how much it decodes for them."""
 
+import itertools
 import os
 from fractions import Fraction
 
@@ -77,6 +78,16 @@ def test_only_what_a_frame_needs_is_decoded(videos, decoded):
         decoded.clear()
         video.frames([0, 12, 24])  # leaves out what is between them, and what would follow them
         assert len(decoded) <= 1 + 1 + 3
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264-open.mp4", "hevc.mp4", "h264.avi"])
+def test_frames_before_a_leap_come_in_any_order_of_storage(videos, read_all, name):
+    """A frame that is stored before others which are shown earlier ends no group of frames."""
+    expected = read_all(videos / name)
+    with open_video(videos / name) as video:
+        for first, second in itertools.combinations(range(12), 2):
+            indices = [first, second, 30]
+            assert np.array_equal(video.frames(indices), expected[indices])
 
 
 class _BadlyIndexed:
