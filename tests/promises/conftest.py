@@ -75,6 +75,32 @@ def run(start):
     return run_program
 
 
+@pytest.fixture
+def refuse(load_module, monkeypatch, capsys, tmp_path):
+    """Function: the end of a command line `eva ...` that is refused before its work.
+
+    It is called in the tests' process, which takes a tenth of the time; see `start` for words.
+    """
+    main = importlib.import_module("eva_command.main").main
+    ended = load_module(ROOT / "tests" / "programs.py").Ended
+
+    def call(first, *words, folder=tmp_path, **variables):
+        assert first == "eva", first
+        monkeypatch.chdir(folder)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+        capsys.readouterr()
+        try:
+            code, message = main([*map(str, words)]), ""
+        except SystemExit as end:
+            text = isinstance(end.code, str)
+            code, message = (1, end.code) if text else (end.code or 0, "")
+        out, err = capsys.readouterr()
+        return ended(code, out, err + message)
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def fails():
     """Function: a program ended with an error that names these values, and no traceback.

@@ -39,8 +39,8 @@ def test_help_is_immediate(measure):
         (["doctor", "--install", "nothing"], "nothing"),
     ],
 )
-def test_what_is_wrong_is_named(words, value, run, fails, tmp_path):
-    ended = run("eva", *words, folder=tmp_path, code=None)
+def test_what_is_wrong_is_named(words, value, refuse, fails, tmp_path):
+    ended = refuse("eva", *words)
     fails(ended, value)
     assert ended.code in (1, 2)
     assert not list(tmp_path.iterdir())
@@ -61,11 +61,10 @@ def test_what_is_wrong_is_named(words, value, run, fails, tmp_path):
         "pretrain train eva_debug_distill --student.init-checkpoint out/run_god",
     ],
 )
-def test_a_mistyped_run_folder_is_answered_with_what_is_close(words, run, fails, demo, tmp_path):
+def test_a_mistyped_run_folder_is_answered_with_what_is_close(words, refuse, fails, demo, tmp_path):
     (tmp_path / "out" / "run_good").mkdir(parents=True)
     more = ("--data.train", demo("folder"), "--data.val", "") if "pretrain" in words else ()
-    ended = run("eva", *words.split(), *more, folder=tmp_path, code=None)
-    fails(ended, "there is no out/run_god", "close to it: out/run_good")
+    fails(refuse("eva", *words.split(), *more), "out/run_god", "out/run_good")
 
 
 @pytest.mark.parametrize(

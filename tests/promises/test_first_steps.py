@@ -96,23 +96,22 @@ def test_the_program_of_a_checkout_has_the_same_settings(run, training, root, tm
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", [*ENGINE, "detection", "segmentation",
-                                  pytest.param("mmdetection", marks=pytest.mark.slow)])  # fmt: skip
-def test_a_mistyped_setting_is_named(name, trainers, run, fails, tmp_path):
+@pytest.mark.parametrize("name", [*ENGINE, *FRAMEWORKS])
+def test_a_mistyped_setting_is_named(name, trainers, refuse, fails, tmp_path):
     trainer = trainers(name)
     words = trainer.command(tmp_path / "run", f"{trainer.typo}=3")
-    fails(run(*words, code=None, **trainer.variables), trainer.typo.rpartition(".")[2])
+    fails(refuse(*words, **trainer.variables), trainer.typo.rpartition(".")[2])
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("task", "value"), [("video", "many"), ("pretrain", "0")])
-def test_a_wrong_value_is_named(run, fails, training, tmp_path, task, value):
-    fails(run(*training(task, tmp_path / "run", "--run.epochs", value), code=2), "epochs", code=2)
+def test_a_wrong_value_is_named(refuse, fails, training, tmp_path, task, value):
+    fails(refuse(*training(task, tmp_path / "run", "--run.epochs", value)), "epochs", code=2)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("task", ENGINE)
-def test_data_that_are_not_there_are_named(run, fails, training, tmp_path, task):
+def test_data_that_are_not_there_are_named(refuse, fails, training, tmp_path, task):
     nowhere = tmp_path / "nowhere"
-    fails(run(*training(task, tmp_path / "run", "--data.train", nowhere), code=None), nowhere)
+    fails(refuse(*training(task, tmp_path / "run", "--data.train", nowhere)), nowhere)
     assert not (tmp_path / "run").exists()
