@@ -131,8 +131,7 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
             batch_size=options.batch_size,
             workers=options.workers,
             progress=first,
-            confusion=complete,
-            examples=complete,
+            details=complete,
             max_bad_samples=options.max_bad_samples,
         )
         scores |= counted.scores

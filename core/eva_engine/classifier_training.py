@@ -18,7 +18,6 @@ from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig, LabelledConfig, RunConfig, require
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
 from eva_engine.evaluation.classification_report import (
-    MOST_CONFUSION,
     BestSections,
     class_sections,
     describe_scores,
@@ -69,7 +68,7 @@ class Validation:
     Attributes:
         results: Names of the results.
         sections: Makes the sections of a report on the best evaluation by `run.best_metric`, or
-            else by `top1`; with the confusion of at most `MOST_CONFUSION` classes.
+            else by `top1`.
     """
 
     results = ("loss", "top1", "top5")
@@ -91,8 +90,7 @@ class Validation:
             max_bad_samples=len(self._samples),  # which `BadSamples` limits
             batch_size=self._run.batch_size,
             workers=self._run.workers,
-            confusion=len(self._samples.classes) <= MOST_CONFUSION,
-            examples=True,
+            details=True,
             stop=stop,
         )
         self._left_out.add(dict.fromkeys(counted.left_out, ""))

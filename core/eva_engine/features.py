@@ -129,7 +129,7 @@ class Extractor(PooledVit):
             (B, C) float32, on the extractor's device.
 
         Raises:
-            ValueError: If a size or number format does not fit.
+            ValueError: If a size does not fit.
             OSError: If a file cannot be read.
         """
         with torch.no_grad():
@@ -149,10 +149,5 @@ class Extractor(PooledVit):
             is_single = isinstance(samples, str | os.PathLike | Image.Image)
             samples = torch.stack(
                 [self.read(each) for each in ([samples] if is_single else samples)]
-            )
-        if not samples.is_floating_point():
-            raise ValueError(
-                f"samples must be normalised floating-point numbers, got {samples.dtype}; "
-                "`transform` makes them"
             )
         return self.encode(samples)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from eva_engine.commands.training import parse
 from eva_engine.config import Recipe
-from eva_engine.steps.engine import LARGEST_BUCKET, build_optimizer
+from eva_engine.steps.engine import LARGEST_BUCKET
 from eva_engine.steps.micro_batches import StepFn, StepWithBeginning
+from eva_engine.steps.optimizers import build_optimizer
 from eva_runs.memory import MeasuredStep, add_configured_adapters, optimizer_bytes_per_weight
 from eva_runs.precision import DTYPES
 

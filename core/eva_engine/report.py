@@ -27,7 +27,6 @@ from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors, make_folder, write_text
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
-from eva_engine.steps.flops import peak_flops
 from eva_report.content import Curve, Curves, Link, NextStep, Report, ScoreRow, ScoreTable, Section
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, try_report
@@ -55,7 +54,7 @@ _LEGENDS = {"loss": "training loss", "lr": "learning rate", "accuracy": "trainin
 _FACTS = {"train": "training data", "val": "validation data"}
 _NOT_DRAWN = {
     *("step", "samples", "epoch", "grad_norm", "loss_scale", "skipped", "bad_samples"),
-    *("samples_per_second", "eta_seconds", "memory_gib", "model_tflops", "model_flops_use"),
+    *("samples_per_second", "eta_seconds", "memory_gib", "model_tflops"),
 }
 _SETTINGS = {  # those that people ask for first
     "epochs": ("run", "epochs"),
@@ -131,7 +130,6 @@ class RunLog:
         self, run: RunConfig, size: Size, *, start_step: int, flops_per_sample: float | None
     ) -> None:
         self._size, self._log_every, self._flops = size, run.log_every, flops_per_sample
-        self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
         with explain_os_errors(self._file):
@@ -161,8 +159,8 @@ class RunLog:
         parts = [f"{name} {record[name]:.4g}" for name in shown if name in record]
         parts.append(f"{record['samples_per_second']:.4g} samples/s")
         parts.append(f"{record['memory_gib']:.2f} GiB")
-        if "model_flops_use" in record:
-            parts.append(f"{record['model_flops_use']:.1%} of peak FLOPs")
+        if "model_tflops" in record:
+            parts.append(f"{record['model_tflops']:.3g} TFLOP/s")
         parts.append(f"{timedelta(seconds=int(record['eta_seconds']))} left")
         logger.info("step %d/%d: %s", done, self._size.steps, ", ".join(parts))
 
@@ -212,10 +210,7 @@ class RunLog:
             "memory_gib": _memory(self._size.device) / 2**30,
         }
         if self._flops is not None:
-            flops = samples_per_second * self._flops
-            values["model_tflops"] = flops / 1e12
-            if math.isfinite(self._peak):
-                values["model_flops_use"] = flops / self._peak
+            values["model_tflops"] = samples_per_second * self._flops / 1e12
         return values
 
     def _send(self, step: int, record: Mapping[str, float]) -> None:
@@ -330,7 +325,7 @@ class Presenter:
     def open(self, start_step: int, checkpoint: Path | None) -> None:
         """Record the start after some steps and the recipe, and say what is about to be done."""
         run, says, size = self._run, self._says, self._size
-        record_start(run.output, "training", log=METRICS, continues=start_step > 0)
+        record_start(run.output, "training", continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{size.processes} x {size.device.type}" if size.processes > 1 else size.device.type
         model = f" {says.what}," if says.what else ""

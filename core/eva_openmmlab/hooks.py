@@ -35,6 +35,7 @@ from eva_openmmlab.run_folder import (
     RECORD,
     checkpoints_of,
     describe_saved,
+    logs_of,
     write_record,
 )
 from eva_openmmlab.weights import CONTINUED, load_start
@@ -46,7 +47,7 @@ from eva_runs.checkpoint_store import CheckpointStore, find_newest
 from eva_runs.data_order import guard_workers
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import ANOTHER, RunLogs, require_room_for_checkpoint
+from eva_runs.output_folder import ANOTHER, require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
@@ -180,23 +181,6 @@ class RunHook(Hook):
         logs = logs_of(runner)
         processes.run_on_main_rank(lambda: logs.cut(self._saved, self._log_sizes))
         self._begin(runner)
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """Begin with the evaluation behind the checkpoint, unless it was over; or say that all is.
-
-        What a run is stopped in has a checkpoint before it.
-        """
-        loop, done, logs = own_loop(runner), self._saved, logs_of(runner)
-        if not done or not loop:
-            return
-        due = done % loop.val_interval == 0 or done == loop.max_iters
-        scores = runner.val_loop is not None and done >= loop.val_begin
-        if scores and due and not processes.run_on_main_rank(lambda: logs.is_evaluated(done)):
-            runner.logger.info("begins with the evaluation after iteration %d", done)
-            runner.val_loop.run()
-        elif done >= loop.max_iters:
-            loop.was_over = True
-            runner.logger.info(MESSAGES.finished(logs.folder, loop.max_iters), extra=SHOWN)
 
     def before_test(self, runner: Any) -> None:
         """Let metrics leave their predictions for the report, and the model compute as asked."""
@@ -476,11 +460,6 @@ def run_hook(runner: Any) -> RunHook:
 def trains(runner: Any) -> bool:
     """Return whether a runner that has begun trains, and does not score weights."""
     return isinstance(runner._train_loop, BaseLoop)
-
-
-def logs_of(runner: Any) -> RunLogs:
-    """Return the logs of a run."""
-    return RunLogs(Path(runner.work_dir), "*/vis_data/*.json")
 
 
 def own_loop(runner: Any) -> EVATrainLoop | None:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
+from eva_openmmlab.run_folder import MESSAGES, logs_of
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -33,6 +34,7 @@ from eva_runs.data_order import (
     guard_workers,
     seed_everything,
 )
+from eva_runs.processes import run_on_main_rank
 from eva_runs.sharing import share
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
@@ -143,26 +145,6 @@ def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     return guard_workers(numbered)
 
 
-class LoaderIterator:
-    """Iterates over a loader from where its sampler begins when the first batch is taken."""
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self._loader = loader
-        self._batches: Any = None
-
-    def __next__(self) -> Any:
-        if self._batches is None:
-            self._batches = iter(self._loader)
-        return next(self._batches)
-
-    def skip_iter(self, iterations: int) -> None:
-        """Leave it to the sampler: equal numbers of iterations may be other samples."""
-
-    def close(self) -> None:
-        """End the workers."""
-        end_workers(self._batches)
-
-
 def build_shared(*, config: Any) -> Any:
     """Build a dataset, as a `type` of mmengine: its annotations are read once on each machine."""
 
@@ -223,7 +205,6 @@ class EVATrainLoop(IterBasedTrainLoop):
             dataloader = {**dataloader, "dataset": shared}
         numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)
-        self.dataloader_iterator = LoaderIterator(numbered)
         self._sampler: Any = numbered.batch_sampler
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
@@ -282,16 +263,45 @@ class EVATrainLoop(IterBasedTrainLoop):
         wrapper._accumulative_counts *= batches
         counts = self.iter * batches, self.max_iters * batches
         wrapper.initialize_count_status(self.runner.model, *counts)
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
         try:
-            return super().run()
+            self._train()
         finally:
-            self.dataloader_iterator.close()
+            end_workers(self.dataloader_iterator)
             if self.runner.val_loop is not None:
                 end_workers(self.runner.val_loop.dataloader._iterator)
             for hook in self.runner.hooks:
                 store = getattr(hook, "store", None)
                 if store:
                     store.writer.wait()  # a run that fails leaves what it has saved
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _train(self) -> None:
+        """Train, first the evaluation behind the checkpoint, unless it was over."""
+        logs, done = logs_of(self.runner), self.iter
+        if done and self._is_due and not run_on_main_rank(lambda: logs.is_evaluated(done)):
+            self.runner.logger.info("begins with the evaluation after iteration %d", done)
+            self.runner.val_loop.run()
+        elif done >= self.max_iters:
+            self.was_over = True
+            self.runner.logger.info(MESSAGES.finished(logs.folder, self.max_iters), extra=SHOWN)
+        if self.iter < self.max_iters:
+            self.dataloader_iterator = iter(self.dataloader)
+        while self.iter < self.max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if self._is_due:
+                self.runner.val_loop.run()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether an evaluation comes after the present iteration."""
+        is_period = self.iter % self.val_interval == 0 or self.iter == self.max_iters
+        return self.runner.val_loop is not None and self.iter >= self.val_begin and is_period
 
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""

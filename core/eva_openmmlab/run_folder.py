@@ -13,7 +13,7 @@ from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
 from eva_data.files import expand_home
 from eva_data.saving import write_text
-from eva_runs.output_folder import RunMessages, read_log
+from eva_runs.output_folder import RunLogs, RunMessages, read_log
 
 MESSAGES = RunMessages(unit="iteration")
 LATEST = "last_checkpoint"  # mmengine's
@@ -79,6 +79,11 @@ def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
     return config
+
+
+def logs_of(runner: Any) -> RunLogs:
+    """Return the logs of a run."""
+    return RunLogs(Path(runner.work_dir), "*/vis_data/*.json")
 
 
 def read_scalars(folder: Path) -> list[Entry]:

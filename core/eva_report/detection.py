@@ -4,7 +4,6 @@ It takes what every detector's evaluation leaves: ground truth and predictions i
 scores. Nothing here depends on the framework that made them.
 """
 
-import contextlib
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -19,7 +18,6 @@ from PIL import Image
 
 from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.detection.scoring import PredictionFile
-from eva_data.images import UnreadableImageError
 from eva_report.content import (
     Cell,
     Confusion,
@@ -55,7 +53,6 @@ PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
 LABEL_ERRORS = "label_errors.csv"
 THRESHOLD = 0.5  # least score of what counts in tables and images
 WORST, BEST = 8, 4  # images
-_TRIED = 4  # times as many images may be unreadable
 _SIDE = 1024  # px; larger images are reduced, since the page has no room for them
 _LOWER = (0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.0)  # thresholds where nothing passes the first one
 _STEPS = np.linspace(0, 1, 101)  # thresholds of the curves
@@ -350,37 +347,31 @@ def _galleries(
     worst = sorted(filter(mistakes.get, f1), key=lambda image: (f1[image], -mistakes[image]))
     best = [image for image in f1 if counts[image][0]]
     best.sort(key=lambda image: (-f1[image], -counts[image][1]))
-    worst, best = worst[: _TRIED * WORST], best[: _TRIED * BEST]
+    worst = worst[:WORST]
+    best = [image for image in best if image not in worst][:BEST]
     image_ids = {*worst, *best}
     passing = (prediction for prediction in predictions if prediction["score"] >= threshold)
     sides = {
         "truth": _by_image(data.annotations, image_ids),
         "prediction": _by_image(passing, image_ids),
     }
-    drawn: set[Hashable] = set()
-    made: list[Gallery] = []
-    for title, images, most, description in (
-        ("Worst images", worst, WORST, "lowest F1 first"),
-        ("Best images", best, BEST, "highest F1 and most objects first"),
-    ):
-        examples, lost = list[Example](), list[str]()
-        for image in (image for image in images if image not in drawn):
-            name, rgb = _read_image(data, image)
-            if rgb is None:
-                lost.append(name)
-                continue
-            drawn.add(image)
-            right, objects, predicted = counts[image]
-            caption = f"{name}: {right} of {objects} found, {predicted - right} false"
-            examples.append(_compare_sides(data, caption, rgb, sides, image))
-            if len(examples) == most:
-                break
-        rule = f"At a confidence of {threshold:g} and an IoU of 0.5, {description}."
-        if lost:
-            rule += f" {len(lost)} of them could not be read and are left out, such as {lost[0]}."
-        if examples or lost:
-            made.append(Gallery(title=title, examples=examples, text=rule))
-    return made
+
+    def example(image: Hashable) -> Example:
+        right, objects, predicted = counts[image]
+        result = f"{right} of {objects} found, {predicted - right} false"
+        return _compare_sides(data, f"{data.image_name(image)}: {result}", sides, image)
+
+    return [
+        Gallery(
+            title=title,
+            examples=[example(image) for image in images],
+            text=f"At a confidence of {threshold:g} and an IoU of 0.5, {description}.",
+        )
+        for title, images, description in (
+            ("Worst images", worst, "lowest F1 first"),
+            ("Best images", best, "highest F1 and most objects first"),
+        )
+    ]
 
 
 def _label_errors(
@@ -407,11 +398,10 @@ def _label_errors(
     if not suspicious:
         return None
     sides = {"truth": _by_image(data.annotations, {*predictions}), "prediction": predictions}
-    examples: list[Example] = []
-    for image in [*predictions][: _TRIED * WORST]:
-        name, rgb = _read_image(data, image)
-        if rgb is not None and len(examples) < WORST:
-            examples.append(_compare_sides(data, name, rgb, sides, image))
+    examples = [
+        _compare_sides(data, data.image_name(image), sides, image)
+        for image in [*predictions][:WORST]
+    ]
     more = f" {LABEL_ERRORS} lists all." if folder is not None else ""
     return Gallery(
         title="Labels to check",
@@ -422,22 +412,13 @@ def _label_errors(
     )
 
 
-def _read_image(data: _Dataset, image: Hashable) -> tuple[str, NDArray[np.uint8] | None]:
-    """Return the name of an image, and its pixels, or None where they cannot be read."""
-    file = data.files.get(image)
-    with contextlib.suppress(UnreadableImageError, OSError):
-        pixels = draw_pixels(read_pixels(file, data.bands), data.bands) if file else None
-        return data.image_name(image), pixels
-    return data.image_name(image), None
-
-
 def _compare_sides(
     data: _Dataset,
     caption: str,
-    rgb: NDArray[np.uint8],
     sides: Mapping[str, Mapping[Hashable, Sequence[Mapping[str, Any]]]],
     image: Hashable,
 ) -> Example:
+    rgb = draw_pixels(read_pixels(data.files[image], data.bands), data.bands)
     shown = [
         TitledImage(title=side, image=_drawing(data, rgb, entries.get(image, ())))
         for side, entries in sides.items()

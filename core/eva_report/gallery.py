@@ -14,7 +14,7 @@ from eva_report.content import Gallery, TitledImage
 MOST_EXAMPLES = 200  # of a gallery
 _SMALL = 200  # pixels of a side; below, an image is shown with its pixels as squares
 # longest side in pixels, quality
-_LEVELS = ((1280, 84), (1024, 80), (896, 76), (720, 74), (560, 70), (420, 65), (320, 55))
+_LEVELS = ((1280, 84), (896, 76), (560, 70), (320, 55))
 _MARKUP = 700  # bytes around an image
 _WIDE = 2.2  # width over height, from which an image takes a row of its own
 
@@ -64,23 +64,17 @@ def fit_images(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
 
     Where even the smallest images need more, there are fewer, in turn one of each gallery.
     """
-    asked = [gallery.examples[:MOST_EXAMPLES] for gallery in galleries]
-    estimate = 0.0
-    for level, (side, _) in enumerate(_LEVELS):
-        estimate *= (side / _LEVELS[level - 1][0]) ** 2
-        if estimate > room and side != _LEVELS[-1][0]:
-            continue
+    for level in range(len(_LEVELS)):
         encoded = [
             [
                 Figure(
                     example.caption, [_encoded(image, level) for image in example.images], level > 0
                 )
-                for example in examples
+                for example in gallery.examples[:MOST_EXAMPLES]
             ]
-            for examples in asked
+            for gallery in galleries
         ]
-        estimate = sum(figure.size for figures in encoded for figure in figures)
-        if estimate <= room:
+        if sum(figure.size for figures in encoded for figure in figures) <= room:
             return encoded
     shown: list[list[Figure]] = [[] for _ in galleries]
     for row in zip_longest(*encoded):

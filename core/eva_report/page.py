@@ -45,8 +45,7 @@ NAME, BESIDE = "report.html", "evaluation.html"
 RESULTS = "results.json"
 LIMIT = 5_000_000  # bytes
 DASH = "\N{EN DASH}"
-_ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
-_IMAGE_SHARE = 0.5  # of the limit, which images may have
+_ROWS = 200  # of a table
 _TILES = 4  # scores at the top of the page
 _COLUMNS, _FACTS, _LINKS = 40, 80, 60
 IN_A_TABLE = 20  # classes
@@ -118,16 +117,13 @@ def finite_or_none(value: float | None) -> float | None:
 def render_page(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
     """Render the page, with links relative to a folder, in at most `limit` bytes.
 
-    Long tables are cut first, then images become smaller, then fewer.
+    Images become smaller, then fewer.
     """
     sections = [section for section in report.sections if _has_content(section)]
     galleries = [section for section in sections if isinstance(section, Gallery)]
-    for rows in _ROWS:
-        empty = _page(report, folder, sections, [[] for _ in galleries], rows, limit)
-        room = limit - len(empty.encode())
-        if room >= limit * (_IMAGE_SHARE if galleries else 0):
-            break
-    return _page(report, folder, sections, fit_images(galleries, room), rows, limit)
+    empty = _page(report, folder, sections, [[] for _ in galleries], limit)
+    figures = fit_images(galleries, limit - len(empty.encode()))
+    return _page(report, folder, sections, figures, limit)
 
 
 def _has_content(section: Section) -> bool:
@@ -149,7 +145,6 @@ def _page(
     folder: Path,
     sections: Sequence[Section],
     figures: Sequence[Sequence[Figure]],
-    rows: int,
     limit: int,
 ) -> str:
     left = iter(figures)
@@ -184,7 +179,7 @@ def _page(
         glance=_glance(scores) if scores else [],
         facts=[(name, value) for name, value in report.facts[:_FACTS] if value],
         links=[*_links(report.links, folder)],
-        most_rows=rows,
+        most_rows=_ROWS,
     )
 
 

@@ -106,6 +106,10 @@ class Adapters:
         write_text(folder / ADAPTER_CONFIG, json.dumps(self._config, indent=2) + "\n")
         write_tensors(own, folder / ADAPTER_WEIGHTS, metadata)
 
+    def rename(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give tensors of a file that `write` wrote their names in the model."""
+        return {name: tensors[PREFIX + _plain(name)] for name in self.names}
+
 
 def complete(
     content: dict[str, Any], key: str, model: nn.Module, adapters: Adapters | None

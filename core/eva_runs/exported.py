@@ -71,15 +71,19 @@ def save_program(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str
         openvino.save_model(model, file, compress_to_fp16=False)
 
 
+def _read_onnx(file: Path) -> torch.onnx.ONNXProgram:
+    import onnx_ir
+
+    return torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+
+
 def _lowered(
     program: torch.onnx.ONNXProgram, precision: str, samples: Iterable[Inputs], folder: Path
 ) -> torch.onnx.ONNXProgram:
-    import onnx_ir
-
     file = folder / "lowered.onnx"
     program.save(file)
     lower_precision(file, precision, samples)
-    return torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+    return _read_onnx(file)
 
 
 def lower_precision(file: Path, precision: str, samples: Iterable[Inputs]) -> None:
@@ -139,21 +143,19 @@ def trace_to_onnx(
 
     Other precisions than fp32 are those of `lower_precision`.
     """
-    import onnx_ir
-
-    file = str(folder / "traced.onnx")
+    file = folder / "traced.onnx"
     folder.mkdir()  # where each tensor of a large model has a file, if `place` is a string
     torch.onnx.export(
         module.eval(),
         (*inputs.values(),),
-        file,
+        str(file),
         dynamo=False,
         dynamic_axes=axes,
         opset_version=17,
         input_names=[*inputs],
         output_names=[*outputs],
     )
-    program = torch.onnx.ONNXProgram(onnx_ir.load(file), None)
+    program = _read_onnx(file)
     return program if precision == "fp32" else _lowered(program, precision, samples, folder)
 
 

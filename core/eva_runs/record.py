@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,29 +31,26 @@ _GIT_SECONDS = 10
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
 Kind = Literal["training", "evaluation"]
 
-Start = dict[str, Any]  # a line of `STARTS`: kind, began, command, toolkit, continues, heard
+Start = dict[str, Any]  # a line of `STARTS`: kind, began, command, toolkit, continues
 
 
-def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: bool = True) -> None:
+def record_start(folder: Path, kind: Kind, *, continues: bool = True) -> None:
     """Add a line to `starts.jsonl`: when and how a run or evaluation was started in a folder.
 
-    Called once by the main process, when it may use the folder. A training that continues has
-    several lines; each also says when the one before it was last heard of.
-
-    A running process writes to the file `log`. A training `continues` where the start before ended,
-    or begins, and is then not the continuation of starts that were refused or saved nothing.
+    Called once by the main process, when it may use the folder. A training `continues` where the
+    start before ended, or begins, and is then not the continuation of starts that were refused or
+    saved nothing.
 
     Raises:
         UnwritableError: If it cannot be written.
     """
-    now, file = time.time(), folder / STARTS
+    file = folder / STARTS
     line = {
         "kind": kind,
-        "began": now,
+        "began": time.time(),
         "command": calling_command(),
         "toolkit": _known(toolkit),
         "continues": continues,
-        "heard": _last_heard(folder, log, process_began(now)),
     }
     with explain_os_errors(file), file.open("ab+") as lines:
         if lines.tell():
@@ -71,14 +67,13 @@ def run_facts(
     They are those of the last `starts.jsonl` of the folder, and of this process.
     """
     starts = _starts(folder, kind)
-    counted = starts if kind == "training" else starts[-1:]
-    many = f", in {len(counted)} starts" * (len(counted) > 1)
+    many = f", the last of {len(starts)} starts" if kind == "training" and starts[1:] else ""
     entries: list[tuple[str, Callable[[], str]]] = [
         ("date", lambda: _dates(starts[0]["began"] if starts else time.time())),
         ("command", lambda: str(starts[-1]["command"]) if starts else calling_command()),
         ("toolkit", lambda: _toolkits(starts)),
         ("seed", lambda: "none" if seed is None else str(seed)),
-        ("duration", lambda: duration_text(_seconds(counted)) + many if starts else ""),
+        ("duration", lambda: duration_text(time.time() - starts[-1]["began"]) + many),
         ("hardware", lambda: hardware(device)),
         ("software", software),
         ("processes", lambda: f"{processes} on {device}"),
@@ -129,31 +124,11 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
     for line in content.splitlines():
         try:
             start = json.loads(line)
-            times = [start["began"], 0.0 if start["heard"] is None else start["heard"]]
-            if start["kind"] == kind and all(map(math.isfinite, times)):
+            if start["kind"] == kind and math.isfinite(start["began"]):
                 starts = [*starts, start] if start["continues"] else [start]
         except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
     return starts
-
-
-def _last_heard(folder: Path, log: str, before: float) -> float | None:
-    """Return when something was last written by an earlier process: the log, or any file."""
-    times = {}
-    with contextlib.suppress(OSError):
-        times = {file.name: file.stat().st_mtime for file in folder.iterdir() if file.is_file()}
-    times = {name: changed for name, changed in times.items() if changed < before}
-    return times.get(log, max(times.values(), default=None))
-
-
-def _seconds(starts: list[Start]) -> float:
-    """Sum up starts, without the time between them."""
-    ends = [
-        start["began"] if after["heard"] is None else min(after["heard"], after["began"])
-        for start, after in pairwise(starts)
-    ]
-    pairs = zip(starts, [*ends, time.time()], strict=True)
-    return sum(max(0.0, end - start["began"]) for start, end in pairs)
 
 
 def _dates(since: float) -> str:
@@ -238,15 +213,6 @@ def software() -> str:
     torch = sys.modules.get("torch")
     version = torch.__version__ if torch else metadata.version("torch")
     return f"Python {platform.python_version()}, torch {version}, {platform.system()}"
-
-
-def process_began(now: float) -> float:
-    """Return the time at which this process began; `now` where that cannot be known."""
-    with contextlib.suppress(AttributeError, IndexError, OSError, ValueError):
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        return now - (uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-    return now
 
 
 def write_threshold(folder: Path, score: float) -> None:

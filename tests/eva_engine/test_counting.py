@@ -53,7 +53,7 @@ def test_counts_do_not_depend_on_batches(prescribe, numbered, cross_entropy, cas
 def test_where_each_label_went(prescribe, numbered, case):
     logits, labels = case
     counted = count(prescribe(logits), numbered(labels, classes=7), {"": OneLabel()}, device=CPU,
-                    batch_size=4, confusion=True)  # fmt: skip
+                    batch_size=4, details=True)  # fmt: skip
     expected, fives = np.zeros((7, 7), int), np.zeros(7, int)
     for row, label, before in zip(logits, labels, places(logits, labels), strict=True):
         expected[label, row.argmax()] += 1

@@ -8,7 +8,6 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from safetensors.torch import load_file
 
-from eva_engine.checkpoints.deepspeed_files import OtherProcesses
 from eva_engine.checkpoints.files import mark_complete
 from eva_engine.config import OptimizerConfig
 from eva_engine.steps.parameter_groups import ParameterGroup
@@ -86,17 +85,15 @@ def test_a_record_without_the_samples_of_a_step(start, metrics, tmp_path):
     assert_same_run(metrics, tmp_path / "whole", tmp_path / "older", close=0, exact=True)
 
 
-def test_the_loss_scale_comes_along(start, tmp_path):
+def test_the_loss_scale_comes_along(start):
     """It is the same in the files of all processes; fp16 itself needs a GPU."""
     engine = start(epochs=1)._engine
-    folder = last_of(tmp_path / "run") / "deepspeed"
-    file = folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
-    content = torch.load(file, weights_only=False)
-    scaler = DynamicLossScaler(512.0, 500, 1, 2, consecutive_hysteresis=False)
-    content["optimizer_state_dict"]["loss_scaler"] = scaler
-    torch.save(content, file)
-    engine.engine.checkpoint_engine = OtherProcesses(folder, engine, parts=1)
-    engine.engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    engine.optimizer.loss_scaler = DynamicLossScaler(512.0, 500, 1, 2, consecutive_hysteresis=False)
+    saved = engine.optimizer_state()
+    engine.optimizer.loss_scaler = DynamicLossScaler(
+        65536.0, 500, 1, 2, consecutive_hysteresis=False
+    )
+    engine.load_optimizer_state(saved)
     assert engine.loss_scale == 512
 
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.numpy import load_file
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.engine import TrainingEngine, build_optimizer
+from eva_engine.steps.engine import TrainingEngine
+from eva_engine.steps.optimizers import build_optimizer
 from eva_engine.steps.parameter_groups import ParameterGroup
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lamb.safetensors"

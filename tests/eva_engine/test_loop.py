@@ -188,7 +188,7 @@ def test_settings_of_the_optimizer_may_change(start, stage, name):
     group = next(group for group in run._engine.optimizer.param_groups if group["weight_decay"])
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.3, (0.5, 0.6), 1e-3)
     assert group["lr_scale"] == 1.0
-    assert run._engine.optimizer.clip_grad == 0.5
+    assert run._engine.clip_grad == 0.5
 
 
 def test_seed_and_samples_of_a_step_stay(start, metrics, tmp_path, caplog):

@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_left_out_and_named():
     model, batches = Linear().eval(), []
     bad = (1, 4, 5)
     counted = count(MultiView(model), Noise(bad), {"": OneLabel()}, device=CPU, batch_size=2,
-                    workers=1, confusion=True, max_bad_samples=3,
+                    workers=1, details=True, max_bad_samples=3,
                     receive=batches.append)  # fmt: skip
     assert counted.left_out == ["noise-1 is torn", "noise-4 is torn", "noise-5 is torn"]
     assert counted.scores[""].samples == counted.confusion.sum() == 6

@@ -128,18 +128,6 @@ def test_the_threshold_is_that_of_the_best_weights(scene, tmp_path):
     assert 0.3 < read_threshold(tmp_path) <= 0.45
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_named(scene, tmp_path):
-    (tmp_path / "wrong.png").write_bytes(b"nothing")
-    (tmp_path / "good.png").unlink()
-    worst, best = _of(detection_sections(**scene), Gallery)
-    assert [one.caption[:6] for one in worst.examples] == ["missed"]
-    assert "1 of them could not be read and are left out, such as wrong.png" in worst.text
-    assert best.examples == []
-    scene["images"] = {"m": tmp_path / "missed.png"}
-    (worst, _) = _of(detection_sections(**scene), Gallery)
-    assert len(worst.examples) == 1
-
-
 def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeypatch):
     expected = [one.counts.tolist() for one in _of(detection_sections(**scene), Confusion)]
     scene_of_one = scene["predictions"][:1]

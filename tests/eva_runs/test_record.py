@@ -1,7 +1,6 @@
 """The starts of a run, and what is said of how it came about."""
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -24,7 +23,6 @@ def now(monkeypatch):
     """The clock of the module: a list with the time."""
     clock = [1_000_000.0]
     monkeypatch.setattr(record.time, "time", lambda: clock[0])
-    monkeypatch.setattr(record, "process_began", lambda now: now - 5)
     return clock
 
 
@@ -32,23 +30,16 @@ def duration(folder, kind):
     return dict(run_facts(folder, kind, seed=0, device="cpu")).get("duration")
 
 
-def heard(folder, at, name="log.txt"):
-    (folder / name).write_text("a line\n")
-    os.utime(folder / name, (at, at))
-
-
-def test_a_training_that_was_continued_is_the_sum_of_its_starts(tmp_path, now):
+def test_a_training_that_was_continued_names_its_starts(tmp_path, now):
     record_start(tmp_path, "training")
-    heard(tmp_path, now[0] + 100)
-    now[0] += 5_000  # the machine was off
+    now[0] += 5_000
     record_start(tmp_path, "training")
-    heard(tmp_path, now[0] + 30)
     now[0] += 31
-    named = dict(run_facts(tmp_path, "training", seed=7, device="cpu", processes=2))
-    assert named["duration"] == "2 min 11 s, in 2 starts"
-    assert named["seed"] == "7"
-    assert named["processes"] == "2 on cpu"
-    assert named["date"].count(":") >= 3
+    facts = dict(run_facts(tmp_path, "training", seed=7, device="cpu", processes=2))
+    assert facts["duration"] == "31 s, the last of 2 starts"
+    assert facts["seed"] == "7"
+    assert facts["processes"] == "2 on cpu"
+    assert facts["date"].count(":") >= 3
 
 
 def test_a_start_that_was_refused_does_not_count(tmp_path, now):
@@ -67,7 +58,7 @@ def test_a_start_that_was_refused_does_not_count(tmp_path, now):
         *(b'{"kind": "training", "beg', b"\xff\xfe\0", b"{" * 100_000),
         b'3\n{"kind": "training", "began": NaN}\n{"kind": "training", "began": "x"}',
         b'{"kind": "training", "began": 1' + b"0" * 400 + b"}",
-        b'{"kind": "training", "began": 999990, "command": 3, "heard": []}',
+        b'{"kind": "training", "began": 999990, "command": 3}',
     ],
 )
 def test_a_damaged_file_of_starts_never_fails(tmp_path, now, damage):

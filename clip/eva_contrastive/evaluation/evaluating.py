@@ -230,8 +230,7 @@ class _Evaluation:
                 batch_size=options.batch_size,
                 workers=options.workers,
                 progress=benchmark.name,
-                confusion=small,
-                examples=small,
+                details=small,
                 max_bad_samples=options.max_bad_samples,
             )
         (results.scores[benchmark.name],) = counted.scores.values()

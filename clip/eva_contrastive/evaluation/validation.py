@@ -21,7 +21,6 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import (
-    MOST_CONFUSION,
     BestSections,
     class_sections,
 )
@@ -104,8 +103,7 @@ class ContrastiveValidation:
                 self.classes,
                 {"val": OneLabel()},
                 device=weights.device,
-                examples=True,
-                confusion=len(self._names) <= MOST_CONFUSION,
+                details=True,
                 max_bad_samples=len(self.classes),  # which `BadSamples` limits
                 **options,
             )

@@ -1,10 +1,12 @@
 """Checkpoints of a run: complete or not there.
 
-`checkpoints/step_00001000/` holds DeepSpeed's files of every process, the moving average, the
-weights as `model.safetensors` and `model_ema.safetensors` (float32, official names; with adapters
-the folders `adapter/` and `adapter_ema/`, and nothing of what is frozen), `run.json`, and
-`COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of another
-name, flushed to the disk and then renamed. What cannot be read is never removed.
+`checkpoints/step_00001000/` holds the weights and their moving average as `model.safetensors` and
+`model_ema.safetensors` (float32, official names; with adapters the folders `adapter/` and
+`adapter_ema/`, and nothing of what is frozen), the optimizer's state by the names of parameters,
+with ZeRO a part of every process, `run.json`, and `COMPLETE`, which lists all files with their
+sizes and digests. It is written in a folder of another name, flushed to the disk and then renamed.
+What cannot be read is never removed. DeepSpeed's own form is not used: for other processes it
+unpickles what a file holds.
 """
 
 import itertools
@@ -17,13 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
 from eva_data.saving import explain_os_errors, flush, make_folder, remove_unfinished, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.deepspeed_files import OtherProcesses, SafeCheckpointEngine
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     RUN,
@@ -43,7 +45,7 @@ from eva_runs.processes import is_main, run_on_all_ranks, run_on_main_rank
 
 logger = logging.getLogger(__name__)
 
-_STATE, _AVERAGE = "deepspeed", "average_{:05d}.pt"
+_OPTIMIZER = "optimizer_{:05d}.pt"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
 _SEEN = ".seen_by_all_"
 
@@ -123,22 +125,17 @@ class RunCheckpoints:
                 for rest in self.folder.glob(f"{kind}*"):
                     shutil.rmtree(rest, ignore_errors=True)
             with explain_os_errors(temporary):
-                (temporary / _STATE).mkdir(parents=True)
+                temporary.mkdir(parents=True)
 
         run_on_main_rank(begin)
         files = self._files
         files.begin(temporary)
-        engine.engine.checkpoint_engine = SafeCheckpointEngine(files)
-        # it copies programs that make a file of weights, as is written below; if that failed, it
-        # would leave the other processes waiting
-        engine.engine._copy_recovery_script = lambda folder: None
-        part = {"exclude_frozen_parameters": engine.adapters is not None}
-        engine.engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False, **part)
+        if is_main() or engine.zero_stage:  # without ZeRO all have the same
+            part = _OPTIMIZER.format(distributed.rank())
+            files.save_state(temporary / part, engine.optimizer_state())
         engine.share_buffers()
         self._write_weights(engine, WEIGHTS)
         if average is not None:
-            if is_main() or engine.zero_stage:
-                files.save_state(temporary / _average_file(engine), average.state_dict())
             with average.applied():
                 self._write_weights(engine, EMA_WEIGHTS)
         if is_main():
@@ -202,7 +199,7 @@ def _free(path: Path) -> Path:
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
     """Set engine and moving average from a complete checkpoint; the same call on all processes.
 
-    Another number of processes, or another ZeRO stage, continues as well: see `OtherProcesses`.
+    Another number of processes, or another ZeRO stage, continues as well.
 
     Raises:
         ValueError: If the run has another precision or model, or an average that the saved one
@@ -219,36 +216,28 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
             f"{folder} was saved with {name}={saved.get(name)} and cannot continue with {value}: "
             f"go back to it, or begin a new run from {folder} in another output",
         )
-    parts = saved.get("processes", 1) if saved.get("zero_stage") else 0  # 0: all is in one file
-    as_it_is = parts == (distributed.world_size() if engine.zero_stage else 0)
-    saving = [_average_file(engine)] if as_it_is else map(_AVERAGE.format, range(parts or 1))
-    averages = [folder / name for name in saving]
+    averages = folder / engine.name_of(EMA_WEIGHTS)
     require(
-        average is None or averages[0].exists(),
+        average is None or averages.exists(),
         f"{folder.name} has no moving average: set ema_decay=0 as when it was saved",
     )
+    parts = [read_torch_file(file, mapped=True) for file in sorted(folder.glob("optimizer_*.pt"))]
     try:
-        engine.engine.checkpoint_engine = (
-            SafeCheckpointEngine()
-            if as_it_is
-            else OtherProcesses(folder / _STATE, engine, parts=parts)
-        )
-        with engine.settings_kept():
-            engine.engine.load_checkpoint(
-                str(folder), tag=_STATE, load_module_strict=engine.adapters is None
-            )
+        engine.load_weights(_read_weights(folder / engine.name_of(WEIGHTS), engine))
+        engine.load_optimizer_state(*parts)
         if average is not None:
-            average.load_state_dict(*(read_torch_file(file, mapped=True) for file in averages))
-    except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            average.load(_read_weights(averages, engine))
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder} has the state of another model, or is damaged: choose another output, or "
             f"take another checkpoint ({type(error).__name__}: {error})"
         ) from error
 
 
-def _average_file(engine: TrainingEngine) -> str:
-    """With ZeRO each process has a part of its own, without it all have the same average."""
-    return _AVERAGE.format(distributed.rank() if engine.zero_stage else 0)
+def _read_weights(file: Path, engine: TrainingEngine) -> dict[str, Tensor]:
+    """Read tensors by their names in the model."""
+    tensors = load_file(file)
+    return engine.adapters.rename(tensors) if engine.adapters else tensors
 
 
 def find_checkpoint(

@@ -50,7 +50,6 @@ from eva_runs.record import run_facts
 
 Extra = Mapping[str, float]  # further numbers of a set, by the keys of `MEANINGS`
 
-MOST_CONFUSION = 1000  # classes of a training whose confusion is counted for the report
 NAMED = 40  # classes whose names fit beside an image
 _LEFT_OUT = 10  # samples left out that the terminal names
 _FILES = (

@@ -5,10 +5,8 @@ Shapes: B samples, V views, K classes.
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -26,6 +24,7 @@ from eva_runs.interruption import StopSignal
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 FIRST = 5  # classes among which top5 looks for the label
 MOST = 12  # examples of each kind
+_COLUMNS = 5  # of a sample's outcome: confidence, index, label, prediction, whether top5 has it
 LEFT_OUT = "left a sample out of the validation"
 
 
@@ -257,8 +256,7 @@ def count(
     device: torch.device,
     batch_size: int = 64,
     workers: int = 0,
-    confusion: bool = False,
-    examples: bool = False,
+    details: bool = False,
     progress: str | None = None,
     max_bad_samples: int = 0,
     receive: Callable[[BatchResults], None] | None = None,
@@ -274,8 +272,8 @@ def count(
         device: Device of the model.
         batch_size: Samples of a forward pass.
         workers: Processes that load.
-        confusion: Count the classes of the predictions too, of at most `MAX_CONFUSION`.
-        examples: Keep what became of all samples; all columns of the logits are labels.
+        details: Keep what became of all samples, and the confusion of at most `MAX_CONFUSION`
+            classes; all columns of the logits are labels.
         progress: Title of a progress bar in the first process; None shows none.
         max_bad_samples: Samples that may be left out because they cannot be read.
         receive: Function that is given the results of each batch of this process, in order.
@@ -285,8 +283,8 @@ def count(
         FloatingPointError: If the logits are not finite.
         ValueError: If more samples than allowed cannot be read, or no sample counts.
     """
-    classes = len(samples.classes)
-    sums = _Sums(rules, classes if confusion else 0, device, examples=examples)
+    classes, left_out = len(samples.classes), dict[int, str]()
+    judged = [torch.zeros(0, _COLUMNS + 4 * len(rules), dtype=torch.float64)]
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
         Subset(IndexedSamples(samples), distributed.rank_indices(len(samples))),
@@ -309,91 +307,76 @@ def count(
                 if not finite.all():
                     name = samples.sample_id(int(indexes[~finite][0]))
                     raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
-                sums.add(logits, labels, indexes)
-            sums.left_out |= unreadable
-            require_few([*sums.left_out.values()], total=len(samples), most=max_bad_samples)
+                judged.append(_judge(logits, labels, indexes, rules))
+            left_out |= unreadable
+            require_few([*left_out.values()], total=len(samples), most=max_bad_samples)
             if receive is not None:
                 receive(BatchResults(indexes, labels, logits, views, unreadable))
-    counted = sums.counted()
+    parts = distributed.gather((torch.cat(judged), left_out))
+    left_out = {index: reason for _, part in parts for index, reason in part.items()}
+    rows = torch.cat([part for part, _ in parts])
+    counted = _sum_up(rows, rules, left_out, classes=classes if details else 0)
     require_few(counted.left_out, total=len(samples), most=max_bad_samples)
     return counted
 
 
-class _Sums:
-    """Sums of a process's batches; with the confusion of so many classes, 0 for none."""
+def _judge(logits: Tensor, labels: Tensor, indexes: Tensor, rules: Mapping[str, Rule]) -> Tensor:
+    """Make a row of each sample: `_COLUMNS` of its outcome, and four of each rule, on the CPU."""
+    five = largest_five(logits)  # not argmax, which breaks ties in another way than `OneLabel`
+    shares = logits.softmax(dim=1).gather(1, five[:, :1])[:, 0]
+    columns = [shares, indexes, labels, five[:, 0], (five == labels[:, None]).any(1)]
+    for rule in rules.values():
+        verdict = rule(logits, labels, indexes)
+        columns += [verdict.counts, verdict.top1, verdict.top5, verdict.loss]
+    return torch.stack([column.double().cpu() for column in columns], dim=1)
 
-    def __init__(
-        self, rules: Mapping[str, Rule], classes: int, device: torch.device, *, examples: bool
-    ) -> None:
-        self._rules, self._classes, self._device = rules, classes, device
-        self.left_out: dict[int, str] = {}  # index -> reason
-        empty = partial(torch.zeros, dtype=torch.float64, device=device)
-        self._sums = {name: empty(4) for name in rules}
-        self._pairs, self._fives = empty(classes * classes), empty(classes)
-        self._examples = examples
-        self._outcomes: list[Outcome] = []
 
-    def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
-        for name, rule in self._rules.items():
-            judged = rule(logits, labels, indexes)
-            columns = (judged.counts, judged.top1, judged.top5, judged.loss)
-            self._sums[name] += torch.stack([column.double().sum() for column in columns])
-        # not argmax, which breaks ties in another way than `OneLabel`
-        first = largest_five(logits)[:, 0]
-        if self._classes:
-            cells = labels * self._classes + first
-            self._pairs += torch.bincount(cells, minlength=len(self._pairs))
-            right = OneLabel()(logits, labels, indexes).top5
-            self._fives += torch.bincount(labels[right], minlength=self._classes)
-        if self._examples:
-            shares = logits.softmax(dim=1).gather(1, first[:, None])[:, 0]
-            columns = (shares, indexes, labels, first)
-            self._outcomes += map(Outcome, *(column.tolist() for column in columns))
-
-    def counted(self, *, alone: bool = False) -> Counted:
-        """Sum up over all processes, in the same call on all of them, or of this one `alone`."""
-        flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
-        own = (self.left_out, self._outcomes)
-        parts = [own] if alone else distributed.gather(own)
-        sums = flat if alone else distributed.sum_over_ranks(flat, self._device)
-        total = torch.tensor(sums, dtype=torch.float64)
-        reasons: dict[int, str] = {}
-        outcomes: list[Outcome] = []
-        for left_out, of_rank in parts:
-            reasons |= left_out
-            outcomes += of_rank
-        best: dict[int, Outcome] = {}  # the most confident right one of each class
-        for outcome in outcomes:
-            if outcome.label == outcome.prediction:
-                best[outcome.label] = max(outcome, best.get(outcome.label, outcome))
-        wrong = (outcome for outcome in outcomes if outcome.label != outcome.prediction)
-        scores = {}
-        rows = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
-        for name, (counts, right1, right5, loss) in zip(self._rules, rows, strict=True):
-            if not counts:
-                why = f": {printable(reasons[min(reasons)])}" if reasons else ""
-                raise ValueError(f"no sample counts in {name}, {len(reasons)} cannot be read{why}")
-            scores[name] = Score(
-                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts
-            )
-        rest, classes = total[4 * len(self._rules) :].long(), self._classes
-        return Counted(
-            scores=scores,
-            confusion=rest[:-classes].reshape(classes, classes) if classes else None,
-            right5=rest[-classes:] if classes else None,
-            left_out=[reasons[index] for index in sorted(reasons)],
-            wrong=heapq.nlargest(MOST, wrong),
-            right=heapq.nlargest(MOST, best.values()),
-            outcomes=sorted(outcomes, key=attrgetter("sample")),
+def _sum_up(
+    rows: Tensor, rules: Collection[str], left_out: Mapping[int, str], *, classes: int
+) -> Counted:
+    """Sum up the rows of all samples, in any order; with their outcomes, if there are `classes`."""
+    rows = rows[rows[:, 1].argsort()]
+    scores = {}
+    totals = rows[:, _COLUMNS:].sum(0).reshape(-1, 4).tolist()
+    for name, (counts, right1, right5, loss) in zip(rules, totals, strict=True):
+        if not counts:
+            why = f": {printable(left_out[min(left_out)])}" if left_out else ""
+            raise ValueError(f"no sample counts in {name}, {len(left_out)} cannot be read{why}")
+        scores[name] = Score(
+            samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts
         )
+    reasons = [left_out[index] for index in sorted(left_out)]
+    if not classes:
+        return Counted(scores=scores, left_out=reasons)
+    indexes, labels, predictions = rows[:, 1:4].long().T
+    columns = (rows[:, 0], indexes, labels, predictions)
+    outcomes = list(map(Outcome, *(column.tolist() for column in columns)))
+    best: dict[int, Outcome] = {}  # the most confident right one of each class
+    for outcome in outcomes:
+        if outcome.label == outcome.prediction:
+            best[outcome.label] = max(outcome, best.get(outcome.label, outcome))
+    wrong = (outcome for outcome in outcomes if outcome.label != outcome.prediction)
+    confusion = right5 = None
+    if classes <= MAX_CONFUSION:
+        cells = torch.bincount(labels * classes + predictions, minlength=classes**2)
+        confusion = cells.reshape(classes, classes)
+        right5 = torch.bincount(labels[rows[:, 4] > 0], minlength=classes)
+    return Counted(
+        scores=scores,
+        confusion=confusion,
+        right5=right5,
+        left_out=reasons,
+        wrong=heapq.nlargest(MOST, wrong),
+        right=heapq.nlargest(MOST, best.values()),
+        outcomes=outcomes,
+    )
 
 
 def counted_of(logits: Tensor, labels: Tensor) -> Counted:
     """Count what a cheap classifier said, logits (M, K) and labels (M,), on one process.
 
-    The only score has the name "", and there is the confusion of at most `MAX_CONFUSION` classes.
+    The only score has the name "".
     """
-    classes = logits.shape[1] if logits.shape[1] <= MAX_CONFUSION else 0
-    sums = _Sums({"": OneLabel()}, classes, logits.device, examples=True)
-    sums.add(logits, labels, torch.arange(len(labels)))
-    return sums.counted(alone=True)
+    rules = {"": OneLabel()}
+    rows = _judge(logits, labels, torch.arange(len(labels)), rules)
+    return _sum_up(rows, rules, {}, classes=logits.shape[1])

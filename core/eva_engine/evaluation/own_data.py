@@ -276,8 +276,7 @@ def evaluate_own_data(
         batch_size=options.batch_size,
         workers=options.workers,
         progress="data",
-        confusion=len(classes) <= MAX_CONFUSION,
-        examples=True,
+        details=True,
         max_bad_samples=options.max_bad_samples,
         receive=receive,
     )

@@ -1,5 +1,6 @@
 """A model in DeepSpeed's engine: optimizer, master weights, skipped steps, average, compilation."""
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,14 +11,13 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import safe_get_full_fp32_param
-from timm.optim import Lars
 from torch import Tensor, nn
 
 from eva_backbone.block import Block
 from eva_backbone.checkpoints.run_folders import ADAPTERS
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.lamb import DeepSpeedLamb, TimmLamb
+from eva_engine.steps.optimizers import build_optimizer
 from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 from eva_runs.adapters import Adapters
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
 _NO_REPORT = 10**9  # steps; the loop writes its own log
+_LOSS_SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # state of a scaler
 
 deepspeed_logger.setLevel(logging.WARNING)
 if get_accelerator().device_name() == "cpu":
@@ -32,34 +33,9 @@ if get_accelerator().device_name() == "cpu":
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def build_optimizer(
-    groups: list[dict[str, Any]], config: OptimizerConfig, *, zero_stage: int
-) -> torch.optim.Optimizer:
-    """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
-
-    LARS (https://arxiv.org/abs/1708.03888) is timm's.
-
-    Raises:
-        ValueError: For `lars` with ZeRO-1.
-    """
-    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
-    optimizer: torch.optim.Optimizer
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, **settings, foreach=True)
-    if config.name == "deepspeed_lamb":
-        return DeepSpeedLamb(groups, **settings, sharded=zero_stage > 0)
-    if config.name == "lamb":
-        optimizer = TimmLamb(groups, **settings, max_grad_norm=None)
-        return optimizer
-    if zero_stage:
-        raise ValueError(
-            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
-            "entire matrix, and ZeRO-1 cuts matrices into parts"
-        )
-    for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
-        group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
-    optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
-    return optimizer
+def _is_flat(value: Any) -> bool:
+    """Return whether a value of an optimizer's state is of weights, and no count of steps."""
+    return torch.is_tensor(value) and value.dim() > 0
 
 
 class TrainingEngine:
@@ -108,6 +84,8 @@ class TrainingEngine:
             config=_deepspeed_config(run, optimizer, trained=trained),
         )
         self.module: nn.Module = self.engine.module
+        # ZeRO's has flat tensors of this process, one for each group
+        self._base_optimizer = self.optimizer.optimizer if self.zero_stage else self.optimizer
         self._skip = False
         if self.zero_stage:
             # ZeRO leaves a step out on an overflow, which it looks for with fp16 alone
@@ -224,18 +202,77 @@ class TrainingEngine:
         """Name the file in a folder for `WEIGHTS` or `EMA_WEIGHTS`: with adapters another one."""
         return ADAPTERS[weights] if self.adapters else weights
 
-    @contextmanager
-    def settings_kept(self) -> Iterator[None]:
-        """Keep the optimizer's settings while a checkpoint, which has its own, is loaded."""
-        names = ("weight_decay", "betas", "eps", "momentum", "always_adapt", "lr_scale")
-        groups = self.optimizer.param_groups
-        saved_settings = [
-            {name: group[name] for name in names if name in group} for group in groups
-        ]
-        yield
-        for group, settings in zip(self.optimizer.param_groups, saved_settings, strict=True):
-            group.update(settings)
-        self.optimizer.clip_grad = self.clip_grad  # which ZeRO clips by
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set weights and buffers from what `full_precision_state` gave.
+
+        Raises:
+            LookupError: If they are of another model.
+        """
+        wrong = weights.keys() ^ (
+            self.adapters.names if self.adapters else self.module.state_dict()
+        )
+        if wrong:
+            raise LookupError(f"the model or the file lacks {min(wrong)}")
+        self.module.load_state_dict(weights, strict=False)
+        for name, _, part in self.master_weights():
+            if part is not None and name in weights:
+                part.copy_(self.own_part(name, weights[name].flatten()))
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Return this process's part of the optimizer's state, by the names of parameters."""
+        base = self._base_optimizer
+        state = {
+            name: {
+                key: value.flatten()[where] if _is_flat(value) else value
+                for key, value in base.state.get(tensor, {}).items()
+            }
+            for name, tensor, where in self._optimized()
+        }
+        scaler = vars(self.optimizer.loss_scaler) if self.zero_stage else {}
+        return {
+            "state": state,
+            "steps": {group["name"]: group.get("step") for group in base.param_groups},
+            "loss_scale": {name: scaler[name] for name in _LOSS_SCALE if name in scaler},
+        }
+
+    @torch.no_grad()
+    def load_optimizer_state(self, *parts: Mapping[str, Any]) -> None:
+        """Set the optimizer's state from the parts of all processes that saved it, in their order.
+
+        Raises:
+            LookupError: If they are of another model; a RuntimeError for other sizes.
+        """
+        base = self._base_optimizer
+        for name, tensor, where in self._optimized():
+            pieces = [part["state"][name] for part in parts if name in part["state"]]
+            state = base.state[tensor]
+            for key, value in pieces[0].items():
+                if not _is_flat(value):
+                    state[key] = copy.deepcopy(value)
+                    continue
+                if key not in state:  # zeros fill a group up
+                    state[key] = torch.zeros(tensor.shape, dtype=value.dtype, device=tensor.device)
+                whole = torch.cat([piece[key] for piece in pieces])
+                state[key].view(-1)[where] = self.own_part(name, whole).to(tensor.device)
+        for group in base.param_groups:
+            if parts[0]["steps"][group["name"]] is not None:
+                group["step"] = parts[0]["steps"][group["name"]]
+        if self.zero_stage:
+            vars(self.optimizer.loss_scaler).update(parts[0]["loss_scale"])
+
+    def _optimized(self) -> Iterator[tuple[str, Tensor, slice]]:
+        """Yield each parameter with the optimizer's tensor that it is in, and where, if it is."""
+        for names, group in zip(
+            self.names.values(), self._base_optimizer.param_groups, strict=True
+        ):
+            for name in names:
+                parameter: Any = self.parameters[name]
+                if not self.zero_stage:
+                    yield name, parameter, slice(None)
+                elif parameter._hp_mapping is not None:
+                    address = parameter._hp_mapping.get_hp_fragment_address()
+                    where = slice(address.start, address.start + address.numel)
+                    yield name, group["params"][0], where
 
     @torch.no_grad()
     def share_buffers(self) -> None:
@@ -329,20 +366,14 @@ class MovingAverage:
         masters = [part.float() for _, part in self._master()]
         torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return this process's part."""
-        return dict(self._parts)
-
-    def load_state_dict(self, *parts: Mapping[str, Tensor]) -> None:
-        """Restore this process's part from its `state_dict`, or from those of all, in their order.
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore this process's part from the averages of the entire model.
 
         Raises:
-            RuntimeError: If they are of another model.
+            LookupError: If they are of another model; a RuntimeError for other sizes.
         """
         for name, part in self._parts.items():
-            saved = torch.cat([part[name] for part in parts if name in part])
-            fits = saved.numel() == part.numel()
-            part.copy_(saved if fits else self.engine.own_part(name, saved))
+            part.copy_(self.engine.own_part(name, weights[name].flatten()))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -1,8 +1,5 @@
-"""Model FLOPs, and the peak of a GPU, for the log's share of the peak."""
+"""Model FLOPs, for the FLOP/s of the log."""
 
-import logging
-import math
-import re
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,31 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eva_engine.config import VitConfig
 
-logger = logging.getLogger(__name__)
-
 C = TypeVar("C", bound=VitConfig)
-
-# Peak of dense half-precision matrix products in FLOP/s (manufacturers' data sheets), by the name
-# that CUDA gives, without the maker and the memory. Variants of one number differ.
-_PEAK_FLOPS = {
-    "H200": 989e12,
-    "H200 NVL": 835e12,
-    "H100 HBM3": 989e12,  # SXM
-    "H100 PCIE": 756e12,
-    "H100 NVL": 835e12,
-    "A100 SXM4": 312e12,
-    "A100 SXM": 312e12,
-    "A100 PCIE": 312e12,
-    "V100 SXM2": 125e12,
-    "V100 SXM3": 125e12,
-    "V100 PCIE": 112e12,
-    "V100S PCIE": 130e12,
-    "L40S": 362e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
-_NOT_OF_THE_NAME = re.compile(r"NVIDIA|TESLA|GEFORCE|\d+GB")
 
 
 def training_flops(
@@ -100,15 +73,3 @@ def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list
         if trained == {False} and not inside and f"{root}.{name}" in called:
             modules.append(name)
     return modules
-
-
-def peak_flops(device: torch.device) -> float:
-    """Look up the peak of dense half-precision matrix products in FLOP/s; NaN if not known."""
-    if device.type != "cuda":
-        return math.nan
-    name = torch.cuda.get_device_name(device)
-    words = re.split(r"[\s-]+", name.upper())
-    model_name = " ".join(word for word in words if not _NOT_OF_THE_NAME.fullmatch(word))
-    if model_name not in _PEAK_FLOPS:
-        logger.info("the peak of %s is not known: the log has no share of it", name)
-    return _PEAK_FLOPS.get(model_name, math.nan)

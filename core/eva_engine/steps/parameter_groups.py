@@ -72,28 +72,15 @@ def check_that_settings_are_used(
 def optimizer_groups(
     model: nn.Module, groups: Sequence[ParameterGroup], *, lr: float
 ) -> list[dict[str, Any]]:
-    """Check that groups hold each trained parameter once, and write them as PyTorch takes them.
+    """Write groups, which hold each trained parameter once, as PyTorch takes them.
 
     Checkpoints hold the optimizer's state in the order of the groups.
-
-    Raises:
-        ValueError: If a trained parameter is in no group or in two, or a group holds one that is
-            frozen or not the model's.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     held = Counter(parameter for group in groups for parameter in group.params)
-    trained = {parameter for parameter in names if parameter.requires_grad}
-    wrong = [
-        parameter for parameter in (*names, *held) if held[parameter] != (parameter in trained)
-    ]
-    if wrong:
-        names_of_wrong = dict.fromkeys(
-            names.get(parameter, f"one of {tuple(parameter.shape)}") for parameter in wrong
-        )
-        raise ValueError(
-            "parameter groups must hold each trained parameter of the model once, and no other; "
-            f"it is not so for {', '.join(names_of_wrong)}"
-        )
+    trained = Counter(parameter for parameter in names if parameter.requires_grad)
+    wrong = (held - trained) + (trained - held)
+    assert not wrong, [names.get(parameter, tuple(parameter.shape)) for parameter in wrong]
     return [
         vars(group) | {"params": list(group.params), "lr": lr * group.lr_scale} for group in groups
     ]

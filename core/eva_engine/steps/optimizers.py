@@ -1,13 +1,44 @@
-"""LAMB in its two common forms, which take other steps at the same learning rate."""
+"""Optimizers by name; LAMB in its two common forms, which take other steps at the same rate."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.optim import Lamb
+from timm.optim import Lamb, Lars
 from torch import Tensor
 
 from eva_engine import distributed
+from eva_engine.config import OptimizerConfig
+
+
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig, *, zero_stage: int
+) -> torch.optim.Optimizer:
+    """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
+
+    LARS (https://arxiv.org/abs/1708.03888) is timm's.
+
+    Raises:
+        ValueError: For `lars` with ZeRO-1.
+    """
+    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    optimizer: torch.optim.Optimizer
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, **settings, foreach=True)
+    if config.name == "deepspeed_lamb":
+        return DeepSpeedLamb(groups, **settings, sharded=zero_stage > 0)
+    if config.name == "lamb":
+        optimizer = TimmLamb(groups, **settings, max_grad_norm=None)
+        return optimizer
+    if zero_stage:
+        raise ValueError(
+            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
+            "entire matrix, and ZeRO-1 cuts matrices into parts"
+        )
+    for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
+        group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
+    optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
+    return optimizer
 
 
 class DeepSpeedLamb(torch.optim.Optimizer):
