@@ -322,6 +322,8 @@ class VideoFile(VideoSource):
     """
 
     _video: OpenVideo | None = None
+    _keys: Sequence[_Key] = ()
+    _wanted = frozenset[int]()  # times of the frames of a run
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         self.name = name or ("the video" if isinstance(content, bytes) else os.fspath(content))
@@ -332,7 +334,7 @@ class VideoFile(VideoSource):
         except BaseException:
             self.close()
             raise
-        first = self._table.first
+        first, self._keys = self._table.first, self._table.keys
         self._numbers = {time: number for number, time in enumerate(self._table.times)}
         self._at = math.inf  # number of the last decoded frame
         self.rate = cast("OpenVideo", self._video).rate
@@ -363,7 +365,7 @@ class VideoFile(VideoSource):
                 runs.append([index])
         with explain_decode_errors(self.name):
             for number, run in enumerate(runs, start=1):
-                self._wanted = {self._table.times[index] for index in run}
+                self._wanted = frozenset(self._table.times[index] for index in run)
                 self._unread = {*self._wanted}
                 self._is_left_after_run = number < len(runs)
                 if not self._follows(run[0], self._at):
@@ -382,7 +384,7 @@ class VideoFile(VideoSource):
     def _decode(self, index: int) -> VideoFrame:
         frame = self._decode_until(index)
         if frame is None:  # a keyframe that needs what is before it, as with intra refresh
-            self._restart(index)
+            self._restart()
             frame = self._decode_until(index)
         if frame is None:
             raise OSError(f"its frame {index} of {len(self)} is damaged")
@@ -391,6 +393,8 @@ class VideoFile(VideoSource):
     def _decode_until(self, index: int) -> VideoFrame | None:
         """Decode up to a frame; None if it does not come, or something is damaged on the way."""
         self._at = math.inf  # not known, if an error comes
+        if self._keys:
+            self._begin = self._keys[self._table.key_of(index)].pts
         for number, frame in self._decoded:
             if number >= index:
                 self._at = number
@@ -398,9 +402,9 @@ class VideoFile(VideoSource):
         return None
 
     def _decode_packets(
-        self, video: OpenVideo, packets: Iterator[VideoPacket], start: int
+        self, video: OpenVideo, packets: Iterator[VideoPacket]
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield numbered frames up to a damaged one, which is at `start` or later.
+        """Yield numbered frames up to a damaged one, behind the keyframe of the frame at work.
 
         H.264's frames that no other refers to are decoded only if they are wanted. HEVC's all are:
         there, frames of a higher layer may refer to them.
@@ -415,7 +419,7 @@ class VideoFile(VideoSource):
             is_end = self._is_left_after_run and not self._unread
             # at its end, the decoder gives what would come after some more packets
             for frame in [*packet.decode(), *(video.stream.decode(None) if is_end else ())]:
-                if frame.is_corrupt and frame.pts is not None and frame.pts >= start:
+                if frame.is_corrupt and frame.pts is not None and frame.pts >= self._begin:
                     return
                 if frame.pts in self._numbers:
                     yield self._numbers[frame.pts], frame
@@ -427,8 +431,8 @@ class VideoFile(VideoSource):
 
         A container may look for times of another kind, and find a keyframe before or behind it.
         """
-        video, keys = cast("OpenVideo", self._video), self._table.keys
-        key = keys[self._table.key_of(index)] if keys else None
+        video = cast("OpenVideo", self._video)
+        key = self._keys[self._table.key_of(index)] if self._keys else None
         for sought in (self._table.times[index], *key) if key else ():
             with contextlib.suppress(av.FFmpegError):
                 video.container.seek(sought, stream=video.stream)
@@ -437,20 +441,19 @@ class VideoFile(VideoSource):
                 pts = _time_of(first) if first else None
                 if first and key and pts is not None and first.is_keyframe and pts <= key.pts:
                     packets = itertools.chain([first], packets)
-                    self._decoded = self._decode_packets(video, packets, key.pts)
+                    self._decoded = self._decode_packets(video, packets)
                     return
-        self._restart(index)
+        self._restart()
 
-    def _restart(self, index: int | None = None) -> OpenVideo:
-        """Open the file again, at its beginning, to decode up to a frame."""
+    def _restart(self) -> OpenVideo:
+        """Open the file again, at its beginning."""
         video = open_container(self._content)
         self.close()
         self._video = video
-        if index is not None and self._table.keys:
-            self._unread = {*self._wanted}
-            start = self._table.keys[self._table.key_of(index)].pts
-            self._decoded = self._decode_packets(video, packets_of(video), start)
-        elif index is not None:
+        self._unread = {*self._wanted}
+        if self._keys:
+            self._decoded = self._decode_packets(video, packets_of(video))
+        else:
             self._decoded = enumerate(frames_of(video))
         return video
 
