@@ -20,6 +20,7 @@ from eva_engine.commands.options import (
     add_arguments,
     add_frozen,
     add_max_bad_samples,
+    add_probe,
     add_weights,
     command,
     new_parser,
@@ -151,12 +152,17 @@ def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     help_text = "share of --train that is scored on, in place of --val"
     parser.add_argument("--val-share", type=number(0, 0.9), default=0.0, help=help_text)
-    help_text = "write the linear classifier and its ViT to --output, as a run"
+    help_text = "also an attentive probe: a learned query that looks at all patches"
+    parser.add_argument("--attentive", action="store_true", help=help_text)
+    add_probe(parser)
+    help_text = (
+        "write the linear classifier, or the attentive probe, and its ViT to --output, as a run"
+    )
     parser.add_argument("--save", action="store_true", help=help_text)
     add_arguments(parser)
     options = IMAGES.check_frozen_paths(parse_with_weights(parser, arguments))
-    if options.save and not (options.output and options.l2):
-        parser.error("--save needs --output DIR and a linear classifier (--l2)")
+    if options.save and not (options.output and (options.l2 or options.attentive)):
+        parser.error("--save needs --output DIR and a linear classifier (--l2) or --attentive")
     return options
 
 

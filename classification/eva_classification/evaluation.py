@@ -27,6 +27,7 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import save_weights
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation import frozen
+from eva_engine.evaluation.attentive import KEPT, FittedProbe, choose_probe
 from eva_engine.evaluation.classification_report import (
     announce,
     average_and_gap,
@@ -219,7 +220,11 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
             f"--save: a linear classifier reads the class token behind a final norm, and "
             f"{options.weights} has pooling={extractor.pooling}: choose weights such as dinov2_s14"
         )
-    check_frozen(options, len(labelled))
+    images = check_frozen(options, len(labelled)) + len(queries)
+    side, channels = extractor.image_size // extractor.vit.patch_size, extractor.vit.embed_dim
+    options.probe = "tokens" if options.attentive else "none"
+    choose_probe(options, unit="images", samples=images, patches=side**2, channels=channels)
+    tokens = frozen.Kept([1, side**2, channels], KEPT, torch.device("cpu"))
     frozen.evaluate_frozen(
         IMAGES,
         options,
@@ -229,26 +234,38 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
         queries=queries,
         seen=f"{extractor.image_size} px",
         began=began,
+        compute=partial(_pooled_and_patches, extractor) if options.attentive else None,
+        probed=tokens if options.attentive else None,
         save=partial(_save_probe, options, extractor, labelled.classes) if options.save else None,
     )
+
+
+def _pooled_and_patches(extractor: FeatureExtractor, images: torch.Tensor) -> list[torch.Tensor]:
+    pooled, tokens = extractor.pooled_and_patches(images)  # (B, C), (B, H/p, W/p, C)
+    return [pooled, tokens.flatten(1, 2)[:, None]]
 
 
 def _save_probe(
     options: argparse.Namespace,
     extractor: FeatureExtractor,
     classes: Sequence[str],
-    linear: frozen.LinearClassifier,
+    classifier: frozen.LinearClassifier | FittedProbe,
     score: Score,
 ) -> Sequence[NextStep]:
     """Write a fitted classifier and its ViT as a run with best weights; return its next steps."""
-    tensors = extractor.vit.state_dict() | {
-        "head.0.running_mean": linear.mean,
-        "head.0.running_var": torch.full_like(linear.mean, 1 - PROBE_EPS),
-        "head.1.weight": linear.weight / linear.deviation,  # which may be too small for a variance
-        "head.1.bias": linear.bias,
-    }
+    if isinstance(classifier, FittedProbe):
+        head = classifier.probe.state_dict()
+    else:
+        head = {
+            "0.running_mean": classifier.mean,
+            "0.running_var": torch.full_like(classifier.mean, 1 - PROBE_EPS),
+            "1.weight": classifier.weight / classifier.deviation,  # maybe too small for a variance
+            "1.bias": classifier.bias,
+        }
+    tensors = extractor.vit.state_dict() | {f"head.{name}": value for name, value in head.items()}
     state = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
-    state["head.0.num_batches_tracked"] = torch.tensor(1)
+    if "head.0.running_mean" in state:
+        state["head.0.num_batches_tracked"] = torch.tensor(1)
     config = {
         "model": {"image_size": extractor.image_size, "init_checkpoint": str(options.weights)},
         "data": {"train": options.train, "mean": extractor.mean, "std": extractor.std},

@@ -4,6 +4,7 @@ Shapes: B images, N patches, C channels, K classes.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.layers import init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
+from eva_engine.evaluation.attentive import AttentiveProbe
 
 Pooling = Literal["mean", "cls"]
 
@@ -113,6 +115,18 @@ class LinearProbe(ImageClassifier):
                 return super().pool(images).to(images.dtype)
 
 
+class AttentiveClassifier(ImageClassifier):
+    """A frozen ViT with an attentive probe, whose query looks at all patches after `norm`."""
+
+    def __init__(self, *, num_classes: int, pooling: Pooling = "cls", **vit: Any) -> None:
+        super().__init__(num_classes=num_classes, pooling=pooling, **vit)
+        self.head = AttentiveProbe(self.embed_dim, frames=1, num_classes=num_classes)
+
+    def pool(self, images: Tensor) -> Tensor:
+        """Compute what the head looks at, (B, 1, N, C)."""
+        return self.forward_features(images)[:, None, self.num_prefix_tokens :]
+
+
 def build_classifier(variant: str, *, num_classes: int, **overrides: Any) -> ImageClassifier:
     """Build a classifier of a key of `eva_backbone.VARIANTS`, with arguments of the classifier."""
     return ImageClassifier(num_classes=num_classes, **(variant_arguments(variant) | overrides))
@@ -123,6 +137,13 @@ def build_linear_probe(variant: str, *, num_classes: int, **overrides: Any) -> L
     return LinearProbe(num_classes=num_classes, **(variant_arguments(variant) | overrides))
 
 
+_HEADS: Mapping[str, type[ImageClassifier]] = {  # by the weight that has a row for each class
+    "head.weight": ImageClassifier,
+    "head.1.weight": LinearProbe,
+    "head.head.weight": AttentiveClassifier,
+}
+
+
 def load_classifier(
     source: str | os.PathLike[str] | Weights,
     *,
@@ -131,7 +152,7 @@ def load_classifier(
 ) -> ImageClassifier:
     """Build the classifier that a file holds, and load it.
 
-    Size, resolution, classes, pooling, linear probe or not are read off the weights.
+    Size, resolution, classes, pooling, and the kind of head are read off the weights.
 
     Args:
         source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`; or
@@ -149,15 +170,13 @@ def load_classifier(
     """
     weights = Weights.read(source)
     trunk = describe(weights)
-    probe = "head.1.weight" in trunk.names
-    if not probe and "head.weight" not in trunk.names:
+    head = next((name for name in _HEADS if name in trunk.names), None)
+    if head is None:
         raise ValueError(f"{weights.name} holds no classifier (no head.weight)")
     arguments = trunk.of_classifier(weights.name, variant=variant, image_size=image_size)
-    head = "head.1.weight" if probe else "head.weight"
     classes = len(weights.tensors[trunk.prefix + head])
     pooling: Pooling = "mean" if "fc_norm.weight" in trunk.names else "cls"
-    kind = LinearProbe if probe else ImageClassifier
     with torch.device("meta"):
-        model = kind(num_classes=classes, pooling=pooling, **arguments)
+        model = _HEADS[head](num_classes=classes, pooling=pooling, **arguments)
     load_pretrained(model, weights, complete=True)
     return model.eval()

@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import math
-import re
 import resource
 import sys
 import time
@@ -27,7 +26,17 @@ from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors, make_folder, write_text
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
-from eva_report.content import Curve, Curves, Link, NextStep, Report, ScoreRow, ScoreTable, Section
+from eva_report.content import (
+    Curve,
+    Curves,
+    Link,
+    NextStep,
+    Report,
+    ScoreRow,
+    ScoreTable,
+    Section,
+    score_name,
+)
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, try_report
 from eva_report.sheets import Tile
@@ -169,7 +178,7 @@ class RunLog:
         record = {f"val_{name}": value for name, value in values.items()}
         self._write({"step": step, **record})
         self._send(step, record)
-        line = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        line = ", ".join(f"{score_name(name)} {value:.4g}" for name, value in values.items())
         done = step + 1
         shown = done >= self._next_shown or done == self._size.steps
         if shown:
@@ -278,12 +287,6 @@ def curves(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
     ]
 
 
-def score_name(name: str) -> str:
-    """Write a score for people: "top-1" for `top1`, "image to text R@1" for `image_to_text_r1`."""
-    name = re.sub(r"\btop(\d)", r"top-\1", name)
-    return re.sub(r" r(\d+)$", r" R@\1", name.replace("_", " "))
-
-
 def _legend(name: str) -> str:
     average = ", moving average" if name.startswith(_VAL + _EMA) else ""
     kind = "validation " if name.startswith(_VAL) else ""
@@ -358,7 +361,9 @@ class Presenter:
         scores = []
         for title, evaluation in zip(("best", *("last" for _ in shown)), shown, strict=False):
             results = evaluation.results
-            values = ", ".join(f"{name} {results[name]:.4g}" for name in self._in_order(results))
+            values = ", ".join(
+                f"{score_name(name)} {results[name]:.4g}" for name in self._in_order(results)
+            )
             scores.append(f"{title}     {values} ({evaluation.title})")
         show(
             *closing_lines(

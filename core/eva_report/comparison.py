@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from eva_data.files import load_json
 from eva_data.saving import replace_file, write_text
+from eva_report.content import score_name
 from eva_report.page import write_csv
 from eva_report.terminal import align_columns
 from eva_runs.commands import Command, Result, echo
@@ -227,7 +228,7 @@ def _run(options: argparse.Namespace) -> Result:
         difference = f"{entry.second - entry.first:+.2f}"
         clear = "" if entry.is_clear else "may be chance"
         values = [f"{value:.2f}" for value in (entry.first, entry.second)]
-        lines.append([entry.metric, *values, difference, interval, clear])
+        lines.append([score_name(entry.metric), *values, difference, interval, clear])
     echo(align_columns(lines))
     return Result([asdict(entry) for entry in comparisons])
 

@@ -3,6 +3,7 @@
 All text is plain: the page escapes it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,14 @@ class Note:
 
 Section = ScoreTable | Table | Curves | Confusion | Gallery | Note
 FEWEST, FEWEST_OF_CLASS = 20, 2  # validation samples, of all classes and of each
+
+
+def score_name(name: str) -> str:
+    """Write a score for people: "top-1" for `top1`, "image to text R@1" for `image_to_text_r1`."""
+    for kind, title in (("bbox", "box"), ("segm", "mask")):
+        name = re.sub(rf"^(coco/)?{kind}[/_]m?(?=AP)", f"{title} ", name)
+    name = re.sub(r"\btop(\d)", r"top-\1", name.replace("_", " "))
+    return re.sub(r" r(\d+)$", r" R@\1", name)
 
 
 def warn_of_few(count: int, classes: Mapping[str, int], unit: str = "images") -> list[Section]:

@@ -53,20 +53,25 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
         assert text in page
 
 
-def test_a_linear_classifier_is_saved_as_a_run(folders, tmp_path):
-    words = [*("--val-share", "0.3", "--save", "--neighbours")]
+ATTENTIVE = ["--attentive", "--probe-epochs", "30", "--probe-lr", "1e-3"]
+
+
+@pytest.mark.parametrize("head", [[], ATTENTIVE])
+def test_a_head_is_saved_as_a_run(folders, tmp_path, head):
+    words = [*("--val-share", "0.3", "--save", "--neighbours"), *head]
     main([
         "--weights", "eva_debug", "--train", str(folders / "train"), "--image-size", "32",
         "--workers", "0", "--device", "cpu", "--output", str(tmp_path), *words,
     ])  # fmt: skip
     predict = Predictor.from_weights(tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["sets"].keys() == {"linear"}
-    assert results["sets"]["linear"]["images"] == 29
+    method = "attentive" if head else "linear"
+    assert results["sets"].keys() == {"linear", method}
+    assert results["sets"][method]["images"] == 29
     files = sorted((folders / "val").glob("*/*.png"))
     right = [predict(file)[0][0] == file.parent.name for file in files]
     assert sum(right) >= 0.9 * len(files)
-    assert "Confusion" in (tmp_path / "report.html").read_text()
+    assert f"Confusion ({method})" in (tmp_path / "report.html").read_text()
 
 
 def test_a_classifier_of_the_mean_is_not_saved(folders, tmp_path, refused):

@@ -28,6 +28,7 @@ from eva_app.uploads import MOST_BYTES, forbid_fetching, guard_requests
 from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_engine_run, is_mmengine_run
 from eva_command.publishing import read_run_folder
 from eva_data.files import printable
+from eva_report.content import score_name
 from eva_runs.commands import echo, lazy_import
 
 USER = "eva"
@@ -175,10 +176,11 @@ def _describe_run(run: Path) -> dict[str, Any]:
 
 def _row(run: Mapping[str, Any]) -> str:
     """Write a run in HTML: a line, which opens to all of its scores."""
-    score = "" if run["score"] is None else f"<b>{run['score']:.4g}</b> {escape(run['metric'])}"
+    score, metric = run["score"], escape(score_name(run["metric"]))
+    score = "" if score is None else f"<b>{score:.4g}</b> {metric}"
     state = "" if run["finished"] else '<span class="open">unfinished</span>, '
     scores = [
-        f"<div><dt>{escape(name)}</dt><dd>{value:.4g}</dd></div>"
+        f"<div><dt>{escape(score_name(name))}</dt><dd>{value:.4g}</dd></div>"
         for name, value in run["scores"].items()
     ]
     report = (

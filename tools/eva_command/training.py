@@ -30,7 +30,8 @@ command is printed, then run; further arguments are those of the task's training
     choice = parser.add_mutually_exclusive_group()
     help_text = "a recipe of `eva recipes TASK`, or its path"
     choice.add_argument("--recipe", metavar="NAME", help=help_text)
-    help_text = "a linear head on frozen features, in minutes (classification, segmentation)"
+    help_text = "a linear head on frozen features, in minutes (classification, segmentation); of a"
+    help_text += " classifier with --attentive one that looks at all patches"
     choice.add_argument("--quick", action="store_true", help=help_text)
     help_text = "masks by queries in the ViT itself: of label maps, or of objects in mmdetection"
     choice.add_argument("--head", choices=["eomt"], help=help_text)

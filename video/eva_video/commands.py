@@ -22,6 +22,7 @@ from eva_engine.commands.options import (
     add_arguments,
     add_frozen,
     add_max_bad_samples,
+    add_probe,
     add_weights,
     command,
     new_parser,
@@ -34,8 +35,6 @@ from eva_runs.commands import Command, lazy_import
 from eva_runs.options import integer, number
 from eva_video.config import (
     PREDICTIONS,
-    PROBE_EPOCHS,
-    PROBE_RATES,
     Kind,
     VideoConfig,
     check_windows,
@@ -160,26 +159,7 @@ def _parse_frozen(arguments: Sequence[str]) -> argparse.Namespace:
         help="input of the attentive probe: all tokens, or the mean of each frame; auto: tokens "
         "where they fit into --probe-gb",
     )
-    add(
-        "--probe-gb",
-        type=number(0),
-        default=8.0,
-        help="memory for them in each process (default: %(default)s)",
-    )
-    add(
-        "--probe-lr",
-        type=number(0),
-        nargs="+",
-        default=list(PROBE_RATES),
-        help="learning rates to try (default: %(default)s)",
-    )
-    add("--probe-epochs", type=integer(1), help=f"default: {PROBE_EPOCHS}, more for few videos")
-    add(
-        "--seed",
-        type=integer(0, LARGEST_SEED),
-        default=0,
-        help="of the attentive probe (default: 0)",
-    )
+    add_probe(parser)
     add_arguments(parser, batch_size=4)
     return VIDEOS.check_frozen_paths(parse_with_weights(parser, arguments))
 

@@ -16,8 +16,6 @@ from eva_engine.config import (
 
 Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.clips`
 JitterEach = Literal["clip", "frame"]  # what has one jitter, see `eva_video.data.transforms`
-PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe tries
-PROBE_EPOCHS = 20  # at least, by default
 MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
 PREDICTIONS = "predictions.json"  # of the demo
 LEAST_WINDOW = 0.05  # seconds; a shorter one is a typing error, and there would be millions

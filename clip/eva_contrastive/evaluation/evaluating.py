@@ -304,7 +304,7 @@ class _Evaluation:
             "precision": options.precision,
             "batch size": options.batch_size,
         }
-        lines = [f"{name}: top1 {score.top1:.2f} %" for name, score in results.scores.items()]
+        lines = [f"{name}: top-1 {score.top1:.2f} %" for name, score in results.scores.items()]
         lines += [
             f"{name}: {score['image_to_text_r1']:.2f} % of the images find their caption first"
             for name, score in results.retrieval.items()

@@ -138,5 +138,5 @@ def _check_pair(
         LabelTable(classes.labels, classes.ignore)(values, pair.label_map)
     except UnreadableImageError as error:
         kind = "map_broken" if isinstance(error, LabelMapError) else "image_broken"
-        return kind, str(error), counts, 0
+        return kind, str(error).removeprefix(f"{pair.label_map} "), counts, 0
     return "", "", counts, facts.largest

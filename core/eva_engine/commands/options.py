@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eva_backbone.checkpoints.registry import is_weights
 from eva_backbone.checkpoints.run_folders import describe_missing, is_engine_run
 from eva_data.files import expand_home
-from eva_engine.config import MOST_WORKERS
+from eva_engine.config import LARGEST_SEED, MOST_WORKERS
 from eva_runs.commands import Command, Result, program_name
 from eva_runs.options import (
     add_download_option,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the parsers alone need no torch
 WEIGHTS = "official name, file, or folder of a training"
 NEIGHBOURS = [10, 20]
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties of the linear classifier
+PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe tries
+PROBE_EPOCHS = 20  # at least, by default
 
 
 def command(
@@ -199,6 +201,18 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
     add("--l2", type=number(0), nargs="*", default=list(L2), help="penalties to try; none: skip")
     add_max_bad_samples(parser, unit=unit)
     add_output(parser, help="folder of results.json")
+
+
+def add_probe(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the attentive probe, which the commands switch on by their own."""
+    add = parser.add_argument
+    help_text = "memory for its tokens in each process (default: %(default)s)"
+    add("--probe-gb", type=number(0), default=8.0, help=help_text)
+    help_text = "learning rates that the attentive probe tries (default: %(default)s)"
+    add("--probe-lr", type=number(0), nargs="+", default=list(PROBE_RATES), help=help_text)
+    add("--probe-epochs", type=integer(1), help=f"default: {PROBE_EPOCHS}, more for few samples")
+    help_text = "of the attentive probe (default: 0)"
+    add("--seed", type=integer(0, LARGEST_SEED), default=0, help=help_text)
 
 
 def check_frozen(options: argparse.Namespace, num_samples: int) -> int:

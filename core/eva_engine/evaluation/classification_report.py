@@ -24,7 +24,6 @@ from eva_engine.evaluation.counting import (
     Score,
     ShownSamples,
 )
-from eva_engine.report import score_name
 from eva_report.comparison import PREDICTIONS, write_predictions
 from eva_report.content import (
     Confusion,
@@ -39,6 +38,7 @@ from eva_report.content import (
     Section,
     Table,
     TitledImage,
+    score_name,
     warn_of_few,
 )
 from eva_report.drawing import score_text
@@ -61,7 +61,7 @@ MEANINGS = {
     "top1": "Percent of {unit} whose most probable class is the label.",
     "top5": "Percent of {unit} whose label is among the five most probable classes.",
     "loss": "Mean cross-entropy; lower is better, confident mistakes cost most.",
-    "mean_top1_top5": "Mean of top1 and top5, the main score of Kinetics' challenges.",
+    "mean_top1_top5": "Mean of top-1 and top-5, the main score of Kinetics' challenges.",
     "mean_per_class": "Mean top-1 of the classes, each with the same weight.",
 }
 TITLES = {"mean_top1_top5": "(1+5)/2", "mean_per_class": "class mean"}
@@ -90,7 +90,11 @@ def score_table(
     for name in dict.fromkeys(name for numbers in (extra or {}).values() for name in numbers):
         values[name] = [(extra or {}).get(set_name, {}).get(name) for set_name in scores]
     rows = [
-        ScoreRow(name=TITLES.get(name, name), values=row, meaning=MEANINGS[name].format(unit=unit))
+        ScoreRow(
+            name=TITLES.get(name, score_name(name)),
+            values=row,
+            meaning=MEANINGS[name].format(unit=unit),
+        )
         for name, row in values.items()
     ]
     rows.append(ScoreRow(name=unit, values=[s.samples for s in scores.values()], meaning=""))

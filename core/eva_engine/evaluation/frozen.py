@@ -21,6 +21,7 @@ from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.attentive import FittedProbe, fit_probe
 from eva_engine.evaluation.classification_report import (
     announce,
     class_sections,
@@ -243,10 +244,6 @@ def frozen_methods(
     return logits, linear
 
 
-# of the features of `Kept` of known samples, their labels, and the features of queries
-Probe = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
-
-
 def evaluate_frozen(
     project: ClassifierProject,
     options: argparse.Namespace,
@@ -259,9 +256,8 @@ def evaluate_frozen(
     began: float,
     settings: Mapping[str, Any] | None = None,
     compute: Callable[[Tensor], Sequence[Tensor]] | None = None,
-    more: Sequence[Kept] = (),
-    probe: Probe | None = None,
-    save: Callable[[LinearClassifier, Score], Sequence[NextStep]] | None = None,
+    probed: Kept | None = None,
+    save: Callable[[LinearClassifier | FittedProbe, Score], Sequence[NextStep]] | None = None,
 ) -> None:
     """Score the frozen features of an extractor by the options of `add_frozen`.
 
@@ -277,12 +273,11 @@ def evaluate_frozen(
         seen: What is seen of a sample, such as `8 frames of 224 px`.
         began: When the command began, by `time.monotonic`.
         settings: Further settings for `results.json`.
-        compute: Function from inputs to pooled features and those of `more`.
-        more: Further features that are kept, one kind.
-        probe: Function from the latter to logits of the queries, and settings that were chosen.
-        save: Function that writes the linear classifier, with its score, and names next commands.
+        compute: Function from inputs to pooled features, and those that are `probed`.
+        probed: Input of an attentive probe, by the options of `add_probe`; None for no probe.
+        save: Function that writes the last classifier, with its score, and names next commands.
     """
-    if not (options.neighbours or options.l2 or probe):
+    if not (options.neighbours or options.l2 or probed):
         raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
     options.precision = resolve(options.precision, device)
     places = {"train": options.train, "val": options.val or f"a part of {options.train}"}
@@ -295,7 +290,7 @@ def evaluate_frozen(
         labelled_features,
         compute or (lambda inputs: [extractor(inputs)]),
         device=device,
-        kinds=[Kept([extractor.vit.embed_dim]), *more],
+        kinds=[Kept([extractor.vit.embed_dim]), *([probed] if probed else [])],
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_samples=options.max_bad_samples,
@@ -307,9 +302,19 @@ def evaluate_frozen(
     classes = len(train_samples.classes)
     methods, linear = frozen_methods(options, train_features[0], labels, asked[0], classes=classes)
     tuned: dict[str, Any] = {"l2": linear.l2} if linear else {}
-    if probe is not None:
-        methods["attentive"], settled = probe(train_features[1], labels, asked[1])
-        tuned |= settled
+    classifier: LinearClassifier | FittedProbe | None = linear
+    if probed:
+        classifier = fit_probe(
+            train_features[1],
+            labels,
+            num_classes=classes,
+            learning_rates=options.probe_lr,
+            epochs=options.probe_epochs,
+            device=device,
+            seed=options.seed,
+        )
+        methods["attentive"] = classifier(asked[1])
+        tuned |= {"probe_lr": classifier.learning_rate, "probe_epoch": classifier.epoch}
     counted = {name: counted_of(logits, truth) for name, logits in methods.items()}
     scores = {name: result.scores[""] for name, result in counted.items()}
     settings = {
@@ -325,7 +330,7 @@ def evaluate_frozen(
         f"{project.unit} of {classes} classes to learn from"
     )
     method = list(methods)[-1]
-    next_steps = save(linear, scores["linear"]) if save and linear else ()
+    next_steps = save(classifier, scores[method]) if save and classifier else ()
     report_scores(
         options,
         scores,

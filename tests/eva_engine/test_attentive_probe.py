@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eva_video.evaluation.frozen import AttentiveProbe, fit_probe
+from eva_engine.evaluation.attentive import AttentiveProbe, fit_probe
 
 
 def noise(videos, seed):
