@@ -138,6 +138,13 @@ def load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_regular(path).decode())
 
 
+def list_files(folder: str | os.PathLike[str]) -> frozenset[str]:
+    """Return the names of the files in a folder; none of one that is not there."""
+    with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries if entry.is_file())
+    return frozenset()
+
+
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
     """Yield the files below a folder by their suffix, in lower case, relative to it.
 

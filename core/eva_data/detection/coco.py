@@ -1,6 +1,6 @@
 """Annotations in COCO format, in which every format ends: reading and validation."""
 
-import contextlib
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from eva_data.detection.rules import (
     is_number,
     rle_runs,
 )
-from eva_data.files import load_json, without_collector
+from eva_data.files import list_files, load_json, without_collector
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
@@ -351,19 +351,12 @@ def _mask(segmentation: Any, size: Size) -> Any:
 
 def check_images(dataset: CocoDataset) -> None:
     """Look for every image; a folder is listed once, which is fast on a network too."""
-    folder = Path(dataset.folder)
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for entry in dataset.images.values():
-        below, name = os.path.split(entry["file_name"])
-        if below not in listed:
-            listed[below] = set()
-            with contextlib.suppress(OSError, ValueError), os.scandir(folder / below) as files:
-                listed[below] = {file.name for file in files if file.is_file()}
-        if name not in listed[below]:
-            missing.append(folder / below / name)
+    list_once = functools.cache(list_files)
+    names = (entry["file_name"] for entry in dataset.images.values())
+    places = (os.path.split(os.path.join(dataset.folder, name)) for name in names)  # noqa: PTH118
+    missing = [Path(folder, name) for folder, name in places if name not in list_once(folder)]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(dataset.images)} images of {dataset.path} are not files in "
-            f"{folder}, to which file_name is relative (looked for {missing[0]})"
+            f"{dataset.folder}, to which file_name is relative (looked for {missing[0]})"
         )

@@ -7,7 +7,6 @@ x_center y_center width height`, outlines as `class x1 y1 x2 y2 ...`, in fractio
 import functools
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from eva_data.files import (
     expand_home,
     explain_format,
     find_files,
+    list_files,
     read_lines,
     read_regular,
 )
@@ -184,18 +184,17 @@ def _label_path(image: str) -> str:
 
 def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
     """Find the label file of each image that has one; folders are listed once."""
-    names_by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    list_once = functools.cache(_list_by_lower_suffix)
+    label_files: dict[str, Path] = {}
     for name in names:
         folder, label = os.path.split(_label_path(f"{above}{os.sep}{name}"))
-        names_by_folder[folder].append((label, name))
-    label_files: dict[str, Path] = {}
-    for folder, labels in names_by_folder.items():
-        names_in_folder = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
-        by_name = {os.path.splitext(name)[0] + name[-4:].lower(): name for name in names_in_folder}  # noqa: PTH122
-        label_files |= {
-            name: Path(folder, by_name[label]) for label, name in labels if label in by_name
-        }
+        if file := list_once(folder).get(label):
+            label_files[name] = Path(folder, file)
     return label_files
+
+
+def _list_by_lower_suffix(folder: str) -> dict[str, str]:
+    return {os.path.splitext(name)[0] + name[-4:].lower(): name for name in list_files(folder)}  # noqa: PTH122
 
 
 def read_label_file(
