@@ -22,6 +22,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
 BandTransform = Callable[[NDArray[Any]], Tensor]  # from (height, width, bands) as stored
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
+_MOST_TIMES = 50  # longer side by shorter
 
 
 def evaluation_transform(
@@ -36,7 +37,8 @@ def evaluation_transform(
 
     The shorter side is resized to `size / crop_pct`, rounded down, by Pillow, whose rounding
     differs from that of tensors. All published results have `crop_pct` 1, and "bicubic" but for
-    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear".
+    ImageNet-V2 and ObjectNet, which the official code resizes "bilinear". Of a strip that is more
+    than 50 times as long as wide, the middle is taken.
 
     Returns:
         A function from a PIL image in RGB to (3, size, size) float32, normalised by mean and std.
@@ -44,6 +46,7 @@ def evaluation_transform(
     side = int(size / crop_pct)
     transform: ImageTransform = Compose(
         [
+            without_ends,
             Resize(side, InterpolationMode(interpolation)),
             CenterCrop(size),
             ToTensor(),
@@ -51,6 +54,14 @@ def evaluation_transform(
         ]
     )
     return transform
+
+
+def without_ends(image: Image.Image) -> Image.Image:
+    """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
+    longest = _MOST_TIMES * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    return CenterCrop([min(side, longest) for side in (image.height, image.width)])(image)
 
 
 def band_transform(size: int, bands: Bands, *, crop_pct: float = 1.0) -> BandTransform:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from eva_data.images import LIMIT, UnreadableImageError, inspect_image, read_image, read_rgb
+from eva_data.transforms import evaluation_transform, without_ends
 
 _RNG = np.random.default_rng(0)
 SMOOTH = _RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
@@ -397,3 +398,11 @@ def test_sets_with_published_results_drop_transparency_as_officially(file):
     paths = ImageNetPaths(v2=file.parent.parent)
     (samples,) = open_sets(paths, image_size=32, mean=(0,) * 3, std=(1,) * 3)
     np.testing.assert_array_equal(np.asarray(samples.samples.image(0)), PIXELS)
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_a_strip_does_not_fill_the_memory(size):
+    transform = evaluation_transform(224, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert transform(Image.new("RGB", size)).shape == (3, 224, 224)
+    assert without_ends(Image.new("RGB", size)).size in ((50, 1), (1, 50))
+    assert without_ends(Image.new("RGB", (100, 2))).size == (100, 2)
