@@ -76,27 +76,32 @@ def run(start):
 
 
 @pytest.fixture
-def refuse(load_module, monkeypatch, capsys, tmp_path):
-    """Function: the end of a command line `eva ...` that is refused before its work.
+def call_eva(load_module, monkeypatch, capsys, tmp_path):
+    """Function: a command line `eva ...` in the tests' process, as it ended; see `run`.
 
-    It is called in the tests' process, which takes a tenth of the time; see `start` for words.
+    For what is refused before its work or has little of it: a process of its own takes seconds.
     """
     main = importlib.import_module("eva_command.main").main
-    ended = load_module(ROOT / "tests" / "programs.py").Ended
+    kind = load_module(ROOT / "tests" / "programs.py").Ended
 
-    def call(first, *words, folder=tmp_path, **variables):
+    def call(first, *words, code=None, folder=tmp_path, **variables):
         assert first == "eva", first
-        monkeypatch.chdir(folder)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, str(value))
-        capsys.readouterr()
-        try:
-            code, message = main([*map(str, words)]), ""
-        except SystemExit as end:
-            text = isinstance(end.code, str)
-            code, message = (1, end.code) if text else (end.code or 0, "")
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            for name, value in variables.items():
+                patch.delenv(name, raising=False) if value is None else patch.setenv(
+                    name, str(value)
+                )
+            capsys.readouterr()
+            try:
+                result, message = main([*map(str, words)]) or 0, ""
+            except SystemExit as end:
+                is_message = isinstance(end.code, str)
+                result, message = (1, end.code) if is_message else (end.code or 0, "")
         out, err = capsys.readouterr()
-        return ended(code, out, err + message)
+        ended = kind(result, out, err + message)
+        assert code is None or ended.code == code, f"exit code {result}\n{ended.text[-4000:]}"
+        return ended
 
     return call
 

@@ -51,7 +51,7 @@ def test_a_name_that_is_not_here_is_an_error_that_names_it(
         resolve("eva_psz41")
 
 
-def test_an_official_name_means_the_official_content(files, run, fails, tmp_path, monkeypatch):
+def test_an_official_name_means_the_official_content(files, call_eva, fails, tmp_path, monkeypatch):
     """A file of that name with other content is refused, and the model is as before."""
     model = eva_backbone.eva_debug()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -64,7 +64,7 @@ def test_an_official_name_means_the_official_content(files, run, fails, tmp_path
         (tmp_path / entry.name).unlink()
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     torch.save({"model": before}, tmp_path / files[0].name)
-    fails(run("eva", "weights", "verify", code=1), files[0].name)
+    fails(call_eva("eva", "weights", "verify", code=1), files[0].name)
 
 
 def test_one_file_by_name_path_run_and_container(run, tmp_path):
@@ -105,13 +105,15 @@ def test_a_name_too_few_or_too_many_is_named(tmp_path, name):
         eva_backbone.load_pretrained(eva_backbone.eva_debug(), str(tmp_path / "weights.pt"))
 
 
-def test_the_form_of_detectron2_and_the_way_back(run, tmp_path):
+def test_the_form_of_detectron2_and_the_way_back(call_eva, tmp_path):
     there, back = tmp_path / "there.pth", tmp_path / "back.pt"
     for source, to, output in (
         ("eva_debug", "detectron2-vitdet", there),
         (there, "official", back),
     ):
-        run("eva", "convert", source, "--to", to, "--dtype", "fp32", "--output", output)
+        call_eva(
+            "eva", "convert", source, "--to", to, "--dtype", "fp32", "--output", output, code=0
+        )
     ours = eva_backbone.load_vit("eva_debug").state_dict()
     state = torch.load(back, weights_only=True)["model"]
     found = {

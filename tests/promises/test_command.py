@@ -39,8 +39,8 @@ def test_help_is_immediate(measure):
         (["doctor", "--install", "nothing"], "nothing"),
     ],
 )
-def test_what_is_wrong_is_named(words, value, refuse, fails, tmp_path):
-    ended = refuse("eva", *words)
+def test_what_is_wrong_is_named(words, value, call_eva, fails, tmp_path):
+    ended = call_eva("eva", *words)
     fails(ended, value)
     assert ended.code in (1, 2)
     assert not list(tmp_path.iterdir())
@@ -61,10 +61,12 @@ def test_what_is_wrong_is_named(words, value, refuse, fails, tmp_path):
         "pretrain train eva_debug_distill --student.init-checkpoint out/run_god",
     ],
 )
-def test_a_mistyped_run_folder_is_answered_with_what_is_close(words, refuse, fails, demo, tmp_path):
+def test_a_mistyped_run_folder_is_answered_with_what_is_close(
+    words, call_eva, fails, demo, tmp_path
+):
     (tmp_path / "out" / "run_good").mkdir(parents=True)
     more = ("--data.train", demo("folder"), "--data.val", "") if "pretrain" in words else ()
-    fails(refuse("eva", *words.split(), *more), "out/run_god", "out/run_good")
+    fails(call_eva("eva", *words.split(), *more), "out/run_god", "out/run_good")
 
 
 @pytest.mark.parametrize(
@@ -92,18 +94,20 @@ def test_missing_weights_and_an_output_that_cannot_be_are_known_at_once(
         assert seconds < 3
 
 
-def test_weights_are_listed_found_and_never_fetched_where_that_is_off(run, fails, tmp_path):
-    listed = run("eva", "weights", "list").out
+def test_weights_are_listed_found_and_never_fetched_where_that_is_off(call_eva, fails, tmp_path):
+    listed = call_eva("eva", "weights", "list", code=0).out
     assert all(name in listed for name in ("eva_psz14.pt", "eva_coco_det.pth", "eva_lvis.pth"))
-    (file,) = run("eva", "weights", "get", "eva_debug").out.split()
+    (file,) = call_eva("eva", "weights", "get", "eva_debug", code=0).out.split()
     assert Path(file).stat().st_size > 1_000_000
-    ended = run("eva", "weights", "get", "eva_o365.pth", EVA_WEIGHTS=tmp_path, code=None)
+    ended = call_eva("eva", "weights", "get", "eva_o365.pth", EVA_WEIGHTS=tmp_path)
     fails(ended, "eva_o365.pth", tmp_path)
 
 
-def test_the_doctor_finds_nothing_broken_here(run):
-    assert run("eva", "doctor", "--quick").names("eva-toolkit", "detectron2", "mmdetection")
-    shown = run("eva", "doctor", "--install", "detectron2", "--dry-run").out
+def test_the_doctor_finds_nothing_broken_here(call_eva):
+    assert call_eva("eva", "doctor", "--quick", code=0).names(
+        "eva-toolkit", "detectron2", "mmdetection"
+    )
+    shown = call_eva("eva", "doctor", "--install", "detectron2", "--dry-run", code=0).out
     assert "pip install" in shown
 
 
@@ -116,22 +120,22 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert done.stderr == ""
 
 
-def test_the_gap_of_coco_and_lvis_is_a_table_of_two_results(finished, run, tmp_path):
+def test_the_gap_of_coco_and_lvis_is_a_table_of_two_results(finished, call_eva, tmp_path):
     results = finished("detection") / "results.json"
     words = ("--name", "mine", "--paper", "--coco", results, "--lvis", results)
-    shown = run("eva", "detection", "coco-lvis-gap", "table", *words)
+    shown = call_eva("eva", "detection", "coco-lvis-gap", "table", *words, code=0)
     assert "| mine |" in shown.out
-    shown = run("eva", "detection", "coco-lvis-gap", "table", *words, "--json")
+    shown = call_eva("eva", "detection", "coco-lvis-gap", "table", *words, "--json", code=0)
     assert json.loads(shown.out)[-1]["model"] == "mine"
 
 
-def test_json_is_all_that_is_printed(run):
+def test_json_is_all_that_is_printed(call_eva):
     """Of the commands that other programs ask most; evaluations have it in their own promises."""
-    listed = json.loads(run("eva", "weights", "list", "--json").out)
+    listed = json.loads(call_eva("eva", "weights", "list", "--json", code=0).out)
     assert "eva_psz14.pt" in [one["name"] for one in listed]
-    recipes = json.loads(run("eva", "recipes", "video", "--json").out)
+    recipes = json.loads(call_eva("eva", "recipes", "video", "--json", code=0).out)
     assert "eva_debug_motion" in [one["name"] for one in recipes]
-    found = json.loads(run("eva", "doctor", "--quick", "--json").out)
+    found = json.loads(call_eva("eva", "doctor", "--quick", "--json", code=0).out)
     assert {one["state"] for one in found} <= {"ok", "missing", "broken", "note"}
 
 

@@ -51,12 +51,12 @@ def write_yolo(folder, classes, labels, *, val=None, top=""):
     (folder / "data.yaml").write_text(f"{top}{places}names: {json.dumps(classes)}\n")
 
 
-def test_masks_of_0_and_255_name_the_line_that_mends_them(tmp_path, run, fails, capsys):
+def test_masks_of_0_and_255_name_the_line_that_mends_them(tmp_path, call_eva, fails, capsys):
     write_maps(tmp_path, [0, 255])
     write_classes(tmp_path, "ground", "nucleus")
     assert verify([str(tmp_path), *SMALL]) == 1
     assert "`label = 255` below 'nucleus'" in capsys.readouterr().out
-    fails(run("eva", "train", tmp_path, code=None), "nucleus", "label = 255")
+    fails(call_eva("eva", "train", tmp_path), "nucleus", "label = 255")
 
 
 def test_255_is_ignored_where_the_class_file_says_so(tmp_path, capsys):
@@ -77,29 +77,29 @@ def test_plain_maps_need_no_class_file(values, tmp_path, capsys):
     assert not (tmp_path / "classes.toml").exists()
 
 
-def test_what_values_mean_is_asked_where_it_is_not_clear(tmp_path, run, fails):
+def test_what_values_mean_is_asked_where_it_is_not_clear(tmp_path, call_eva, fails):
     write_maps(tmp_path, [0, 1, 255])
-    ended = run("eva", "data", "verify", tmp_path, code=None)
+    ended = call_eva("eva", "data", "verify", tmp_path)
     fails(ended, "0, 1, 255", tmp_path / "classes.toml")
-    fails(run("eva", "train", tmp_path, code=None), "0, 1, 255", tmp_path / "classes.toml")
+    fails(call_eva("eva", "train", tmp_path), "0, 1, 255", tmp_path / "classes.toml")
 
 
-def test_validation_maps_of_one_class_are_an_error(tmp_path, run, fails, capsys):
+def test_validation_maps_of_one_class_are_an_error(tmp_path, call_eva, fails, capsys):
     write_maps(tmp_path, [0, 1, 2], part="train")
     write_maps(tmp_path, [0, 1], part="val")
     assert verify([str(tmp_path), *SMALL]) == 0  # one of three is missing: a note
     assert "without a pixel" in capsys.readouterr().out
     write_maps(tmp_path, [0], part="val")
     assert verify([str(tmp_path), *SMALL]) == 1
-    fails(run("eva", "train", tmp_path, code=None), "val", "class 2")
+    fails(call_eva("eva", "train", tmp_path), "val", "class 2")
 
 
-def test_a_class_without_an_object_is_an_error_of_training(tmp_path, run, fails, capsys):
+def test_a_class_without_an_object_is_an_error_of_training(tmp_path, call_eva, fails, capsys):
     write_yolo(tmp_path, ["cell", "car"], [[0]] * 6, val=[[0, 1]] * 2)
     assert verify([str(tmp_path), *SMALL]) == 1
     assert "--allow-empty-classes" in capsys.readouterr().out
     assert verify([str(tmp_path), *SMALL, "--allow-empty-classes"]) == 0
-    fails(run("eva", "train", tmp_path, code=None), "car", "--allow-empty-classes")
+    fails(call_eva("eva", "train", tmp_path), "car", "--allow-empty-classes")
 
 
 def test_names_of_other_letters_and_a_path_that_is_not_there_are_said(tmp_path, capsys):

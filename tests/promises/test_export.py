@@ -113,7 +113,7 @@ def test_classifiers_of_images_and_videos(finished, engine_data, run, documented
         ),
     ],
 )
-def test_what_cannot_be_exported_is_one_error(words, named, refuse, fails, tmp_path):
+def test_what_cannot_be_exported_is_one_error(words, named, call_eva, fails, tmp_path):
     (tmp_path / "out" / "run_good").mkdir(parents=True)
-    fails(refuse("eva", "export", *words.split()), named)
+    fails(call_eva("eva", "export", *words.split()), named)
     assert not [*tmp_path.glob("x*")]

@@ -97,21 +97,21 @@ def test_the_program_of_a_checkout_has_the_same_settings(run, training, root, tm
 
 
 @pytest.mark.parametrize("name", [*ENGINE, *FRAMEWORKS])
-def test_a_mistyped_setting_is_named(name, trainers, refuse, fails, tmp_path):
+def test_a_mistyped_setting_is_named(name, trainers, call_eva, fails, tmp_path):
     trainer = trainers(name)
     words = trainer.command(tmp_path / "run", f"{trainer.typo}=3")
-    fails(refuse(*words, **trainer.variables), trainer.typo.rpartition(".")[2])
+    fails(call_eva(*words, **trainer.variables), trainer.typo.rpartition(".")[2])
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("task", "value"), [("video", "many"), ("pretrain", "0")])
-def test_a_wrong_value_is_named(refuse, fails, training, tmp_path, task, value):
-    fails(refuse(*training(task, tmp_path / "run", "--run.epochs", value)), "epochs", code=2)
+def test_a_wrong_value_is_named(call_eva, fails, training, tmp_path, task, value):
+    fails(call_eva(*training(task, tmp_path / "run", "--run.epochs", value)), "epochs", code=2)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("task", ENGINE)
-def test_data_that_are_not_there_are_named(refuse, fails, training, tmp_path, task):
+def test_data_that_are_not_there_are_named(call_eva, fails, training, tmp_path, task):
     nowhere = tmp_path / "nowhere"
-    fails(refuse(*training(task, tmp_path / "run", "--data.train", nowhere)), nowhere)
+    fails(call_eva(*training(task, tmp_path / "run", "--data.train", nowhere)), nowhere)
     assert not (tmp_path / "run").exists()

@@ -121,16 +121,16 @@ def test_a_damaged_prediction_is_named(run, weights, photos, labelled, fails, tm
     fails(run("eva", "label", photos, *words, "--score-threshold", 0, code=1), file)
 
 
-def test_thresholds_by_labelled_data(run, labelled, weights, photos, demo, fails, tmp_path):
+def test_thresholds_by_labelled_data(call_eva, labelled, weights, photos, demo, fails, tmp_path):
     output = labelled("detection", *FORMATS)
     before = (output / "coco").stat().st_mtime_ns
     words = ("eva", "label", photos, "--weights", weights("detection"), "--output", output)
     val = ("--target-precision", 1, "--val", demo("coco") / "coco")
-    fails(run(*words, "--to", "coco", *val, code=1), output / "coco", "--overwrite")
-    fails(run(*words, "--to", "maps", code=1), "maps", "detection")
-    fails(run(*words, "--to", "cvat", "--val", tmp_path, code=2), "--target-precision")
+    fails(call_eva(*words, "--to", "coco", *val, code=1), output / "coco", "--overwrite")
+    fails(call_eva(*words, "--to", "maps", code=1), "maps", "detection")
+    fails(call_eva(*words, "--to", "cvat", "--val", tmp_path, code=2), "--target-precision")
     assert (output / "coco").stat().st_mtime_ns == before
-    ended = run(*words, "--to", "voc", *val, code=1)
+    ended = call_eva(*words, "--to", "voc", *val, code=1)
     assert ended.names("precision of 1", "Not reached")  # after six steps
     assert len([*(output / "voc/Annotations").glob("*.xml")]) == 4
 

@@ -170,6 +170,6 @@ def test_the_complete_configs_of_the_readme_train(name, root, scenes, run, tmp_p
     assert (output / "epoch_1.pth").is_file()
 
 
-def test_a_plan_of_another_detector_is_one_error(tools_of, run, fails):
+def test_a_plan_of_another_detector_is_one_error(tools_of, call_eva, fails):
     config = tools_of("mmdet").parent / "configs/retinanet/retinanet_r50_fpn_1x_coco.py"
-    fails(run("eva", "plan", config, "--task", "mmdetection", code=None), "RetinaNet")
+    fails(call_eva("eva", "plan", config, "--task", "mmdetection"), "RetinaNet")

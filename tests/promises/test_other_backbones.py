@@ -67,10 +67,10 @@ def test_features_are_of_pixels_that_the_family_has_seen(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["detection", "segmentation", "classification"])
-def test_an_unknown_backbone_names_close_ones(trainers, refuse, fails, tmp_path, name):
+def test_an_unknown_backbone_names_close_ones(trainers, call_eva, fails, tmp_path, name):
     trainer = trainers(name)
     command = trainer.command(tmp_path / "run", "--backbone", "dinov3_l14")
-    fails(refuse(*command, **trainer.variables), "dinov3_l14", "dinov3_l16")
+    fails(call_eva(*command, **trainer.variables), "dinov3_l14", "dinov3_l16")
     assert not (tmp_path / "run").exists()
 
 

@@ -86,5 +86,5 @@ def test_a_backbone_is_exported_in_it(form, precision, finished, run, tmp_path):
         ("segmentation", "evaluate", "eva_debug", "--precision", "int4"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_error(words, refuse, fails):
-    fails(refuse("eva", *words), words[-1] if "train" not in words[:2] else "precision")
+def test_what_cannot_be_is_one_error(words, call_eva, fails):
+    fails(call_eva("eva", *words), words[-1] if "train" not in words[:2] else "precision")

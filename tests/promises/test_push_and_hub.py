@@ -35,12 +35,12 @@ def _names_no_place(files, *places):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_what_would_be_published(run, finished, metrics_of, tmp_path, task):
+def test_what_would_be_published(call_eva, finished, metrics_of, tmp_path, task):
     """Weights without the optimizer's state, a model card, settings and scores; no places."""
     from huggingface_hub import ModelCard
 
     output = finished(task)
-    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
+    call_eva("eva", "push", output, REPO, "--dry-run", tmp_path / "card", code=0)
     files = _published(tmp_path / "card")
     assert {*files} == {"README.md", "model.safetensors", "recipe.json", "results.json"}
     _names_no_place(files, output, output.parent, tmp_path)
@@ -57,10 +57,10 @@ def test_what_would_be_published(run, finished, metrics_of, tmp_path, task):
     assert scores.items() <= metrics_of(output)[-1].items()
 
 
-def test_best_weights_and_those_of_the_moving_average(run, finished, tmp_path):
+def test_best_weights_and_those_of_the_moving_average(call_eva, finished, tmp_path):
     output = finished("classification")
     for option, name in (("--best", "best/model.safetensors"), ("--ema", "model_ema.safetensors")):
-        run("eva", "push", output, REPO, option, "--dry-run", tmp_path / option)
+        call_eva("eva", "push", output, REPO, option, "--dry-run", tmp_path / option, code=0)
         stored = load_file(tmp_path / option / "model.safetensors")["head.weight"]
         last = sorted(output.glob("checkpoints/step_*"))[-1]
         file = output / name if option == "--best" else last / name
@@ -92,19 +92,19 @@ def _file(path, content):
     return path
 
 
-def test_what_is_not_published(eva, run, fails, finished, hub, tmp_path):
+def test_what_is_not_published(call_eva, fails, finished, hub, tmp_path):
     output = tmp_path / "run"
     shutil.copytree(finished("classification"), output)
-    fails(eva("push", output, REPO, HF_TOKEN="hf_wrong", code=None), "HF_TOKEN")
+    fails(call_eva("eva", "push", output, REPO, HF_TOKEN="hf_wrong"), "HF_TOKEN")
     hub.private[REPO] = False  # a public repository of that name
-    fails(eva("push", output, REPO, "--private", HF_TOKEN=hub.token, code=None), REPO)
+    fails(call_eva("eva", "push", output, REPO, "--private", HF_TOKEN=hub.token), REPO)
     for step in output.glob("checkpoints/step_*"):
         file = step / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-100])
     card = tmp_path / "card"
-    fails(run("eva", "push", output, REPO, "--dry-run", card, code=None), output)
+    fails(call_eva("eva", "push", output, REPO, "--dry-run", card), output)
     assert not card.exists()
-    fails(run("eva", "push", tmp_path / "nowhere", REPO, code=None), tmp_path / "nowhere")
+    fails(call_eva("eva", "push", tmp_path / "nowhere", REPO), tmp_path / "nowhere")
     assert not hub.commits
 
 

@@ -53,16 +53,16 @@ def test_own_data_train_the_small_recipe_of_their_task_to_a_report(task, data, r
     assert report.parent.name.endswith(recipe[recipe.index("eva_") :])
 
 
-def test_what_fits_two_tasks_asks_for_one_of_them(engine_data, run, fails, tmp_path):
+def test_what_fits_two_tasks_asks_for_one_of_them(engine_data, call_eva, fails, tmp_path):
     for name in ("folder", "video"):
         shutil.copytree(engine_data / name / "val", tmp_path / "both", dirs_exist_ok=True)
-    fails(run("eva", "train", tmp_path / "both", code=None), "classification", "video", "--task")
+    fails(call_eva("eva", "train", tmp_path / "both"), "classification", "video", "--task")
     shards = engine_data / "captions/train/00000.tar"
-    fails(run("eva", "train", shards, code=None), shards, "clip", "video", "--task")
+    fails(call_eva("eva", "train", shards), shards, "clip", "video", "--task")
 
 
-def test_what_fits_no_task_is_named(run, fails, tmp_path):
-    fails(run("eva", "train", tmp_path, code=None), tmp_path)
-    fails(run("eva", "train", tmp_path / "nothing", code=None), tmp_path / "nothing")
+def test_what_fits_no_task_is_named(call_eva, fails, tmp_path):
+    fails(call_eva("eva", "train", tmp_path), tmp_path)
+    fails(call_eva("eva", "train", tmp_path / "nothing"), tmp_path / "nothing")
     (tmp_path / "notes.doc").write_text("")
-    fails(run("eva", "train", tmp_path / "notes.doc", code=None), tmp_path / "notes.doc")
+    fails(call_eva("eva", "train", tmp_path / "notes.doc"), tmp_path / "notes.doc")
