@@ -9,10 +9,9 @@ clipped, and subtracts a mean and divides by a deviation that were measured then
 Shapes: H x W pixels, N bands.
 """
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +25,7 @@ from eva_data.images import (
     ImageFacts,
     Source,
     UnreadableImageError,
+    explain_damage,
     inspect_image,
     max_pixels,
     open_image,
@@ -61,7 +61,7 @@ def read_bands(
         pixels, name = source, name or "the array"
     else:
         name = name or (str(source) if isinstance(source, str | os.PathLike) else "the image")
-        with _explained(name):
+        with explain_damage(name, only=(Exception,)):  # of three libraries
             pixels = _read(source, count)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -81,17 +81,27 @@ def read_bands(
 
 
 def inspect_bands(
-    file: str | os.PathLike[str], *, decode: bool, name: str | None = None
+    file: str | os.PathLike[str],
+    *,
+    decode: bool,
+    name: str | None = None,
+    count: int | None = None,
 ) -> ImageFacts:
-    """Look at an image as `inspect_image` does, also at one with bands that Pillow cannot open."""
+    """Look at an image as `inspect_image` does, also at one with bands that Pillow cannot open.
+
+    With a `count`, all of its values are read as bands, of which another number is an error.
+    """
     try:
-        return inspect_image(file, decode=decode, name=name)
+        if count is None:
+            return inspect_image(file, decode=decode, name=name)
     except UnreadableImageError:
         if Path(file).suffix.lower() not in (*_TIFF, *ARRAY_SUFFIXES):
             raise
-    height, width, count = read_bands(file, name=name).shape
+    height, width, bands = read_bands(file, name=name, count=count).shape
+    if count not in (None, bands):
+        raise UnreadableImageError(f"{name or file} has {bands} bands, and not {count}")
     return ImageFacts(
-        width, height, 1, bits=8, mode=f"{count} bands", animated=False, transparent=False
+        width, height, 1, bits=8, mode=f"{bands} bands", animated=False, transparent=False
     )
 
 
@@ -174,20 +184,6 @@ def _read_arrays(path: Path, count: int | None) -> Pixels:
 def _by_number(name: str) -> list[str | int]:
     """Order names with numbers as people do: b2 before b10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-@contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn every damage into an `UnreadableImageError` that names the file."""
-    try:
-        yield
-    except UnreadableImageError:
-        raise
-    except ModuleNotFoundError as error:
-        raise UnreadableImageError(f"{name} needs the package {error.name}") from error
-    except Exception as error:  # of three libraries; anything may be in a damaged file
-        message = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UnreadableImageError(f"{name} cannot be read: {message}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,10 +87,10 @@ def read_image(
     if isinstance(source, Image.Image):
         name = name or "image"
         _check_size(source, name)
-        with _explained(name):
+        with explain_damage(name):
             return _rgb(source, upright=upright, on_white=on_white, name=name)
     name = _name(source, name)
-    with open_image(source, name) as image, _explained(name):
+    with open_image(source, name) as image, explain_damage(name):
         return _rgb(image, upright=upright, on_white=on_white, name=name)
 
 
@@ -177,35 +177,22 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
             require_regular_file(Path(source))
         except OSError as error:
             raise UnreadableImageError(str(error)) from error
-    with _explained(name), _pillow_limit:  # which cannot be lifted for one image; ours applies
+    with explain_damage(name), _pillow_limit:  # which cannot be lifted for one image; ours applies
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         finally:
             Image.MAX_IMAGE_PIXELS = before
-    with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
+    with image, explain_damage(name, only=(OSError, Image.DecompressionBombError)):
         _check_size(image, name)
         if decode:
-            with _explained(name):
+            with explain_damage(name):
                 image.load()
         yield image
 
 
-def _name(source: File, name: str | None) -> str:
-    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
-
-
-def _check_size(image: Image.Image, name: str) -> None:
-    (width, height), limit = image.size, max_pixels()
-    if width * height > limit:
-        raise UnreadableImageError(
-            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
-            f"{LIMIT}={width * height}"
-        )
-
-
 @contextlib.contextmanager
-def _explained(
+def explain_damage(
     name: str, only: tuple[type[Exception], ...] = (OSError, *_DAMAGE)
 ) -> Iterator[None]:
     """Turn every damage into an `UnreadableImageError`."""
@@ -221,6 +208,19 @@ def _explained(
             if isinstance(error, UnidentifiedImageError):  # it may name an object in memory
                 problem = "cannot be decoded (no known image format)"
             raise UnreadableImageError(f"{name} {problem}") from error
+
+
+def _name(source: File, name: str | None) -> str:
+    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    (width, height), limit = image.size, max_pixels()
+    if width * height > limit:
+        raise UnreadableImageError(
+            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
+            f"{LIMIT}={width * height}"
+        )
 
 
 def _orientation(image: Image.Image, *, decode: bool) -> int:

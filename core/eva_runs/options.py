@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from eva_data.files import IMAGE_SUFFIXES, find_files
+from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, find_files
 from eva_data.saving import require_free
 from eva_runs.output_folder import claim_number, name_of_weights, number_folder
 
@@ -199,8 +199,8 @@ def add_export(
     add = parser.add_argument
     help_text = "default: by the suffix of --output"
     add("--format", "--to", choices=endings, dest="form", help=help_text)
-    help_text = f"file ending in {' or '.join(endings.values())} (default: output/NAME.onnx, or "
-    add("--output", type=Path, help=f"{help_text}NAME-2.onnx where it is there)")
+    help_text = f"file ending in {' or '.join(endings.values())} (default: output/NAME with the "
+    add("--output", type=Path, help=f"{help_text}suffix of the format, .onnx without any)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     if size:
         help_text = f"side, or height and width, fixed in the file (default: {size})"
@@ -210,7 +210,7 @@ def add_export(
 def add_calibration(parser: argparse.ArgumentParser) -> None:
     """Add `--calibrate`, without which there is no int8 of ONNX and OpenVINO."""
     help_text = "with --precision int8 of onnx and openvino: folder of training images, whose "
-    help_text += "values give the ranges of the activations"
+    help_text += "values give the ranges of the activations (default: those of the run)"
     parser.add_argument("--calibrate", type=Path, metavar="IMAGES", help=help_text)
 
 
@@ -222,16 +222,23 @@ def calibration_images(folder: Path | None) -> list[Path]:
     """
     if folder is None:
         return []
-    names = [*find_files(folder, IMAGE_SUFFIXES)] if folder.is_dir() else []
+    kinds = (IMAGE_SUFFIXES, ARRAY_SUFFIXES) if folder.is_dir() else ()
+    names = next(filter(None, ([*find_files(folder, kind)] for kind in kinds)), [])
     if not names:
         raise ValueError(f"--calibrate {folder} holds no image")
     return [folder / name for name in names[:: -(-len(names) // _CALIBRATION)]]
 
 
 def require_export(
-    options: argparse.Namespace, endings: Mapping[str, str] = EXPORT_SUFFIXES
+    options: argparse.Namespace,
+    endings: Mapping[str, str] = EXPORT_SUFFIXES,
+    *,
+    training: Callable[[], Path | None] = lambda: None,
 ) -> None:
-    """Choose format and size (H, W) of an export, and refuse a file that cannot be written."""
+    """Choose format and size (H, W) of an export, and refuse a file that cannot be written.
+
+    `training` finds the training images of the run, on which it calibrates unless told otherwise.
+    """
     forms = {suffix: form for form, suffix in endings.items()}
     if options.output is None:
         suffix, file = (
@@ -249,7 +256,10 @@ def require_export(
     precision: Precision = getattr(options, "precision", "fp32")
     calibrated = hasattr(options, "calibrate")
     require_form(options.form, precision, calibrated=calibrated)
-    if calibrated and (precision == "int8" and options.form in _HELD) != bool(options.calibrate):
+    quantizes = calibrated and precision == "int8" and options.form in _HELD
+    if quantizes and options.calibrate is None:
+        options.calibrate = training()
+    if calibrated and quantizes != bool(options.calibrate):
         raise ValueError(
             f"--calibrate {options.calibrate}: a folder of training images goes with --precision "
             f"int8 of onnx and openvino, not with {precision} of {options.form}"

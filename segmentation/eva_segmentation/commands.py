@@ -2,19 +2,22 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
 from eva_openmmlab.own_data import dicts, image_folder, image_side
-from eva_runs.commands import Command, echo
+from eva_openmmlab.run_folder import config_of_run
+from eva_runs.commands import Command, echo, lazy_import
 from eva_runs.options import EXPORT_SUFFIXES, SOURCES, add_calibration, add_export, require_export
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+load_config = lazy_import("eva_openmmlab.config:load_config")
 _FORMS = {name: EXPORT_SUFFIXES[name] for name in ("onnx", "openvino")}
 _EXAMPLES = """
 Examples:
@@ -67,7 +70,11 @@ labels and scores of its classes out. It is compared with the model before it is
 
 
 def _export(options: argparse.Namespace) -> int:
-    require_export(options, _FORMS)
+    def training_images() -> Path | None:
+        file = config_of_run(options.config or options.weights)
+        return image_folder(load_config(file).train_dataloader.dataset) if file else None
+
+    require_export(options, _FORMS, training=training_images)
     resolve_source(options.weights)
     from eva_segmentation.inference.export import export_segmentor
     from eva_segmentation.inference.predictor import Predictor

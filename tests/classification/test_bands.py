@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+import torch
 from sklearn.datasets import load_digits
 
-from eva_classification.commands import demo, evaluate, train
+from eva_classification.commands import demo, evaluate, export, train
 from eva_classification.inference.predictor import Predictor
+from eva_command.convert import main as convert
 from eva_engine import distributed
 
 
@@ -80,6 +82,28 @@ def test_a_predictor_takes_files_and_arrays_of_bands_alone(run, data):
     assert predictor.model.in_channels == 5
     with pytest.raises(ValueError, match=r"4 bands.* 5"):
         predictor(pixels[..., :4])
+
+
+@pytest.mark.slow
+def test_a_file_for_onnxruntime_has_the_bands_and_other_programs_are_refused(
+    run, data, tmp_path, capsys
+):
+    file = tmp_path / "bands.onnx"
+    assert export(["--weights", str(run), "--output", str(file)]) in (0, None)
+    session = pytest.importorskip("onnxruntime").InferenceSession(file)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["preparation"])
+    predictor = Predictor.from_run(run, device="cpu")
+    assert facts["bands"] == predictor.bands.as_json()
+    assert facts["shape"] == [5, 32, 32]
+    images = [next((data / "val" / digit).iterdir()) for digit in "01"]
+    prepared = torch.stack([predictor.prepare(image) for image in images])
+    (logits,) = session.run(["logits"], {"images": prepared.numpy()})
+    np.testing.assert_allclose(logits, predictor.model(prepared).detach(), atol=1e-4)
+    capsys.readouterr()
+    for program in ("timm", "transformers"):
+        with pytest.raises(SystemExit):
+            convert([str(run), "--to", program, "--output", str(tmp_path / program)])
+        assert "5 bands" in capsys.readouterr().err
 
 
 @pytest.mark.slow

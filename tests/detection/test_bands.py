@@ -17,9 +17,11 @@ from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config
+from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import apply_bands, apply_data
 from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import first_samples
+from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor
 from eva_detection.inference.test_time_augmentation import SlicedRCNN
 from eva_runs.recipes import find_recipe
@@ -103,6 +105,24 @@ def test_a_run_keeps_its_bands(config, folder, tmp_path):
     tiles.bands = bands
     sliced = Predictor(tiles, augmentations=(), categories=(), score_threshold=0.0, bands=bands)
     assert len(sliced(file)) > 0
+
+
+@pytest.mark.slow
+def test_a_file_for_onnxruntime_has_the_bands(config, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    update_each(box_predictors(config.model.roi_heads), test_score_thresh=0.01)
+    torch.manual_seed(0)
+    model, bands = instantiate(config.model).eval(), bands_of(config)
+    resize = instantiate(config.dataloader.test.mapper.augmentations)
+    predictor = Predictor(
+        model, augmentations=resize, categories=(), score_threshold=0.0, bands=bands
+    )
+    file, image = tmp_path / "bands.onnx", folder / "val/000001.tif"
+    differences = export_detector(predictor, file, image=image, form="onnx")
+    assert differences["pred_boxes"] < 1e-2
+    facts = json.loads((tmp_path / "bands.onnx.json").read_text())
+    assert facts["bands"] == bands.as_json()
+    assert facts["input"].startswith("(B, 5, H, W)")
 
 
 def test_a_run_that_continues_has_its_bands(config, data, tiny_config):

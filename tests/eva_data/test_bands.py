@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from eva_command.verify import main as verify
 from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
 from eva_data.checks.findings import Findings
 from eva_data.checks.images import inspect
@@ -213,3 +214,19 @@ def test_checks_of_images_say_what_trains_on_32_bits(tmp_path):
     classes = ClassFile(names=("a",), labels=(0,), colors=((0, 0, 0),))
     check_split(Split(images, maps), classes, findings, workers=1, decode=True)
     assert "--bands" in findings.table()
+
+
+def test_verify_counts_bands_and_finds_what_is_not_finite(tmp_path, capsys):
+    folder = tmp_path / "data" / "kind"
+    folder.mkdir(parents=True)
+    _write(folder / "a.npy")
+    words = ["folders", str(tmp_path / "data"), "--bands", "5", "--workers", "1"]
+    assert verify(words) == 0
+    bad = VALUES.astype(np.float32)
+    bad[3, 2, 1] = np.nan
+    _write(folder / "nan.npy", bad)
+    _write(folder / "four.npy", VALUES[..., :4])
+    assert verify(words) == 1
+    printed = capsys.readouterr().out
+    assert "four.npy: it has 4 bands, and not 5" in printed
+    assert "2 problems" in printed  # NaN, too

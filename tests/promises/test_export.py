@@ -84,6 +84,10 @@ def test_classifiers_of_images_and_videos(finished, engine_data, run, documented
     output = finished("classification")
     file = tmp_path / "images.onnx"
     run("eva", "export", output, "--output", file)
+    program = pytest.importorskip("onnx").load(file)
+    assert {node.domain for node in program.graph.node} == {""}
+    assert [opset.version for opset in program.opset_import] <= [20]
+    run("eva", "export", output, "--precision", "int8", "--output", tmp_path / "int8.onnx")
     (image, *_) = (engine_data / "folder/val/7").iterdir()
     lines, _ = consume(file, image)
     found = documented("eva_classification", "Predictor").from_weights(output)(image)

@@ -1,5 +1,6 @@
 """Segmentors of images with more than three bands: trained, kept, evaluated, shown."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from eva_command.convert import main as convert
 from eva_command.label import open_model
 from eva_segmentation.commands import evaluate, train
 from eva_segmentation.inference.demo import main as demo
+from eva_segmentation.inference.export import export_segmentor
 from eva_segmentation.inference.predictor import Predictor
 
 
@@ -67,6 +70,19 @@ def test_a_predictor_sees_what_the_run_saw(run, data):
         predictor(pixels[..., :4])
 
 
+@pytest.mark.slow
+def test_a_file_for_onnxruntime_has_the_bands(run, data, tmp_path):
+    predictor = Predictor.from_run(run, device="cpu")
+    export_segmentor(predictor, tmp_path / "bands.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "bands.onnx")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["preparation"])
+    assert facts["bands"] == predictor.bands.as_json()
+    file = data / "images" / "0.tif"
+    pixels = predictor.bands.scale(tifffile.imread(file)).transpose(2, 0, 1)[None]
+    (scores,) = session.run(["scores"], {"images": pixels})
+    np.testing.assert_allclose(scores[0], predictor.sample(file).seg_logits.data, atol=1e-3)
+
+
 @pytest.fixture
 def again(run, data, tmp_path):
     """Make words of a training in a copy of the run, and its first image darker than it was."""
@@ -91,9 +107,12 @@ def test_a_run_that_continues_has_its_bands(run, again, launch, fails):
     assert Predictor.from_run(again[-2], device="cpu").bands == before
 
 
-def test_label_tools_refuse_bands(run):
+def test_programs_of_rgb_refuse_bands(run, tmp_path, capsys):
     with pytest.raises(ValueError, match="5 bands"):
         open_model(str(run), device="cpu")
+    with pytest.raises(SystemExit):
+        convert([str(run), "--to", "timm", "--output", str(tmp_path / "timm")])
+    assert "tiny.py reads bands" in capsys.readouterr().err
 
 
 def test_bands_are_of_own_data_and_their_number_is_checked(data, tiny, fails, tmp_path):

@@ -70,7 +70,7 @@ def _run_coco(args: argparse.Namespace) -> int:
             part.check_classes(train if part.name != "train" else None)
         train = part.dataset if part.name == "train" else train
         if part.dataset.folder:
-            part.decode_images(workers=args.workers, decode=not args.skip_decode)
+            part.decode_images(workers=args.workers, decode=not args.skip_decode, bands=args.bands)
             part.check_segments(workers=args.workers)
         else:
             echo("image files were not looked at: give --images FOLDER")
@@ -116,6 +116,7 @@ def _run_semantic(args: argparse.Namespace) -> int:
             decode=not args.skip_decode,
             file=file,
             may_lack=args.allow_empty_classes or name == "val",
+            bands=args.bands,
         )
         echo(f"{name}: {checked['pairs']:,} pairs in {split.images} and {split.maps}")
         total = sum(entry["pixels"] for entry in checked["classes"]) or 1
@@ -210,7 +211,7 @@ def _run_folders(args: argparse.Namespace) -> int:
     findings = Findings(class_folders.FOLDER_KINDS)
     folders = [args.folder] if args.against is None else [args.folder, args.against]
     parts = [
-        class_folders.list_part(folder, findings)
+        class_folders.list_part(folder, findings, args.bands)
         for folder in (class_folders.find_parts(args.folder) or folders)
     ]
     for part in parts:
@@ -220,7 +221,9 @@ def _run_folders(args: argparse.Namespace) -> int:
             more = [f"and {len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
             line += f" of {counted(len(counts), 'class')}: {', '.join(counts[:_SHOWN] + more)}"
         echo(line)
-    class_folders.check_parts(parts, findings, workers=args.workers, decode=not args.skip_decode)
+    class_folders.check_parts(
+        parts, findings, workers=args.workers, decode=not args.skip_decode, bands=args.bands
+    )
     about = {str(part.folder): part.classes or len(part.names) for part in parts}
     return _finish(args, findings, {"folders": about})
 

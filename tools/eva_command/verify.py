@@ -11,7 +11,7 @@ from pathlib import Path
 from eva_data.classes import ALLOW_EMPTY
 from eva_runs.commands import Command, lazy_import
 from eva_runs.errors import print_error
-from eva_runs.options import add_check_options, command_parser
+from eva_runs.options import add_check_options, command_parser, integer
 
 _ABOUT = """\
 Check a dataset before training on it, and write a cleaned copy.
@@ -63,6 +63,11 @@ main = Command(
 )
 
 
+def _add_bands(parser: argparse.ArgumentParser) -> None:
+    help_text = "images have so many bands, of finite values (docs/bands.md)"
+    parser.add_argument("--bands", type=integer(1, 32), metavar="N", help=help_text)
+
+
 def _add_coco(parser: argparse.ArgumentParser) -> None:
     """Check objects: every error that training would raise, and every image.
 
@@ -77,6 +82,7 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
     add(ALLOW_EMPTY, action="store_true", help="classes without an object are no problem")
+    _add_bands(parser)
     add_check_options(
         parser,
         "images",
@@ -97,6 +103,7 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     help_text = "names and labels of own classes (default: classes.toml above the folders)"
     add("--classes", type=Path, metavar="TOML", help=help_text)
     add(ALLOW_EMPTY, action="store_true", help="classes that no pixel is of are no problem")
+    _add_bands(parser)
     add_check_options(
         parser,
         "files",
@@ -153,6 +160,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder of images or of folders of classes")
     add("--against", type=Path, metavar="FOLDER", help="the other part, such as for validation")
+    _add_bands(parser)
     add_check_options(parser, "images", skip="read the headers of images only")
 
 

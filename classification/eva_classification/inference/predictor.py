@@ -68,7 +68,7 @@ class Predictor(NamedClasses):
             "resize": int(side / crop_pct),
             "mean": [*mean],
             "std": [*std],
-            **(bands.as_json() if bands else {}),
+            "bands": bands and bands.as_json(),
         }
         self._transform: Any = (
             evaluation_transform(side, crop_pct=crop_pct, mean=mean, std=std)

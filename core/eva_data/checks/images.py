@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.bands import inspect_bands
+from eva_data.bands import BAND_SUFFIXES, inspect_bands
 from eva_data.captions.lists import LEFT_OUT, UnreadableCaptionError
 from eva_data.captions.sources import SourceCaptions
 from eva_data.checks.findings import Findings, Kind
@@ -68,8 +68,8 @@ class ImageFile(NamedTuple):
     problem: str = ""
 
 
-def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
-    """Look at one file, also by its name without its first folders."""
+def inspect(folder: Path, name: str, *, decode: bool = True, bands: int | None = None) -> ImageFile:
+    """Look at one file, also by its name without its first folders; see `inspect_bands`."""
     problem = name
     try:
         parts = Path(name).parts
@@ -78,7 +78,7 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
         if not existing:
             return ImageFile(name, problem="it is not there")
         problem = existing[0]
-        facts = inspect_bands(folder / problem, decode=decode, name="it")
+        facts = inspect_bands(folder / problem, decode=decode, name="it", count=bands)
     except OSError as error:  # of the name as well
         return ImageFile(problem, problem=str(error))
     return ImageFile(
@@ -89,10 +89,15 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
 
 
 def inspect_all(
-    folder: Path, names: Sequence[str], *, workers: int = 1, decode: bool = True
+    folder: Path,
+    names: Sequence[str],
+    *,
+    workers: int = 1,
+    decode: bool = True,
+    bands: int | None = None,
 ) -> Iterator[ImageFile]:
     """Yield `inspect` of all names, in order, with a progress bar on a terminal."""
-    work = functools.partial(inspect, folder, decode=decode)
+    work = functools.partial(inspect, folder, decode=decode, bands=bands)
     yield from ordered_map(work, names, workers=workers, title="images")
 
 
@@ -115,9 +120,9 @@ def find_parts(folder: Path) -> list[Path]:
     return [folder / name for name in _PARTS if name in names] if split else []
 
 
-def list_part(folder: Path, findings: Findings) -> Part:
-    """List the images of a folder; folders directly below are classes."""
-    names = list(find_files(folder, IMAGE_SUFFIXES))
+def list_part(folder: Path, findings: Findings, bands: int | None = None) -> Part:
+    """List the images of a folder, also of `bands`; folders directly below are classes."""
+    names = list(find_files(folder, BAND_SUFFIXES if bands else IMAGE_SUFFIXES))
     if not names:
         raise ValueError(f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES})")
     counts = Counter(name.partition("/")[0] for name in names if "/" in name)
@@ -133,12 +138,19 @@ def list_part(folder: Path, findings: Findings) -> Part:
     return Part(folder, [name for name in names if "/" in name], classes)
 
 
-def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, decode: bool) -> None:
+def check_parts(
+    parts: Sequence[Part],
+    findings: Findings,
+    *,
+    workers: int,
+    decode: bool,
+    bands: int | None = None,
+) -> None:
     """Read the images of folders, find copies, and compare classes with those of the first."""
     seen: dict[bytes, tuple[Part, str]] = {}
     largest = 0
     for part in parts:
-        work = functools.partial(_inspect_and_digest, part.folder, decode)
+        work = functools.partial(_inspect_and_digest, part.folder, decode, bands)
         results = ordered_map(work, part.names, workers=workers, title="images")
         for name, (problem, content) in zip(part.names, results, strict=True):
             path = f"{part.folder}/{name}"
@@ -175,9 +187,11 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
                 findings.add_many(kind, len(places), places)
 
 
-def _inspect_and_digest(folder: Path, decode: bool, name: str) -> tuple[ImageFile, bytes]:
+def _inspect_and_digest(
+    folder: Path, decode: bool, bands: int | None, name: str
+) -> tuple[ImageFile, bytes]:
     """Look at a file, and digest its content if it is decoded."""
-    problem = inspect(folder, name, decode=decode)
+    problem = inspect(folder, name, decode=decode, bands=bands)
     if not decode or problem.facts is None:
         return problem, b""
     with (folder / name).open("rb") as stream:

@@ -78,6 +78,7 @@ def check_split(
     decode: bool,
     file: Path | None = None,
     may_lack: bool = False,
+    bands: int | None = None,
 ) -> dict[str, Any]:
     """Read all pairs of two folders as training does; `decode` reads all pixels of the images too.
 
@@ -99,7 +100,7 @@ def check_split(
     findings.add_many("map_alone", len(unused), map(str, unused))
     counts = {label: np.zeros(2, np.int64) for label in classes.labels}  # images and pixels of each
     values = Counter[int]()
-    check = functools.partial(_check_pair, classes=classes, decode=decode)
+    check = functools.partial(_check_pair, classes=classes, decode=decode, bands=bands)
     results = ordered_map(check, pairs, workers=workers, title="pairs")
     largest = 0
     for pair, (kind, detail, pixels, value) in zip(pairs, results, strict=True):
@@ -124,12 +125,12 @@ def check_split(
 
 
 def _check_pair(
-    pair: Pair, *, classes: ClassFile, decode: bool
+    pair: Pair, *, classes: ClassFile, decode: bool, bands: int | None
 ) -> tuple[str, str, dict[int, int], int]:
     """Return kind and detail of a problem, pixels of each label, largest value of 16 bits."""
     counts = dict[int, int]()
     try:
-        facts = inspect_bands(pair.image, decode=decode)
+        facts = inspect_bands(pair.image, decode=decode, count=bands)
         if facts.bits == 32:
             return "image_broken", f"mode {facts.mode}, which only --bands trains on", counts, 0
         values = read_values(pair)

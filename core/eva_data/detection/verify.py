@@ -75,7 +75,7 @@ class CheckedPart:
             ]
             self.dataset = dataclasses.replace(self.dataset, objects=objects)
 
-    def decode_images(self, *, workers: int, decode: bool) -> None:
+    def decode_images(self, *, workers: int, decode: bool, bands: int | None = None) -> None:
         """Leave out images that are missing, do not decode or are of another size.
 
         A name whose first folders are wrong is corrected.
@@ -83,7 +83,8 @@ class CheckedPart:
         images, decoded, largest = self.dataset.images, {}, 0
         names = [entry["file_name"] for entry in images.values()]
         present = {*names}
-        files = inspect_all(Path(self.dataset.folder), names, workers=workers, decode=decode)
+        ways: Any = {"workers": workers, "decode": decode, "bands": bands}
+        files = inspect_all(Path(self.dataset.folder), names, **ways)
         for (key, entry), file in zip(images.items(), files, strict=True):
             moved = file.name != entry["file_name"]
             sides, facts, problem = (entry["width"], entry["height"]), file.facts, file.problem

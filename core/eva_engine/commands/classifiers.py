@@ -80,8 +80,13 @@ class ClassifierProject:
         return Command(name, parse, self._export)
 
     def _export(self, options: argparse.Namespace) -> int:
-        require_export(options)
-        resolve_source(options.weights)
+        def training_images() -> Path | None:
+            noted = lazy_import("eva_engine.checkpoints.files:read_config")(weights) or {}
+            train = noted.get("data", {}).get("train")
+            return Path(train) if train and Path(train).is_dir() else None
+
+        weights = resolve_source(options.weights)
+        require_export(options, training=training_images)
         tolerance = _TOLERANCES[options.precision]
         options.device, calibrate = "cpu", getattr(options, "calibrate", None)
         if calibrate is not None:

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_mmengine_run
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_data.bands import Bands
 from eva_data.classes import names_of_head
@@ -53,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 BANDS = "bands"  # in the config that is noted, see `eva_data.bands.Bands`
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
+_BANDS_OF_CONFIG = re.compile(r"\bbands(=dict\(|\.low\b|: *[{\n])")
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "crop_pct": (int, float),
     "mean": list,
@@ -97,6 +100,11 @@ def require_rgb(weights: str | os.PathLike[str]) -> None:
     """Refuse weights that were trained on bands, for a program that would give them RGB."""
     if bands := bands_of_training(weights):
         raise ValueError(f"{weights} was trained on {bands.count} bands, and this is for RGB alone")
+    folder = resolve_source(weights).parent
+    if is_mmengine_run(folder) or is_detectron2_run(folder):  # whose weights note nothing
+        for file in (*folder.glob("*.py"), *folder.glob("config.yaml")):
+            if _BANDS_OF_CONFIG.search(file.read_text(errors="replace")):
+                raise ValueError(f"{file} reads bands, and this is for RGB alone")
 
 
 def fill_from_training(

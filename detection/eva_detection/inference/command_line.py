@@ -141,7 +141,13 @@ def _export_parser() -> argparse.ArgumentParser:
 def _export(args: argparse.Namespace) -> None:
     """Write a detector, or its backbone, for other programs."""
     args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-    require_export(args, _FORMS)
+
+    def training_images() -> Path | None:
+        load = lazy_import("eva_detection.config.files:load_config_file")
+        train = load(args.config_file, trusted=args.config_file).get("own_data", {}).get("train")
+        return Path(train.images) if train else None
+
+    require_export(args, _FORMS, training=training_images)
     scripted = args.form == "torchscript"
     other = args.batch_size != 1 or args.device != "cpu"
     if args.image is None and args.calibrate is not None:

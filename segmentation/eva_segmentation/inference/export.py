@@ -54,7 +54,7 @@ def export_segmentor(
     facts = {
         "task": "segmentation",
         "input": f"(B, {channels}, H, W), {values}",
-        **(bands.as_json() if bands else {}),
+        "bands": bands and bands.as_json(),
         "class_names": list(predictor.names),
         "colors": [list(map(int, color)) for color in predictor.colors],
     }
