@@ -36,7 +36,7 @@ from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import CaptionedImages, hold_out
+from eva_data.captions.sources import CaptionedImages
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -116,7 +116,7 @@ def open_pairs(data: DataConfig, indexes: Path) -> tuple[CaptionedImages, Captio
     columns["indexes"] = indexes
     pairs = open_captions(data.train, **columns)
     if data.val_share:
-        return hold_out(pairs, data.val_share, name="data.val_share")
+        return pairs.hold_out(data.val_share, name="data.val_share")
     return pairs, open_captions(data.val, **columns) if data.val else None
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,10 +14,10 @@ from torchvision.io import decode_image as torchvision_decode
 
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.holdout import holdout_mask, stem
 from eva_data.images import inspect_image, read_encoded, read_rgb
 from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table, index_shards
-from eva_data.manifests import Choice, Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.manifests import Manifest, SourceEntry, expand_path, read_index
+from eva_data.samples import Mixture, Samples, View
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
 
@@ -48,7 +47,7 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
     return image
 
 
-class Images(Dataset[Any]):
+class Images(Samples[StoredFiles], Dataset[Any]):
     """A map-style dataset of stored images: `images[index]` reads, decodes and transforms one.
 
     An image that cannot be read raises `UnreadableImageError`, which names it. All members of a
@@ -58,53 +57,19 @@ class Images(Dataset[Any]):
 
     def __init__(
         self,
-        files: StoredFiles | Mixture[StoredFiles] | Choice[Any],
+        files: StoredFiles | View[StoredFiles],
         transform: TensorTransform | None = None,
     ) -> None:
-        self.files, self.transform = files, transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def _locate(self, index: int) -> tuple[StoredFiles, int]:
-        files: Any = self.files
-        while isinstance(files, Mixture | Choice):
-            files, index = files.locate(index)
-        return files, index
-
-    def choose(self, share: float, *, held_out: bool, name: str) -> "Images":
-        """Choose those that are held out, each once, or the others; see `eva_data.holdout`."""
-        places = [*map(self._locate, range(len(self)))]
-        names = (stem(files.names[position]) for files, position in places)
-        indices = np.flatnonzero(holdout_mask(names, share, name=name) == held_out).tolist()
-        if held_out:  # a manifest may repeat them
-            indices = [*{self.sample_id(index): index for index in reversed(indices)}.values()][
-                ::-1
-            ]
-        return Images(Choice(self.files, indices), self.transform)
-
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path, or by its shard and member, `folder/0.tar:key.jpg`."""
-        files, position = self._locate(index)
-        return files.sample_id(position)
-
-    def checksum(self) -> int:
-        """Compute a number that changes with the images' names or order, not with their place."""
-        return self.files.checksum()
-
-    @property
-    def table(self) -> Table:
-        """The part of an index that names the images of one source."""
-        assert isinstance(self.files, StoredFiles)
-        return self.files.table
+        super().__init__(files)
+        self.transform = transform
 
     def encoded(self, index: int) -> bytes:
         """Read the content of an image's file."""
-        return read_encoded(*self._locate(index))
+        return read_encoded(*self.locate(index))
 
     def decode(self, index: int) -> Tensor:
         """Decode an image to (3, height, width) uint8."""
-        files, position = self._locate(index)
+        files, position = self.locate(index)
         return decode_image(read_encoded(files, position), files.sample_id(position))
 
     def __getitem__(self, index: int) -> Any:

@@ -180,6 +180,10 @@ class StoredFiles(ABC):
     def sample_id(self, index: int) -> str:
         """Name the place of a file, for messages."""
 
+    def name(self, index: int) -> str:
+        """Name a file without the place of its dataset."""
+        return self.names[index]
+
     @abstractmethod
     def read(self, index: int) -> bytes:
         """Read a file; an OSError that names it if it cannot be read."""

@@ -14,24 +14,15 @@ the same ones, so that an index stands for the same sample in every run.
 """
 
 import difflib
-import logging
 import os
 import re
-import zlib
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from eva_data.files import expand_home, load_toml
 from eva_data.index import IMAGE_KIND, Table, damaged
-
-logger = logging.getLogger(__name__)
 
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
@@ -138,65 +129,6 @@ def expand_path(value: Any, where: str) -> Path:
     if not isinstance(value, str) or not value or re.search(r"\$\{?\w+", os.path.expandvars(value)):
         raise ValueError(f"{where}: {value!r} is not a path, or has a variable that is not set")
     return expand_home(os.path.expandvars(value))
-
-
-class MixtureSamples(Protocol):
-    """What a mixture needs of a source; a checksum changes with the samples and their order."""
-
-    def __len__(self) -> int: ...
-
-    def checksum(self) -> int: ...  # noqa: D102
-
-
-Source = TypeVar("Source", bound=MixtureSamples)
-
-
-class Mixture(Generic[Source]):
-    """Which sample of which source stands at each place of an epoch."""
-
-    def __init__(self, sources: Sequence[Source], entries: Sequence[SourceEntry]) -> None:
-        self._sources = sources
-        self._counts = {}
-        for entry, source in zip(entries, sources, strict=True):
-            num_samples = max(1, round(entry.weight * len(source)))
-            self._counts[entry.name] = min(num_samples, entry.limit or num_samples)
-        self._ends = list(accumulate(self._counts.values()))
-        logger.info("samples in an epoch: %s", self._counts)
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def locate(self, index: int) -> tuple[Source, int]:
-        """Find the source of a sample, and its index there."""
-        number = bisect_right(self._ends, index)
-        begin = self._ends[number - 1] if number else 0
-        source, count = self._sources[number], self._ends[number] - begin
-        return source, (index - begin) * len(source) // count  # evenly over all of them
-
-    def checksum(self) -> int:
-        """Compute a number that changes with the samples, weights and limits, not with paths."""
-        value = zlib.crc32(repr(self._counts).encode())
-        for source in self._sources:
-            value = zlib.crc32(source.checksum().to_bytes(4, "little"), value)
-        return value
-
-
-class Choice(Generic[Source]):
-    """Some of the samples of a source, by their indexes there."""
-
-    def __init__(self, source: Source, indices: Sequence[int] | NDArray[Any]) -> None:
-        self._source, self._places = source, np.asarray(indices, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def locate(self, index: int) -> tuple[Source, int]:
-        """See `Mixture`."""
-        return self._source, int(self._places[index])
-
-    def checksum(self) -> int:
-        """Compute a number that changes with the samples and their order."""
-        return zlib.crc32(self._places.tobytes(), self._source.checksum())
 
 
 def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> None:

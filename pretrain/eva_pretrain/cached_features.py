@@ -130,7 +130,7 @@ def open_part(
     images = open_shared(lambda folder: find(indexes=folder), config.run.output)
     warn_of_depth(len(images), images.encoded)
     if data.val_share:
-        images = images.choose(data.val_share, held_out=part == "val", name="data.val_share")
+        images = images.hold_out(data.val_share, name="data.val_share")[part == "val"]
     if not config.teacher.cache:
         return images
     run, folder = config.run, expand_home(config.teacher.cache) / part

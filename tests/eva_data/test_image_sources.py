@@ -120,7 +120,7 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
 
 def test_a_share_is_held_out_by_names_and_each_image_once(merged):
     images = open_images(merged)
-    train, val = (images.choose(0.4, held_out=held, name="share") for held in (False, True))
+    train, val = images.hold_out(0.4, name="share")
     names = [[one.sample_id(index) for index in range(len(one))] for one in (images, train, val)]
     every, rest, held = names
     assert {*rest} | {*held} == {*every}

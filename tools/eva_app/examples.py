@@ -18,7 +18,6 @@ from eva_app.models import Models
 from eva_backbone.checkpoints.run_folders import CONFIG, folder_of_run
 from eva_command.public_settings import read_json, section
 from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import hold_out
 from eva_data.files import VIDEO_SUFFIXES, load_json
 from eva_data.images import read_rgb
 from eva_data.inputs import files_at, is_video
@@ -68,7 +67,7 @@ def _of_pairs(data: dict[str, Any], folder: Path) -> list[Path]:
     location, files = data["val"] or data["train"], list[Path]()
     pairs = open_captions(location, **columns, indexes=folder / "shard_indexes")
     if data["val_share"]:
-        _, pairs = hold_out(pairs, data["val_share"], name="val_share")
+        _, pairs = pairs.hold_out(data["val_share"], name="val_share")
     uploads = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
     for index in _spread(len(pairs)):
         files.append(uploads / f"{Path(pairs.name(index)).stem}_{index}.png")

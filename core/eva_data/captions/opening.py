@@ -13,11 +13,10 @@ from pathlib import Path
 from eva_data.captions.lists import LEFT_OUT, file_and_split, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
     CaptionedImages,
-    CaptionView,
+    CaptionFiles,
     FolderCaptions,
     ListedCaptions,
     ShardCaptions,
-    SourceCaptions,
     index_folder,
     pair_members,
 )
@@ -26,7 +25,6 @@ from eva_data.files import expand_home
 from eva_data.index import (
     CAPTION_KIND,
     INDEX_SUFFIX,
-    FolderFiles,
     Table,
     index_shards,
     require_unchanged,
@@ -35,12 +33,12 @@ from eva_data.index import (
 from eva_data.manifests import (
     Form,
     Manifest,
-    Mixture,
     SourceEntry,
     expand_path,
     open_index,
     read_index,
 )
+from eva_data.samples import Mixture
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -111,15 +109,16 @@ def open_captions(
         if index is not None and table is not None and entry.kind == "table":
             file, split = file_and_split(Path(entry.location))
             require_unchanged(file, table.about, part=split, index=index)
-        source = open_source(entry, table, indexes=indexes)
-        opened.append(source)
+        pairs = open_source(entry, table, indexes=indexes)
+        opened.append(pairs)
         if index is None:
-            source.left_out.warn(entry.location)
+            pairs.left_out.warn(entry.location)
     if path.suffix != ".toml" and len(opened) == 1:
         return opened[0]
-    mixed = CaptionView(Mixture[CaptionedImages](opened, [entry for entry, _ in parts]))
-    for source in opened:
-        mixed.left_out.merge(source.left_out)
+    sources, entries = [pairs.source for pairs in opened], [entry for entry, _ in parts]
+    mixed = CaptionedImages(Mixture(sources, entries))
+    for pairs in opened:
+        mixed.left_out.merge(pairs.left_out)
     return mixed
 
 
@@ -149,13 +148,13 @@ def open_source(
     workers: int = 1,
     keep_going: bool = False,
     indexes: Path | None = None,
-) -> SourceCaptions:
+) -> CaptionedImages:
     """Open a source with all its pairs by its part of an index; without one, look for the pairs.
 
     `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
     """
     left_out, location = Findings(LEFT_OUT), Path(entry.location)
-    opened: SourceCaptions
+    files: CaptionFiles
     if entry.kind == "shards":
         key, missing = entry.options.get("caption_column"), list[str]()
         # an index is of those that were there
@@ -169,10 +168,10 @@ def open_source(
         elif table is None:
             left_out.add_many("missing", len(missing), missing)
             table = pair_members(shards, left_out, key=key, workers=workers, keep_going=keep_going)
-        opened = ShardCaptions(shards, table, left_out, key=key)
+        files = ShardCaptions(shards, table, key=key)
     elif entry.kind == "folder":
         table = index_folder(location, left_out) if table is None else table
-        opened = FolderCaptions(FolderFiles(location, table), left_out)
+        files = FolderCaptions(location, table)
     else:
         root = expand_home(entry.options.get("root", location.parent))
         if table is None:
@@ -185,8 +184,8 @@ def open_source(
             image, caption = (entry.options.get(key) for key in PAIRS.options[1:])
             pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
             table = table_of_pairs(pairs, state)
-        opened = ListedCaptions(root, table, left_out)
-    if not len(opened):
+        files = ListedCaptions(root, table)
+    if not len(files):
         seen = "; ".join(left_out.lines())
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
-    return opened
+    return CaptionedImages(files, left_out)

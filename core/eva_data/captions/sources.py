@@ -1,9 +1,8 @@
-"""Images with captions as samples: of lists, folders and shards, mixed, chosen and held out."""
+"""Images with captions as samples: of lists, folders and shards."""
 
 import functools
 import os
 import zlib
-from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,131 +22,36 @@ from eva_data.captions.lists import (
 )
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, find_files, read_regular
-from eva_data.holdout import holdout_mask, stem
 from eva_data.images import read_encoded, read_image
-from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
-from eva_data.manifests import Choice, Mixture
+from eva_data.index import CAPTION_KIND, FolderFiles, Names, Table
 from eva_data.pools import ordered_map
+from eva_data.samples import Samples, View
 from eva_data.tar import Member, TarIndex, group_members, table_of_members
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index of shards
 _TEXT = ".txt"
 
 
-class CaptionedImages(ABC):
-    """A list of images, each with one caption or several; nothing is open.
-
-    What can be seen from a list, a folder or the headers of a shard is looked at once, and what
-    makes no pair is left out, counted and named. Images and captions in files of their own are read
-    when they are asked for, with an OSError, which the engine answers with another pair.
-    """
-
-    def __init__(self, left_out: Findings | None = None) -> None:
-        self.left_out = Findings(LEFT_OUT) if left_out is None else left_out
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def locate(self, index: int) -> "tuple[SourceCaptions, int]":
-        """Find the source of a pair, and its index there."""
-
-    @abstractmethod
-    def checksum(self) -> int:
-        """Compute a number that changes with the pairs and their order.
-
-        Where the data lie does not matter. The content of files and members is not read.
-        """
-
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path, or shard and member, `folder/00000.tar:key.jpg`."""
-        source, position = self.locate(index)
-        return source.files.sample_id(position)
-
-    def name(self, index: int) -> str:
-        """Name an image without the place of its dataset, as a list would."""
-        source, position = self.locate(index)
-        return source.name_of(position)
-
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB, as it is stored: EXIF's orientation is not applied."""
-        source, position = self.locate(index)
-        content = read_encoded(source.files, position)
-        return read_image(content, upright=False, name=source.files.sample_id(position))
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        """Read the captions of an image, one at least; else an UnreadableCaptionError."""
-        source, position = self.locate(index)
-        return source.captions_of(position)
-
-
-class SourceCaptions(CaptionedImages):
-    """The pairs of one source, whose images are files in a folder or in shards."""
-
-    def __init__(self, files: StoredFiles, left_out: Findings | None = None) -> None:
-        super().__init__(left_out)
-        self.files, self.table = files, files.table
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def locate(self, index: int) -> "tuple[SourceCaptions, int]":
-        """See `CaptionedImages`."""
-        return self, index
-
-    def name_of(self, index: int) -> str:
-        """Name an image by its path below the folder, or its member of a shard."""
-        return self.files.names[index]
-
-    @abstractmethod
-    def captions_of(self, index: int) -> tuple[str, ...]:
-        """Read the captions of an image."""
-
-    def checksum(self) -> int:
-        """See `CaptionedImages`."""
-        return self.files.checksum()
-
-
-class CaptionView(CaptionedImages):
-    """The pairs of other sources: those that a manifest mixes, or some of one source."""
-
-    def __init__(self, pairs: Mixture[CaptionedImages] | Choice[CaptionedImages]) -> None:
-        super().__init__()
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def locate(self, index: int) -> tuple[SourceCaptions, int]:
-        """See `CaptionedImages`."""
-        source, position = self._pairs.locate(index)
-        return source.locate(position)
-
-    def checksum(self) -> int:
-        """See `CaptionedImages`; weights and limits count."""
-        return self._pairs.checksum()
-
-
-class ListedCaptions(SourceCaptions):
+class ListedCaptions(FolderFiles):
     """Images in files whose captions a list has; see `table_of_pairs`.
 
     A list of 12 million takes 1.3 GB, which forked workers share, and 4 GB more while it
     is read. With an index file all processes of a machine share it, and no list is read.
     """
 
-    def __init__(self, root: Path, table: Table, left_out: Findings | None = None) -> None:
-        super().__init__(FolderFiles(root, table), left_out)
+    def __init__(self, root: Path, table: Table) -> None:
+        super().__init__(root, table)
         self._texts = Names(table, CAPTIONS)
         self._below = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118 (text)
         table.require_equal_lengths(FIRST, length=len(self) + 1)
         table.require_equal_lengths(f"{CAPTIONS}.ends", length=int(table[FIRST][-1]))
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """Name an image by its path below the root; one outside of it by the complete path."""
-        return os.path.normpath(self.files.names[index]).removeprefix(self._below)
+        return os.path.normpath(self.names[index]).removeprefix(self._below)
 
-    def captions_of(self, index: int) -> tuple[str, ...]:
-        """See `SourceCaptions`."""
+    def captions(self, index: int) -> tuple[str, ...]:
+        """See `CaptionedImages`."""
         begin, end = (int(position) for position in self.table[FIRST][index : index + 2])
         texts = tuple(self._texts[position] for position in range(begin, end))
         if not texts or any(map(problem_of, texts)):  # of an index that was changed
@@ -155,16 +59,16 @@ class ListedCaptions(SourceCaptions):
         return texts
 
     def checksum(self) -> int:
-        """See `CaptionedImages`."""
-        value = self._texts.checksum() << 32 | self.files.checksum()
+        """See `StoredFiles`; captions count."""
+        value = self._texts.checksum() << 32 | super().checksum()
         return zlib.crc32(self.table[FIRST].data, zlib.crc32(value.to_bytes(8, "little")))
 
 
-class FolderCaptions(SourceCaptions):
+class FolderCaptions(FolderFiles):
     """Images with a text file of the same name beside each, which is read with its image."""
 
-    def captions_of(self, index: int) -> tuple[str, ...]:
-        """See `SourceCaptions`."""
+    def captions(self, index: int) -> tuple[str, ...]:
+        """See `CaptionedImages`."""
         file = Path(self.sample_id(index)).with_suffix(_TEXT)
         try:
             content = read_regular(file)
@@ -191,7 +95,7 @@ def index_folder(folder: Path, left_out: Findings) -> Table:
     return Table(names_with_text.arrays(), kind=CAPTION_KIND)
 
 
-class ShardCaptions(SourceCaptions):
+class ShardCaptions(TarIndex):
     """Pairs in tar shards, as webdataset and img2dataset write them.
 
     A pair is `KEY.jpg` (or another image) with `KEY.txt`, or with `KEY.json` that has a caption.
@@ -202,32 +106,53 @@ class ShardCaptions(SourceCaptions):
     share. The captions stay in the shards: one is read, with its image, at its place.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[Path],
-        table: Table,
-        left_out: Findings | None = None,
-        *,
-        key: str | None = None,
-    ) -> None:
-        members = TarIndex(shards, table)
-        super().__init__(members, left_out)
-        self._members, self._key = members, key
-        table.require_equal_lengths(*TEXTS, length=len(members))
+    def __init__(self, shards: Sequence[Path], table: Table, *, key: str | None = None) -> None:
+        super().__init__(shards, table)
+        self._key = key
+        table.require_equal_lengths(*TEXTS, length=len(self))
 
-    def captions_of(self, index: int) -> tuple[str, ...]:
-        """See `SourceCaptions`."""
+    def captions(self, index: int) -> tuple[str, ...]:
+        """See `CaptionedImages`."""
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
         try:
-            content = self._members.read_beside(index, offset, size)
+            content = self.read_beside(index, offset, size)
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
         return parse_captions(content, where, is_json=bool(is_json), key=self._key)
 
     def checksum(self) -> int:
-        """See `CaptionedImages`."""
-        return zlib.crc32(self.table[TEXTS[1]].data, self.files.checksum())
+        """See `StoredFiles`; lengths of captions count."""
+        return zlib.crc32(self.table[TEXTS[1]].data, super().checksum())
+
+
+CaptionFiles = ListedCaptions | FolderCaptions | ShardCaptions
+
+
+class CaptionedImages(Samples[CaptionFiles]):
+    """A list of images, each with one caption or several; nothing is open.
+
+    What can be seen from a list, a folder or the headers of a shard is looked at once, and what
+    makes no pair is left out, counted and named. Images and captions in files of their own are read
+    when they are asked for, with an OSError, which the engine answers with another pair.
+    """
+
+    def __init__(
+        self, files: CaptionFiles | View[CaptionFiles], left_out: Findings | None = None
+    ) -> None:
+        super().__init__(files)
+        self.left_out = Findings(LEFT_OUT) if left_out is None else left_out
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB, as it is stored: EXIF's orientation is not applied."""
+        files, position = self.locate(index)
+        content = read_encoded(files, position)
+        return read_image(content, upright=False, name=files.sample_id(position))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Read the captions of an image, one at least; else an UnreadableCaptionError."""
+        files, position = self.locate(index)
+        return files.captions(position)
 
 
 def pair_members(
@@ -296,29 +221,6 @@ def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
     if len(images) > 1 or len({member.suffix for member in texts}) < len(texts):
         return "duplicate"
     return None if texts[0].size else "empty"
-
-
-def hold_out(
-    pairs: CaptionedImages, fraction: float, *, name: str
-) -> tuple[CaptionView, CaptionView]:
-    """Split the images of a source by their names without suffix, of shards by their keys.
-
-    An image stays with all of its captions, and one that a manifest names several times is on one
-    side, that of its first name; among those that are held out it comes once. See
-    `eva_data.holdout`; `name` is that of the setting.
-    """
-    every = range(len(pairs))
-    names = (stem(pairs.name(index)) for index in every)
-    if isinstance(pairs, CaptionView):  # whose sources may name an image below other folders
-        first: dict[str, str] = {}
-        paths = (os.path.normpath(pairs.sample_id(index)) for index in every)
-        names = (first.setdefault(path, name) for path, name in zip(paths, names, strict=True))
-    is_held_out = holdout_mask(names, fraction, name=name)
-    backwards = np.flatnonzero(is_held_out)[::-1].tolist()
-    once = {os.path.normpath(pairs.sample_id(index)): index for index in backwards}
-    sides = np.flatnonzero(~is_held_out), np.array(sorted(once.values()))
-    train, held = (CaptionView(Choice(pairs, side)) for side in sides)
-    return train, held
 
 
 def select(table: Table, keep: NDArray[np.bool_]) -> Table:

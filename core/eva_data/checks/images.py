@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eva_data.bands import BAND_SUFFIXES, inspect_bands
 from eva_data.captions.lists import LEFT_OUT, UnreadableCaptionError
-from eva_data.captions.sources import SourceCaptions
+from eva_data.captions.sources import CaptionedImages
 from eva_data.checks.findings import Findings, Kind
 from eva_data.classes import describe_alike, find_respelled
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
@@ -54,7 +54,7 @@ PAIR_KINDS = {
 _PARTS = ("train", "training", "val", "valid", "validation", "test")
 
 
-Source = TypeVar("Source", "Images", SourceCaptions)
+Source = TypeVar("Source", "Images", CaptionedImages)
 
 
 class ImageFile(NamedTuple):
@@ -223,12 +223,12 @@ def read_source(
     return keep
 
 
-def _problems_of(source: "Images | SourceCaptions", indices: range) -> list[tuple[int, str, str]]:
+def _problems_of(source: "Images | CaptionedImages", indices: range) -> list[tuple[int, str, str]]:
     """Read some samples: index, kind and detail of those that cannot be read."""
     problems = []
     for index in indices:
         try:
-            if isinstance(source, SourceCaptions):
+            if isinstance(source, CaptionedImages):
                 source.captions(index)
                 source.image(index)
             else:

@@ -21,7 +21,7 @@ class Given(CaptionedImages):
     """One picture with given captions."""
 
     def __init__(self, *texts):
-        super().__init__()
+        super().__init__(None)
         self.texts = texts
 
     def __len__(self):

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import hold_out
 
 COUNT = 40
 
@@ -42,7 +41,7 @@ def test_every_form_gives_the_same_pictures(photos):
         "list": open_captions(photos / "pairs.json", root=photos / "photos"),
         "shards": open_captions(photos / "{0,1}.tar"),
     }
-    parts = {name: hold_out(pairs, 0.2, name="data.val_share") for name, pairs in forms.items()}
+    parts = {name: pairs.hold_out(0.2, name="data.val_share") for name, pairs in forms.items()}
     chosen = {name: sorted({*stems(held)}) for name, (_, held) in parts.items()}
     assert chosen["folder"] == chosen["table"] == chosen["list"] == chosen["shards"]
     assert 2 < len(chosen["folder"]) < 16
@@ -67,7 +66,7 @@ def test_of_a_manifest_a_picture_is_evaluated_once(photos):
     )
     pairs = open_captions(photos / "all.toml")
     assert len(pairs) == 4 * COUNT
-    train, held = hold_out(pairs, 0.2, name="data.val_share")
+    train, held = pairs.hold_out(0.2, name="data.val_share")
     places = [held.sample_id(index) for index in range(len(held))]
     assert len(places) == len({*places}) == 2 * len({*stems(held)})  # of both sources
     assert not {*stems(train)} & {*stems(held)}
