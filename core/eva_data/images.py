@@ -1,8 +1,7 @@
 """The one decoder of images, with one rule for each kind of file.
 
-8 bits are as they are, of 16 the upper 8 are kept, or of grey images those of the bits that
-`EVA_IMAGE_BITS` states, such as a camera's 12; 32 and fractions have no agreed range and are
-refused.
+8 bits are as they are, of 16 the upper 8 are kept (`eva_data.bands` reads all); 32 and fractions
+have no agreed range and are refused.
 Transparency shows white, as a viewer shows it; test sets with published results drop it, as the
 official code (`on_white=False`). Animations give their first frame. A truncated file is refused,
 and before anything is decoded one of more pixels than `max_pixels()`.
@@ -35,7 +34,6 @@ from eva_data.saving import replace_file
 logger = logging.getLogger(__name__)
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
-BITS = "EVA_IMAGE_BITS"  # likewise; one number for a dataset, never by the values of an image
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -240,21 +238,14 @@ def _bits(image: Image.Image) -> int:
     return 32 if image.mode in _NO_RANGE else 8
 
 
-def _stated_bits() -> int:
-    value = os.environ.get(BITS, "") or "16"
-    if value not in map(str, range(8, 17)):
-        raise ValueError(f"{BITS} must be from 8 to 16, bits of a value, got {value!r}")
-    return int(value)
-
-
 def describe_dark(largest: int) -> str:
     """Say that images of 16 bits are dark by the largest value of all, or nothing."""
     needed = next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
-    if not largest or needed == 16 or os.environ.get(BITS):
+    if not largest or needed == 16:
         return ""
     return (
-        f"the largest value of 16 bits is {largest:,}: {BITS}={needed} scales {needed} bits, and "
-        "--bands of detection, segmentation and classification keeps all"
+        f"the largest value of 16 bits is {largest:,}: --bands of detection, segmentation and "
+        f"classification keeps all bits; for others multiply the values by {2 ** (16 - needed)}"
     )
 
 
@@ -289,9 +280,5 @@ def _rgb(image: Image.Image, *, upright: bool, on_white: bool, name: str) -> Ima
         with contextlib.suppress(OSError, *_DAMAGE):
             image = ImageOps.exif_transpose(image)
     if bits == 16:
-        values = np.asarray(image).astype(np.uint16)
-        bits, largest = _stated_bits(), int(values.max())
-        if largest >= 2**bits:
-            raise UnreadableImageError(f"{name} has the value {largest:,}, beyond {BITS}={bits}")
-        image = Image.fromarray((values >> bits - 8).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     return (on_white_ground(image) if on_white else image).convert("RGB")

@@ -36,7 +36,6 @@ _TALKATIVE = (  # loggers: of retries of downloads, other devices' kernels, opti
     *("huggingface_hub.utils._http", "torchao", "torch.utils._pytree"),
     *("torch.fx._symbolic_trace", "onnx_ir", "onnxscript"),
 )
-_BITS = "EVA_IMAGE_BITS"  # see `eva_data.images`
 _DATASET_PREFIXES = ("torchvision:", "hf:")  # what names a dataset, and not a path
 
 
@@ -67,9 +66,7 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     ("detection/demo.py"); behind the bits of images where the environment states them.
     """
     start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
-    bits = os.environ.get(_BITS)
-    stated = f"{_BITS}={shlex.quote(bits)} " if bits else ""
-    return stated + shlex.join([*start, *map(str, arguments)])
+    return shlex.join([*start, *map(str, arguments)])
 
 
 class Result(int):

@@ -22,7 +22,6 @@ Result = TypeVar("Result")
 _OF_A_PROCESS = ("device", "workers", "num_workers")  # settings without an effect on results
 _VARIABLES = (
     "EVA_MAX_IMAGE_PIXELS",
-    "EVA_IMAGE_BITS",
     "NVIDIA_TF32_OVERRIDE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )

@@ -31,12 +31,9 @@ def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     assert capsys.readouterr() == ("", message)
 
 
-def test_the_next_command_sees_images_as_this_one_does(monkeypatch):
+def test_the_next_command_is_of_the_program_that_runs(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["eva detection train"])
-    monkeypatch.delenv("EVA_IMAGE_BITS", raising=False)
     assert command_to_run("detection demo", "demo.py", "a b") == "eva detection demo 'a b'"
-    monkeypatch.setenv("EVA_IMAGE_BITS", "12")
-    assert command_to_run("detection demo", "demo.py") == "EVA_IMAGE_BITS=12 eva detection demo"
 
 
 def test_the_result_alone_is_printed_where_json_is_asked_for(capsys, tmp_path):

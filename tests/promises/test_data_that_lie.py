@@ -14,7 +14,7 @@ from eva_command.verify import main as verify
 from eva_data.detection.resolve import resolve
 from eva_data.detection.sources import DataRequest
 from eva_data.image_sources import decode_image
-from eva_data.images import UnreadableImageError, read_image
+from eva_data.images import read_image
 from eva_data.writing import writing_dataset
 
 SMALL = ("--workers", "1")
@@ -142,28 +142,20 @@ def test_held_out_images_without_an_object_name_the_way_out(tmp_path):
         resolve(request)
 
 
-@pytest.mark.parametrize("stated", [False, True])
 @pytest.mark.parametrize("bits", [8, 12, 16])
-def test_bits_of_cameras_are_stated_for_all_images(bits, stated, tmp_path, capsys, monkeypatch):
+def test_of_16_bits_the_upper_8_are_read_and_dark_images_named(bits, tmp_path, capsys):
     """Whatever the largest value of one image is, and by both decoders."""
-    if stated:
-        monkeypatch.setenv("EVA_IMAGE_BITS", str(bits))
     for name, part in (("a/1.png", 1), ("b/2.png", 16)):
         values = np.linspace(0, (2**bits - 1) // part, 24 * 32).reshape(24, 32).astype(np.uint16)
         file = tmp_path / name
         file.parent.mkdir()
         Image.fromarray(values).save(file)
-        expected = values >> (bits if stated else 16) - 8
+        expected = values >> 8
         assert (np.asarray(read_image(file, upright=True))[..., 0] == expected).all()
         assert (decode_image(file.read_bytes())[0].numpy() == expected).all()
     verify([str(tmp_path), *SMALL])
-    hints = not stated and bits < 16
-    assert (f"{2**bits - 1:,}" in (printed := capsys.readouterr().out)) == hints
-    assert (f"EVA_IMAGE_BITS={bits}" in printed) == hints
-    monkeypatch.setenv("EVA_IMAGE_BITS", "8")
-    if bits > 8:
-        with pytest.raises(UnreadableImageError, match="EVA_IMAGE_BITS"):
-            read_image(tmp_path / "a/1.png", upright=True)
+    printed = capsys.readouterr().out
+    assert (f"{2**bits - 1:,}" in printed) == ("--bands" in printed) == (bits < 16)
 
 
 @pytest.mark.parametrize("form", ["yolo", "coco"])
