@@ -48,7 +48,7 @@ _LARGE_SIZES = (14, 1024, 24, 16, 4096)
 _PERIODS, _PERIODS_TOLERANCE = "rope_embed.periods", 1e-5
 _LEFT_OUT = re.compile(
     r"(lm_head|spm|interactions|up|norm[1-4]|projectors|local_cls_norm)\.|mask_token$|decoder"
-    r"|level_embed$|.*relative_position(_\w+)?_index$"
+    r"|level_embed$|.*relative_position(_\w+)?_index$|head\.(?!\d|weight$|bias$)"
 )
 _CARD = """---
 tags: [{task}, timm]

@@ -62,7 +62,7 @@ class AttentiveProbe(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits (N, K) of tokens (N, T, P, C)."""
         context = (self.norm1(tokens) + self.frame_positions).flatten(1, 2)  # (N, T * P, C)
-        query = self.query.expand(len(tokens), -1, -1)  # (N, 1, C)
+        query = self.query.expand(tokens.shape[0], -1, -1)  # (N, 1, C)
         key, value = self.to_key_value(context).chunk(2, dim=2)
         attended = F.scaled_dot_product_attention(
             self._split(self.to_query(query)), self._split(key), self._split(value)
