@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 ENGINE, FRAMEWORKS = "classification", ("detection", "segmentation")
-TRAINERS = (ENGINE, *FRAMEWORKS, pytest.param("mmdetection", marks=pytest.mark.slow))
+slow = pytest.mark.slow
+TRAINERS = (ENGINE, *FRAMEWORKS, pytest.param("mmdetection", marks=slow))
 LOGS = {ENGINE: "log.txt", "detection": "log.txt", "segmentation": "log.txt"}
 METRICS = {ENGINE: "metrics.jsonl", "detection": "metrics.json", "segmentation": "starts.jsonl"}
 
@@ -23,13 +24,13 @@ def train(run, trainers):
 
 
 @pytest.mark.parametrize("task", TRAINERS)
-@pytest.mark.parametrize("accident", ["remove", "move"])
+@pytest.mark.parametrize("accident", ["remove", pytest.param("move", marks=slow)])
 def test_a_run_whose_folder_is_gone_ends_with_an_error(train, fails, tmp_path, task, accident):
     output = tmp_path / "run"
     fails(train(task, output, accident=f"{accident}@2:{output}"), output, code=1)
 
 
-@pytest.mark.parametrize("task", FRAMEWORKS)
+@pytest.mark.parametrize("task", [FRAMEWORKS[0], pytest.param(FRAMEWORKS[1], marks=slow)])
 def test_a_run_whose_folder_is_gone_after_its_last_step(train, fails, tmp_path, task):
     output = tmp_path / "run"
     fails(train(task, output, accident=f"move@6:{output}"), output, code=1)
@@ -42,7 +43,9 @@ def test_a_full_gpu_names_what_takes_less(train, fails, tmp_path, task):
     assert "unexpected" not in ended.text
 
 
-@pytest.mark.parametrize("size", ["4k", "128k"], ids=["semaphores", "tensors"])
+@pytest.mark.parametrize(
+    "size", [pytest.param("4k", id="semaphores", marks=slow), pytest.param("128k", id="tensors")]
+)
 @pytest.mark.parametrize("task", TRAINERS)
 def test_full_shared_memory_is_named_alone(train, trainers, fails, tmp_path, task, size):
     workers = f"{trainers(task).workers}1"
@@ -53,7 +56,9 @@ def test_full_shared_memory_is_named_alone(train, trainers, fails, tmp_path, tas
     assert "Exception ignored" not in ended.text, ended.text
 
 
-@pytest.mark.parametrize("names", [LOGS, METRICS], ids=["log", "metrics"])
+@pytest.mark.parametrize(
+    "names", [pytest.param(LOGS, id="log"), pytest.param(METRICS, id="metrics", marks=slow)]
+)
 @pytest.mark.parametrize("task", [ENGINE, *FRAMEWORKS])
 def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
     output = tmp_path / "run"
@@ -67,10 +72,7 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
     "task",
     [
         "segmentation",
-        *(
-            pytest.param(task, marks=pytest.mark.slow)
-            for task in ("pretrain", "detection", "mmdetection")
-        ),
+        *(pytest.param(t, marks=slow) for t in ("pretrain", "detection", "mmdetection")),
     ],
 )
 def test_a_refused_resume_leaves_config_and_logs_as_they_were(

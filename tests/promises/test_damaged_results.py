@@ -41,13 +41,13 @@ def array(change):
     return changed
 
 
-FLIPS = [(0.02, 6), (0.3, 0), (0.5, 6), (0.7, 0), (0.98, 1)]
+FLIPS = [(0.02, 6), (0.5, 6), (0.98, 1)]
 EVERY = {
-    "gone": None, "empty": truncated(0), "half": truncated(0.5), "short": truncated(0.99),
-    "zeros": lambda content: bytes(len(content)), "noise": lambda content: b"\x93" * len(content),
+    "gone": None, "empty": truncated(0), "short": truncated(0.99),
+    "zeros": lambda content: bytes(len(content)),
     **{f"bit {bit} at {place}": flipped(place, bit) for place, bit in FLIPS},
 }  # fmt: skip
-OF_JSON = {kind: text(kind) for kind in ("[]", "null", "3", '"a"', "{}", '{"plan": []}')}
+OF_JSON = {kind: text(kind) for kind in ("null", "{}", '{"plan": []}')}
 OF_FEATURES = {
     "NaN": array(lambda one: one * np.nan), "complex": array(lambda one: one.astype(complex)),
     "float32": array(np.float32), "wider": array(lambda one: one.repeat(2, 1)),

@@ -81,7 +81,14 @@ def test_one_run_with_all_accidents_ends_as_one_that_nobody_disturbed(
         assert str(ours) == str(expected)
 
 
-@pytest.mark.parametrize("task", ENGINE)
+@pytest.mark.parametrize(
+    "task",
+    [
+        "classification",
+        "clip",
+        *(pytest.param(t, marks=pytest.mark.slow) for t in ("pretrain", "video")),
+    ],
+)
 def test_a_loss_that_is_not_finite_ends_a_run_of_the_engine_before_the_step(
     run, fails, training, metrics_of, tmp_path, task
 ):
@@ -236,7 +243,7 @@ def state(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-@some(*ENGINE, "detection", "segmentation")
+@some("classification", "detection", "segmentation")
 def test_a_used_folder_is_refused_by_the_first_process_and_stays(trainer, finished, run, fails):
     output = finished(trainer.name)
     before, words = state(output), trainer.command(output, *trainer.fresh)
