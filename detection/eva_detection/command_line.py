@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,11 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    port = 2**15 + 2**14 + hash(os.getuid()) % 2**14  # of each user, as detectron2 chooses it
-    help_text = (
-        "where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)"
-    )
-    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help=help_text)
+    help_text = "where the processes of several machines find each other: tcp://FIRST_MACHINE:PORT"
+    add("--dist-url", default="auto", help=help_text)
     launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     parser.set_defaults(launched=launched)
     sources.add_arguments(parser)
@@ -91,6 +88,7 @@ class TrainingRequest:
         recipe: Name or path of a recipe, or the file that a run has saved.
         overrides: Settings of the recipe, KEY=VALUE.
         run: What is asked of every trainer.
+        weights: Those that are evaluated, or that training begins from; None for the recipe's.
         data: Own data, as they are named.
         evaluates: Whether weights are evaluated, and nothing is trained.
         scale_lr: Whether the learning rate grows with the images of a step.
@@ -104,6 +102,7 @@ class TrainingRequest:
     recipe: str
     overrides: tuple[str, ...] = ()
     run: RunRequest = field(default_factory=RunRequest)
+    weights: str | None = None
     data: DataRequest | None = None
     evaluates: bool = False
     scale_lr: bool = False
@@ -123,11 +122,6 @@ class TrainingRequest:
         """Whether a training goes on, if it has a checkpoint."""
         return self.run.resume and not self.evaluates
 
-    def value_of(self, key: str) -> str | None:
-        """Return the last value that is set for a key; None without any."""
-        pairs = (override.lstrip("+").partition("=") for override in self.overrides)
-        return {name: value.strip("'") for name, _, value in pairs}.get(key)
-
 
 @dataclass
 class Launch:
@@ -145,8 +139,7 @@ class Launch:
 def parse(arguments: Sequence[str]) -> TrainingRequest:
     """Parse as detectron2's parser does.
 
-    Of weights that `--eval-only` is given, a setting is made; those of a run bring its config, and
-    results go to a folder of their own beside it.
+    The weights of a run bring its config, and results go to a folder of their own beside it.
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(arguments)
@@ -156,57 +149,51 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         args.num_gpus = int(os.environ["WORLD_SIZE"])
     settings = [word for word in args.words if "=" in word and not is_there(word)]
     names = [word for word in args.words if word not in settings]
-    keys = [override.partition("=")[0] for override in settings]
-    _check_flags(parser, args, keys)
+    pairs = (word.lstrip("+").partition("=") for word in settings)
+    stated = {key: value.strip("'") for key, _, value in pairs}
+    _check_flags(parser, args, stated)
+    weights, output = args.weights or stated.get(_WEIGHTS), args.output or stated.get(_OUTPUT)
     if args.eval_only and names and not args.weights:
         last = Path(names[-1])
         if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):
-            args.weights = names.pop()
+            args.weights = weights = names.pop()
+    if args.weights and _WEIGHTS in stated:
+        parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
     if len(names) + bool(args.config_file) > 1:
         parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
     recipe = args.config_file or "".join(names)
-    pairs = (word.split("=", 1) for word in settings)  # shells leave a `~` behind `=`
-    overrides = [
-        setting(key, str(expand_home(value))) if value.startswith("~/") else f"{key}={value}"
-        for key, value in pairs
-    ]
-    overrides += slice_settings(args.slice, args.overlap)
-    if args.output:
-        overrides.append(setting(_OUTPUT, str(expand_home(args.output))))
-    if args.weights:
-        if _WEIGHTS in keys:
-            parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
-        overrides.append(setting(_WEIGHTS, args.weights))
-        saved = config_of_run(args.weights)
-        if saved and not recipe:
-            recipe = str(saved)
-            if _OUTPUT not in keys and not args.output:
-                shared = args.num_machines > 1
-                folder = number_evaluation(saved.parent / "evaluation", shared=shared)
-                overrides.append(setting(_OUTPUT, str(folder)))
-    data = sources.read_request(args, training=not args.eval_only)
-    alike = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
+    saved = config_of_run(args.weights) if args.weights and not recipe else None
+    if saved:
+        recipe = str(saved)
+        if not output:
+            several = args.num_machines > 1
+            output = number_evaluation(saved.parent / "evaluation", shared=several)
+    shared = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
+    folder = expand_home(output) if output else None
     return TrainingRequest(
         recipe=recipe,
-        overrides=tuple(overrides),
-        run=RunRequest.from_options(args, output=None, data=None),
-        data=data,
+        overrides=(*settings, *slice_settings(args.slice, args.overlap)),
+        run=RunRequest.from_options(args, output=folder, data=None),
+        weights=weights,
+        data=sources.read_request(args, training=not args.eval_only),
         evaluates=args.eval_only,
-        **{name: getattr(args, name) for name in alike},
+        **{name: getattr(args, name) for name in shared},
     )
 
 
 def _check_flags(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, keys: Sequence[str]
+    parser: argparse.ArgumentParser, args: argparse.Namespace, stated: Mapping[str, str]
 ) -> None:
-    """Refuse flags that contradict each other, or a setting of these keys."""
-    if args.output and _OUTPUT in keys:
+    """Refuse flags that contradict each other, or the stated settings."""
+    if args.output and _OUTPUT in stated:
         parser.error(f"two folders are given, --output and {_OUTPUT}=...")
+    if "://" in f"{args.output} {stated.get(_OUTPUT)}":
+        parser.error(f"{args.output or stated[_OUTPUT]} must be a local folder")
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
     if args.precision and not args.eval_only:
         parser.error("--precision is for --eval-only: a training has train.amp.precision")
-    if args.epochs and "train.max_iter" in keys:
+    if args.epochs and "train.max_iter" in stated:
         parser.error("--epochs sets train.max_iter: leave one of them out")
     of_training = {name: getattr(args, name) for name in ("epochs", "batch", "tile", "lora")}
     if args.eval_only and any(of_training.values()):
@@ -218,51 +205,36 @@ def slice_settings(size: int | str | None, overlap: float) -> list[str]:
     return [] if size is None else [f"test.slice={size}", f"test.overlap={overlap}"]
 
 
-def setting(key: str, path: str) -> str:
-    """Write a setting whose value is a path, in quotes where hydra's grammar asks for them."""
-    if re.fullmatch(r"[\w./:+@%-]+", path, re.ASCII):
-        return f"{key}={path}"
-    escaped = re.sub(
-        r"(\\*)('|$)", lambda match: 2 * match[1] + "\\" * bool(match[2]) + match[2], path
-    )
-    return f"{key}='{escaped}'"
-
-
 def check(request: TrainingRequest) -> Launch:
     """Check that recipe, own data, weights and a free output folder are there.
 
-    A run on own data without an output folder gets one, named by the data and the recipe.
+    A run without an output folder gets one, named by own data and the recipe.
     """
-    recipe = find_recipe("detection", request.recipe)
-    output = request.value_of(_OUTPUT)
-    if output is None:
-        output = _default_output(request, recipe)
-        stated = (setting(_OUTPUT, output),) if output else ()
-        request = replace(request, overrides=(*request.overrides, *stated))
+    recipe, resume = find_recipe("detection", request.recipe), request.run.resume
+    output = request.run.output or _default_output(request, recipe)
+    request = replace(request, run=replace(request.run, output=output))
     data = resolve(request.data) if request.data else None
-    folder = Path(output) if output is not None else None
-    if folder:
-        require_writable(folder)
-    if folder and not request.evaluates and not request.run.resume:
-        check_unused(folder)
-    continues = request.run.resume and (not folder or last_checkpoint(folder))
-    source = request.value_of(_WEIGHTS)
-    source = stated_start(recipe) if source is None else source
+    if output:
+        require_writable(output)
+        if not request.evaluates and not resume:
+            check_unused(output)
+    continues = resume and (not output or last_checkpoint(output))
+    source = stated_start(recipe) if request.weights is None else request.weights
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
     return Launch(request, data)
 
 
-def _default_output(request: TrainingRequest, recipe: Path) -> str | None:
+def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
     """Name the folder of a run by own data and recipe, or as the recipe does."""
     data = request.data and request.data.first_path
     name = name_on_own_data(recipe, data) if data else ""
     if request.evaluates:
-        shared, default = request.num_machines > 1, Path(f"output/{name}_evaluation")
-        return str(number_evaluation(default, shared=shared)) if name else None
+        default, several = Path(f"output/{name}_evaluation"), request.num_machines > 1
+        return number_evaluation(default, shared=several) if name else None
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
     folder = f"output/{name}" if name else stated[1] if stated else ""
-    return str(number_folder(Path(folder), has_run, resume=request.run.resume)) if folder else None
+    return number_folder(Path(folder), has_run, resume=request.run.resume) if folder else None
 
 
 def _parse_training(arguments: Sequence[str]) -> Launch:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
 from eva_openmmlab import command_line
-from eva_openmmlab import demo as openmmlab_demo
+from eva_openmmlab.run_folder import require_config_of_run
+from eva_report import demo_command
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
 from eva_runs.commands import Command, echo, lazy_import
@@ -20,37 +21,18 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 _EXAMPLES = """
-Examples:
+examples:
+  %(prog)s coco/cascade_mask_rcnn_eva_g_1280
+  %(prog)s custom/cascade_mask_rcnn_eva_g_24gb --data coins/data.yaml --val-share 0.1
 
-COCO from the official Objects365 weights, 64 GPUs:
-    torchrun --nnodes 8 --nproc-per-node 8 ... mmdetection/train.py \\
-        coco/cascade_mask_rcnn_eva_g_1280
-
-Your own dataset in COCO's format, on one card of 24 GB:
-    python mmdetection/train.py custom/cascade_mask_rcnn_eva_g_24gb \\
-        --train-annotations train.json --train-images photos/train \\
-        --val-annotations val.json --val-images photos/val
-
-Continue a run:
-    the same command with --resume; SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint, code 75
-
-The demo, on two CPU cores:
-    python mmdetection/train.py demo/cascade_mask_rcnn_eva_debug
-"""
-
+--resume continues a run; SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and exit with 75."""
 _EPILOG = """
-OUTPUT receives each image and video under its own name, those of a folder as in the folder, and
-predictions.json: images, categories and annotations in COCO's format, with a score each. What was
-found is said at the end. Files that cannot be read are named and skipped, and the exit code is
-then 1.
+OUTPUT receives images and videos by name, and predictions.json in COCO's format. Unreadable files
+are named and skipped, with exit code 1.
 
-Examples:
-
-    python mmdetection/demo.py output/mmdet holiday/ --output output/images
-
-    python mmdetection/demo.py coco/cascade_mask_rcnn_eva_g_1536 eva_coco_seg.pth \\
-        photo.jpg holiday/ film.mp4 --output output/images
-"""
+examples:
+  %(prog)s output/mmdet holiday/ --output output/images
+  %(prog)s coco/cascade_mask_rcnn_eva_g_1536 eva_coco_seg.pth photo.jpg --output output/images"""
 
 
 _FORMS = {form: EXPORT_SUFFIXES[form] for form in ("onnx", "openvino")}
@@ -93,7 +75,7 @@ evaluate = command_line.make_command(
 
 
 def _demo_parser() -> argparse.ArgumentParser:
-    parser = openmmlab_demo.demo_parser(
+    parser = demo_command.demo_parser(
         "Detect objects in images, folders of them, videos and cameras.",
         _EPILOG,
         task="mmdetection",
@@ -102,12 +84,13 @@ def _demo_parser() -> argparse.ArgumentParser:
     return parser
 
 
-demo = openmmlab_demo.make_command(
+demo = demo_command.make_command(
     _demo_parser,
     plan=plan_detection,
     work=detect_files,
-    load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
+    load=lambda args: demo_command.load(args, score_threshold=args.score_threshold),
     result=lambda args: args.output / PREDICTIONS,
+    config_of_run=require_config_of_run,
 )
 
 

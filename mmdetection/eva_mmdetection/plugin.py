@@ -23,7 +23,6 @@ from torch import nn
 from eva_backbone import LoadReport, load_pretrained
 from eva_mmdetection.data import coco_file, panoptic
 from eva_mmdetection.evaluation import metrics
-from eva_mmdetection.model import eomt as eomt_head
 from eva_mmdetection.model import federated_loss, heads, mask2former, slices
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
 from eva_openmmlab import config, eomt, hooks, images, loop, optimizer

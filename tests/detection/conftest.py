@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.logger import setup_logger
 
 from eva_detection.data import datasets
 
@@ -138,22 +137,30 @@ def registered_demo_data(demo_data, register_below):
 @pytest.fixture
 def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
-    from eva_detection.training.log import LOGGERS
-
-    loggers = [logging.getLogger(name) for name in (*LOGGERS, "torch", "py.warnings")]
-    loggers.append(logging.root)
-    before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
+    torch_logger = logging.getLogger("torch")
+    handlers = torch_logger.handlers[:]
     monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    setup_logger.cache_clear()
     yield
-    logging.captureWarnings(False)
-    for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        for handler in one.handlers:
-            if handler not in handlers:
-                handler.close()
-        one.handlers[:], one.propagate, one.level = handlers, propagate, level
-    setup_logger.cache_clear()
+    torch_logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def train_here(monkeypatch):
+    """Function: train by a config in this process, in its folder."""
+    from eva_detection.command_line import Launch, TrainingRequest
+    from eva_detection.training import train as train_module
+    from eva_runs.request import RunRequest
+
+    def train(cfg, *, resume=False):
+        monkeypatch.setattr(train_module, "load_config", lambda request, data: (cfg, data, []))
+        recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+        request = TrainingRequest(recipe=recipe, run=RunRequest(resume=resume))
+        detection_run = train_module.DetectionRun(Launch(request))
+        detection_run.resolve()
+        detection_run.train()
+
+    return train
 
 
 @pytest.fixture
@@ -161,16 +168,14 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection.command_line import parse
+    from eva_detection.command_line import Launch, parse
     from eva_detection.config import files, settings
-    from eva_detection.training import log
     from eva_detection.training import train as train_module
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
     for module, name in ((settings, "load_config_file"), (files, "_run_recipe")):
         monkeypatch.setattr(module, name, lambda file: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
-    monkeypatch.setattr(log, "collect_env_info", lambda: "")  # asks the compiler, for example
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
     def run(folder, *words):
@@ -179,7 +184,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(parse(arguments))
+            train_module.run(Launch(parse(arguments)))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

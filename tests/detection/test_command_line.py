@@ -1,5 +1,7 @@
 """The command lines: words in any order, and what is checked before torch is imported."""
 
+from pathlib import Path
+
 import pytest
 
 from eva_detection import command_line
@@ -42,6 +44,7 @@ def test_processes_of_a_launcher_are_counted_by_its_variables(monkeypatch):
         ["--eval-only", DEMO, "w.pth", "train.init_checkpoint=v.pth"],
         [DEMO, "--no-such-flag"],
         [DEMO, "--output", "a", "train.output_dir=b"],
+        [DEMO, "train.output_dir=s3://a/b"],
     ],
 )
 def test_words_that_contradict_each_other(words, capsys):
@@ -63,27 +66,26 @@ def run(tmp_path):
 def test_an_evaluation_takes_weights(run):
     def read(*words):
         request = parse(["--eval-only", *map(str, words)])
-        return request.recipe, [*request.overrides]
+        return request.recipe, request.weights, request.run.output
 
     evaluation = run / "evaluation"
     for weights in (run, run / "model_final.pth"):
-        own = [f"train.init_checkpoint={weights}", f"train.output_dir={evaluation}"]
+        expected = (f"{run}/config.yaml", str(weights), evaluation)
         for words in ([weights], ["--weights", weights]):
-            assert read(*words) == (f"{run}/config.yaml", own)
+            assert read(*words) == expected
             evaluation.rmdir()  # which was claimed
-    named = (DEMO, ["train.init_checkpoint=eva_coco_seg"])
-    assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == named
-    assert read("--config-file", DEMO, "eva_coco_seg") == named
-    assert read(DEMO, "hf://one/two/three.pth")[1] == [
-        "train.init_checkpoint=hf://one/two/three.pth"
-    ]
-    assert read(weights, "--output", "mine")[1] == ["train.output_dir=mine", own[0]]
-    assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
+    expected = (DEMO, "eva_coco_seg", None)
+    assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == expected
+    assert read("--config-file", DEMO, "eva_coco_seg") == expected
+    assert read(DEMO, "hf://one/two/three.pth")[1] == "hf://one/two/three.pth"
+    assert read(weights, "--output", "mine")[1:] == (str(weights), Path("mine"))
+    assert read(DEMO, "a b/c.pth")[1] == "a b/c.pth"
+    assert read(DEMO, "train.init_checkpoint='a b/c.pth'")[1] == "a b/c.pth"
 
 
 @pytest.mark.parametrize("output", [[], ["train.output_dir=mine"]])
 def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
     monkeypatch.setattr(command_line, "resolve", lambda request: None)
     launch = look(DEMO, "--data", "coins/data.yaml", *output)
-    expected = output or ["train.output_dir=output/coins_eva_debug"]
-    assert [*launch.request.overrides] == expected
+    expected = "mine" if output else "output/coins_eva_debug"
+    assert launch.request.run.output == Path(expected)

@@ -32,13 +32,13 @@ def read(registered_demo_data, monkeypatch):
 
 
 @pytest.fixture
-def train(tiny_config, tmp_path):
+def train(tiny_config, train_here, tmp_path):
     """Function: train and evaluate in this process."""
 
     def run():
         (tmp_path / "run").mkdir()
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
-        train_module.Training(cfg, resume=False, test_set=EvaluationSet(cfg)).run()
+        train_here(cfg)
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
     return run

@@ -42,7 +42,7 @@ def _send_at(monkeypatch, iteration, number=signal.SIGTERM):
 
 
 def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
-    configure, registered_demo_data, monkeypatch
+    configure, registered_demo_data, train_here, monkeypatch
 ):
     cfg, run = configure("train.max_iter=2")
     evaluated = []
@@ -52,9 +52,9 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     with monkeypatch.context() as patch:
         _send_at(patch, 1)
         with pytest.raises(SystemExit):
-            train_module.Training(cfg, resume=False).run()
+            train_here(cfg)
     assert not evaluated
     assert (run / "last_checkpoint").read_text() == "model_final.pth"
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
-    train_module.Training(cfg, resume=True).run()
+    train_here(cfg, resume=True)
     assert evaluated == [1]

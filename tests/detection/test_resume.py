@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from eva_detection.training.checkpoint import RunCheckpointer
+from eva_detection.training.output_folder import last_checkpoint
 from eva_detection.training.train import _build_saving_hook
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -55,7 +56,7 @@ def resume(tmp_path):
         again, other = _checkpointer(run)
         before = copy.deepcopy(again.model.state_dict())
         try:
-            again.restore(again.read(other.optimizer, 9))
+            again.restore(again.read(last_checkpoint(run), other.optimizer, 9))
         except ValueError:  # nothing was changed
             for name, value in again.model.state_dict().items():
                 assert torch.equal(value, before[name]), name

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.transforms import HFlipTransform, ResizeTransform, TransformList
 from detectron2.layers import batched_nms
 from PIL import Image
 
+from eva_detection.config.files import apply_overrides
 from eva_detection.config.recipes import drop_masks
-from eva_detection.config.settings import check_names
 from eva_detection.inference.test_time_augmentation import (
     SIZES,
     EVARCNNWithTTA,
@@ -260,8 +260,7 @@ def test_the_recipe(load_config, detector):
     cfg = load_config("coco/cascade_mask_rcnn_vitdet_eva_g_tta")
     assert tuple(cfg.test.aug.min_sizes) == SIZES
     assert with_test_time_augmentation(cfg, detector).mask_scale == SIZES.index(1536)
-    check_names(cfg, overrides)
-    cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    apply_overrides(cfg, overrides)
     tta = with_test_time_augmentation(cfg, detector)
     assert (tta.scales, tta.mask_scale, tta.flip) == (((96, 96), (128, 128)), 1, True)
     assert cfg.model.roi_heads.max_detections == 1000

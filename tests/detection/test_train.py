@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -55,11 +54,11 @@ def configure(tiny_config, tmp_path):
     return lambda *more: (tiny_config(output, *more), folder)
 
 
-def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
+def test_periodic_evaluation_and_schedule(configure, registered_demo_data, train_here):
     cfg, run = configure(
         "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"
     )
-    train_module.Training(cfg, resume=False).run()
+    train_here(cfg)
     metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
     assert [i for i, entry in metrics.items() if "bbox/AP" in entry] == [1, 4]
     rates = [metrics[i]["lr"] for i in range(4)]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from eva_openmmlab import command_line
-from eva_openmmlab.demo import named_model
 from eva_openmmlab.run_folder import write_record
+from eva_report.demo_command import named_model
 
 TASK, RECIPE = "segmentation", "demo/mask2former_eva_debug"
 
@@ -52,7 +52,7 @@ def test_the_folder_of_a_run_and_its_checkpoints_bring_their_config(read, run):
         args = read(str(place))
         assert (args.config, args.weights, args.of_run) == (run / "mine.py", str(place), True)
         found = named_model([str(place), "a.jpg", "0"], task=TASK)
-        assert found == (run / "mine.py", str(place), [Path("a.jpg"), Path("0")])
-        assert named_model(["*.jpg"], task=TASK, weights_option=str(place))[0] == run / "mine.py"
+        assert found == (None, str(place), [Path("a.jpg"), Path("0")])
+        assert named_model(["*.jpg"], task=TASK, weights=str(place))[1] == str(place)
     assert named_model([RECIPE, str(run), "a.jpg"], task=TASK)[0].stem == RECIPE[5:]
-    assert named_model([RECIPE, "a.jpg"], task=TASK, weights_option=str(run))[0].stem == RECIPE[5:]
+    assert named_model([RECIPE, "a.jpg"], task=TASK, weights=str(run))[0].stem == RECIPE[5:]

@@ -12,7 +12,7 @@ from eva_backbone.eomt import EoMT
 from eva_openmmlab.stand_in import install_stand_in
 
 install_stand_in()  # before mmdetection's models
-from eva_mmdetection.model.eomt import EoMTHead  # noqa: E402
+from eva_mmdetection.model.mask2former import EoMTHead  # noqa: E402
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 SIZES = {

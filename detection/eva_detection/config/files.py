@@ -4,9 +4,11 @@ A run saves the name of its recipe, the settings that differ from it, and its ow
 """
 
 import builtins
+import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.lora import LoraSettings
 from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.files import read_regular, require_regular_file
 from eva_data.saving import write_text
@@ -33,6 +36,16 @@ _PARTS = re.compile(
     r"evaluation\.evaluators|inference\.test_time_augmentation|model\.\w+|training\.optimizer))"
     r"\.[A-Z]\w*"
 )
+# Settings that a config may leave out, and nodes whose names the object that is built checks.
+_OPTIONAL = {
+    "": ("test", "lora"),
+    "dataloader": ("evaluator",),
+    "lora": tuple(field.name for field in fields(LoraSettings)),
+    "test": ("aug", "overlap", "slice"),
+    "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
+    "train.amp": ("precision",),
+}
+_OPEN = ("dataloader.evaluator", "test.aug", "train.checkpointer", "train.ddp")
 _KEY = re.compile(r"\w+(\.\w+)*")
 _YACS = re.compile(r"^(MODEL|_BASE_|DATASETS|SOLVER):", re.MULTILINE)
 
@@ -60,7 +73,7 @@ def load_config_file(
         if "backbone" in settings:
             set_backbone(cfg.model, cfg.optimizer, str(settings["backbone"]))
         if "own_data" in saved:
-            cfg.own_data = _read_data(saved["own_data"])
+            cfg.own_data = literal(saved["own_data"])
             set_own_keypoints(cfg)
         for key, value in settings.items():
             _check_setting(str(key), value)
@@ -143,20 +156,6 @@ def _is_plain(value: Any, levels: int = 3) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _read_data(saved: Any) -> dict[str, Any]:
-    """Read the description of own data, as `load_config` states it."""
-    names = saved["categories"].items()
-    data: dict[str, Any] = {"categories": {int(key): literal(name) for key, name in names}}
-    data |= {key: saved[key] for key in ("boxes_only", "masks", "tile") if _is_plain(saved[key])}
-    points = read_keypoints([saved.get("keypoints")])
-    data |= {"keypoints": literal(points.as_json())} if points else {}
-    for part in ("train", "val"):
-        if part in saved:
-            files = {key: saved[part][key] for key in ("annotations", "images")}
-            data[part] = {key: literal(name) for key, name in files.items() if _is_plain(name)}
-    return data
-
-
 def literal(value: Any) -> Any:
     r"""Escape text that comes from data, such as a class `${oc.env:HOME}`, by `\${` for `${`."""
     if isinstance(value, list):
@@ -217,12 +216,28 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Apply settings of the command line; a value must stay of its kind."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
+        _check_name(cfg, key)
         with error_context(f"the setting {override!r} cannot be applied"):
             before = OmegaConf.select(cfg, key)
             LazyConfig.apply_overrides(cfg, [override])
             after = OmegaConf.select(cfg, key)
             if key != "test.slice" and not _fits(before, after):  # pixels, or auto
                 raise TypeError(f"{after!r} in place of {before!r}")
+
+
+def _check_name(cfg: DictConfig, key: str) -> None:
+    """Refuse a setting that LazyConfig would accept and nothing would read."""
+    path = ""
+    for name in key.split("."):
+        node = OmegaConf.select(cfg, path) if path else cfg
+        plain = isinstance(node, DictConfig) and "_target_" not in node
+        if path in _OPEN or not (plain or path in _OPTIONAL):
+            break
+        keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
+        if name not in keys:
+            close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
+            raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
+        path = f"{path}.{name}" if path else name
 
 
 def _fits(before: Any, after: Any) -> bool:

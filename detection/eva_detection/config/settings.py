@@ -1,12 +1,9 @@
 """The config of a run, or of a program that builds a detector: loaded, overridden, checked once."""
 
-import difflib
 import inspect
-import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +53,9 @@ from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.output_folder import config_of_run, last_checkpoint
+from eva_runs.precision import DTYPES
 from eva_runs.recipes import find_recipe, require_start
 from eva_runs.request import RunRequest
-
-# Settings that a config may leave out, and nodes whose names the object that is built checks.
-_OPTIONAL = {
-    "": ("test", "lora"),
-    "dataloader": ("evaluator",),
-    "lora": tuple(field.name for field in fields(LoraSettings)),
-    "test": ("aug", "overlap", "slice"),
-    "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
-    "train.amp": ("precision",),
-}
-_OPEN = ("dataloader.evaluator", "test.aug", "train.checkpointer", "train.ddp")
 
 
 def load_config(
@@ -81,10 +68,8 @@ def load_config(
     """
     file = find_recipe("detection", request.recipe)
     with error_context(f"{file} cannot be read"):  # Python, which may raise anything
-        weights = request.value_of("train.init_checkpoint") if request.evaluates else None
-        cfg = _load(file, weights)
+        cfg = _load(file, request.weights if request.evaluates else None)
     with resolve_errors():
-        check_names(cfg, request.overrides)
         reference = images_per_step(cfg)
         data = data or read_own_data(cfg, request)
         notes = apply_data(cfg, data) if data else []
@@ -122,7 +107,6 @@ def load_recipe(
     overrides = list(overrides)
     cfg = _load(find_recipe("detection", config_file), weights)
     with resolve_errors():
-        check_names(cfg, overrides)
         apply_overrides(cfg, overrides)
     return cfg
 
@@ -147,6 +131,10 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if run.image_size:
         set_image_size(cfg.model, cfg.dataloader, run.image_size)
     apply_overrides(cfg, request.overrides)
+    if request.weights is not None:
+        cfg.train.init_checkpoint = request.weights
+    if run.output:
+        cfg.train.output_dir = str(run.output)
     if run.batch:  # of a forward pass of each process, while a step keeps its number of images
         cfg.train.accumulate = run.accumulation_steps(images_per_step(cfg), request.processes)
         cfg.dataloader.train.total_batch_size = run.batch * request.processes
@@ -177,22 +165,6 @@ def apply_bands(
     return lines
 
 
-def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse overrides that LazyConfig would accept and nothing would read."""
-    for override in overrides:
-        key, path = override.partition("=")[0].lstrip("+"), ""
-        for name in key.split("."):
-            node = OmegaConf.select(cfg, path) if path else cfg
-            plain = isinstance(node, DictConfig) and "_target_" not in node
-            if path in _OPEN or not (plain or path in _OPTIONAL):
-                break
-            keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
-            if name not in keys:
-                close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
-                raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
-            path = f"{path}.{name}" if path else name
-
-
 def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1, own: bool = False) -> None:
     """Refuse what would fail after hours, or never, and give wrong numbers; `own` are the data."""
     if not cfg.train.output_dir or "://" in cfg.train.output_dir:
@@ -205,13 +177,19 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1, own: bool
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
-    if trains and cfg.train.get("device") == "cpu" and precision_of(cfg.train) == "fp16":
+    precision, accumulate = precision_of(cfg.train), cfg.train.get("accumulate", 1)
+    if precision not in DTYPES or accumulate < 1:
+        raise ValueError(
+            f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}, "
+            f"train.accumulate={accumulate} at least 1"
+        )
+    if trains and cfg.train.get("device") == "cpu" and precision == "fp16":
         raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32 on a CPU")
     compresses = trains and processes > 1 and cfg.train.ddp.get("fp16_compression", False)
-    if compresses and precision_of(cfg.train) != "fp16":
+    if compresses and precision != "fp16":
         raise ValueError(
             "train.ddp.fp16_compression=True needs the loss scale of fp16 training; with "
-            f"{precision_of(cfg.train)} gradients below 6e-8 would become 0: set it to False"
+            f"{precision} gradients below 6e-8 would become 0: set it to False"
         )
 
 
@@ -223,15 +201,6 @@ def precision_of(train: DictConfig) -> Any:
 def lora_of(cfg: DictConfig) -> LoraSettings:
     """Return the adapters of a training, of rank 0 if it has none."""
     return LoraSettings.of(OmegaConf.to_container(cfg.get("lora") or OmegaConf.create()))
-
-
-def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:
-    """Refuse a learning-rate schedule that fails in the middle, or is not finite."""
-    for step in {*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}:
-        name = f"lr_multiplier at iteration {step} of {max_iter}"
-        value = build(step, name, lambda step: multiplier(step / max_iter))
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value!r}")
 
 
 def set_epochs(cfg: DictConfig, run: RunRequest, train: CocoDataset | None) -> str:

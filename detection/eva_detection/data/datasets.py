@@ -50,21 +50,6 @@ LVIS_STYLE: dict[str, tuple[str, str]] = {
     "lvis_v1_val_cocofied": ("coco", "lvis/lvis_v1_val_5k_cocofied.json"),
 }
 
-# What the recipes take of detectron2's builtin ones; the images of LVIS are COCO's.
-BUILTIN: dict[str, tuple[str, str]] = {
-    "coco_2017_train": ("coco/train2017", "coco/annotations/instances_train2017.json"),
-    "coco_2017_val": ("coco/val2017", "coco/annotations/instances_val2017.json"),
-    **{
-        f"keypoints_coco_2017_{part}": (
-            f"coco/{part}2017",
-            f"coco/annotations/person_keypoints_{part}2017.json",
-        )
-        for part in ("train", "val")
-    },
-    "lvis_v1_train": ("coco", "lvis/lvis_v1_train.json"),
-    "lvis_v1_val": ("coco", "lvis/lvis_v1_val.json"),
-}
-
 
 def dataset_root() -> Path:
     """Return the folder that holds the data sets, as detectron2 defines it."""
@@ -73,15 +58,13 @@ def dataset_root() -> Path:
 
 def require_registered(names: Iterable[str]) -> None:
     """Refuse registered datasets whose files are not there, before anything is built."""
-    root, places = os.environ.get(ROOT_VARIABLE), COCO_STYLE | LVIS_STYLE | BUILTIN
-    if "://" in (root or ""):  # detectron2 can read other places than files
-        return
+    root = os.environ.get(ROOT_VARIABLE)
     forms = f"{ROOT_VARIABLE} (it is {root}), or data of your own with --data"
     for name in names:
-        for place_of_call in reversed(places.get(name, ())):
-            require_data(
-                str(dataset_root() / place_of_call), name=f"the dataset {name}", forms=forms
-            )
+        metadata = MetadataCatalog.get(name)
+        for path in (metadata.get("json_file"), metadata.get("image_root")):
+            if path and "://" not in path:  # detectron2 can read other places than files
+                require_data(path, name=f"the dataset {name}", forms=forms)
 
 
 def registered_keypoints(name: str) -> KeypointNames | None:

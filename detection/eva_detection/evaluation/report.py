@@ -12,12 +12,15 @@ from omegaconf import DictConfig
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
 from eva_data.files import load_json
 from eva_detection.building import bands_of
-from eva_detection.command_line import setting
 from eva_detection.config.files import config_to_name
 from eva_detection.config.settings import images_per_step
-from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
-from eva_detection.data.loading import EvaluationSet
+from eva_detection.data.loading import (
+    EvaluationSet,
+    annotation_files,
+    image_folder,
+    registered_names,
+)
 from eva_detection.inference.predictor import find_categories, find_keypoints
 from eva_detection.training.output_folder import (
     METRICS,
@@ -39,6 +42,7 @@ from eva_report.detection import (
 )
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
 from eva_report.sheets import Tile
+from eva_report.terminal import align_columns
 from eva_runs.commands import command_to_run
 from eva_runs.record import Kind, run_facts, threshold_words
 
@@ -141,23 +145,33 @@ def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterat
         )
 
 
-def scored(results: Results) -> dict[str, str]:
-    """Return the AP in percent of each task that has one, `-` for one that is not known."""
-    return {
-        title_of(task): percent(score["AP"]) for task, score in results.items() if "AP" in score
-    }
-
-
 def percent(value: float | None) -> str:
     """Format a percentage, `-` for one that is not known."""
     return "-" if value is None or value != value else f"{value:.1f}"
 
 
-def _summary(cfg: DictConfig, results: Results, metrics: Sequence[dict[str, Any]] | None) -> str:
-    aps = scored(results)
-    summary = " and ".join(f"{task} AP {ap}" for task, ap in aps.items()) or "nothing was scored"
+def describe_scores(results: Results) -> str:
+    """Describe the AP of each task in percent; empty without any."""
+    aps = {title_of(task): percent(score["AP"]) for task, score in results.items() if "AP" in score}
     if aps and {*aps.values()} == {"-"}:
-        summary = "no scores, since nothing was found or there was nothing to find"
+        return "no scores, since nothing was found or there was nothing to find"
+    return ", ".join(f"{task} AP {ap}" for task, ap in aps.items())
+
+
+def score_table(results: Results) -> str:
+    """Format scores as a table with a line for each task; empty without any."""
+    scored = {task: scores for task, scores in results.items() if "AP" in scores}
+    names = dict.fromkeys(name for scores in scored.values() for name in scores)
+    heads = [name for name in names if not name.startswith("AP-")]
+    rows = [
+        [title_of(task), *(percent(scores.get(name)) for name in heads)]
+        for task, scores in scored.items()
+    ]
+    return align_columns([["", *heads], *rows]) if rows else ""
+
+
+def _summary(cfg: DictConfig, results: Results, metrics: Sequence[dict[str, Any]] | None) -> str:
+    summary = describe_scores(results) or "nothing was scored"
     if "evaluator" not in cfg.dataloader:
         summary += ": the config has no dataloader.evaluator"
     if metrics is not None:
@@ -194,16 +208,13 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Ne
     if demo:
         description = "Run it on images, folders or videos"
         steps.append(NextStep(text=description, command=demo))
-    config = ["--config-file", config_to_name(folder)]
-    settings = [
-        setting("train.init_checkpoint", weights),
-        setting("train.output_dir", f"{folder}_evaluation"),
-    ]
+    config = ["--config-file", config_to_name(folder), "--weights", weights]
     program = ("detection train", "detection/train_net.py", "--eval-only")
-    again = _needing_data(cfg, command_to_run(*program, *config, *settings))
+    output = ["--output", f"{folder}_evaluation"]
+    again = _needing_data(cfg, command_to_run(*program, *config, *output))
     steps.append(NextStep(text="Evaluate it again", command=again))
     if image is not None:
-        words = ["--output", str(folder / "model.ts"), *config, "--weights", weights]
+        words = ["--output", str(folder / "model.ts"), *config]
         words += ["--format", "torchscript", "--image", str(image)]
         views = [f"test.{name}=null" for name in ("aug", "slice") if cfg.get("test", {}).get(name)]
         words += ["--opts", *views] if views else []

@@ -1,17 +1,11 @@
 """The commands that use a detector: demo and export, checked before torch is imported."""
 
 import argparse
-import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from eva_backbone.checkpoints.registry import is_weights, resolve_source
-from eva_backbone.checkpoints.run_folders import describe_missing
-from eva_data.detection.tiles import add_slicing
-from eva_data.inputs import JobPlan
-from eva_detection.command_line import slice_settings
-from eva_detection.training.output_folder import config_of_run, require_config
-from eva_report.demos import add_detector_options, plan_detection, run_demo
+from eva_detection.training.output_folder import require_config
+from eva_report import demo_command
+from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
 from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
@@ -21,7 +15,6 @@ from eva_runs.options import (
     add_download_option,
     add_export,
     add_precision,
-    add_results_folder,
     command_parser,
     integer,
     number,
@@ -41,74 +34,30 @@ examples:
 
 
 def _demo_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "Detect objects in images and videos.", prog=program_name("demo.py"), epilog=_DEMO
-    )
-    add = parser.add_argument
-    help_text = (
-        "image, video, folder, pattern or camera; before them the folder of a training, or a "
-    )
-    help_text += "recipe and weights"
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help=help_text)
-    _add_model(parser)
-    add_results_folder(parser)
-    add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
-    add_precision(parser, default="fp32", usual="fp32, as published")
+    about = "Detect objects in images and videos."
+    parser = demo_command.demo_parser(about, _DEMO, task="detection", device="from the recipe")
+    help_text = "the detector's recipe (default: the config.yaml that lies with the weights)"
+    parser.add_argument("--config-file", dest="config", metavar="RECIPE", help=help_text)
+    _add_overrides(parser)
     add_detector_options(parser)
-    add_slicing(parser)
-    add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    help_text = "the detector's recipe (default: the config.yaml that lies with the weights)"
-    parser.add_argument("--config-file", metavar="RECIPE", help=help_text)
-    parser.add_argument("--weights", required=required, help=SOURCES)
-    add_download_option(parser)
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
     help_text = "values of the recipe to change"
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=help_text)
 
 
-def _parse_demo(arguments: Sequence[str]) -> argparse.Namespace:
-    args = _demo_parser().parse_intermixed_args(arguments)
-    args.opts += slice_settings(args.slice, args.overlap)
-    _take_model(args)
-    return args
-
-
-def _demo(args: argparse.Namespace) -> int:
-    """Detect objects in images, folders and videos."""
-
-    def prepare() -> JobPlan:
-        planned = plan_detection(args, args.inputs)
-        if planned.jobs:
-            config = require_config(args.config_file, args.weights)
-            args.config_file = find_recipe("detection", config)
-            resolve_source(args.weights)
-        return planned
-
-    load = lazy_import("eva_detection.inference.predictor:named_predictor")
-    results = [args.output / PREDICTIONS]
-    return run_demo(args, prepare=prepare, load=load, work=detect_files, results=results)
-
-
-demo = Command("demo.py", _parse_demo, _demo)
-
-
-def _take_model(args: argparse.Namespace) -> None:
-    """Take recipe and weights from the words before the first input, unless options name them."""
-    words, first = args.inputs, args.inputs[0]
-    is_name = first.suffix in ("", ".py", ".yaml") and not config_of_run(first)
-    if args.config_file is None and len(words) > 1 and is_name:
-        with contextlib.suppress(OSError, ValueError):
-            args.config_file = find_recipe("detection", first)
-            words.pop(0)
-    if args.weights is None:
-        first = words[0]
-        if len(words) < 2 or not is_weights(first):
-            message = describe_missing(first) or f"{first} is not the folder of a training"
-            raise ValueError(f"{message}: name weights before the first INPUT, or with --weights")
-        args.weights = str(words.pop(0))
+demo = demo_command.make_command(
+    _demo_parser,
+    plan=plan_detection,
+    work=detect_files,
+    load=lambda args: demo_command.load(
+        args, score_threshold=args.score_threshold, overrides=args.opts
+    ),
+    result=lambda args: args.output / PREDICTIONS,
+    config_of_run=lambda weights: Path(require_config(None, weights)),
+)
 
 
 def _export_parser() -> argparse.ArgumentParser:
@@ -118,8 +67,12 @@ def _export_parser() -> argparse.ArgumentParser:
         "(normalised images in, p2 ... out). It is compared with the model before it is kept.",
         prog=program_name("export.py"),
     )
-    _add_model(parser, required=True)
     add = parser.add_argument
+    help_text = "the detector's recipe (default: the config.yaml that lies with the weights)"
+    add("--config-file", metavar="RECIPE", help=help_text)
+    add("--weights", required=True, help=SOURCES)
+    add_download_option(parser)
+    _add_overrides(parser)
     add_export(parser, _FORMS, size="the recipe's canvas; any with --image")
     help_text = "export the complete detector: an image that it detects something in"
     add("--image", type=Path, help=help_text)

@@ -26,7 +26,7 @@ from eva_data.saving import open_atomic
 from eva_detection.building import build, load_initial_weights
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.batched import BatchedDetector
-from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
+from eva_detection.inference.predictor import ImageLike, Predictor
 from eva_detection.model.backbone import EVAViTDet
 from eva_runs import exported
 from eva_runs.options import calibration_images
@@ -49,8 +49,14 @@ def export_from_config(args: argparse.Namespace) -> dict[str, float]:
         settings: dict[str, Any] = {"image": args.image, "form": args.form, "size": args.size}
         settings["threshold"] = read_threshold(args.weights)
         settings |= {"precision": args.precision, "calibrate": args.calibrate}
-        args.precision = "fp32"  # of the model that the file is made from
-        return export_detector(named_predictor(args), args.output, **settings)
+        predictor = Predictor.from_config(  # in fp32, which the file is made from
+            args.config_file,
+            weights=args.weights,
+            score_threshold=args.score_threshold,
+            device=args.device,
+            overrides=args.opts,
+        )
+        return export_detector(predictor, args.output, **settings)
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
     return export_backbone(
         to_precision(backbone, args.precision, torch.device(args.device)),

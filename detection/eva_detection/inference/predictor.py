@@ -4,7 +4,6 @@ predictor = Predictor.from_run("output/mine")     # or from_config(RECIPE, weigh
 instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, a folder
 """
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
@@ -247,18 +246,6 @@ class Predictor(BasePredictor[NamedInstances]):
         order = scores.argsort(descending=True, stable=True)
         # maskness rescoring lowers scores after the model's own threshold
         return order[scores[order] >= self.score_threshold]
-
-
-def named_predictor(args: argparse.Namespace) -> Predictor:
-    """Build the detector that the options of a program name."""
-    return Predictor.from_config(
-        args.config_file,
-        weights=args.weights,
-        score_threshold=args.score_threshold,
-        device=args.device,
-        precision=args.precision,
-        overrides=args.opts,
-    )
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:

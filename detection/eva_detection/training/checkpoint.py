@@ -14,7 +14,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
 from eva_data.saving import write_text
-from eva_detection.training.output_folder import LAST, last_checkpoint, logs_of
+from eva_detection.building import error_context
+from eva_detection.training.output_folder import LAST, logs_of
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import CheckpointStore
 from eva_runs.fits import check_model, check_optimizer
@@ -71,25 +72,20 @@ class RunCheckpointer(DetectionCheckpointer):
         """Return the last checkpoint, which may still be being written."""
         return self._newest or super().get_checkpoint_file()
 
-    def read(
-        self, optimizer: torch.optim.Optimizer, max_iter: int, file: Path | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint, by default the last, and check it; nothing is changed."""
-        # none is there where machines share no file system
-        file = file or last_checkpoint(Path(self.save_dir)) or Path(self.save_dir) / LAST
-        try:
-            content = self._checked(file, optimizer)
-        except ValueError as error:
-            raise ValueError(
-                f"{file} cannot be restored: {error}. Write the name of another checkpoint into "
-                f"{file.parent / LAST}, or choose another train.output_dir"
-            ) from error
-        done = content["iteration"] + 1
-        if done > max_iter:
-            raise ValueError(
-                f"{file} is after {done} iterations, and train.max_iter={max_iter}: raise it, or "
-                "choose another train.output_dir"
-            )
+    def read(self, file: Path, optimizer: torch.optim.Optimizer, max_iter: int) -> dict[str, Any]:
+        """Read a checkpoint and check that it is one of this run; nothing is changed."""
+        with error_context(f"{file} cannot be restored"):
+            content = read_torch_file(file, mapped=True)
+            content = content if isinstance(content, dict) else {}
+            trainer, done = content.get("trainer") or {}, content.get("iteration")
+            complete(content, "model", self.model, self.adapters)
+            check_model(content.get("model"), self.model)
+            check_optimizer(trainer.get("optimizer"), optimizer)
+            if not isinstance(done, int) or done != trainer.get("iteration") or done >= max_iter:
+                raise ValueError(
+                    f"it is after the iterations {done} and {trainer.get('iteration')} (from 0), "
+                    f"and train.max_iter={max_iter}: raise it, or choose another train.output_dir"
+                )
         logger.info("Restoring %s", file)
         return content
 
@@ -100,15 +96,3 @@ class RunCheckpointer(DetectionCheckpointer):
             if name in content:
                 part.load_state_dict(copy.deepcopy(content.pop(name)))  # no longer of the file
         self.saved_iteration = content.get("iteration")
-
-    def _checked(self, file: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        content = read_torch_file(file, mapped=True)
-        content = content if isinstance(content, dict) else {}
-        trainer = content.get("trainer") or {}
-        complete(content, "model", self.model, self.adapters)
-        check_model(content.get("model"), self.model)
-        check_optimizer(trainer.get("optimizer"), optimizer)
-        done = content.get("iteration")
-        if not isinstance(done, int) or done != trainer.get("iteration"):
-            raise ValueError(f"it is after {done} and {trainer.get('iteration')} iterations")
-        return content

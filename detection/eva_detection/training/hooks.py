@@ -2,21 +2,21 @@
 
 import json
 import logging
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
 
 from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors
+from eva_detection.evaluation.report import describe_scores
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.log import evaluation_line, shown_every
 from eva_detection.training.output_folder import MESSAGES, METRICS, last_checkpoint, logs_of
 from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
@@ -24,24 +24,17 @@ from eva_runs.processes import run_on_main_rank
 
 logger = logging.getLogger(__name__)
 
+_LINES = 12  # of evaluations on the terminal, however many there are
 
-class TrainingProgress(HookBase):
-    """A progress bar of the iterations, with the latest loss."""
 
-    def before_train(self) -> None:
-        """Open the bar at the iteration that training starts from."""
-        start, end = self.trainer.start_iter, self.trainer.max_iter
-        self._bar = ProgressBar(end, title="training", start=start) if start < end else None
+def progress_bar(start: int, end: int) -> HookBase:
+    """Make the hook of a bar of the iterations, with the latest loss."""
+    bar = ProgressBar(end, title="training", start=start)
 
-    def after_step(self) -> None:
-        """Advance, with the latest total loss."""
-        assert self._bar is not None
-        self._bar.update(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}")
+    def update(trainer: Any) -> None:
+        bar.update(loss=f"{trainer.storage.latest()['total_loss'][0]:.3f}")
 
-    def after_train(self) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
+    return hooks.CallbackHook(after_step=update, after_train=lambda _: bar.close())
 
 
 class StopOnSignal(HookBase):
@@ -117,15 +110,10 @@ class Evaluation(hooks.EvalHook):
     """
 
     def __init__(
-        self,
-        period: int,
-        evaluate: Callable[[], dict[str, Any]],
-        *,
-        metrics: MetricsFile,
-        writers: Sequence[EventWriter] = (),
+        self, period: int, evaluate: Callable[[], dict[str, Any]], *, metrics: MetricsFile
     ) -> None:
         super().__init__(period, evaluate)
-        self.metrics, self.writers = metrics, writers
+        self.metrics = metrics
 
     def before_train(self) -> None:
         """Evaluate where the run was stopped before it had."""
@@ -141,17 +129,17 @@ class Evaluation(hooks.EvalHook):
         super()._do_eval()
         storage, end = self.trainer.storage, self.trainer.max_iter
         done = min(storage.iter + 1, end)
-        if comm.is_main_process():
-            self.metrics.write()
-            self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
-        if done == end:  # written and said after training
+        if not comm.is_main_process():
             return
-        for writer in self.writers:
-            writer.write()
+        self.metrics.write()
+        self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
+        shown_every = self._period * math.ceil(end / self._period / _LINES) if self._period else end
+        if done == end or done % shown_every:  # that of the end is said behind it
+            return
         latest = storage.latest()
         results = {n.removesuffix("/AP"): {"AP": latest[n][0]} for n in latest if n.endswith("/AP")}
-        if results and done % shown_every(self._period, end) == 0:
-            show(evaluation_line(done, results))
+        if results:
+            show(f"{MESSAGES.unit} {done:,}: {describe_scores(results)}")
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""

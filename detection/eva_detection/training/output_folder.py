@@ -22,8 +22,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     name = ""
     if note.exists():
         require_regular_file(note)
-        with note.open("rb") as stream:
-            name = stream.read(300).decode(errors="replace").strip()
+        name = note.read_text(errors="replace").strip()
     elif not checkpoints(folder):
         return None
     file = folder / name

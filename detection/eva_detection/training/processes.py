@@ -1,7 +1,5 @@
-"""The processes of a run: how they start, and leave an evaluation together."""
+"""The processes of a run on this machine: how they start, find each other and end together."""
 
-import contextlib
-import datetime
 import logging
 import multiprocessing
 import os
@@ -11,69 +9,25 @@ from dataclasses import replace
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
-import torch.distributed
+import torch
 from detectron2.engine.launch import DEFAULT_TIMEOUT, _find_free_port
 from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.multiprocessing.spawn import start_processes as start_all
 
-from eva_detection.command_line import TrainingRequest
+from eva_detection.command_line import Launch, TrainingRequest
 from eva_runs.commands import program_name
 from eva_runs.errors import exit_on_error, print_error
 from eva_runs.interruption import (
     EXIT_KEYBOARD,
-    EXIT_RUN_AGAIN,
     StopSignal,
     block_signals,
     unblock_signals,
 )
-from eva_runs.processes import OtherProcessError, gather, join_group
-
-_STOPPED = "stopped by a signal"
-_PATIENCE = datetime.timedelta(days=30)
+from eva_runs.processes import gather, join_group
 
 
-class Evaluations:
-    """Evaluations that the other processes leave once the main process has scored.
-
-    Otherwise NCCL's timeout would end them while LVIS is scored. Here they wait in a patient group
-    on gloo, which also tells them that the main process has failed, and ends with it.
-    """
-
-    def __init__(self, evaluate: Callable[[], dict[str, Any]]) -> None:
-        self._evaluate = evaluate
-        self._group: Any = None
-        if comm.get_world_size() > 1:
-            self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
-
-    def __call__(self) -> dict[str, Any]:
-        """Evaluate on all processes together; returns the scores on the main one."""
-        try:
-            results = self._evaluate()
-        except BaseException as error:
-            if comm.is_main_process():
-                stopped = isinstance(error, SystemExit) and error.code == EXIT_RUN_AGAIN
-                with contextlib.suppress(RuntimeError):  # the first error counts
-                    self._told(_STOPPED if stopped else f"{type(error).__name__}: {error}")
-            raise
-        outcome = self._told("")
-        if outcome == _STOPPED:
-            sys.exit(EXIT_RUN_AGAIN)
-        if outcome:
-            raise OtherProcessError(f"the evaluation has failed on the main process: {outcome}")
-        return results
-
-    def _told(self, outcome: str) -> str:
-        """Tell, or be told, how it went on the main process."""
-        told = [outcome]
-        if self._group is not None:
-            torch.distributed.broadcast_object_list(told, src=0, group=self._group)
-        return told[0]
-
-
-def start_processes(
-    run: Callable[[TrainingRequest], int], request: TrainingRequest, *, on_gpu: bool
-) -> int:
+def start_processes(run: Callable[[Launch], int], request: TrainingRequest, *, on_gpu: bool) -> int:
     """Start the processes of a run on this machine, and end when they have ended.
 
     One that a launcher has started joins the others in their place.
@@ -112,17 +66,14 @@ def start_processes(
 
 
 def _run(
-    local_rank: int,
-    run: Callable[[TrainingRequest], int],
-    request: TrainingRequest,
-    on_gpu: bool,
+    local_rank: int, run: Callable[[Launch], int], request: TrainingRequest, on_gpu: bool
 ) -> int:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
     with exit_on_error(program_name("train_net.py")):
         unblock_signals()
         _join(local_rank, request, on_gpu)
-    return run(request)
+    return run(Launch(request))
 
 
 def _join(local_rank: int, request: TrainingRequest, on_gpu: bool) -> None:
@@ -134,10 +85,8 @@ def _join(local_rank: int, request: TrainingRequest, on_gpu: bool) -> None:
     count = torch.cuda.device_count() if on_gpu else 0
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
-    backend = "nccl" if count else "gloo"
-    join_group(backend, timeout=DEFAULT_TIMEOUT, **address)
+    join_group("nccl" if count else "gloo", timeout=DEFAULT_TIMEOUT, **address)
     if count:
         torch.cuda.set_device(local_rank)
     here = max(gather(local_rank)) + 1  # of Slurm, which sets no LOCAL_WORLD_SIZE
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", here))
-    comm.create_local_process_group(here if request.launched else request.num_gpus)
+    comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", here)))

@@ -1,67 +1,83 @@
-"""Training and evaluation of a detector from a LazyConfig."""
+"""Training and evaluation of a detector from a LazyConfig: resolve, build, run."""
 
 import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 import torch
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.detection.resolve import FOLDER as OWN_DATA
-from eva_data.detection.resolve import TOLD, DetectionData
+from eva_data.detection.resolve import TOLD
 from eva_detection.building import build, load_initial_weights
-from eva_detection.command_line import Launch, TrainingRequest
-from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
+from eva_detection.command_line import Launch
+from eva_detection.config.files import literal, save_config
+from eva_detection.config.settings import images_per_step, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
     EvaluationSet,
     build_training_loader,
     choose_seed,
     read_training_set,
 )
-from eva_detection.evaluation.report import first_samples
+from eva_detection.evaluation.report import (
+    demo_command,
+    first_samples,
+    make_report,
+    read_results,
+    score_table,
+)
+from eva_detection.inference.predictor import find_categories
 from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, TrainingProgress
-from eva_detection.training.log import (
-    close,
-    opening,
-    output_place,
-    save_run_config,
-    start_log,
-)
+from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, progress_bar
 from eva_detection.training.output_folder import (
+    LAST,
+    MESSAGES,
     METRICS,
     RESULTS,
+    SAVED,
     candidates,
     check_unused,
+    final_weights,
     is_finished,
     last_checkpoint,
     logs_of,
     saved_progress,
 )
-from eva_detection.training.processes import Evaluations, start_processes
+from eva_detection.training.processes import start_processes
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
-from eva_report.page import write_results
-from eva_report.terminal import show
+from eva_report.page import NAME as REPORT
+from eva_report.page import report_name, try_report, write_results
+from eva_report.terminal import (
+    FileFormatter,
+    TerminalHandler,
+    closing_lines,
+    opening_lines,
+    root_logs_to,
+    show,
+)
 from eva_runs.adapters import Adapters
 from eva_runs.checkpoint_store import find_newest
-from eva_runs.commands import Result, program_name
+from eva_runs.commands import Result, echo, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
@@ -72,61 +88,88 @@ from eva_runs.processes import (
     run_on_all_ranks,
     run_on_main_rank,
 )
-from eva_runs.recipes import find_recipe
+from eva_runs.recipes import find_recipe, recipe_name
+from eva_runs.record import Kind, software
 
 logger = logging.getLogger(__name__)
 
 # what a run makes before it begins, and own data that were not in COCO's format
-_TRACES = ("config.yaml", "log.txt", "log.txt.rank*", OWN_DATA)
+_TRACES = (SAVED, "log.txt", "log.txt.rank*", OWN_DATA)
 
 
-def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
-    """Score a model, maybe wrapped for data parallelism, on the config's test set.
-
-    `augment` uses test-time augmentation if the config has `test.aug`. The scores, also in
-    `results.json`, are those of the main process; others, or no evaluator, give none.
-    """
-    if not test_set.is_scored:
-        logger.warning("the config has no dataloader.evaluator: nothing is evaluated")
-        return {}
-    if augment:
-        model = with_test_time_augmentation(test_set.cfg, model)
-    model = with_slicing(test_set.cfg, model)
-    loader = test_set.loader
-    try:
-        results = inference_on_dataset(model, loader, test_set.evaluator) or {}
-    finally:
-        loader.close()
-    if results and comm.is_main_process():
-        print_csv_format(results)
-        write_results(Path(test_set.cfg.train.output_dir), results)
-    return results
-
-
-class Training:
-    """A training, with evaluations in between and at the end, without test-time augmentation.
+class DetectionRun:
+    """A training or an evaluation: what is asked for is resolved, built and run.
 
     The config is one of detectron2's `lazyconfig_train_net.py`; besides, `train.amp.precision`
     ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer step), `train.max_bad_images`
-    and `train.progress_bar` are read. `resume` continues from the last checkpoint, if there is one.
-    `note` is called when all is built, and nothing refused.
+    and `train.progress_bar` are read.
+
+    Attributes:
+        request: What is asked for.
+        cfg: The config.
+        folder: The output folder.
+        test_set: What is evaluated on; it has the own data.
+        notes: Messages for the log.
     """
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        *,
-        resume: bool,
-        test_set: EvaluationSet | None = None,
-        note: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.note = note
-        self.cfg, self.resume, self.test_set = cfg, resume, test_set or EvaluationSet(cfg)
-        self.folder, self.stop = Path(cfg.train.output_dir), StopSignal()
-        self.writers: list[EventWriter] = []  # of the main process
+    cfg: DictConfig
+    test_set: EvaluationSet
+    folder: Path
 
-    def run(self) -> None:
-        """Train to the end.
+    def __init__(self, launch: Launch) -> None:
+        self.launch, self.request, self.began = launch, launch.request, time.monotonic()
+        self.evaluates, self.resumes = self.request.evaluates, self.request.resumes
+        self.kind: Kind = "evaluation" if self.evaluates else "training"
+        self.notes: list[str] = []
+        self.stop = StopSignal()
+        self.log: Path | None = None
+
+    def run(self) -> int:
+        """Run this process to its end; return the exit code, with the scores."""
+        saved = None if self.evaluates else self._saved_progress
+        try:
+            with exit_on_error(program_name("train_net.py"), log=self._find_log, saved=saved):
+                self.resolve()
+                return self.perform()
+        finally:
+            destroy_group()
+
+    def resolve(self) -> None:
+        """Load the config, with own data."""
+        self.cfg, data, self.notes = load_config(self.request, self.launch.take_data())
+        require_device(self.cfg.train.device)
+        self.folder, self.test_set = Path(self.cfg.train.output_dir), EvaluationSet(self.cfg, data)
+
+    def perform(self) -> int:
+        """Reserve the output folder, train or evaluate, and close with a report."""
+        cfg, folder = self.cfg, self.folder
+        reserved = reserve_folder(
+            folder,
+            self.kind,
+            traces=_TRACES,
+            begun=RESULTS if self.evaluates else METRICS,
+            settings={"--resume": self.request.run.resume, **OmegaConf.to_container(cfg)},
+            check=self._check_folder,
+        )
+        with reserved, self._logging():
+            run_on_main_rank(self._write_data)
+            self._prepare()
+            finished = self.resumes and run_on_main_rank(
+                lambda: is_finished(folder, cfg.train.max_iter)
+            )
+            if not finished:
+                show(*self._opening())
+                logger.info("%s", "\n".join(self.notes))
+                if self.evaluates:
+                    self.evaluate()
+                else:
+                    self.train()
+            if comm.is_main_process():  # the other processes do not wait for it
+                self._close(finished=finished)
+        return Result(folder / RESULTS)
+
+    def train(self) -> None:
+        """Train to the end, with evaluations in between, without test-time augmentation.
 
         Raises:
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal or Ctrl-C and a checkpoint.
@@ -135,20 +178,15 @@ class Training:
             ValueError: If a part, the checkpoint or the files of the dataset cannot be used.
             OtherProcessError: If another process has failed.
         """
-        try:
-            with self.stop.listen():
-                trainer = self.build()
-                run_on_all_ranks(self.note)
-                trainer.train(trainer.iter + 1, self.cfg.train.max_iter)
-        finally:
-            for writer in self.writers:
-                with contextlib.suppress(OSError):  # of a full disk, which a write has met before
-                    writer.close()
+        with self.stop.listen():
+            trainer = self.build()
+            run_on_main_rank(self._save_config)  # when nothing is refused any more
+            trainer.train(trainer.iter + 1, self.cfg.train.max_iter)
 
     def build(self) -> DetectionTrainer:
-        """Build everything that a run needs; the same call on all processes."""
+        """Build everything that a training needs; the same call on all processes."""
         cfg, folder, options = self.cfg, self.folder, self.cfg.train
-        last = run_on_main_rank(lambda: find_newest(candidates(folder)) if self.resume else None)
+        last = run_on_main_rank(lambda: find_newest(candidates(folder)) if self.resumes else None)
         model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
         require_room_for_checkpoint(folder, model)
         optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
@@ -159,7 +197,7 @@ class Training:
         stream_position: dict[str, int] = {}
         steps = 0
         if last is not None:
-            saved = run_on_all_ranks(lambda: checkpointer.read(optimizer, options.max_iter, last))
+            saved = run_on_all_ranks(lambda: checkpointer.read(last, optimizer, options.max_iter))
             stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
         seed = choose_seed(cfg, stream_position)
         dataset = read_training_set(self.test_set, seed)
@@ -167,7 +205,10 @@ class Training:
             lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
         )
         run_on_all_ranks(self.test_set.check)
-        show(*output_place(cfg, resume=self.resume, done=steps))
+        if last is not None:
+            show(MESSAGES.resumed(steps, options.max_iter, last))
+        elif self.resumes:
+            show(MESSAGES.nothing_to_resume(folder))
         warn_of_slow_bf16(precision_of(options), torch.device(options.device))
         trainer = DetectionTrainer(
             model,
@@ -189,37 +230,161 @@ class Training:
     def _register_hooks(
         self, trainer: DetectionTrainer, checkpointer: RunCheckpointer, multiplier: Any, steps: int
     ) -> None:
-        cfg, options, is_main = self.cfg, self.cfg.train, comm.is_main_process()
-        if is_main:  # last: what is refused leaves no files of them
-            self.writers += [
-                CommonMetricPrinter(options.max_iter),
-                TensorboardXWriter(str(self.folder)),
-            ]
-        saving = _build_saving_hook(cfg, checkpointer, steps)
+        options, is_main = self.cfg.train, comm.is_main_process()
         metrics = MetricsFile(self.folder, options.log_period)
 
         def score() -> dict[str, Any]:
             checkpointer.store.writer.wait()  # data workers are forked
             return evaluate(self.test_set, trainer.model, augment=False)
 
-        evaluation = Evaluation(
-            options.eval_period, Evaluations(score), metrics=metrics, writers=self.writers[1:]
+        of_all = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=multiplier),
+            StopOnSignal(checkpointer, self.stop),
+            Evaluation(options.eval_period, score, metrics=metrics),
+        ]
+        if not is_main:
+            trainer.register_hooks(of_all)
+            return
+        writers = [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(self.folder))]
+        of_main = [
+            metrics,  # a checkpoint has the line of its iteration
+            _build_saving_hook(self.cfg, checkpointer, steps),
+        ]
+        if options.get("progress_bar", True) and steps < options.max_iter:
+            of_main.insert(0, progress_bar(steps, options.max_iter))
+        printer = hooks.PeriodicWriter(writers, period=options.log_period)
+        trainer.register_hooks([*of_all[:2], *of_main, *of_all[2:], printer])
+        if not steps:
+            watch_first_batch(trainer.model, self.folder, partial(first_samples, self.cfg))
+
+    def evaluate(self) -> None:
+        """Score the weights of the config, with the test-time augmentation of its recipe."""
+        cfg = self.cfg
+        with no_init_weights():
+            model = run_on_all_ranks(lambda: build(cfg.model, "model"))
+        with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
+        run_on_all_ranks(self.test_set.check)
+        source = cfg.train.init_checkpoint
+        run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
+        device = torch.device(cfg.train.device)
+        asked: Any = self.request.run.precision or "fp32"
+        precision = resolve(asked, device)
+        cfg.train.precision = precision  # for the report
+        lower_backbone(model.to(device).backbone, precision, device)
+        evaluate(self.test_set, model)
+
+    def _check_folder(self) -> bool:
+        """Refuse a folder with another run; return whether this one continues."""
+        if not self.request.run.resume:
+            check_unused(self.folder)
+        return self.request.run.resume and last_checkpoint(self.folder) is not None
+
+    def _write_data(self) -> None:
+        if self.test_set.data is not None:
+            continues = self.resumes and bool(last_checkpoint(self.folder))
+            self.test_set.data.write(continues=continues)
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Log to a file of this process, and what a user wants to see to the terminal."""
+        rank = comm.get_rank()
+        self.log = self.folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+        file = logging.FileHandler(self.log, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(FileFormatter())
+        logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
+        logging.raiseExceptions = False  # a full disk is said once, by what is written besides
+        with root_logs_to(file, *(() if rank else (TerminalHandler(),))):
+            yield
+
+    def _prepare(self) -> None:
+        """Do what detectron2's `default_setup` does, but for the config of a training."""
+        cfg, rank = self.cfg, comm.get_rank()
+        logger.info("Process %d of %d. %s", rank, comm.get_world_size(), software())
+        logger.info("%s\nThe config:\n%s", self.request, pformat(OmegaConf.to_container(cfg)))
+        if "own_data" not in cfg:  # whose names are of a file elsewhere
+            cfg.class_names = [[key, literal(name)] for key, name in find_categories(cfg)]
+        if self.evaluates and not (self.folder / LAST).exists():
+            run_on_main_rank(self._save_config)
+        seed = cfg.train.get("seed", -1)
+        seed_all_rng(None if seed is None or seed < 0 else seed + rank)
+        if not self.evaluates:
+            torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
+
+    def _save_config(self) -> None:
+        recipe = find_recipe("detection", self.request.recipe)
+        save_config(self.cfg, self.folder / SAVED, source=recipe)
+
+    def _opening(self) -> list[str]:
+        """Format the opening lines; those of the data follow when they are read."""
+        cfg, processes = self.cfg, self.request.processes
+        name = recipe_name("detection", self.request.recipe)
+        devices = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
+        task, weights = f"evaluate {name} on {devices}", cfg.train.init_checkpoint
+        if not self.evaluates:
+            images = images_per_step(cfg)
+            step = f" of {images} images" if images else ""
+            task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {devices}"
+            weights = (self.resumes and last_checkpoint(self.folder)) or weights
+        told = [note for note in self.notes if not note.startswith(TOLD)]
+        weights = describe_weights(str(weights))
+        return opening_lines(task=task, weights=weights, data=(), output=self.folder, more=told)
+
+    def _close(self, *, finished: bool) -> None:
+        """Write the report and say what came out."""
+        cfg, folder = self.cfg, self.folder
+        weights = final_weights(folder)
+        page: Path | None = folder / REPORT
+        if finished:
+            show(MESSAGES.finished(folder, cfg.train.max_iter))
+        if not finished or not (folder / REPORT).is_file():
+            recipe = recipe_name("detection", self.request.recipe)
+            options = dict(kind=self.kind, processes=comm.get_world_size(), recipe=recipe)
+            page = try_report(
+                folder,
+                lambda: make_report(cfg, self.test_set, **options),
+                name=report_name(folder, self.kind),
+            )
+        source = cfg.train.init_checkpoint if self.evaluates else weights
+        lines = closing_lines(
+            scores=score_table(read_results(folder)),
+            duration=None if finished else time.monotonic() - self.began,
+            weights=weights if not self.evaluates and weights.is_file() else None,
+            report=page,
+            next_command=demo_command(cfg, str(source)),
         )
-        printer = hooks.PeriodicWriter(self.writers, period=options.log_period)
-        of_all = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=multiplier)]
-        trainer.register_hooks(
-            [
-                *of_all,
-                TrainingProgress() if is_main and options.get("progress_bar", True) else None,
-                metrics if is_main else None,  # a checkpoint has the line of its iteration
-                saving if is_main else None,
-                StopOnSignal(checkpointer, self.stop),
-                evaluation,
-                printer if is_main else None,
-            ]
-        )
-        if is_main and not steps:
-            watch_first_batch(trainer.model, self.folder, partial(first_samples, cfg))
+        for line in lines:
+            logger.info(line)
+            echo(line)
+
+    def _find_log(self) -> Path | None:
+        """Return the log of this process; a run that is refused leaves none."""
+        return self.log if self.log and self.log.exists() else None
+
+    def _saved_progress(self) -> str:
+        return saved_progress(self.folder if self.log else None)
+
+
+def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
+    """Score a model, maybe wrapped for data parallelism, on the config's test set.
+
+    `augment` uses test-time augmentation if the config has `test.aug`. The scores, also in
+    `results.json`, are those of the main process; others, or no evaluator, give none.
+    """
+    if not test_set.is_scored:
+        logger.warning("the config has no dataloader.evaluator: nothing is evaluated")
+        return {}
+    if augment:
+        model = with_test_time_augmentation(test_set.cfg, model)
+    model = with_slicing(test_set.cfg, model)
+    loader = test_set.loader
+    try:
+        results = inference_on_dataset(model, loader, test_set.evaluator) or {}
+    finally:
+        loader.close()
+    if results and comm.is_main_process():
+        write_results(Path(test_set.cfg.train.output_dir), results)
+    return results
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
@@ -236,9 +401,9 @@ def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | 
 
 def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
     multiplier = build(cfg.lr_multiplier, "lr_multiplier")
-    check_schedule(multiplier, cfg.train.max_iter)
-    cfg.optimizer.params.model = model
-    return build(cfg.optimizer, "optimizer"), multiplier
+    options = copy.deepcopy(cfg.optimizer)
+    options.params.model = model
+    return build(options, "optimizer"), multiplier
 
 
 def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
@@ -263,118 +428,16 @@ def _build_saving_hook(
     return saving
 
 
-class DetectionRun:
-    """A training or an evaluation: what is asked for is resolved, then built and run.
-
-    Attributes:
-        request: What is asked for.
-        cfg: The config.
-        folder: The output folder; None until it is known.
-        test_set: What is evaluated on; it has the own data.
-        notes: Messages for the log.
-    """
-
-    cfg: DictConfig
-    test_set: EvaluationSet
-
-    def __init__(self, request: TrainingRequest) -> None:
-        self.request, self.began = request, time.monotonic()
-        self.folder: Path | None = None
-        self.notes: list[str] = []
-        self._log: Path | None = None
-
-    def resolve(self, data: DetectionData | None) -> None:
-        """Load the config, with own data that may have been read already."""
-        self.cfg, data, self.notes = load_config(self.request, data)
-        require_device(self.cfg.train.device)
-        self.folder, self.test_set = Path(self.cfg.train.output_dir), EvaluationSet(self.cfg, data)
-
-    def perform(self) -> int:
-        """Reserve the output folder, train or evaluate, and close with a report."""
-        folder, evaluates = Path(self.cfg.train.output_dir), self.request.evaluates
-        with reserve_folder(
-            folder,
-            "evaluation" if evaluates else "training",
-            traces=_TRACES,
-            begun=RESULTS if evaluates else METRICS,
-            settings={"--resume": self.request.run.resume, **OmegaConf.to_container(self.cfg)},
-            check=self._check_folder,
-        ):
-            run_on_main_rank(self._write_data)
-            self._log = start_log(self.cfg, self.request)
-            finished = self.request.resumes and run_on_main_rank(
-                lambda: is_finished(folder, self.cfg.train.max_iter)
-            )
-            if not finished:
-                told = [note for note in self.notes if not note.startswith(TOLD)]
-                show(*opening(self.cfg, self.request), *told)
-                logger.info("%s", "\n".join(self.notes))
-                if evaluates:
-                    self._evaluate()
-                else:
-                    recipe = find_recipe("detection", self.request.recipe)
-                    saved = copy.deepcopy(self.cfg)  # as it is before models are built of it
-                    note = partial(save_run_config, saved, recipe)
-                    resume = self.request.resumes
-                    Training(self.cfg, resume=resume, test_set=self.test_set, note=note).run()
-            close(self.test_set, self.request, began=None if finished else self.began)
-        return Result(folder / RESULTS)
-
-    def find_log(self) -> Path | None:
-        """Return the log of this process; a run that is refused leaves none."""
-        return self._log if self._log and self._log.exists() else None
-
-    def saved_progress(self) -> str:
-        """Say what is saved, and how to go on."""
-        return saved_progress(self._log and self.folder)
-
-    def _check_folder(self) -> bool:
-        """Refuse a folder with another run; return whether this one continues."""
-        assert self.folder
-        if not self.request.run.resume:
-            check_unused(self.folder)
-        return self.request.run.resume and last_checkpoint(self.folder) is not None
-
-    def _write_data(self) -> None:
-        if self.test_set.data is not None and self.folder:
-            continues = self.request.resumes and bool(last_checkpoint(self.folder))
-            self.test_set.data.write(continues=continues)
-
-    def _evaluate(self) -> None:
-        cfg = self.cfg
-        with no_init_weights():
-            model = run_on_all_ranks(lambda: build(cfg.model, "model"))
-        with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
-        run_on_all_ranks(self.test_set.check)
-        show(*output_place(cfg))
-        source = cfg.train.init_checkpoint
-        run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
-        device = torch.device(cfg.train.device)
-        asked: Any = self.request.run.precision or "fp32"
-        precision = resolve(asked, device)
-        cfg.train.precision = precision  # for the report
-        lower_backbone(model.to(device).backbone, precision, device)
-        evaluate(self.test_set, model)
-
-
-def run(request: TrainingRequest, data: DetectionData | None = None) -> int:
-    """Run one process, with own data or to read them; return the exit code, with its scores."""
-    this_run = DetectionRun(request)
-    saved = None if request.evaluates else this_run.saved_progress
-    try:
-        with exit_on_error(program_name("train_net.py"), log=this_run.find_log, saved=saved):
-            this_run.resolve(data)
-            del data  # of which the run frees what it has packed
-            return this_run.perform()
-    finally:
-        destroy_group()
+def run(launch: Launch) -> int:
+    """Run one process; return the exit code, with its scores."""
+    return DetectionRun(launch).run()
 
 
 def start(launch: Launch) -> int:
     """Start the processes of this machine, after a look at the config."""
     request = launch.request
     if request.processes == 1:
-        return run(request, launch.take_data())
+        return run(launch)
     with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
         cfg, *_ = load_config(request, launch.take_data())  # each process reads the data again
     return start_processes(run, request, on_gpu=cfg.train.device != "cpu")

@@ -63,15 +63,8 @@ class DetectionTrainer(SimpleTrainer):
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.device = next(model.parameters()).device
-        self.device_type = self.device.type
-        of_gpu = precision == "fp16" and self.device_type == "cpu"
-        if accumulate < 1 or precision not in DTYPES or of_gpu:
-            raise ValueError(
-                f"train.accumulate={accumulate} must be at least 1, train.amp.precision={precision}"
-                f" one of {', '.join(DTYPES)}; fp16 training needs a GPU"
-            )
         self.precision, self.accumulate, self.seed = precision, accumulate, seed
-        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
         self.guard = StepGuard(MESSAGES, stop or StopSignal(), self.device, bad_images)
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
@@ -132,7 +125,7 @@ class DetectionTrainer(SimpleTrainer):
         if self.seed is not None:  # not before the batch: loading draws numbers as well
             seed_everything(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
         mixed, dtype = self.precision != "fp32", DTYPES[self.precision]
-        with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
+        with torch.autocast(self.device.type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 
     def _agree(

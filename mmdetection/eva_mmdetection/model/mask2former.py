@@ -1,4 +1,4 @@
-"""Mask2Former (arXiv 2112.01527) on ViT-Adapter in mmdetection's `MaskFormer`.
+"""Mask2Former (arXiv 2112.01527) on ViT-Adapter, and EoMT, in mmdetection's `MaskFormer`.
 
 Shapes: Q queries, K classes, H x W pixels.
 """
@@ -15,7 +15,7 @@ from mmengine.structures import PixelData
 from torch import Tensor
 
 from eva_openmmlab.deformable_attention import StablePixelDecoder
-from eva_openmmlab.eomt import StableLosses
+from eva_openmmlab.eomt import QueryHead, StableLosses
 
 _NO_OBJECT_WEIGHT = 0.1  # class weight of "no object" in the classification loss
 
@@ -52,6 +52,11 @@ class EVAMask2FormerHead(StableLosses, Mask2FormerHead):
             loss_cls=ConfigDict({"class_weight": weights, **loss_cls}),
             **head,
         )
+
+
+@MODELS.register_module()
+class EoMTHead(QueryHead, Mask2FormerHead):
+    """A `panoptic_head` for `EoMTBackbone`; arguments are those of `QueryHead`."""
 
 
 @MODELS.register_module()

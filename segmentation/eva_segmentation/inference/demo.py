@@ -17,7 +17,8 @@ from eva_data.images import save_image
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
 from eva_data.saving import replace_file
 from eva_data.writing import regions_of, writing_dataset
-from eva_openmmlab import demo
+from eva_openmmlab.run_folder import require_config_of_run
+from eva_report import demo_command as demo
 from eva_report.demos import ShareSummary, add_format, draw_video, run_jobs
 from eva_report.drawing import Pixels, label_image, overlay, with_legend
 from eva_runs.commands import echo
@@ -151,4 +152,5 @@ main = demo.make_command(
     load=_load,
     work=_segment,
     result=lambda args: args.ade20k_submission,
+    config_of_run=require_config_of_run,
 )

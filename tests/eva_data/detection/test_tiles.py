@@ -140,11 +140,11 @@ def test_tiles_are_views_with_their_part_of_the_objects(boxes_only, large):
 
 
 def test_detectron2_reads_the_pixels_of_a_tile(large):
-    custom_data = pytest.importorskip("eva_detection.data.custom_data")
+    loading = pytest.importorskip("eva_detection.data.loading")
     from eva_detection.data.mapper import ImageMapper
 
     _, tiles = whole_and_tiles(large)
-    records = custom_data.make_records(tiles, {1: "tree"}, filter_empty=True)
+    records = loading.make_records(tiles, {1: "tree"}, filter_empty=True)
     mapper = ImageMapper(
         is_train=True, augmentations=[], image_format="RGB",
         use_instance_mask=True, instance_mask_format="bitmask",

@@ -1,4 +1,4 @@
-"""Command line of the demos on mmengine, read before any framework is imported."""
+"""Commands that use dense models on images and videos, read before any framework is imported."""
 
 import argparse
 import contextlib
@@ -10,11 +10,15 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing
 from eva_data.files import expand_home
 from eva_data.inputs import JobPlan
-from eva_openmmlab.command_line import make_parser
-from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
-from eva_runs.commands import Command, lazy_import
-from eva_runs.options import SOURCES, add_precision, add_results_folder
+from eva_runs.commands import Command, lazy_import, program_name
+from eva_runs.options import (
+    SOURCES,
+    add_download_option,
+    add_precision,
+    add_results_folder,
+    command_parser,
+)
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -22,10 +26,16 @@ from eva_runs.recipes import find_recipe
 P = TypeVar("P")
 
 
-def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
+def demo_parser(
+    description: str, epilog: str, *, task: str, device: str = "the GPU if there is one"
+) -> argparse.ArgumentParser:
     """Make the parser of a demo of a task; the `epilog` says what it writes, with examples."""
-    usage = "[CONFIG] WEIGHTS INPUT ... [flags]"
-    parser = make_parser("demo.py", usage, task, description, epilog)
+    names = dict(prog=program_name("demo.py"), epilog=epilog)
+    parser = command_parser(
+        description, usage="%(prog)s [CONFIG] WEIGHTS INPUT ... [flags]", **names
+    )
+    parser.set_defaults(task=task, config=None)
+    add_download_option(parser)
     add = parser.add_argument
     add(
         "words",
@@ -37,7 +47,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     )
     add("--weights", help=f"{SOURCES}; the other words are then [CONFIG] INPUT")
     add_results_folder(parser)
-    add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
+    add("--device", help=f'"cuda", "cuda:1" or "cpu" (default: {device})')
     add_precision(parser, default="fp32", usual="fp32, as published")
     add_slicing(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -51,17 +61,20 @@ def make_command(
     load: Callable[[argparse.Namespace], P],
     work: Callable[[argparse.Namespace, P, JobPlan], list[str]],
     result: Callable[[argparse.Namespace], Path | None],
+    config_of_run: Callable[[str], Path],
 ) -> Command[argparse.Namespace]:
     """Make the command of a demo.
 
     `load` builds the predictor of `args.config` and `args.weights`, `work` returns an error for
     each job that could not be done, and `result` names a file besides those of the jobs.
+    `config_of_run` finds the config that lies with weights.
     """
 
     def prepare(args: argparse.Namespace) -> JobPlan:
         args.config, args.weights, inputs = named_model(
-            args.words, task=args.task, weights_option=args.weights
+            args.words, task=args.task, config=args.config, weights=args.weights
         )
+        args.config = args.config or config_of_run(args.weights)
         planned = plan(args, inputs)
         if planned.jobs:
             resolve_source(args.weights)
@@ -89,21 +102,21 @@ def load(args: argparse.Namespace, **options: Any) -> Any:
 
 
 def named_model(
-    words: Sequence[str], *, task: str, weights_option: str | None = None
-) -> tuple[Path, str, list[Path]]:
+    words: Sequence[str], *, task: str, config: str | None = None, weights: str | None = None
+) -> tuple[Path | None, str, list[Path]]:
     """Find config, weights (folder of a run, file or official name) and inputs in words.
 
-    With weights `weights_option` by `--weights` the words are `[CONFIG] INPUT ...`.
+    What options name is not among the words; a config that nothing names is None.
     """
-    rest, config = list(words), None
+    rest, file = list(words), find_recipe(task, config) if config else None
     first = expand_home(rest[0])
-    if weights_option is None and not first.is_dir() and first.suffix not in SUFFIXES:
-        config = find_recipe(task, rest.pop(0))
-    elif weights_option is not None and (first.suffix in RECIPES or not first.exists()):
+    if file is None and weights is None and not first.is_dir() and first.suffix not in SUFFIXES:
+        file = find_recipe(task, rest.pop(0))
+    elif file is None and weights is not None and (first.suffix in RECIPES or not first.exists()):
         with contextlib.suppress(ValueError):  # else it is an input
-            config = find_recipe(task, rest[0])
+            file = find_recipe(task, rest[0])
             rest.pop(0)
-    weights = weights_option or (rest.pop(0) if rest else None)
+    weights = weights or (rest.pop(0) if rest else None)
     if weights is None or not rest:
         raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
-    return config or require_config_of_run(weights), weights, [Path(word) for word in rest]
+    return file, weights, [Path(word) for word in rest]
