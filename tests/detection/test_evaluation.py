@@ -12,6 +12,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from lvis import LVIS, LVISEval, LVISResults
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -354,10 +355,12 @@ def test_a_group_without_objects_is_nan(register, tmp_path):
     evaluator = LvisEvaluator(NAME, output_dir=str(tmp_path))
     results = _run(evaluator, _predict(dataset, extra=5, seed=2))
     assert math.isnan(results["bbox"]["APr"])
+    first = dataset["images"][0]
+    Image.new("RGB", (first["width"], first["height"])).save(tmp_path / "image.png")
     sections = detection_sections(
         truth=evaluator.labels(),
         predictions=tmp_path / evaluator.predictions_file,
-        images={},
+        images={entry["id"]: tmp_path / "image.png" for entry in dataset["images"]},
         scores=results,
     )
     meanings = {row.name: row.meaning for row in sections[0].rows}

@@ -12,6 +12,7 @@ from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import Config
 from PIL import Image
 
+from eva_command import own_data as eva_train
 from eva_command import training
 from eva_data.detection.panoptic import as_rgb, read_ids
 from eva_data.detection.sources import find_exports
@@ -185,7 +186,7 @@ def test_another_data_root_is_that_of_the_scores_too(load_config):
 
 def test_eva_train_chooses_queries(scenes, monkeypatch):
     ran = []
-    monkeypatch.setattr(training, "call", lambda *words: ran.append(words) or 0)
+    monkeypatch.setattr(eva_train, "call", lambda *words: ran.append(words) or 0)
     training.main([str(scenes)])
     assert ran == [("mmdetection train", ["custom/eomt_eva_small", "--data", str(scenes)])]
 
