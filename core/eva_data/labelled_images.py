@@ -19,6 +19,8 @@ from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, read_image
+from eva_data.index import FolderFiles, Table
+from eva_data.samples import Choice, Samples
 from eva_data.transforms import BandTransform, ImageTransform
 
 _TRAIN = {"train": True, "test": False, "val": False, "validation": False}
@@ -65,7 +67,7 @@ class LabelledImages(Dataset[tuple[Any, int]]):
         return (image if self.transform is None else self.transform(image)), label
 
 
-class ClassFolders(LabelledImages):
+class ClassFolders(Samples[FolderFiles], LabelledImages):
     """Images in a folder for each class, searched with its subfolders.
 
     Paths and labels are two arrays and a block of bytes: 14 million images take about 1 GB, and
@@ -89,24 +91,16 @@ class ClassFolders(LabelledImages):
         on_white: bool = True,
         suffixes: Collection[str] = IMAGE_SUFFIXES,
     ) -> None:
-        self.folder, self._on_white = Path(folder), on_white
-        files = find_class_files(self.folder, suffixes, classes=classes, labels=labels)
-        super().__init__(transform, files.classes, upright=upright)
-        self.names, self.labels = files.names, files.labels
-        self._places: NDArray[np.int64] = np.arange(len(self.labels))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path."""
-        return str(self.folder / self.names[int(self._places[index])])
+        listed = find_class_files(Path(folder), suffixes, classes=classes, labels=labels)
+        super().__init__(FolderFiles(Path(folder), Table(listed.names.arrays())))
+        LabelledImages.__init__(self, transform, listed.classes, upright=upright)
+        self.folder, self.labels, self._on_white = Path(folder), listed.labels, on_white
 
     def subset(self, which: NDArray[np.bool_], transform: ImageTransform | None) -> "ClassFolders":
         """Take the images that a mask, (number of images,), keeps, with a transform."""
         selected = copy.copy(self)
-        selected.labels, selected._places = self.labels[which], self._places[which]
-        selected.transform = transform
+        selected.files = Choice(self.files, np.flatnonzero(which))
+        selected.labels, selected.transform = self.labels[which], transform
         return selected
 
     def load(self, index: int) -> tuple[Any, int]:
@@ -183,7 +177,8 @@ def hold_out_images(
             f"{name}={fraction:g} is for folders of classes; name a split of this dataset as val, "
             "such as hf:NAME:train[90%:] beside hf:NAME:train[:90%]"
         )
-    held = holdout_mask(samples.names, fraction, classes=samples.labels.tolist(), name=name)
+    names = map(samples.name, range(len(samples)))
+    held = holdout_mask(names, fraction, classes=samples.labels.tolist(), name=name)
     return samples.subset(~held, samples.transform), samples.subset(held, transform)
 
 

@@ -239,7 +239,7 @@ def _run_video(args: argparse.Namespace) -> int:
     listed_in = location if location.is_file() and not no_list else None
     state = None if listed_in is None else state_of(listed_in)  # before it is read
     videos = open_videos(location, classes=args.classes, root=args.root)
-    if args.write and not isinstance(videos.files, FolderFiles):
+    if args.write and not isinstance(videos.source, FolderFiles):
         raise ValueError("shards have no paths for --write: give --index, which lists members")
     findings, keep = Findings(KINDS), np.ones(len(videos), bool)
     for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
@@ -289,7 +289,7 @@ def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) 
 
 def _write_list(file: Path, videos: Any, left: list[int]) -> None:
     """Write what is left with paths below the list's folder, or else with full ones."""
-    root, folder = videos.files.folder.absolute(), file.parent.absolute()
+    root, folder = videos.source.folder.absolute(), file.parent.absolute()
     lines = []
     for index in left:
         path = root / videos.name(index)

@@ -100,7 +100,7 @@ def merge(
 def _read_list(location: str, name: str, *, root: str | None) -> Videos:
     """Read the videos of a dataset: class folders, or a list with classes or official labels."""
     files = open_videos(location, root=root)
-    if not isinstance(files.files, FolderFiles):
+    if not isinstance(files.source, FolderFiles):
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
         if all(name.isdecimal() for name in files.classes):  # numbers from 0
@@ -110,7 +110,7 @@ def _read_list(location: str, name: str, *, root: str | None) -> Videos:
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
     paths = [os.path.abspath(files.sample_id(index)) for index in range(len(files))]  # noqa: PTH100
-    ids = [youtube_id(file, sure=True) for file in files.files.names]
+    ids = [youtube_id(file, sure=True) for file in files.source.names]
     for path, identifier in zip(paths, ids, strict=True):
         if not identifier:
             raise ValueError(f"{path} does not begin with YouTube's id: name it ID.mp4")

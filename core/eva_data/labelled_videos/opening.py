@@ -234,7 +234,7 @@ def write_video_index(
     `facts` are arrays about all videos, see `eva_data.checks.videos.read_videos`. Of videos that a
     list names, `state` is what `state_of` gave of it before it was read.
     """
-    places, files = np.asarray(indices, np.int64), videos.files
+    places, files = np.asarray(indices, np.int64), videos.source
     stored = ("names.bytes", "names.ends", *PLACES)
     arrays = {name: values for name, values in files.table.select(places).items() if name in stored}
     arrays |= {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}

@@ -13,6 +13,7 @@ from PIL import Image
 
 from eva_data.files import require_regular_file
 from eva_data.index import FolderFiles, Names, StoredFiles
+from eva_data.samples import Choice, Samples
 from eva_data.video.source import (
     RawFrames,
     UnreadableVideoError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from eva_data.transforms import ImageTransform  # loads torch
 
 
-class LabelledVideos:
+class LabelledVideos(Samples[StoredFiles]):
     """Videos with labels, in files or shards, each opened when it is asked for.
 
     `labels` (number of videos,) count `classes`. `images` are the numbers of images of each, where
@@ -43,21 +44,9 @@ class LabelledVideos:
         missing: Iterable[str] = (),
         unlisted: Iterable[str] = (),
     ) -> None:
-        self.files, self.labels, self.classes = files, labels, tuple(classes)
-        self.images = images
+        super().__init__(files)
+        self.labels, self.classes, self.images = labels, tuple(classes), images
         self.missing, self.unlisted = Names.collect(missing), Names.collect(unlisted)
-        self._places: NDArray[np.int64] = np.arange(len(labels))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        """Name a video as a list would, by its path below the root or its member in the shards."""
-        return self.files.names[int(self._places[index])]
-
-    def sample_id(self, index: int) -> str:
-        """Name a video by its path, or shard and member, `folder/shard-0000.tar:key.mp4`."""
-        return self.files.sample_id(int(self._places[index]))
 
     def checksum(self) -> int:
         """Compute a number that changes with the videos, their order, labels or classes.
@@ -72,7 +61,7 @@ class LabelledVideos:
     def subset(self, indices: Sequence[int]) -> "LabelledVideos":
         """Take some of the videos by their indexes, in that order, with the same classes."""
         selected, places = copy.copy(self), np.asarray(indices, np.int64)
-        selected.labels, selected._places = self.labels[places], self._places[places]
+        selected.files, selected.labels = Choice(self.files, places), self.labels[places]
         selected.images = None if self.images is None else self.images[places]
         selected.missing = selected.unlisted = Names.collect(())
         return selected
@@ -82,26 +71,27 @@ class LabelledVideos:
         name = self.sample_id(index)
         if self.images is not None and self.images[index] >= 0:
             return RawFrames(name, count=int(self.images[index]) or None)
-        content = name if isinstance(self.files, FolderFiles) else self._read(index)
+        files, position = self.locate(index)
+        content = name if isinstance(files, FolderFiles) else self._read(files, position)
         return open_video(content, name=name)
 
-    def _read(self, index: int) -> bytes:
-        position = int(self._places[index])
+    def _read(self, files: StoredFiles, position: int) -> bytes:
         try:
-            return self.files.read(position)
+            return files.read(position)
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
 
     def digest(self, index: int) -> tuple[int, bytes]:
         """Read a video's content: its bytes, and their SHA-256; an OSError if it cannot be read."""
-        if not isinstance(self.files, FolderFiles):
-            content = self._read(index)
+        files, position = self.locate(index)
+        if not isinstance(files, FolderFiles):
+            content = self._read(files, position)
             return len(content), hashlib.sha256(content).digest()
         path, size, digest = Path(self.sample_id(index)), 0, hashlib.sha256()
-        files = [path]
+        paths = [path]
         if self.images is not None and self.images[index] >= 0:
-            files = sorted(entry for entry in path.iterdir() if entry.is_file())
-        for file in files:
+            paths = sorted(entry for entry in path.iterdir() if entry.is_file())
+        for file in paths:
             require_regular_file(file)
             with file.open("rb") as stream:
                 hashlib.file_digest(stream, lambda: digest)
