@@ -16,7 +16,7 @@ from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import inspect_image, read_encoded, read_rgb
 from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table, index_shards
-from eva_data.manifests import Manifest, SourceEntry, expand_path, read_index
+from eva_data.manifests import IMAGES, SourceEntry, expand_path, open_parts
 from eva_data.samples import Mixture, Samples, View
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
@@ -83,21 +83,19 @@ def open_images(
     *,
     indexes: Path | None = None,
 ) -> Images:
-    """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards.
+    """Open the images of a manifest (`.toml`) or its index, a folder, or a pattern of tar shards.
 
     With an index file, which a manifest may name, nothing is searched: for millions of images that
     saves minutes to hours at every start, and memory in every worker. Indexes of shards can be
     saved in a folder `indexes`.
     """
     path = expand_path(os.fspath(location), "the images")
-    if path.suffix == ".toml":
-        manifest = Manifest.read(path)
-        pairs = zip(manifest.sources, read_index(manifest), strict=True)
-        files = [open_files(entry, table, indexes=indexes) for entry, table in pairs]
-        return Images(Mixture(files, manifest.sources), transform)
     kind = "shards" if is_shard_pattern(path) else "folder"
-    entry = SourceEntry(name="images", kind=kind, location=str(path))
-    return Images(open_files(entry, indexes=indexes), transform)
+    parts = open_parts(path, IMAGES, SourceEntry(name="images", kind=kind, location=str(path)))
+    files = [open_files(entry, table, indexes=indexes) for entry, table in parts]
+    is_mixed = path.suffix == ".toml" or len(files) > 1
+    mixture = Mixture(files, [entry for entry, _ in parts]) if is_mixed else files[0]
+    return Images(mixture, transform)
 
 
 def open_source(entry: SourceEntry, table: Table | None = None) -> Images:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import expand_home, load_toml
-from eva_data.index import IMAGE_KIND, Table, damaged
+from eva_data.index import IMAGE_KIND, INDEX_SUFFIX, Table, damaged, require_unchanged
 
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
@@ -145,33 +145,66 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
     Table(arrays, about, kind=manifest.form.index).save(file)
 
 
-def open_index(file: Path, form: Form) -> list[tuple[SourceEntry, Table]]:
+def open_parts(
+    path: Path, form: Form, alone: SourceEntry, *, root: str | None = None
+) -> list[tuple[SourceEntry, Table | None]]:
+    """List the sources at a path: of a manifest, of an index, or one `alone`.
+
+    Each comes with its part of an index, or None where there is no index. `root` is that of the
+    manifest, or where the shards or images of an index have been moved to.
+    """
+    if path.suffix == INDEX_SUFFIX:
+        return [(_moved(entry, root), table) for entry, table in _open_index(path, form)]
+    if path.suffix != ".toml":
+        return [(alone, None)]
+    manifest = Manifest.read(path, root=root, form=form)
+    file, sources = manifest.index, manifest.sources
+    if file is None:
+        return [(entry, None) for entry in sources]
+    command = f"eva data verify {form.check} {path} --write {file}"
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")
+    index = _open_index(file, form)
+    indexed, current = [_stated(entry) for entry, _ in index], [*map(_stated, sources)]
+    if indexed != current:
+        raise ValueError(
+            f"{file} is the index of {indexed}, and {path} has {current}; write it again "
+            f"with: {command} --overwrite"
+        )
+    return [(entry, table) for entry, (_, table) in zip(sources, index, strict=True)]
+
+
+def _open_index(file: Path, form: Form) -> list[tuple[SourceEntry, Table]]:
     """Open an index of a form: the sources as they were, with the table of each."""
     index = Table.open(file, kind=form.index)
     try:
         entries = [(SourceEntry(**description), about) for description, about in index.about]
-        return [(entry, index.part(entry.name, about)) for entry, about in entries]
+        parts = [(entry, index.part(entry.name, about)) for entry, about in entries]
     except (TypeError, LookupError, AttributeError, ValueError) as error:
         raise damaged(file, repr(error)) from error
+    for entry, table in parts:
+        if entry.kind == "table":
+            listed, split = file_and_split(Path(entry.location))
+            require_unchanged(listed, table.about, part=split, index=file)
+    return parts
 
 
-def read_index(manifest: Manifest) -> list[Table] | list[None]:
-    """Read the index that a manifest names: a table for each source, None if it names none."""
-    file = manifest.index
-    if file is None:
-        return [None] * len(manifest.sources)
-    command = f"eva data verify {manifest.form.check} {manifest.file} --write {file}"
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")
-    index = open_index(file, manifest.form)
-    indexed = [_stated(entry) for entry, _ in index]
-    current = [_stated(entry) for entry in manifest.sources]
-    if indexed != current:
-        raise ValueError(
-            f"{file} is the index of {indexed}, and {manifest.file} has {current}; write it again "
-            f"with: {command} --overwrite"
-        )
-    return [table for _, table in index]
+def _moved(entry: SourceEntry, root: str | None) -> SourceEntry:
+    """Say where a source of an index lies now."""
+    if root is None:
+        return entry
+    if entry.kind == "table":
+        return replace(entry, options={**entry.options, "root": root})
+    name = Path(entry.location).name if entry.kind == "shards" else ""
+    return replace(entry, location=str(Path(root, name)))
+
+
+def file_and_split(path: Path) -> tuple[Path, str | None]:
+    """Split the name of a list into its file and the split behind `#`, if it has one."""
+    name, mark, split = path.name.rpartition("#")
+    if mark and split and name.lower().endswith(".json") and not path.is_file():
+        return path.with_name(name), split
+    return path, None
 
 
 def _stated(entry: SourceEntry) -> tuple[str, str, dict[str, str]]:

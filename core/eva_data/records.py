@@ -24,6 +24,7 @@ from eva_data.captions import lists
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image
+from eva_data.manifests import file_and_split
 from eva_data.tables import find_columns, rows_of_table, text_lines
 from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
 
@@ -126,7 +127,7 @@ def identify(inputs: Sequence[str]) -> str:
     """Compute a hash of names, sizes of shards and content of lists; folders are not searched."""
     digest = hashlib.sha256()
     for name in chain.from_iterable(_shards(path) or [path] for path in inputs):
-        path, _ = lists.file_and_split(Path(name))
+        path, _ = file_and_split(Path(name))
         digest.update(os.fsencode(name))
         if path.suffix in (".tar", ".parquet") and path.is_file():
             digest.update(str(path.stat().st_size).encode())
@@ -161,7 +162,7 @@ def _names(
     location: str, texts: bool, captions: bool, columns: Sequence[str | None]
 ) -> Iterator[tuple[str, str | None]]:
     """Yield paths of images with the captions of a list that has them, or texts."""
-    path, split = lists.file_and_split(Path(location))
+    path, split = file_and_split(Path(location))
     if path.is_dir():
         folder = location.rstrip("/")
         for name in files.find_files(path, IMAGE_SUFFIXES):

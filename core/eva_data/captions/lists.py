@@ -123,14 +123,6 @@ def images_of_json(
     return (path for _, path, _ in _entries_of_json(file, left_out, split, names, ()))
 
 
-def file_and_split(path: Path) -> tuple[Path, str | None]:
-    """Split the name of a list into its file and the split behind `#`, if it has one."""
-    name, mark, split = path.name.rpartition("#")
-    if mark and split and name.lower().endswith(".json") and not path.is_file():
-        return path.with_name(name), split
-    return path, None
-
-
 Keys = tuple[str, ...]  # of paths or captions, the first that is there counts
 Found = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the image, captions
 

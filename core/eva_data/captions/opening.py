@@ -7,10 +7,9 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from eva_data.captions.lists import LEFT_OUT, file_and_split, pairs_of_list, table_of_pairs
+from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
     CaptionedImages,
     CaptionFiles,
@@ -27,17 +26,9 @@ from eva_data.index import (
     INDEX_SUFFIX,
     Table,
     index_shards,
-    require_unchanged,
     state_of,
 )
-from eva_data.manifests import (
-    Form,
-    Manifest,
-    SourceEntry,
-    expand_path,
-    open_index,
-    read_index,
-)
+from eva_data.manifests import Form, SourceEntry, expand_path, file_and_split, open_parts
 from eva_data.samples import Mixture
 from eva_data.tar import expand_shards, is_shard_pattern
 
@@ -92,26 +83,10 @@ def open_captions(
     for key in _WITHOUT_EFFECT.get(kind, ()):
         if options.pop(key, None):
             logger.warning("%s=%s has no effect on %s", key, settings[key], path)
-    index: Path | None = None
-    parts: list[tuple[SourceEntry, Table | None]]
-    if path.suffix == ".toml":
-        manifest = Manifest.read(path, root=options.get("root"), form=PAIRS)
-        index, parts = manifest.index, [*zip(manifest.sources, read_index(manifest), strict=True)]
-    elif path.suffix == INDEX_SUFFIX:
-        index = path
-        parts = [
-            (_moved(entry, options.get("root")), table) for entry, table in open_index(path, PAIRS)
-        ]
-    else:
-        parts = [(entry_of(path, options), None)]
-    opened = []
-    for entry, table in parts:
-        if index is not None and table is not None and entry.kind == "table":
-            file, split = file_and_split(Path(entry.location))
-            require_unchanged(file, table.about, part=split, index=index)
-        pairs = open_source(entry, table, indexes=indexes)
-        opened.append(pairs)
-        if index is None:
+    parts = open_parts(path, PAIRS, entry_of(path, options), root=options.get("root"))
+    opened = [open_source(entry, table, indexes=indexes) for entry, table in parts]
+    for (entry, table), pairs in zip(parts, opened, strict=True):
+        if table is None:
             pairs.left_out.warn(entry.location)
     if path.suffix != ".toml" and len(opened) == 1:
         return opened[0]
@@ -120,16 +95,6 @@ def open_captions(
     for pairs in opened:
         mixed.left_out.merge(pairs.left_out)
     return mixed
-
-
-def _moved(entry: SourceEntry, root: str | None) -> SourceEntry:
-    """Say where a source of an index lies now."""
-    if root is None:
-        return entry
-    if entry.kind == "table":
-        return replace(entry, options={**entry.options, "root": root})
-    name = Path(entry.location).name if entry.kind == "shards" else ""
-    return replace(entry, location=str(Path(root, name)))
 
 
 def _kind_of(path: Path) -> str:
