@@ -153,8 +153,6 @@ def read(
     args.of_run = not words
     recipe = find_recipe(args.task, words[0]) if words else None
     args.config = recipe or require_config_of_run(args.weights)
-    if args.data_root is not None and not Path(args.data_root).is_dir():
-        raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
     args.own_data = check(args)
     start = args.weights if scored else args.load_from
     if not start and "load_from" not in args.settings:

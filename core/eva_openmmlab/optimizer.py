@@ -193,8 +193,6 @@ class EVAWarmupLR(IterationLR):
         warmup_factor: float = 0.001,
         **base: Any,
     ) -> None:
-        if not all(0 <= fraction < 1 for fraction in (warmup, *steps)):
-            raise ValueError(f"warmup={warmup} and steps={list(steps)} must be shares of the run")
         self.warmup, self.warmup_factor = warmup, warmup_factor
         self.steps, self.cosine_to = tuple(steps), cosine_to
         super().__init__(optimizer, **base)

@@ -160,9 +160,7 @@ class Run:
         replaced = not self.trains or has_run(folder)  # the first weights
         try:
             with no_init_weights(replaced):
-                kind = RUNNERS.get(cfg.runner_type)
-                if kind is None:
-                    raise ValueError(f"runner_type={cfg.runner_type!r} is not registered")
+                kind: Any = RUNNERS.get(cfg.runner_type)
                 # the config of a run stays until this one begins, and is no longer refused
                 late: Any = type(kind.__name__, (kind,), {"dump_config": lambda self: None})
                 runner = late.from_cfg(cfg)

@@ -277,8 +277,6 @@ def evaluate_frozen(
         probed: Input of an attentive probe, by the options of `add_probe`; None for no probe.
         save: Function that writes the last classifier, with its score, and names next commands.
     """
-    if not (options.neighbours or options.l2 or probed):
-        raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
     options.precision = resolve(options.precision, device)
     places = {"train": options.train, "val": options.val or f"a part of {options.train}"}
     both = zip(places.items(), (train_samples, queries), strict=True)

@@ -169,8 +169,7 @@ class NamedClasses(BasePredictor[list[Prediction]]):
         return cls.from_run(options.weights, **take_options(cls.from_weights, options))
 
     def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
-        if len(class_names) != num_classes:
-            raise ValueError(f"there are {len(class_names)} names for {num_classes} classes")
+        assert len(class_names) == num_classes, (class_names, num_classes)
         self.class_names = tuple(class_names)
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:

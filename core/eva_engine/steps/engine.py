@@ -164,14 +164,8 @@ class TrainingEngine:
                 yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
 
     def own_part(self, name: str, whole: Tensor) -> Tensor:
-        """Cut the part that this process keeps off a flat tensor like a parameter.
-
-        Raises:
-            RuntimeError: If it is one of another model.
-        """
+        """Cut the part that this process keeps off a flat tensor like a parameter."""
         parameter = self.parameters[name]
-        if whole.numel() != parameter.numel():
-            raise RuntimeError(f"{name} has {whole.numel()} values, not {parameter.numel()}")
         if not hasattr(parameter, "_hp_mapping"):
             return whole
         address = parameter._hp_mapping.lp_fragment_address

@@ -131,13 +131,17 @@ class StreamingTTA(NamedClasses, SegTTAModel):
     Args:
         module: The segmentor or its config.
         data_preprocessor: Preprocessor for a segmentor without one.
-        **unset: `pretrained=None` and `train_cfg=None`, which mmsegmentation's `init_model` gives.
+        pretrained: None, which mmsegmentation's `init_model` gives, as `train_cfg`.
+        train_cfg: None.
     """
 
-    def __init__(self, module: Any, data_preprocessor: Any = None, **unset: None) -> None:
-        settings = {name: value for name, value in unset.items() if value is not None}
-        if settings:
-            raise TypeError(f"StreamingTTA does not take {settings}: they belong to its module")
+    def __init__(
+        self,
+        module: Any,
+        data_preprocessor: Any = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+    ) -> None:
         super().__init__(module, data_preprocessor)
         # the samples of one channel have the probability of the second of two classes already;
         # `SegTTAModel` takes the sigmoid of it once more
