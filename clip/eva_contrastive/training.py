@@ -44,8 +44,8 @@ from eva_engine import distributed, planning
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
+from eva_engine.planning import image_input, training_flops
 from eva_engine.report import Presentation
-from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import NextStep
 from eva_report.terminal import SHOWN, counted
 from eva_runs import memory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.saving import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_runs.commands import Command, echo, program_name
+from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     SOURCES,
     add_download_option,
@@ -51,12 +51,8 @@ def make_command(
             echo(line)
         return args
 
-    def run(args: argparse.Namespace) -> int:
-        from eva_openmmlab.programs import Run
-
-        return Run(args, own_data.apply, change).start()
-
-    return Command(program, parse, run)
+    make_run = lazy_import("eva_openmmlab.programs:Run")
+    return Command(program, parse, lambda args: make_run(args, own_data.apply, change).start())
 
 
 def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentParser:

@@ -22,8 +22,8 @@ from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import LEFT_OUT, IndexedSamples, Mapped, collate_readable
 from eva_engine.loop import TrainingRun
+from eva_engine.planning import training_flops
 from eva_engine.report import Presentation
-from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.cached_features import open_part
 from eva_pretrain.config import PretrainConfig, StudentConfig

@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,23 +45,25 @@ def command(
     `parse` gives the options of `add_arguments`, and others; other runs are kept out of the folder
     `--output`.
     """
+    return Command(program, parse, partial(_run, work))
 
-    def run(options: argparse.Namespace) -> int:
-        from eva_engine.distributed import process_group
-        from eva_report.demos import log_to_terminal  # loads PyAV
 
-        log_to_terminal()
-        output: Path | None = getattr(options, "output", None)
-        with contextlib.ExitStack() as stack:
-            device = stack.enter_context(process_group(options.device, alone=False))
-            if output:
-                stack.enter_context(
-                    reserve_folder(output, "evaluation", traces=(), begun="results.json")
-                )
-            work(options, device)
-        return Result(output / "results.json") if output else 0
+def _run(
+    work: Callable[[argparse.Namespace, "torch.device"], None], options: argparse.Namespace
+) -> int:
+    from eva_engine.distributed import process_group
+    from eva_report.demos import log_to_terminal  # loads PyAV
 
-    return Command(program, parse, run)
+    log_to_terminal()
+    output: Path | None = getattr(options, "output", None)
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(process_group(options.device, alone=False))
+        if output:
+            stack.enter_context(
+                reserve_folder(output, "evaluation", traces=(), begun="results.json")
+            )
+        work(options, device)
+    return Result(output / "results.json") if output else 0
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
