@@ -345,13 +345,6 @@ class Presenter:
 
     def close(self, *, worked: bool) -> None:
         """Write the report, unless this start did nothing, and say what came out."""
-        try:
-            self._close(worked=worked)
-        except Exception as error:  # whatever it is: the run has succeeded
-            logger.warning("the run is done; its results cannot be said: %s", error)
-            logger.debug("no report", exc_info=True)
-
-    def _close(self, *, worked: bool) -> None:
         folder, next_steps = self._run.output, list(self._says.next_steps(self._run.output))
         lines = [*read_log(folder / METRICS)]
         shown = self._best_and_last(evaluations_of(lines))
