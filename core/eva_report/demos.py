@@ -27,7 +27,6 @@ from eva_runs.options import probability
 
 P = TypeVar("P")
 FILES_NAMED = 20  # with more, only the total is said
-BEST_ASKED = 20  # images whose best score is looked for, where nothing was found so far
 _CLASSES_NAMED = 10
 _LEAST_SHARE = 0.005  # of the pixels
 
@@ -54,11 +53,6 @@ class DetectionSummary:
         self._nothing = 0  # files where nothing was found
         self._best: list[Prediction] = []  # of those
         self._videos: list[int] = []  # frames of each
-
-    @property
-    def wants_best(self) -> bool:
-        """Whether the best score of an image without objects is worth another forward pass."""
-        return len(self._best) < BEST_ASKED and not self._counts
 
     def add(
         self,
@@ -111,8 +105,7 @@ class DetectionSummary:
             elif counts and self._nothing:
                 total += f", nothing in {self._nothing:,}"
             lines = [*lines, f"{self._files()}: {total}"]
-        if lines and not counts and best is not None:
-            # the results are there by then
+        if lines and not counts:  # the results are there by then
             lines = [*lines[:-1], f"{lines[-1]}: lower --score-threshold, with --overwrite"]
         return [printable(line) for line in lines]
 

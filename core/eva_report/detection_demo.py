@@ -2,8 +2,8 @@
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,9 +15,7 @@ from eva_data.inputs import Job, JobPlan
 from eva_data.saving import write_text
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import (
-    BEST_ASKED,
     DetectionSummary,
-    Prediction,
     draw_video,
     listed_counts,
     run_jobs,
@@ -27,14 +25,6 @@ from eva_report.terminal import counted
 from eva_runs.commands import echo
 
 PREDICTIONS = "predictions.json"
-
-
-class Detections(NamedTuple):
-    """What a detector found in an image."""
-
-    # in COCO's format for results: `category_id` is the index of the class, masks are compressed
-    objects: list[dict[str, Any]]
-    best: Callable[[], float | None]  # gives the best score below the threshold, if there is one
 
 
 class _Tracks:
@@ -71,7 +61,8 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
     `predictor` has `categories`, ids and names in the model's order, `score_threshold`, and
-    `in_coco_format`, which gets an image (H, W, 3) in RGB, and whose ValueError is about it. `args`
+    `in_coco_format`, which gets an image (H, W, 3) in RGB, whose ValueError is about it, and which
+    returns objects in COCO's format for results, with indexes of classes as `category_id`. `args`
     are those of `eva_report.demos.add_detector_options`: objects of videos that are tracked get a
     `track_id`, also in a text file (MOT) beside each.
 
@@ -86,11 +77,10 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
-        scores: list[float] = []
         tracks = _Tracks(predictor.score_threshold) if args.track else None
 
         def draw(pixels: Any, index: int = 0, **entry: int) -> Pixels:
-            objects, best = predictor.in_coco_format(pixels)
+            objects = predictor.in_coco_format(pixels)
             rgb = draw_pixels(pixels, bands)
             if tracks is not None:
                 tracks.add(objects, index)
@@ -99,8 +89,6 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
             if not entry:
                 add_labels({**image, "source": job.source})
             classes.extend(names[detection["category_id"]] for detection in objects)
-            if not classes and index < BEST_ASKED and summary.wants_best:
-                scores.extend(score for score in [best()] if score is not None)
             return draw_objects(rgb, [as_drawn(found, names, points) for found in objects])
 
         frames = problem = None
@@ -109,9 +97,8 @@ def detect_files(args: argparse.Namespace, predictor: Any, planned: JobPlan) -> 
         else:
             drawn = draw(read_pixels(job.source, bands))
             save_image(Image.fromarray(drawn), job.targets[0])
-        best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:
-            summary.add(job.name, classes, best=best, frames=frames, details=details(tracks))
+            summary.add(job.name, classes, frames=frames, details=details(tracks))
             if tracks:
                 write_text(job.targets[0].with_suffix(".txt"), "".join(tracks.lines))
         return problem

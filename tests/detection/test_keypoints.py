@@ -188,7 +188,7 @@ def test_every_view_of_an_image_has_keypoints_in_its_boxes(read, tiny_config, pi
             score_threshold=0.0,
             keypoints=points,
         )
-        objects, _ = predictor.in_coco_format(picture)
+        objects = predictor.in_coco_format(picture)
         assert objects
         for entry in objects:
             x, y, width, height = entry["bbox"]

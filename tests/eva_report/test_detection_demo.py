@@ -13,13 +13,13 @@ from sklearn.datasets import load_digits
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import JobPlan, plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
-from eva_report.detection_demo import Detections, detect_files
+from eva_report.detection_demo import detect_files
 
 
 def detect(rgb):
     """One object in pictures that are bright."""
     one = {"category_id": 1, "bbox": [1.0, 1, 6, 6], "score": 0.75}
-    return Detections([one] if rgb.mean() > 99 else [], lambda: 0.25)
+    return [one] if rgb.mean() > 99 else []
 
 
 def run(inputs, output, detect=detect, **options):
@@ -81,13 +81,9 @@ def test_tracks_keep_their_ids_through_a_film(digits, tmp_path, capsys):
 
     def find(rgb):
         found = [(*place, 16, 16) for place in next(frames)][:: rng.choice([-1, 1])]
-        return Detections(
-            [
-                {"category_id": int(y > 25), "bbox": [x, y, w, h], "score": 0.6}
-                for x, y, w, h in found
-            ],
-            lambda: None,
-        )
+        return [
+            {"category_id": int(y > 25), "bbox": [x, y, w, h], "score": 0.6} for x, y, w, h in found
+        ]
 
     run([film], output, detect=find, track=True)
     assert "  2 tracks: 1 cat, 1 dog" in capsys.readouterr().out.splitlines()

@@ -49,7 +49,7 @@ def test_slices_find_what_their_tiles_and_the_image_show(build, large):
     assert (found.bboxes[:, None] - boxes).abs().amax(2).amin(1).max() < 1e-3
     assert found.masks.shape == (len(found), 100, 110)
     assert len(found) > len(plain(large))
-    assert len(sliced.in_coco_format(large).objects) == len(found)
+    assert len(sliced.in_coco_format(large)) == len(found)
 
 
 def test_detections_of_supervision(build, large):

@@ -78,7 +78,7 @@ def find_objects(
 
 def _detect(predictor: Any, image: Image, least: float) -> Any:
     predictor.score_threshold = least
-    return predictor.in_coco_format(image.rgb).objects
+    return predictor.in_coco_format(image.rgb)
 
 
 def _segment(predictor: Any, image: Image) -> Any:

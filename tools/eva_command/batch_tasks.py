@@ -136,7 +136,7 @@ def _detect(options: Options) -> Task:
         facts["things"] = sorted(things)
 
     def describe(rgb: Any) -> list[Any]:
-        objects: list[Any] = model.in_coco_format(rgb).objects
+        objects: list[Any] = model.in_coco_format(rgb)
         for detection in objects:
             detection["category_id"], detection["category"] = categories[detection["category_id"]]
             detection["segmentation"] = detection.get("segmentation", {}).get("counts")

@@ -164,7 +164,7 @@ def open_model(
     model.require_rgb("a label tool")
     if task == "segmentation":
         return [*names.values()], lambda rgb: regions_of(model.predict(rgb), len(names))
-    return [*names.values()], lambda rgb: model.in_coco_format(rgb).objects
+    return [*names.values()], model.in_coco_format
 
 
 def _plan(options: argparse.Namespace) -> JobPlan:

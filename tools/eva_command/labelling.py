@@ -101,7 +101,7 @@ class Labeller:
         prediction: dict[str, Any] = {"size": rgb.shape[:2]}
         self._tokens.clear()
         if hasattr(self.model, "in_coco_format"):
-            prediction["objects"] = self.model.in_coco_format(rgb).objects
+            prediction["objects"] = self.model.in_coco_format(rgb)
         else:
             classes, (best, second) = self.model.probable(rgb)
             prediction["doubt"] = 1 - float((best - second).mean())

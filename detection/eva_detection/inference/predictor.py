@@ -39,7 +39,6 @@ from eva_detection.inference.test_time_augmentation import (
     with_test_time_augmentation,
 )
 from eva_detection.training.output_folder import require_config
-from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone, require_device
 from eva_runs.predictor import BasePredictor
@@ -47,7 +46,6 @@ from eva_runs.record import read_threshold
 
 logger = logging.getLogger(__name__)
 
-_LEAST = 0.01  # of the scores that `best_score` looks for
 ImageLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 
 
@@ -207,22 +205,13 @@ class Predictor(BasePredictor[NamedInstances]):
             chosen = instances[self._chosen(instances.scores)]
             return encode_masks(chosen, height, width).to("cpu")
 
-    def in_coco_format(self, image: ImageLike) -> Detections:
-        """Detect objects in COCO's format, with the best score of those below the threshold."""
+    def in_coco_format(self, image: ImageLike) -> list[dict[str, Any]]:
+        """Detect objects in COCO's format."""
+        detections: list[dict[str, Any]]
         detections = tabulate_instances(self.with_encoded_masks(image), 0).results()
         for detection in detections:
             del detection["image_id"]
-        return Detections(detections, lambda: self.best_score(image))
-
-    def best_score(self, image: ImageLike) -> float | None:
-        """Find the best score of an image in another forward pass; None if all are below 0.01."""
-        before = self.score_threshold
-        self.score_threshold = min(before, _LEAST)
-        try:
-            scores = self._infer(image)[0].scores
-        finally:
-            self.score_threshold = before
-        return float(scores.max()) if len(scores) else None
+        return detections
 
     def _infer(self, image: ImageLike) -> tuple[Instances, int, int]:
         """Detect in coordinates of the resized image; return the original's height and width."""

@@ -21,7 +21,6 @@ from torchvision.ops import masks_to_boxes
 
 from eva_data.detection.tiles import encode_mask
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
-from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
 from eva_runs.record import read_threshold
 
@@ -131,14 +130,13 @@ class Predictor(ImagePredictor[NamedInstances]):
             instances.masks = torch.from_numpy(masks.reshape(-1, *shape))
         return NamedInstances(metainfo={"classes": self.names}, **dict(instances.items()))
 
-    def in_coco_format(self, image: ImageLike) -> Detections:
-        """Detect objects in COCO's format, with the best score of those below the threshold."""
+    def in_coco_format(self, image: ImageLike) -> list[dict[str, Any]]:
+        """Detect objects in COCO's format."""
         instances, _ = self._all_objects(image)
-        best = float(instances.scores[0]) if len(instances) else None
         objects = as_coco(instances[instances.scores >= self.score_threshold])
         for detection in objects if self.things is not None else ():
             detection["isthing"] = int(detection["category_id"] in (self.things or ()))
-        return Detections(objects, lambda: best)
+        return objects
 
     def _all_objects(self, image: ImageLike) -> tuple[InstanceData, tuple[int, int]]:
         """Detect objects, whatever their score, the highest first; and the size of the image."""
