@@ -203,7 +203,7 @@ class TrainingRun:
             "seed": run.seed,
             "processes": processes,
             "precision": run.precision,
-            "began_with": saved.get("began_with", saved.get("processes", processes)),
+            "began_with": saved.get("began_with", processes),
             "zero_stage": run.zero_stage,
             "step_batch": step_batch,
             "samples_of_data": len(self.samples),
@@ -408,7 +408,7 @@ def _resume_config(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
         ValueError: If it cannot be divided.
     """
     run, processes = config.run, distributed.world_size()
-    samples = saved.get("step_batch", run.batch_size * run.accumulate * processes)
+    samples = saved["step_batch"]
 
     def fits(size: int) -> bool:
         with contextlib.suppress(ValueError):  # mixup wants an even batch
@@ -417,11 +417,10 @@ def _resume_config(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
         return False
 
     batch = choose_micro_batch_size(samples, processes, largest=run.batch_size, fits=fits)
-    before, accumulate = saved.get("processes", processes), samples // processes // batch
+    before, accumulate = saved["processes"], samples // processes // batch
     if (batch, accumulate, before) != (run.batch_size, run.accumulate, processes):
         show(
             f"continued with processes={processes} (before: {before}), batch_size={batch} and "
             f"accumulate={accumulate}: steps of {samples:,} samples, as before"
         )
-    seed = saved.get("seed", run.seed)
-    return replace(run, batch_size=batch, accumulate=accumulate, seed=seed)
+    return replace(run, batch_size=batch, accumulate=accumulate, seed=saved["seed"])

@@ -66,7 +66,7 @@ def train(engine, steps, *, skip_at=()):
 def whole_state(engine):
     """Weights, master weights and optimizer state, as tensors that later steps leave alone."""
     state = [value.clone() for value in engine.module.state_dict().values()]
-    state += [part.clone() for _, _, part in engine.master_weights()]
+    state += [part.clone() for _, part in engine.master_weights()]
     adamw = engine.optimizer.optimizer if engine.zero_stage else engine.optimizer
     moments = [value for values in adamw.state.values() for value in values.values()]
     assert moments

@@ -1,6 +1,5 @@
 """Runs that continue on another number of processes, or with another ZeRO stage."""
 
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from safetensors.torch import load_file
 
-from eva_engine.checkpoints.files import mark_complete
 from eva_engine.config import OptimizerConfig
 from eva_engine.steps.parameter_groups import ParameterGroup
 
@@ -68,21 +66,6 @@ def test_another_zero_stage(start, program, metrics, tmp_path, first, second, na
     cut_off(tmp_path / "whole", tmp_path / "changed", step=6)
     run("changed", second)
     assert_same_run(metrics, tmp_path / "whole", tmp_path / "changed", close=1e-6)
-
-
-def test_a_record_without_the_samples_of_a_step(start, metrics, tmp_path):
-    """Older checkpoints continue as they did."""
-    settings = {"checkpoint_every": 10, "ema_decay": 0.9, "resume": True}
-    start("whole", **settings)
-    cut_off(tmp_path / "whole", tmp_path / "older", step=10)
-    folder = last_of(tmp_path / "older")
-    record = json.loads((folder / "run.json").read_text())
-    del record["step_batch"], record["began_with"]
-    (folder / "run.json").write_text(json.dumps(record))
-    (folder / "COMPLETE").unlink()
-    mark_complete(folder)
-    start("older", **settings)
-    assert_same_run(metrics, tmp_path / "whole", tmp_path / "older", close=0, exact=True)
 
 
 def test_the_loss_scale_comes_along(start):

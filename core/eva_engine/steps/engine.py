@@ -1,6 +1,7 @@
 """A model in DeepSpeed's engine: optimizer, master weights, skipped steps, average, compilation."""
 
 import copy
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,20 +149,10 @@ class TrainingEngine:
             self._keep_limits()
         return float("nan" if norm is None else norm), applied
 
-    def master_weights(self) -> Iterator[tuple[str, nn.Parameter, Tensor | None]]:
-        """Iterate over the float32 weights that this process keeps.
-
-        Yields:
-            Name, parameter, and the flat part of it whose master weights lie here (of a parameter
-            without master weights all of it); None where another process keeps them all.
-        """
-        for name, parameter in self.module.named_parameters():
-            if not hasattr(parameter, "_hp_mapping"):
-                yield name, parameter, parameter.detach().view(-1)
-            elif parameter._hp_mapping is None:
-                yield name, parameter, None
-            else:
-                yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
+    def master_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the float32 weights that this process trains, flat, by names of parameters."""
+        for name, tensor, where in self._optimized():
+            yield name, tensor.detach().view(-1)[where]
 
     def own_part(self, name: str, whole: Tensor) -> Tensor:
         """Cut the part that this process keeps off a flat tensor like a parameter."""
@@ -208,9 +199,8 @@ class TrainingEngine:
         if wrong:
             raise LookupError(f"the model or the file lacks {min(wrong)}")
         self.module.load_state_dict(weights, strict=False)
-        for name, _, part in self.master_weights():
-            if part is not None and name in weights:
-                part.copy_(self.own_part(name, weights[name].flatten()))
+        for name, part in self.master_weights():
+            part.copy_(self.own_part(name, weights[name].flatten()))
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return this process's part of the optimizer's state, by the names of parameters."""
@@ -286,12 +276,10 @@ class TrainingEngine:
     @torch.no_grad()
     def _keep_limits(self) -> None:
         """Set weights beyond their limits to them: those that compute, and the master weights."""
-        for name, parameter, part in self.master_weights() if self.limits else ():
-            if name in self.limits and parameter.requires_grad:
-                smallest, largest = self.limits[name]
-                parameter.clamp_(smallest, largest)
-                if part is not None:
-                    part.clamp_(smallest, largest)
+        parts = [self.parameters.items(), self.master_weights()] if self.limits else []
+        for name, weights in itertools.chain(*parts):
+            if name in self.limits and self.parameters[name].requires_grad:
+                weights.clamp_(*self.limits[name])
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -353,11 +341,11 @@ class MovingAverage:
 
     def __init__(self, engine: TrainingEngine, *, decay: float) -> None:
         self.engine, self.decay = engine, decay
-        self._parts = {name: part.float().clone() for name, part in self._master()}
+        self._parts = {name: part.clone() for name, part in engine.master_weights()}
 
     def update(self) -> None:
         """Add the present weights, after a step."""
-        masters = [part.float() for _, part in self._master()]
+        masters = [part for _, part in self.engine.master_weights()]
         torch._foreach_lerp_(list(self._parts.values()), masters, 1 - self.decay)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -372,20 +360,15 @@ class MovingAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the averages into the model's weights while the block runs."""
-        master = {name: part.clone() for name, part in self._master()}
+        master = {name: part.clone() for name, part in self.engine.master_weights()}
         self._write(self._parts)
         try:
             yield
         finally:
             self._write(master)
 
-    def _master(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter, part in self.engine.master_weights():
-            if parameter.requires_grad and part is not None:
-                yield name, part
-
     def _write(self, parts: Mapping[str, Tensor]) -> None:
-        for name, part in self._master():
+        for name, part in self.engine.master_weights():
             part.copy_(parts[name])
         self.engine.refresh_weights()
 
