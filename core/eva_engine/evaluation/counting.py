@@ -328,7 +328,7 @@ def _judge(logits: Tensor, labels: Tensor, indexes: Tensor, rules: Mapping[str, 
     for rule in rules.values():
         verdict = rule(logits, labels, indexes)
         columns += [verdict.counts, verdict.top1, verdict.top5, verdict.loss]
-    return torch.stack([column.double().cpu() for column in columns], dim=1)
+    return torch.stack([column.cpu().double() for column in columns], dim=1)
 
 
 def _sum_up(
