@@ -130,7 +130,7 @@ def _run_images(args: argparse.Namespace) -> int:
     if Path(args.location).is_dir():
         if args.write:
             raise ValueError(f"{args.location} is a folder, and --write is the index of a manifest")
-        args.folder, args.against = Path(args.location), None
+        args.folder, args.against, args.bands = Path(args.location), None, None
         return _run_folders(args)
     manifest = Manifest.read(args.location, root=args.root)
     opening = (image_sources.open_source, image_sources.open_source, Table.select)
