@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from eva_report.content import Curves, Gallery, Table
 from eva_report.detection import detection_sections
@@ -38,10 +39,21 @@ PREDICTIONS = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    folder = tmp_path_factory.mktemp("page")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("images")
+    files = {image: folder / f"{image}.jpg" for image in range(1, 5)}
+    for file in files.values():
+        Image.new("RGB", (80, 80)).save(file)
+    return files
+
+
+@pytest.fixture(scope="module")
+def page(
+    tmp_path_factory: pytest.TempPathFactory, images: dict[int, Path]
+) -> tuple[dict[str, Any], Path]:
+    folder, scores = tmp_path_factory.mktemp("page"), {"bbox": {"AP": 1}}
     sections = detection_sections(
-        truth=TRUTH, predictions=PREDICTIONS, images={}, scores={"bbox": {"AP": 1}}, folder=folder
+        truth=TRUTH, predictions=PREDICTIONS, images=images, scores=scores, folder=folder
     )
     return {section.title: section for section in sections}, folder
 
@@ -73,9 +85,9 @@ def test_labels_that_confident_predictions_contradict_are_listed(
     assert ("3.jpg", "", "cat", "60.0") in listed
 
 
-def test_without_predictions_nothing_is_said_of_errors() -> None:
+def test_without_predictions_nothing_is_said_of_errors(images: dict[int, Path]) -> None:
     sections = detection_sections(
-        truth=TRUTH, predictions=[], images={}, scores={"bbox": {"AP": None}}
+        truth=TRUTH, predictions=[], images=images, scores={"bbox": {"AP": None}}
     )
     titles = {section.title for section in sections}
     assert titles.isdisjoint({"Errors", "Calibration", "Labels to check"})
