@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.classes import Spellings, find_class_files, list_names, read_class_list
+from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import VIDEO_SUFFIXES, expand_home
 from eva_data.index import (
     INDEX_SUFFIX,
@@ -36,7 +36,6 @@ from eva_data.labelled_videos.lists import (
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.tables import find_columns, text_lines
 from eva_data.tar import (
-    PLACES,
     Member,
     TarIndex,
     expand_shards,
@@ -235,8 +234,7 @@ def write_video_index(
     list names, `state` is what `state_of` gave of it before it was read.
     """
     places, files = np.asarray(indices, np.int64), videos.source
-    stored = ("names.bytes", "names.ends", *PLACES)
-    arrays = {name: values for name, values in files.table.select(places).items() if name in stored}
+    arrays = dict(files.table.select(places))
     arrays |= {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
     arrays["label"] = videos.labels[places]
     about: dict[str, Any] = {"classes": list(videos.classes), "shards": None}
@@ -272,14 +270,10 @@ def _open_index(
     of_each = ("label", "pictures") if "pictures" in table else ("label",)
     table.require_equal_lengths(*of_each, length=len(Names(table)))
     if classes is not None:
-        spellings = Spellings(classes)
-        numbers = [spellings.label(name) for name in indexed_classes]
-        unknown = [label for label in np.unique(labels).tolist() if numbers[label] is None]
-        if unknown:
-            names = list_names([indexed_classes[label] for label in unknown])
-            raise ValueError(f"{file} has classes that are not among the {len(classes)}: {names}")
-        labels = np.array([number or 0 for number in numbers], np.int32)[labels]
-        indexed_classes = list(classes)
+        known, numbers = Labels(classes), np.zeros(len(indexed_classes), np.int32)
+        for label in np.unique(labels).tolist():
+            numbers[label] = known.require(indexed_classes[label], str(file))
+        labels, indexed_classes = numbers[labels], list(classes)
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
     gone = [path for path in paths if not path.exists()]
