@@ -30,7 +30,7 @@ from eva_runs.batch import (
     summarise,
     write_manifest,
 )
-from eva_runs.commands import Result, echo
+from eva_runs.commands import Result, echo, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import clean_if_refused, lock_folder, number_folder
@@ -158,8 +158,7 @@ def _look(options: argparse.Namespace) -> int:
         require_free([options.output], overwrite=options.overwrite)
         remove_unfinished(options.output.parent, options.output.stem)  # of a merge that was killed
     if options.form or options.output.suffix == ".json":
-        from eva_command.batch_tasks import merge_objects  # loads torch
-
+        merge_objects = lazy_import("eva_command.batch_tasks:merge_objects")  # loads torch
         count, unit = merge_objects(options.folder, options.output, options.form), "images"
     elif options.output.suffix == ".parquet":
         count, unit = merge_parts(options.folder, options.output), "rows"

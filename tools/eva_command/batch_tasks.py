@@ -24,6 +24,7 @@ from eva_data.files import IMAGE_SUFFIXES, load_object, printable
 from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_runs.batch import MODEL, Task, read_manifest, read_parts
+from eva_runs.commands import lazy_import
 from eva_runs.precision import DTYPES, precision_of, resolve
 
 Options = dict[str, Any]
@@ -52,9 +53,8 @@ def build(options: Options) -> Task:
 
 # ---- features ------------------------------------------------------------------------------------
 def _vit_features(options: Options) -> Task:
-    from eva_classification.features import FeatureExtractor
-
-    extractor = FeatureExtractor.from_options(Namespace(**options), options["device"])
+    build = lazy_import("eva_classification.features:FeatureExtractor.from_options")
+    extractor = build(Namespace(**options), options["device"])
     side, width = extractor.image_size // extractor.vit.patch_size, extractor.vit.embed_dim
     pooled = options["kind"] == "pooled"
     encode, shape = (extractor, [width]) if pooled else (extractor.patches, [width, side, side])
@@ -95,10 +95,9 @@ def _imaged(transform: Callable[[Any], Any]) -> Callable[[Record], Any]:
 
 def _clip(options: Options, *, texts: bool = True) -> tuple[Any, Any]:
     """Build a CLIP, and how it prepares an image."""
-    from eva_contrastive.inference.features import ClipFeatures as Clip
-
+    load = lazy_import("eva_contrastive.inference.features:ClipFeatures.from_weights")
     settings = {name: options[name] for name in _LOADING}
-    clip = Clip.from_weights(options["weights"], texts=texts, **settings)
+    clip = load(options["weights"], texts=texts, **settings)
     return clip, _imaged(clip.transform)
 
 
@@ -210,10 +209,9 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 
 # ---- classes and captions ------------------------------------------------------------------------
 def _classify(options: Options) -> Task:
-    from eva_classification.inference.predictor import Predictor
-
+    load = lazy_import("eva_classification.inference.predictor:Predictor.from_weights")
     settings = {name: options[name] for name in (*_LOADING, "classes")}
-    model = Predictor.from_weights(options["weights"], **settings)
+    model = load(options["weights"], **settings)
     model.require_rgb("eva batch")
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
@@ -224,9 +222,8 @@ def _classify(options: Options) -> Task:
 
 
 def _zero_shot(options: Options) -> Task:
-    from eva_contrastive.evaluation.prompts import find_templates
-
     clip, prepare = _clip(options)
+    find_templates = lazy_import("eva_contrastive.evaluation.prompts:find_templates")
     texts = clip.classes(options["classes"], find_templates(options["templates"]))  # (K, C)
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
