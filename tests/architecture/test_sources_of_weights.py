@@ -91,7 +91,7 @@ def _attribute(module, path):
 def test_an_address_reaches_the_one_place_that_resolves(module, name, before, keyword, more):
     function = _attribute(module, name)
     arguments = (*before, *(() if keyword else (ADDRESS,)))
-    with pytest.raises(FileNotFoundError, match=f"{ADDRESS}/model.safetensors is not on this mach"):
+    with pytest.raises(FileNotFoundError, match=ADDRESS):
         function(*arguments, **more | ({keyword: ADDRESS} if keyword else {}))
 
 
@@ -109,7 +109,7 @@ def test_configs_of_mmengine_take_an_address():
 
     sizes = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 48}
     backbone = EVAViT(pretrained=ADDRESS, **sizes)
-    with pytest.raises(FileNotFoundError, match=f"{ADDRESS}/model.safetensors is not on this mach"):
+    with pytest.raises(FileNotFoundError, match=ADDRESS):
         backbone.init_weights()
 
 

@@ -119,11 +119,10 @@ def test_size_and_crop(evaluate, digits, tmp_path, capsys):
 def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, classifier, refused):
     for name in ("0", "1"):
         write_picture(tmp_path / "two" / name / "a.png")
-    message = rf"two has 2 classes, {classifier[1]} has 3: give .* of its training, .* --classes"
-    with refused(message):
+    with refused(rf"two .*2.* {classifier[1]} .*3.* --classes"):
         evaluate("--data", tmp_path / "two")
     (tmp_path / "list.txt").write_text("0\n1\nfour\n")
     evaluate("--data", tmp_path / "two", "--classes", tmp_path / "list.txt")  # the way out
     (tmp_path / "list.txt").write_text("0\n1\n")
-    with refused(r"has 1 folders that are not among the 2 classes: four"):
+    with refused("four"):
         evaluate("--data", digits, "--classes", tmp_path / "list.txt")

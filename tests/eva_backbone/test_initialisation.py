@@ -74,11 +74,11 @@ def test_nobody_trains_on_what_the_memory_holds(save, randomise):
     with no_init_weights():
         model = VisionTransformer(**SIZES)
     images = torch.zeros(1, 3, 28, 28)
-    with pytest.raises(RuntimeError, match=r"has no weights yet: load a checkpoint"):
+    with pytest.raises(RuntimeError, match="weights"):
         model(images)
-    with pytest.raises(ValueError, match="does not fit the model"):  # and a refused file
+    with pytest.raises(ValueError, match=r"weights\.pt"):  # and a refused file
         load_pretrained(model, save(VisionTransformer(**SIZES | {"embed_dim": 8}).state_dict()))
-    with pytest.raises(RuntimeError, match=r"has no weights yet"):
+    with pytest.raises(RuntimeError, match="weights"):
         model(images)
     model.init_weights()
     assert model(images).isfinite().all()

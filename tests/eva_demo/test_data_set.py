@@ -145,10 +145,10 @@ def test_what_others_wrote_is_never_deleted(make, tmp_path):
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "mine.json").write_text("{}")
     for output in (tmp_path, tmp_path / "coco" / "mine.json"):
-        with pytest.raises(ValueError, match=r"does not write|would have to be"):
+        with pytest.raises(ValueError, match=str(tmp_path)):
             make(output, overwrite=True)
     make(tmp_path / "demo")
     (tmp_path / "demo" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"does not write|would have to be"):
+    with pytest.raises(ValueError, match=str(tmp_path)):
         make(tmp_path / "demo", overwrite=True)
     assert (tmp_path / "coco" / "mine.json").is_file()

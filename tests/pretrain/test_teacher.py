@@ -181,7 +181,7 @@ def test_openai_tag_brings_quick_gelu(quick_file, monkeypatch):
         teacher = ClipTeacher.from_open_clip(name, "openai")
         torch.testing.assert_close(teacher.pooled(images), clip.encode_image(images))
     assert _activations(ClipTeacher.from_open_clip("tiny", "laion")) == {nn.GELU}
-    with pytest.raises(ValueError, match="laion contradicts: name 'tiny'"):
+    with pytest.raises(ValueError, match=r"laion .*tiny"):
         ClipTeacher.from_open_clip("tiny-quickgelu", "laion")
     with pytest.raises(ValueError, match=r"'opena' .*openai"):
         ClipTeacher.from_open_clip("tiny", "opena")

@@ -104,7 +104,7 @@ def test_a_run(config, device, monkeypatch):
     assert not load_pretrained(backbone, weights).missing
     assert torch.equal(backbone.pos_embed, load_file(weights)["pos_embed"])
     for other in (str(config.run.output), "nowhere"):
-        with pytest.raises(ValueError, match=f"{other} has no complete checkpoint of train_token"):
+        with pytest.raises(ValueError, match=other):
             tokens.load_tokenizer(other)
 
 

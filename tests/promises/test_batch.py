@@ -216,7 +216,7 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused, tmp_pa
         file.touch()
     rows_of(first)
     assert [file.exists() for file in leftovers] == [False, True]
-    with refused("merged.parquet is there already"):
+    with refused("merged.parquet"):
         rows_of(first)
 
 

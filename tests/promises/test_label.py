@@ -113,12 +113,14 @@ def test_a_stopped_command_continues(run, start, wait_for, weights, photos, labe
 
 
 @pytest.mark.parametrize("content", ["[]", '{"size": [9'])
-def test_a_damaged_prediction_is_named(run, weights, photos, labelled, fails, tmp_path, content):
+def test_a_damaged_prediction_is_named(
+    call_eva, weights, photos, labelled, fails, tmp_path, content
+):
     shutil.copytree(labelled("detection", *FORMATS) / "predictions", tmp_path / "predictions")
     file = min(tmp_path.glob("predictions/*/*.json"))
     file.write_text(content)
     words = ("--weights", weights("detection"), "--to", "voc", "--output", tmp_path)
-    fails(run("eva", "label", photos, *words, "--score-threshold", 0, code=1), file)
+    fails(call_eva("eva", "label", photos, *words, "--score-threshold", 0, code=1), file)
 
 
 def test_thresholds_by_labelled_data(call_eva, labelled, weights, photos, demo, fails, tmp_path):

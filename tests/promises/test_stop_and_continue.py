@@ -244,10 +244,12 @@ def state(folder):
 
 
 @some("classification", "detection", "segmentation")
-def test_a_used_folder_is_refused_by_the_first_process_and_stays(trainer, finished, run, fails):
+def test_a_used_folder_is_refused_by_the_first_process_and_stays(
+    trainer, finished, run, call_eva, fails
+):
     output = finished(trainer.name)
     before, words = state(output), trainer.command(output, *trainer.fresh)
-    fails(run(*words, code=None, **trainer.variables), output)
+    fails(call_eva(*words, **trainer.variables), output)
     ranks = {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2}
     end = run(*words, code=None, **ranks, **trainer.variables)
     assert (end.code, end.text) == (1, "")

@@ -63,7 +63,7 @@ def test_sentences_that_are_given(tmp_path):
     file.write_text("a {}\u2028b\n{}\n", encoding="utf-8")  # a space to those who edit it
     assert find_templates([str(file)]) == ("a {}\u2028b", "{}")
     file.write_bytes(b"\xff{}")
-    with pytest.raises(ValueError, match=r"mine.txt is not text in UTF-8"):
+    with pytest.raises(ValueError, match=r"mine\.txt"):
         find_templates([str(file)])
 
 

@@ -73,8 +73,7 @@ def test_a_run_with_its_pixels(sigmoid, debug, convert, tmp_path):
     config = {"data": {"mean": MEAN, "std": STD}}
     save_weights(dict(model.state_dict()), step / run_checkpoint.WEIGHTS, config)
     run_checkpoint.mark_complete(step)
-    text = convert(tmp_path / "run")
-    assert "open_clip's own ViT; its features differ from ours by at most" in text
+    convert(tmp_path / "run")
     peer = _same(tmp_path / "folder", model)
     assert (list(peer.visual.preprocess_cfg["mean"]), peer.visual.image_std) == (MEAN, STD)
     assert (peer.logit_bias is not None) == sigmoid
@@ -119,13 +118,12 @@ def test_eva_g_becomes_open_clips_eva01(giant, official_clip, convert, tmp_path,
         "small_eva_giant",
         lambda **kwargs: entry(embed_dim=44, mlp_ratio=48 / 44, **kwargs),
     )
-    assert "the sizes of EVA01-g-14, through timm's small_eva_giant" in convert("eva_clip_psz14.pt")
+    assert "small_eva_giant" in convert("eva_clip_psz14.pt")
     config = json.loads((tmp_path / "folder" / "open_clip_config.json").read_text())["model_cfg"]
     stock = open_clip.get_model_config("EVA01-g-14")
     assert config["vision_cfg"].keys() == stock["vision_cfg"].keys()
     assert config.keys() == stock.keys()
-    text = convert(tmp_path / "folder", to="official", output="back.pt")
-    assert "gave official names to" in text
+    convert(tmp_path / "folder", to="official", output="back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)["model"]
     expected = torch.load(tmp_path / "eva_clip_psz14.pt", weights_only=True)
     assert back.keys() == expected.keys()
