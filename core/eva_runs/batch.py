@@ -32,6 +32,7 @@ from eva_data.files import load_object, printable
 from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
 from eva_data.saving import replace_file, write_text
+from eva_runs.commands import quiet_libraries
 from eva_runs.errors import TooManyUnreadableError, single_line_message
 from eva_runs.interruption import StopSignal, block_signals, ignore_signals_in_worker
 from eva_runs.output_folder import match_recorded_settings, require_room
@@ -175,6 +176,7 @@ def _computed(
 @functools.cache
 def _opened(worker: Worker) -> tuple[dict[str, Any], Task]:
     """Read the plan and build the task, once in a process; its facts are those of every other."""
+    quiet_libraries()
     manifest = read_manifest(worker.folder)
     task = worker.build({**manifest["options"], "device": worker.device})
     match_recorded_settings(worker.folder / MODEL, task.facts)

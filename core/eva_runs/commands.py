@@ -81,8 +81,8 @@ class Result(int):
         return result
 
 
-def _quiet_libraries() -> None:
-    """Silence what libraries say in every run, and a user of a command cannot act on."""
+def quiet_libraries() -> None:
+    """Silence, in this process, what libraries say in every run, which a user cannot act on."""
     for message in ("torch.meshgrid", "The draw is False"):
         warnings.filterwarnings("ignore", message=message)
     for name in _TALKATIVE:
@@ -115,7 +115,7 @@ class Command(Generic[Options]):
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments, do the work, and return the exit code."""
         words = [*(sys.argv[1:] if arguments is None else arguments)]
-        _quiet_libraries()
+        quiet_libraries()
         as_json = JSON in words
         words = [word for word in words if word != JSON]
         saved = (lambda: self.interrupted) if self.interrupted else None

@@ -17,6 +17,7 @@ from eva_data.files import is_there
 from eva_data.records import NAMES, identify, plan_records
 from eva_data.saving import remove_unfinished, require_free, require_replaceable
 from eva_report.demos import require_format
+from eva_report.terminal import counted
 from eva_runs.batch import (
     MANIFEST,
     PARTS,
@@ -123,7 +124,8 @@ def _show(folder: Path) -> dict[str, Any]:
         listed = next(iter(sorted((folder / PARTS).glob("*.errors.jsonl"))))
         with listed.open() as stream:
             first = json.loads(next(stream))
-        echo(f"{errors:,} records could not be read, such as {first['name']}: {first['reason']}")
+        unreadable = counted(errors, "unreadable record")
+        echo(f"{unreadable}, such as {first['name']}: {first['reason']}")
         echo(f"all of them: {folder / PARTS}/*.errors.jsonl")
     for number, reason in [*summary.failed.items()][:10]:
         echo(f"shard {number} failed: {reason}")

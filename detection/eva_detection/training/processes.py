@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.multiprocessing.spawn import start_processes as start_all
 
 from eva_detection.command_line import Launch, TrainingRequest
-from eva_runs.commands import program_name
+from eva_runs.commands import program_name, quiet_libraries
 from eva_runs.errors import exit_on_error, print_error
 from eva_runs.interruption import (
     EXIT_KEYBOARD,
@@ -70,6 +70,7 @@ def _run(
 ) -> int:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
+    quiet_libraries()
     with exit_on_error(program_name("train_net.py")):
         unblock_signals()
         _join(local_rank, request, on_gpu)
