@@ -15,7 +15,14 @@ from eva_report import demo_command
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
 from eva_runs.commands import Command, echo, lazy_import
-from eva_runs.options import EXPORT_SUFFIXES, add_export, command_parser, number, require_export
+from eva_runs.options import (
+    EXPORT_SUFFIXES,
+    add_download_option,
+    add_export,
+    command_parser,
+    number,
+    require_export,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -106,6 +113,7 @@ def _parse_export(words: Sequence[str]) -> argparse.Namespace:
     add("--score-threshold", type=number(0), default=0.05, help="default %(default)s")
     add_export(parser, _FORMS, size="any size")
     add("--precision", choices=("fp32", "fp16"), default="fp32")
+    add_download_option(parser)
     return parser.parse_args(words)
 
 
