@@ -109,7 +109,6 @@ def _parse_export(words: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--weights", required=True, metavar="RUN", help="folder of a run")
-    add_download_option(parser)
     add("--image", type=Path, required=True, help="an image that it detects something in")
     add("--score-threshold", type=number(0), default=0.05, help="default %(default)s")
     add_export(parser, _FORMS, size="any size")
