@@ -3,23 +3,23 @@
 Pixels count from 0, so that a box is `xmax - xmin` wide. RetinaNet's have no header.
 """
 
-import functools
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eva_data.detection.datasets import (
     PART_NAMES,
     EntryError,
     ForeignDataset,
+    ImageLabels,
     ImageList,
     Report,
-    box_inside,
+    Shape,
+    open_shapes,
     refuse,
 )
-from eva_data.detection.rules import Size, edges_of, format_value
+from eva_data.detection.rules import edges_of, format_value
 from eva_data.tables import Columns, find_columns, open_text, rows_of_table
 
 SUFFIXES = (".csv", ".tsv")
@@ -37,7 +37,7 @@ _ROLES = {
 COLUMNS = "image_path,xmin,ymin,xmax,ymax,label"  # for messages
 _EMPTY = ("", "nan")
 
-Row = tuple[str, str, list[float]]  # image, class, edges; no edges of an image without objects
+Row = tuple[str, Shape | None]  # image, and its object; None of an image without objects
 
 
 def find_tables(path: Path) -> dict[str, Columns]:
@@ -74,31 +74,26 @@ def _row(cells: Sequence[str], columns: Columns) -> Row | None:
     """Read a line; None if it is not right."""
     image, *edges, name = (cells[columns.places[role]].strip() for role in _ROLES)
     if image and all(edge.lower() in _EMPTY for edge in edges):
-        return image, "", []
+        return image, None
     values = edges_of(edges)
-    return (image, name, values) if image and name and values else None
+    return (image, Shape(name, values)) if image and name and values else None
 
 
 def open_tables(tables: Mapping[str, Columns], *, report: Report = refuse) -> ForeignDataset:
     """Read the tables of `find_tables`. The classes are the names of all objects, sorted."""
     parts = {part or "train": _part(table, report) for part, table in tables.items()}
-    rows = [row for part in parts.values() for rows in part.labels.values() for row in rows]
-    classes, first = sorted({name for _, name, _ in rows}), next(iter(tables.values())).file
-    if not classes:
-        raise ValueError(f"{first} has no box")
-    return ForeignDataset(
+    first = next(iter(tables.values())).file
+    return open_shapes(
+        parts,
         format="a table of boxes",
         source=first if len(tables) == 1 else first.parent,
-        classes=classes,
-        parts=parts,
-        read=functools.partial(_objects, {name: n for n, name in enumerate(classes, start=1)}),
         is_split="" not in tables,
     )
 
 
 def _part(columns: Columns, report: Report) -> ImageList:
     file, folder = columns.file, columns.file.parent.absolute()
-    labels, missing = defaultdict[str, list[Row]](list), dict[str, str]()
+    shapes, missing = defaultdict[str, list[Shape]](list), dict[str, str]()
     for number, cells in rows_of_table(columns):
         row, location = _row(cells, columns) if cells else None, f"{file}, line {number}"
         if row is None:
@@ -108,17 +103,11 @@ def _part(columns: Columns, report: Report) -> ImageList:
             )
             report(EntryError("labels.line", location, problem))
         elif (folder / row[0]).is_file():
-            labels[os.path.relpath(folder / row[0], folder)] += [row] if row[2] else []
+            image, shape = row
+            shapes[os.path.relpath(folder / image, folder)] += [shape] if shape else []
         else:
             missing.setdefault(row[0], f"{folder / row[0]} ({location})")
+    labels = {image: ImageLabels(str(file), objects) for image, objects in shapes.items()}
     return ImageList(
         folder=folder, names=sorted(labels), labels=labels, missing=[*missing.values()]
     )
-
-
-def _objects(
-    ids: Mapping[str, int], rows: Sequence[Row], size: Size, scored: bool, report: Report
-) -> Iterator[dict[str, Any]]:
-    del scored, report
-    for _, name, (left, top, right, bottom) in rows:
-        yield {"category_id": ids[name], "bbox": box_inside(left, top, right, bottom, size)}

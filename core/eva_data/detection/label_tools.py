@@ -18,10 +18,11 @@ import numpy as np
 from eva_data.detection.datasets import (
     EntryError,
     ForeignDataset,
+    ImageLabels,
     ImageList,
     Report,
-    box_inside,
-    fits_image,
+    Shape,
+    open_shapes,
 )
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
@@ -38,8 +39,7 @@ _FILES = ("annotations.xml", "tasks.json")
 _SHAPES = "a box, polygon or mask of CVAT, or a rectangle or polygon of Label Studio, not rotated"
 _KEYS = (b'"predictions"', b'"annotations"')  # of Label Studio's tasks
 _ANSWERS = ("choices", "textarea", "rating", "number", "taxonomy", "datetime")  # about an image
-Shapes = list[dict[str, Any]]  # name, edges, size of the image; perhaps segmentation
-Labels = tuple[str, Shapes]  # of an image: their place in the file, and themselves
+SizedShape = tuple[Shape, Size | None]  # with the size of its image, if that is stated
 
 
 def find_labels(path: Path) -> Callable[[Report], ForeignDataset] | None:
@@ -77,12 +77,13 @@ def _open(
     program: str,
     file: Path,
     classes: Sequence[str],
-    read: Callable[[Report], Iterator[tuple[str, Labels]]],
+    read: Callable[[Report], Iterator[tuple[str, ImageLabels]]],
     report: Report,
 ) -> ForeignDataset:
     """Look for the images; classes are in the order of the program, or else sorted."""
-    labels, missing = dict[str, Labels](), list[str]()
-    for image, (location, shapes) in read(report):
+    labels, missing = dict[str, ImageLabels](), list[str]()
+    for image, image_labels in read(report):
+        location = image_labels.location
         path, paths = PurePosixPath(image), [image, f"images/{image}"]
         name = next((path for path in paths if (file.parent / path).is_file()), "")
         if path.is_absolute() or ".." in path.parts:
@@ -91,26 +92,21 @@ def _open(
         elif not name:
             missing.append(f"{file.parent / paths[1]} ({file})")
         elif name in labels:
-            message = f"{labels[name][0]} has labels of {name} too: one image must be listed once"
+            message = (
+                f"{labels[name].location} has labels of {name} too: one image must be listed once"
+            )
             report(EntryError("labels.file", location, message))
         else:
-            labels[name] = location, shapes
+            labels[name] = image_labels
     if not labels and not missing:
         raise ValueError(f"{file} lists no image (nor does CVAT for video: export CVAT for images)")
-    names = sorted({shape["name"] for _, shapes in labels.values() for shape in shapes})
-    ordered = dict.fromkeys([*classes, *names])
     part = ImageList(folder=file.parent, names=sorted(labels), labels=labels, missing=missing)
-    return ForeignDataset(
-        format=program,
-        source=file,
-        classes=[*ordered],
-        parts={"train": part},
-        read=functools.partial(_objects, {name: n for n, name in enumerate(ordered, start=1)}),
-        is_split=False,
+    return open_shapes(
+        {"train": part}, format=program, source=file, is_split=False, classes=classes
     )
 
 
-def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, Labels]]:
+def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, ImageLabels]]:
     for image in tree.iterfind("image"):
         name, size = image.get("name", ""), (image.get("height"), image.get("width"))
         elements = [element for element in image if element.tag != "tag"]  # of the whole image
@@ -119,29 +115,29 @@ def _read_cvat(file: Path, tree: Any, report: Report) -> Iterator[tuple[str, Lab
 
 
 def _read_shapes(
-    read: Callable[[Any], dict[str, Any]], entries: Sequence[Any], location: str, report: Report
-) -> Labels:
-    shapes = Shapes()
+    read: Callable[[Any], SizedShape], entries: Sequence[Any], location: str, report: Report
+) -> ImageLabels:
+    shapes, sizes = list[Shape](), set[Size]()
     for number, entry in enumerate(entries, start=1):
         try:
-            shapes.append(read(entry))
+            shape, size = read(entry)
+            shapes.append(shape)
+            sizes |= {size} if size else set()
         except (TypeError, LookupError, ValueError) as error:
             message = f"it must be {_SHAPES} ({type(error).__name__}: {error})"
             report(EntryError("labels.object", f"{location}, object {number}", message))
-    return location, shapes
+    return ImageLabels(location, shapes, sizes)
 
 
-def _shape(
-    name: str, corners: Sequence[Any], size: Sequence[Any], *, outlined: bool
-) -> dict[str, Any]:
+def _shape(name: str, corners: Sequence[Any], size: Sequence[Any], *, outlined: bool) -> SizedShape:
     points = [(float(x), float(y)) for x, y in corners]
     xs, ys = zip(*points, strict=True)
-    shape: dict[str, Any] = {"name": name, "edges": (min(xs), min(ys), max(xs), max(ys))}
-    shape["size"] = None if None in size else tuple(map(int, size))
-    return shape | ({"segmentation": [[*sum(points, ())]]} if outlined else {})
+    mask = [[*sum(points, ())]] if outlined else None
+    shape = Shape(name, (min(xs), min(ys), max(xs), max(ys)), mask)
+    return shape, None if None in size else (int(size[0]), int(size[1]))
 
 
-def _shape_of_cvat(size: Sequence[Any], element: ElementTree.Element) -> dict[str, Any]:
+def _shape_of_cvat(size: Sequence[Any], element: ElementTree.Element) -> SizedShape:
     values = element.attrib
     if element.tag == "polygon":
         corners = [pair.split(",") for pair in values["points"].split(";")]
@@ -160,11 +156,12 @@ def _shape_of_cvat(size: Sequence[Any], element: ElementTree.Element) -> dict[st
     mask = np.zeros((rows, columns), bool)
     bits = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     mask[y : y + height, x : x + width] = bits.reshape(height, width)
-    shape = _shape(values["label"], [(x, y), (x + width, y + height)], size, outlined=False)
-    return shape | {"segmentation": encode_mask(mask)}
+    box = [(x, y), (x + width, y + height)]
+    shape, stated = _shape(values["label"], box, size, outlined=False)
+    return shape._replace(mask=encode_mask(mask)), stated
 
 
-def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple[str, Labels]]:
+def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple[str, ImageLabels]]:
     for number, task in enumerate(tasks, start=1):
         location = f"{file}: task {number}"
         try:
@@ -185,7 +182,7 @@ def _read_label_studio(file: Path, tasks: Any, report: Report) -> Iterator[tuple
         yield name, _read_shapes(_shape_of_label_studio, objects, location, report)
 
 
-def _shape_of_label_studio(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _shape_of_label_studio(entry: Mapping[str, Any]) -> SizedShape:
     value, kind = entry["value"], entry["type"]
     turned = value.get("rotation") or entry.get("image_rotation")
     if kind not in ("rectanglelabels", "polygonlabels") or turned:
@@ -195,17 +192,3 @@ def _shape_of_label_studio(entry: Mapping[str, Any]) -> dict[str, Any]:
     percent = value.get("points") or [(x, y), (x + width, y + height)]
     corners = [(x * sides[0] / 100, y * sides[1] / 100) for x, y in percent]
     return _shape(name, corners, sides[::-1], outlined=kind == "polygonlabels")
-
-
-def _objects(
-    ids: Mapping[str, int], labels: Labels, size: Size, scored: bool, report: Report
-) -> Iterator[dict[str, Any]]:
-    del scored
-    location, shapes = labels
-    stated = {shape["size"] for shape in shapes}
-    is_right = all(fits_image(other, size, location, report) for other in stated)
-    for shape in shapes if is_right else ():
-        left, top, right, bottom = shape["edges"]
-        box = box_inside(left, top, right, bottom, size)
-        mask = {key: value for key, value in shape.items() if key == "segmentation"}
-        yield {"category_id": ids[shape["name"]], "bbox": box, **mask}

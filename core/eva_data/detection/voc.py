@@ -5,39 +5,29 @@ VOC counts pixels from 1 and names the last pixel of a box, so in COCO's way `x 
 others, as detectron2 does; in scoring they are crowds, which count neither way.
 """
 
-import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from eva_data.detection.datasets import (
     PART_NAMES,
     EntryError,
     ForeignDataset,
+    ImageLabels,
     ImageList,
     Report,
-    box_inside,
-    fits_image,
+    Shape,
+    open_shapes,
     refuse,
 )
-from eva_data.detection.rules import Size, edges_of, format_value
-from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
+from eva_data.detection.rules import edges_of, format_value
+from eva_data.files import IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
-
-
-class _Annotation(NamedTuple):
-    """The content of an annotation file; objects are (class, edges in pixels from 1, difficult)."""
-
-    file: Path
-    filename: str
-    size: Size | None
-    objects: list[tuple[str, list[float], bool]]
 
 
 def find_voc(folder: Path) -> Path | None:
@@ -69,22 +59,7 @@ def open_voc(folder: Path, *, report: Report = refuse) -> ForeignDataset:
         parts = {
             part: _part(_stems(folder), folder, folder, report) for part, folder in folders.items()
         }
-    annotations = [annotation for part in parts.values() for annotation in part.labels.values()]
-    classes = sorted({name for annotation in annotations for name, _, _ in annotation.objects})
-    if not classes:
-        raise ValueError(
-            f"{folder}: none of its {len(annotations)} annotated images has an object; images are "
-            f"{LISTED_IMAGE_SUFFIXES}"
-        )
-    ids = {name: number for number, name in enumerate(classes, start=1)}
-    return ForeignDataset(
-        format="Pascal VOC",
-        source=folder,
-        classes=classes,
-        parts=parts,
-        read=functools.partial(_objects, ids),
-        is_split=is_split,
-    )
+    return open_shapes(parts, format="Pascal VOC", source=folder, is_split=is_split)
 
 
 def _side_by_side(folder: Path) -> dict[str, Path]:
@@ -129,26 +104,28 @@ def _lists(folder: Path) -> dict[str, Sequence[str]]:
 def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> ImageList:
     parts = map(os.path.splitext, sorted(os.listdir(folder), reverse=True))  # noqa: PTH208
     by_stem = {stem: stem + suffix for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES}
-    labels: dict[str, _Annotation] = {}
+    labels: dict[str, ImageLabels] = {}
     missing = []
     for stem in progress(stems, total=len(stems), title="annotations"):
         path, capitals = files / f"{stem}.xml", files / f"{stem}.XML"
         annotation = _read_annotation(capitals if capitals.is_file() else path, report)
         if annotation is None:
             continue
-        stated = Path(annotation.filename.replace("\\", "/")).name
+        filename, image_labels = annotation
+        stated = Path(filename.replace("\\", "/")).name
         name = by_stem.get(stem) or by_stem.get(Path(stated).stem, "")
         if not name:
-            missing.append(f"{folder / (stated or f'{stem}.jpg')} ({annotation.file})")
+            missing.append(f"{folder / (stated or f'{stem}.jpg')} ({image_labels.location})")
         elif name in labels:
-            message = f"{labels[name].file} is of {folder / name} too: remove one"
-            report(EntryError("labels.file", str(annotation.file), message))
+            message = f"{labels[name].location} is of {folder / name} too: remove one"
+            report(EntryError("labels.file", image_labels.location, message))
         else:
-            labels[name] = annotation
+            labels[name] = image_labels
     return ImageList(folder=folder, names=sorted(labels), labels=labels, missing=missing)
 
 
-def _read_annotation(file: Path, report: Report) -> _Annotation | None:
+def _read_annotation(file: Path, report: Report) -> tuple[str, ImageLabels] | None:
+    """Read the name of the image, and its labels."""
     try:
         root = ElementTree.fromstring(read_regular(file))
         if root.tag != "annotation":
@@ -159,11 +136,11 @@ def _read_annotation(file: Path, report: Report) -> _Annotation | None:
     except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
         report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return None
-    objects = []
+    shapes = []
     for number, element in enumerate(root.iterfind("object"), start=1):
-        entry = _object(element)
-        if entry is not None:
-            objects.append(entry)
+        shape = _shape(element)
+        if shape is not None:
+            shapes.append(shape)
             continue
         content = " ".join(" ".join(element.itertext()).split())
         message = (
@@ -171,30 +148,18 @@ def _read_annotation(file: Path, report: Report) -> _Annotation | None:
             f"and difficult 0 or 1; got {format_value(content, 200)}"
         )
         report(EntryError("labels.object", f"{file}: object {number}", message))
-    stated_size = (height, width) if height and width else None  # some programs write zeros
-    return _Annotation(file, _text(root, "filename"), stated_size, objects)
+    sizes = [(height, width)] if height and width else []  # some programs write zeros
+    return _text(root, "filename"), ImageLabels(str(file), shapes, sizes)
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
     return " ".join((element.findtext(tag) or "").split())
 
 
-def _object(element: ElementTree.Element) -> tuple[str, list[float], bool] | None:
+def _shape(element: ElementTree.Element) -> Shape | None:
     name, difficult = _text(element, "name"), _text(element, "difficult").lower()
     edges = edges_of(_text(element, f"bndbox/{key}") for key in _EDGES)
     if not name or edges is None or difficult not in _DIFFICULT:
         return None
-    return name, edges, _DIFFICULT[difficult]
-
-
-def _objects(
-    ids: Mapping[str, int], label: _Annotation, size: Size, scored: bool, report: Report
-) -> Iterator[dict[str, Any]]:
-    if not fits_image(label.size, size, str(label.file), report):
-        return
-    for name, (left, top, right, bottom), difficult in label.objects:
-        entry = {
-            "category_id": ids[name],
-            "bbox": box_inside(left - 1, top - 1, right, bottom, size),
-        }
-        yield entry | ({"iscrowd": 1} if scored and difficult else {})
+    left, top, right, bottom = edges
+    return Shape(name, (left - 1, top - 1, right, bottom), difficult=_DIFFICULT[difficult])

@@ -242,9 +242,9 @@ def _object(numbers: Sequence[float], size: Size) -> dict[str, Any]:
     if len(values) == 4:
         x, y, w, h = values
         edges = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
-        return entry | {"bbox": box_inside(*edges, size)}
+        return entry | {"bbox": box_inside(edges, size)}
     xs = [round(min(max(value, 0.0), 1.0) * width, 3) for value in values[::2]]
     ys = [round(min(max(value, 0.0), 1.0) * height, 3) for value in values[1::2]]
     outline = [value for corner in zip(xs, ys, strict=True) for value in corner]
-    box = box_inside(min(xs), min(ys), max(xs), max(ys), size)
+    box = box_inside((min(xs), min(ys), max(xs), max(ys)), size)
     return entry | {"bbox": box, "segmentation": [outline]}
