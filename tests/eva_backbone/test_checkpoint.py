@@ -13,29 +13,7 @@ def _equal_states(model, other):
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
-def _prefixed(prefix, state):
-    return {prefix + name: value for name, value in state.items()}
-
-
 # Prefixes
-
-
-def test_clip_file_into_a_bare_trunk(make_vit, make_classifier, save):
-    clip, model = make_classifier(mean_pool=False), make_vit()
-    content = _prefixed("visual.", clip.state_dict()) | {
-        "text.positional_embedding": torch.zeros(4, 8),
-        "logit_scale": torch.zeros(()),
-    }
-    report = load_pretrained(model, save({"model": content}))
-    images = torch.randn(1, 3, 56, 56)
-    assert torch.equal(model(images), clip.forward_features(images))
-    assert report.skipped == {
-        "visual.head.weight": "projection of CLIP, no classifier",
-        "visual.head.bias": "projection of CLIP, no classifier",
-        "text.positional_embedding": "text tower of CLIP",
-        "logit_scale": "text tower of CLIP",
-    }
-    assert not report.missing
 
 
 def test_pretrained_file_into_a_detector(make_vit, make_detector, wrap, save):

@@ -140,20 +140,6 @@ def test_the_interpolation_of_a_detector(save, make_detector, fused, given, chos
     assert (changed - expected).abs().max() > 1e-4
 
 
-def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
-    model = randomise(make_vit(img_size=224, final_norm=False)).eval()
-    frames = torch.randn(1, 8, 256, 32)
-    frames = frames - frames.mean(1, keepdim=True)  # around the positions of the picture model
-    positions = model.pos_embed[:, None, 1:] + frames
-    state = model.state_dict() | {
-        "patch_embed.proj.weight": model.patch_embed.proj.weight.detach()[:, :, None],
-        "pos_embed": torch.cat([model.pos_embed[:, :1], positions.flatten(1, 2)], 1).detach(),
-    }
-    loaded = load_vit(Weights("file.pt", state), num_heads=2)
-    images = torch.randn(1, 3, 224, 224)
-    torch.testing.assert_close(loaded(images), model(images), atol=1e-4, rtol=1e-4)
-
-
 @pytest.fixture
 def shards(tmp_path, randomise):
     """A ViT, and the folder of transformers' form of it: an index and two files."""

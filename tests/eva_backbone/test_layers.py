@@ -43,15 +43,6 @@ def test_eval_and_rate_zero_are_plain_addition():
         assert torch.equal(layer(x, torch.sin), x + torch.sin(x))
 
 
-def test_kept_rows_are_scaled_and_dropped_rows_untouched():
-    x = torch.randn(64, 3)
-    out = _train(0.25)(x, torch.sin)
-    kept = (out != x).any(1)
-    assert 0 < kept.sum() < 64
-    assert torch.equal(out[~kept], x[~kept])
-    torch.testing.assert_close(out[kept], (x + torch.sin(x) / 0.75)[kept])
-
-
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.6])
 def test_the_expectation_is_the_full_branch(rate):
     """As per-sample drop path: mean x + branch(x), variance branch(x)^2 rate / (1 - rate)."""

@@ -50,18 +50,6 @@ def test_tokens_are_all_patches_frame_by_frame(make_video):
     torch.testing.assert_close(maps[:, :, 1, 2, 3], model.norm(tokens)[:, 1 + 16 + 8 + 3])
 
 
-def test_other_frames_and_sizes(make_video):
-    model = make_video()
-    clips = torch.randn(1, 6, 3, 70, 42)
-    grid = (6, 5, 3)
-    patches = model.pos_embed[:, 1:].reshape(1, 4, 4, 4, 32).permute(0, 4, 1, 2, 3)
-    expected = F.interpolate(patches, size=grid, mode="trilinear", align_corners=False)
-    positions = model._positions(grid)
-    torch.testing.assert_close(positions[:, 1:], expected.flatten(2).transpose(1, 2))
-    assert torch.equal(positions[:, :1], model.pos_embed[:, :1])
-    assert model(clips).shape == (1, 1 + 6 * 15, 32)
-
-
 def test_a_model_of_pictures_becomes_one_of_clips(make_video, randomise, save):
     picture = randomise(VisionTransformer(**SIZES)).eval()
     file = save({"module": picture.state_dict()})
