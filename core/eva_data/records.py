@@ -256,11 +256,10 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
         texts |= {member.key: member for member in members if member.suffix == ".txt"}
         for member in islice((member for member in members if member.suffix not in kinds), limit):
             name, caption = f"{address}:{member.name}", None
-            text = texts.get(member.key)
-            if text:
-                is_json = text.suffix == ".json"
+            if label := texts.get(member.key):
+                is_json = label.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
-                    caption = lists.parse_captions(read(text), name, is_json=is_json)[0]
+                    caption = lists.parse_captions(read(label), name, is_json=is_json)[0]
             yield Record(name, read(member), caption)
 
 

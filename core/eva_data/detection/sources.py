@@ -108,26 +108,30 @@ def read_request(args: argparse.Namespace, *, training: bool) -> DataRequest | N
     """
     flags = [f"{part}_{kind}" for part in PARTS for kind in ("annotations", "images")]
     values = {flag: getattr(args, flag, None) for flag in ("data", *flags)}
-    named = {flag: value for flag, value in values.items() if value}
+    stated = {flag: value for flag, value in values.items() if value}
     fraction, side = args.val_fraction, getattr(args, "tile", None)
-    if not named and fraction is None and not args.boxes_only and side is None:
+    if not stated and fraction is None and not args.boxes_only and side is None:
         return None
-    both = training or (fraction is None and bool({"train_annotations", "train_images"} & {*named}))
+    has_train = not {"train_annotations", "train_images"}.isdisjoint(stated)
+    both = training or (fraction is None and has_train)
     needed = ("train",) if fraction is not None else PARTS if both else ("val",)
     required = [flag for flag in flags if flag.partition("_")[0] in needed]
-    missing = [] if args.data else [flag for flag in required if flag not in named]
-    excluded = [] if args.data is None else [flag for flag in flags if flag in named]
+    missing = [] if args.data else [flag for flag in required if flag not in stated]
+    excluded = [] if args.data is None else [flag for flag in flags if flag in stated]
     if fraction is not None:
-        excluded += [flag for flag in flags[2:] if flag in named]
+        excluded += [flag for flag in flags[2:] if flag in stated]
     if missing or excluded:
-        used = [*named, *(["val_fraction"] if fraction is not None else [])]
+        used = [*stated, *(["val_fraction"] if fraction is not None else [])]
         raise ValueError(
             "own data are named with --data alone, or with annotations and images of each part; "
             "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
             f"given {_as_flags(used)}, missing {_as_flags(missing)}"
         )
     files = {
-        part: (named[f"{part}_annotations"].absolute(), named[f"{part}_images"].absolute())
+        part: (
+            stated[f"{part}_annotations"].absolute(),
+            stated[f"{part}_images"].absolute(),
+        )
         for part in (() if args.data else needed)
     }
     return DataRequest(
@@ -224,9 +228,9 @@ def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
                 exports.setdefault(part, (path / _ROBOFLOW, path))
     if {*exports} & {*PARTS}:
         return exports
-    for name, place in ((_ROBOFLOW, folder), ("labels.json", folder / "data")):
-        if (folder / name).is_file() and place.is_dir():
-            return {"train": (folder / name, place)}
+    for name, below in ((_ROBOFLOW, folder), ("labels.json", folder / "data")):
+        if (folder / name).is_file() and below.is_dir():
+            return {"train": (folder / name, below)}
     exports = {}
     for part, stems in _COCO_STEMS.items():
         files: list[Path] = []

@@ -124,9 +124,9 @@ class CheckedPart:
             for key, entry in images.items()
         ]
         check = functools.partial(_segment_faults, panoptic.folder)
-        found = ordered_map(check, work, workers=workers, title="segments")
+        faults_of_images = ordered_map(check, work, workers=workers, title="segments")
         faulty = set()
-        for key, faults in zip(images, found, strict=True):
+        for key, faults in zip(images, faults_of_images, strict=True):
             for kind, message in faults:
                 file = str(panoptic.folder / panoptic.files[key])
                 self.report(EntryError(f"segments.{kind}", file, message))

@@ -270,9 +270,9 @@ def _open_index(
     of_each = ("label", "pictures") if "pictures" in table else ("label",)
     table.require_equal_lengths(*of_each, length=len(Names(table)))
     if classes is not None:
-        known, numbers = Labels(classes), np.zeros(len(indexed_classes), np.int32)
+        labels_of_classes, numbers = Labels(classes), np.zeros(len(indexed_classes), np.int32)
         for label in np.unique(labels).tolist():
-            numbers[label] = known.require(indexed_classes[label], str(file))
+            numbers[label] = labels_of_classes.require(indexed_classes[label], str(file))
         labels, indexed_classes = numbers[labels], list(classes)
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
