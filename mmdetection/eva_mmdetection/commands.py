@@ -119,23 +119,7 @@ def _parse_export(words: Sequence[str]) -> argparse.Namespace:
 
 def _export(options: argparse.Namespace) -> None:
     require_export(options, _FORMS)
-    from eva_mmdetection.inference.export import export_instances
-    from eva_mmdetection.inference.predictor import Predictor
-
-    predictor = Predictor.from_config(options.weights, device="cpu")
-    if not hasattr(predictor.model, "panoptic_head") or predictor.things is not None:
-        raise ValueError(
-            f"{options.weights} is not exported: only instances by queries (EoMT) and the cascade "
-            "are; panoptic segments are merged one after another"
-        )
-    worst = export_instances(
-        predictor,
-        options.output,
-        image=options.image,
-        size=options.size,
-        threshold=options.score_threshold,
-        precision=options.precision,
-    )
+    worst = lazy_import("eva_mmdetection.inference.export:export_run")(options)
     differences = ", ".join(f"{name} {value:.2g}" for name, value in worst.items())
     echo(f"wrote {options.output}; beside the model: {differences}")
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_vit
 from eva_backbone.recording import OPERATORS
+from eva_detection.model import rcnn as rcnn  # registers EVARCNN
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,6 @@ def add_eva_config(cfg: CfgNode) -> None:
     Then `MODEL.BACKBONE.NAME = "EVAViTDet"` works, and `MODEL.META_ARCHITECTURE = "EVARCNN"`, which
     enlarges the canvas where detectron2 crops.
     """
-    import eva_detection.model.rcnn  # noqa: F401  # registers EVARCNN
-
     cfg.MODEL.EVA = CfgNode(
         {
             "VARIANT": "eva_g_patch16",

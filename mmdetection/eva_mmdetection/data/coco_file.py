@@ -11,6 +11,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
 from eva_data.detection.coco import read_coco
+from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.tiles import Slicing, tile_dataset
 from eva_mmdetection.evaluation.metrics import or_nan
 
@@ -46,12 +47,24 @@ class CocoFileDataset(BaseDetDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file: a record for each image, in order of the image ids."""
+        file, records = self.read_records()
+        labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
+        for annotation in file.objects if self._tile else file.instances:
+            x, y, width, height = annotation["bbox"]
+            box, label = [x, y, x + width, y + height], labels[annotation["category_id"]]
+            instance = {"bbox": box, "bbox_label": label, "ignore_flag": annotation["iscrowd"]}
+            if "segmentation" in annotation or annotation["iscrowd"]:
+                instance["mask"] = annotation.get("segmentation", [])
+            records[annotation["image_id"]]["instances"].append(instance)
+        return list(records.values())
+
+    def read_records(self) -> tuple[CocoDataset, dict[Any, dict[str, Any]]]:
+        """Read the file, and make a record without objects for each image."""
         file = read_coco(self.ann_file, boxes_only=self._boxes_only)
         file.check_categories(categories(self.metainfo), of="the config")
         file = tile_dataset(file, Slicing(*self._tile)) if self._tile else file
-        labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
         folder = self.data_prefix["img"]
-        records = {
+        return file, {
             key: {
                 "img_path": os.path.join(folder, entry["file_name"]),  # noqa: PTH118
                 "img_id": key,
@@ -62,14 +75,6 @@ class CocoFileDataset(BaseDetDataset):
             }
             for key, entry in sorted(file.images.items())
         }
-        for annotation in file.objects if self._tile else file.instances:
-            x, y, width, height = annotation["bbox"]
-            box, label = [x, y, x + width, y + height], labels[annotation["category_id"]]
-            instance = {"bbox": box, "bbox_label": label, "ignore_flag": annotation["iscrowd"]}
-            if "segmentation" in annotation or annotation["iscrowd"]:
-                instance["mask"] = annotation.get("segmentation", [])
-            records[annotation["image_id"]]["instances"].append(instance)
-        return list(records.values())
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out images without objects, where `filter_cfg` says so."""

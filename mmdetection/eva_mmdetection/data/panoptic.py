@@ -17,9 +17,8 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.evaluator import BaseMetric
 from PIL import Image
 
-from eva_data.detection.coco import read_coco
 from eva_data.detection.panoptic import as_rgb, find_faults, read_ids
-from eva_mmdetection.data.coco_file import CocoFileDataset, categories
+from eva_mmdetection.data.coco_file import CocoFileDataset
 from eva_mmdetection.evaluation.metrics import or_nan
 
 PREDICTIONS = "panoptic.json"
@@ -35,23 +34,13 @@ class PanopticFileDataset(CocoFileDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file: a record for each image, in order of the image ids."""
-        file = read_coco(self.ann_file)
-        file.check_categories(categories(self.metainfo), of="the config")
+        file, records = self.read_records()
         assert file.panoptic
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
-        count, folders = len(self.metainfo["thing_classes"]), self.data_prefix
-        records = {
-            key: {
-                "img_path": os.path.join(folders["img"], entry["file_name"]),  # noqa: PTH118
-                "seg_map_path": os.path.join(folders["seg"], file.panoptic.files[key]),  # noqa: PTH118
-                "img_id": key,
-                "width": entry["width"],
-                "height": entry["height"],
-                "instances": [],
-                "segments_info": [],
-            }
-            for key, entry in sorted(file.images.items())
-        }
+        count, folder = len(self.metainfo["thing_classes"]), self.data_prefix["seg"]
+        for key, record in records.items():
+            png = os.path.join(folder, file.panoptic.files[key])  # noqa: PTH118
+            record.update(seg_map_path=png, segments_info=[])
         for segment in file.objects:
             record, label = records[segment["image_id"]], labels[segment["category_id"]]
             is_thing = label < count and not segment["iscrowd"]

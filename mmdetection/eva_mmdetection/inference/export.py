@@ -3,6 +3,7 @@
 Shapes: B images, H x W pixels, Q queries, K classes, n instances of an image, R of all.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,24 @@ from eva_runs import exported
 # Largest differences: pixels, scores, classes, and the share of a mask's pixels. Where a mask's
 # logit is 0 but for rounding, a pixel may be in one mask alone, and move its box.
 TOLERANCES = {"pred_boxes": 2.0, "scores": 1e-3, "pred_classes": 0.0, "pred_masks": 2e-3}
+
+
+def export_run(options: argparse.Namespace) -> dict[str, float]:
+    """Export the detector of a run as options say; return the largest differences by name."""
+    predictor = Predictor.from_config(options.weights, device="cpu")
+    if not hasattr(predictor.model, "panoptic_head") or predictor.things is not None:
+        raise ValueError(
+            f"{options.weights} is not exported: only instances by queries (EoMT) and the cascade "
+            "are; panoptic segments are merged one after another"
+        )
+    return export_instances(
+        predictor,
+        options.output,
+        image=options.image,
+        size=options.size,
+        threshold=options.score_threshold,
+        precision=options.precision,
+    )
 
 
 def export_instances(
