@@ -165,7 +165,7 @@ def _of(lines, scenario):
     ("scenario", "message"),
     [
         ("nan_in_detectron2", "process 1: Predicted boxes or scores contain Inf/NaN, images: 1-0"),
-        ("nan_loss", "process 1: {'loss': nan}, images: 1-0.jpg (id 0), 1-1.jpg (id 1)"),
+        ("nan_loss", "process 1: {'loss': nan}, images: 1-0.jpg (id 0)"),
         ("nan_gradient", "process 1: images: 1-0.jpg (id 0), 1-1.jpg (id 1)"),
     ],
 )

@@ -76,7 +76,6 @@ class DetectionTrainer(SimpleTrainer):
         totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         data_time = 0.0
         images: list[str] = []
-        suspects: list[str] = []  # images of batches whose losses are not finite
         for index in range(self.accumulate):
             last = index == self.accumulate - 1
             # gradients are averaged over the processes with the last batch of a step alone
@@ -93,15 +92,11 @@ class DetectionTrainer(SimpleTrainer):
                     for name, value in zip(losses, values, strict=True):
                         totals[name] = totals[name] + value / self.accumulate
                     if not values.isfinite().all():
-                        suspects += _image_names(batch)
+                        raise FloatingPointError(dict(zip(losses, values.tolist(), strict=True)))
                 except Exception as failure:  # the others learn of it before it is raised
                     error = failure
-                    if isinstance(failure, FloatingPointError):  # of detectron2
-                        suspects += _image_names(batch)
                 if last or error:
-                    self._agree(totals, error, suspects)
-                if suspects:
-                    continue  # the other batches of the step: are they concerned, too?
+                    self._agree(error, batch)
                 images += _image_names(batch)
                 loss = functools.reduce(torch.add, losses.values()) / self.accumulate
                 self.grad_scaler.scale(loss).backward()
@@ -128,26 +123,23 @@ class DetectionTrainer(SimpleTrainer):
         with torch.autocast(self.device.type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 
-    def _agree(
-        self, losses: dict[str, Tensor], error: Exception | None, suspects: list[str]
-    ) -> None:
+    def _agree(self, error: Exception | None, batch: Any) -> None:
         """Let all processes raise what one of them has met, after one small reduction.
 
         It stands before the backward pass of the last batch, in which all would wait for each
         other. Afterwards all have the same gradients.
         """
         unreadable = getattr(self.data_loader, "unreadable", {})
-        not_finite = bool(suspects) or isinstance(error, FloatingPointError)
-        failure = None if isinstance(error, FloatingPointError) else error
+        not_finite = isinstance(error, FloatingPointError)  # ours, or detectron2's
+        failure = None if not_finite else error
         finite, _ = self.guard.agree(finite=not not_finite, error=failure, unreadable=unreadable)
         unreadable.clear()
         if self.guard.bad_samples.names:
             count = len(self.guard.bad_samples.names)
             self.storage.put_scalar("bad_images", count, smoothing_hint=False)
         if not finite:
-            values = {name: value.item() for name, value in losses.items()}
-            met = str(error or values).rstrip(".")
-            report = f"{met}, images: {', '.join(suspects)}" if not_finite else None
+            names = ", ".join(_image_names(batch))
+            report = f"{str(error).rstrip('.')}, images: {names}" if not_finite else None
             self.guard.refuse("The loss", self.iter + 1, report)
 
     def _refuse(self, quantity: str, images: list[str]) -> NoReturn:
