@@ -137,12 +137,8 @@ def registered_demo_data(demo_data, register_below):
 @pytest.fixture
 def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
-    torch_logger = logging.getLogger("torch")
-    handlers = torch_logger.handlers[:]
     monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    yield
-    torch_logger.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -292,10 +292,15 @@ class DetectionRun:
         self.log = self.folder / (f"log.txt.rank{rank}" if rank else "log.txt")
         file = logging.FileHandler(self.log, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(FileFormatter())
-        logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
+        torch_logger = logging.getLogger("torch")
+        before = torch_logger.handlers[:]
+        torch_logger.handlers[:] = [file]  # it has a handler of its own
         logging.raiseExceptions = False  # a full disk is said once, by what is written besides
-        with root_logs_to(file, *(() if rank else (TerminalHandler(),))):
-            yield
+        try:
+            with root_logs_to(file, *(() if rank else (TerminalHandler(),))):
+                yield
+        finally:
+            torch_logger.handlers[:] = before
 
     def _prepare(self) -> None:
         """Do what detectron2's `default_setup` does, but for the config of a training."""
