@@ -196,7 +196,7 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
         if "work_dir" in args.settings:
             return folder
     if not trains:
-        return number_evaluation(folder / "test")
+        return number_evaluation(folder / "test", shared=args.launcher != "none")
     return number_folder(folder, has_run, resume=bool(cfg.get("resume") or args.resume))
 
 
