@@ -45,8 +45,6 @@ def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Measure
     add_configured_adapters(model, cfg.get("lora"))
     wrapper, batch, side = cfg.optim_wrapper, cfg.train_dataloader.batch_size, image_side(cfg)
     dtype = torch.bfloat16 if wrapper.get("dtype") == "bfloat16" else torch.float16
-    if not hasattr(model, "loss"):
-        raise ValueError(f"model.type={type(model).__name__} is for evaluation and has no step")
     samples = [prepare(model, side)] * batch
     images = next(model.parameters()).new_empty(batch, 3, side, side)
 

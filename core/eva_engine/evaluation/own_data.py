@@ -56,14 +56,6 @@ logger = logging.getLogger(__name__)
 BANDS = "bands"  # in the config that is noted, see `eva_data.bands.Bands`
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
 _BANDS_OF_CONFIG = re.compile(r"\bbands(=dict\(|\.low\b|: *[{\n])")
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "crop_pct": (int, float),
-    "mean": list,
-    "std": list,
-    "class_names": list,
-    "sampling": str,
-    "frame_interval": int,
-}
 
 
 def notes_of_training(weights: str | os.PathLike[str], **overrides: Any) -> dict[str, Any]:
@@ -72,19 +64,12 @@ def notes_of_training(weights: str | os.PathLike[str], **overrides: Any) -> dict
     They are `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling`, `frame_interval`.
 
     Raises:
-        ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.
+        ValueError: If `mean` or `std` is not of its kind, or the file is damaged.
     """
     config = read_config(resolve_source(weights)) or {}
     data = config.pop("data", {})
     noted = config | data if isinstance(data, dict) else config
-    for name in [name for name, value in overrides.items() if value is None and name in noted]:
-        overrides[name] = noted[name]
-        if not isinstance(noted[name], _KINDS[name]):
-            option = name.replace("class_names", "classes").replace("_", "-")
-            raise ValueError(
-                f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
-                f"cannot be: give --{option}"
-            )
+    overrides |= {n: noted[n] for n, value in overrides.items() if value is None and n in noted}
     pixels = {name: overrides[name] for name in ("mean", "std") if overrides.get(name) is not None}
     three: dict[str, Any] = {name: tuple(map(float, values)) for name, values in pixels.items()}
     PixelConfig(**three)  # which refuses what they cannot be
