@@ -42,7 +42,6 @@ from eva_engine.steps.micro_batches import (
     MicroBatches,
     NonfiniteSteps,
     StepFn,
-    explain_smallest_loss_scale,
     forward_and_backward,
     reduce_step,
 )
@@ -314,8 +313,7 @@ class TrainingRun:
         if not finite:
             self._finish_save(wait=True)
             self._nonfinite.meet(step, values["loss"], micro_batches, own_is_finite=own_is_finite)
-        with explain_smallest_loss_scale(step):
-            norm, applied = self._engine.step(skip=not finite)
+        norm, applied = self._engine.step(skip=not finite)
         if finite:
             self._nonfinite.in_a_row = 0
         if applied and self._average:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from eva_data.saving import UnwritableError, write_text
 from eva_engine import distributed
-from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import MESSAGES, RunConfig
 from eva_engine.steps.engine import TrainingEngine
 from eva_runs.data_order import (
@@ -167,18 +166,3 @@ class NonfiniteSteps:
             "%s became infinite or NaN at step %d, which is skipped: see %s",
             *(cause, step + 1, files),
         )
-
-
-@contextlib.contextmanager
-def explain_smallest_loss_scale(step: int) -> Iterator[None]:
-    """Turn DeepSpeed's error on its smallest loss scale at a step (from 0) into NonFiniteError."""
-    try:
-        yield
-    except Exception as error:
-        if "loss scale already at minimum" not in str(error):
-            raise
-        raise NonFiniteError(
-            f"the loss scale of fp16 is at its minimum and step {step + 1} still overflows: the "
-            f"run has diverged; begin a new run from {WEIGHTS} of an earlier checkpoint with a "
-            "lower learning rate or precision=bf16"
-        ) from error
