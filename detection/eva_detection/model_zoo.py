@@ -4,6 +4,7 @@ model = model_zoo.get("coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py", trained
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import REPOSITORY, find_official_file
 from eva_detection.building import build, load_initial_weights
-from eva_detection.config.files import is_yacs, load_config_file
+from eva_detection.config.files import load_config_file
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_runs.precision import require_device
@@ -69,7 +70,7 @@ def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> Di
     no detector of it was published.
     """
     file = get_config_file(config_path)
-    if is_yacs(file):
+    if re.search(r"^(MODEL|_BASE_|DATASETS|SOLVER):", Path(file).read_text(errors="replace"), re.M):
         cfg = get_cfg()
         add_eva_config(cfg)
         # by default it runs what tags name

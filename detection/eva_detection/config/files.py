@@ -47,7 +47,6 @@ _OPTIONAL = {
 }
 _OPEN = ("dataloader.evaluator", "test.aug", "train.checkpointer", "train.ddp")
 _KEY = re.compile(r"\w+(\.\w+)*")
-_YACS = re.compile(r"^(MODEL|_BASE_|DATASETS|SOLVER):", re.MULTILINE)
 
 
 def load_config_file(
@@ -205,11 +204,6 @@ def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.") if key != "own_data" else ()
         elif _is_plain(value):
             yield key, value
-
-
-def is_yacs(file: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a config of yacs, whose sections are in capitals."""
-    return bool(_YACS.search(Path(file).read_text(encoding="utf-8", errors="replace")))
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
