@@ -170,7 +170,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
     for module, name in ((settings, "load_config_file"), (files, "_run_recipe")):
-        monkeypatch.setattr(module, name, lambda file: copy.deepcopy(tiny_config()))
+        monkeypatch.setattr(module, name, lambda file, **_: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
