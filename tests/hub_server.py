@@ -24,19 +24,17 @@ class Hub:
 
     Attributes:
         files: (repository, path) -> bytes.
-        refused: Repository -> (status, X-Error-Code).
         cuts: Numbers of bytes after which the next answers to GET break off.
         false: (repository, path) -> content that is sent in place of the true one.
         requests: (method, path, Range) in their order.
         commits: (repository, {path: bytes}, description) of uploads.
         private: Repository -> whether it was made private.
-        takes_files: Whether uploads of large files succeed.
         states: (repository, commit) -> its files, of each commit that was asked about.
     """
 
     def __init__(self, url):
-        self.url, self.token, self.takes_files = url, "hf_valid", True
-        self.files, self.refused, self.false, self.private = {}, {}, {}, {}
+        self.url, self.token = url, "hf_valid"
+        self.files, self.false, self.private = {}, {}, {}
         self.cuts, self.requests, self.commits, self.lfs, self.states = [], [], [], {}, {}
 
     def files_of(self, repo):
@@ -63,11 +61,11 @@ class Hub:
         from huggingface_hub import constants, file_download
         from huggingface_hub.utils import _http
 
-        self.weights, self.cache = folder / "weights", folder / "hub" / "cache"
+        self.weights, cache = folder / "weights", folder / "hub" / "cache"
         variables = {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(folder / "hub"),
-            "HF_HUB_CACHE": str(self.cache),
+            "HF_HUB_CACHE": str(cache),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HOME": str(folder / "home"),
@@ -82,7 +80,7 @@ class Hub:
         values = {
             "ENDPOINT": self.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(self.cache),
+            "HF_HUB_CACHE": str(cache),
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
             "HF_TOKEN_PATH": str(folder / "hub" / "token"),
@@ -162,8 +160,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         data = self.rfile.read(int(self.headers["Content-Length"]))
-        if not self.server.hub.takes_files:
-            return self._answer(400, {"error": "storage"})
         self.server.hub.lfs[self.path.rpartition("/")[2]] = data
         return self._answer(200, {})
 
@@ -202,9 +198,6 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(404, {"error": path})
         hub.requests.append((self.command, path, span))
         repo, revision, file = found["repo"], found["revision"], found["file"]
-        if repo in hub.refused:
-            status, code = hub.refused[repo]
-            return self._answer(status, {"error": code}, {"X-Error-Code": code})
         if not any(repo == one for one, _ in hub.files):
             return self._answer(401, {"error": "RepoNotFound"}, {"X-Error-Code": "RepoNotFound"})
         commit = hub.commit(repo)

@@ -304,7 +304,6 @@ def test_others_are_let_in_by_a_password_and_nothing_of_them_stays(
 
 # ---- in a browser --------------------------------------------------------------------------------
 AXE = ["color-contrast", "label", "button-name", "image-alt", "link-name", "aria-input-field-name"]
-TABS = ("Detect", "Segment", "Classify", "CLIP", "Video", "Compare", "Runs")
 IMAGES = "[role=tabpanel]:visible .block:not(.examples) .thumbnail-item img"
 NOTHING_FOUND = "document.querySelectorAll('.body-cell').length == 0"
 
