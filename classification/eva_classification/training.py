@@ -48,6 +48,7 @@ from eva_engine.planning import image_input, training_flops
 from eva_report.terminal import SHOWN
 from eva_runs.memory import MeasuredStep
 from eva_runs.precision import DTYPES
+from eva_runs.processes import run_on_main_rank
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def _open_data(
         warn_of_depth(len(samples), samples.sample_id)
         return samples, held_out, None
     files = [samples.sample_id(index) for index in range(len(samples))]
-    bands = bands or measure_bands(files, request)
+    bands = bands or run_on_main_rank(partial(measure_bands, files, request))
     logger.info("bands %s", bands.describe(), extra=SHOWN)
     use_bands(samples, bands, band_training_transform(size, config.augment, bands))
     if held_out is not None:

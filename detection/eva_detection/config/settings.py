@@ -4,6 +4,7 @@ import inspect
 import os
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.output_folder import config_of_run, last_checkpoint
 from eva_runs.precision import DTYPES
+from eva_runs.processes import run_on_main_rank
 from eva_runs.recipes import find_recipe, require_start
 from eva_runs.request import RunRequest
 
@@ -157,7 +159,8 @@ def apply_bands(
         raise ValueError(f"--bands {request.count} is for own data to train on: name --data")
     train = data.parts["train"]
     names = dict.fromkeys(entry["file_name"] for entry in train.images.values())
-    bands = bands or measure_bands([Path(train.folder, name) for name in names], request)
+    files = [Path(train.folder, name) for name in names]
+    bands = bands or run_on_main_rank(partial(measure_bands, files, request))
     left_out = set_bands(cfg.model, cfg.dataloader, bands)
     lines = [f"bands {bands.describe()}"]
     if left_out:
