@@ -45,6 +45,26 @@ def test_two_processes_end_with_one_set_of_weights(
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
 
 
+# the main process fails as it scores; the other one waits for it
+BROKEN = DUMP_WEIGHTS.replace(
+    "    torch.save(",
+    "    if comm.get_rank() == 0:\n        raise ValueError('broken labels')\n    torch.save(",
+)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_main_process_as_it_scores_ends_both(
+    start, repository, tiny_overrides, tmp_path
+):
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN)
+    arguments = ("--num-gpus", "2", "--config-file", str(repository / CONFIG))
+    words = (*tiny_overrides, "train.max_iter=1", f"train.output_dir={tmp_path / 'run'}")
+    ended = start(str(script), *arguments, *words).wait(120)
+    assert ended.code == 1
+    assert "broken labels" in ended.text
+
+
 @pytest.fixture
 def configure(tiny_config, tmp_path):
     """Function: the tiny config with its output in the test's folder, made as by default_setup."""

@@ -235,7 +235,9 @@ class DetectionRun:
 
         def score() -> dict[str, Any]:
             checkpointer.store.writer.wait()  # data workers are forked
-            return evaluate(self.test_set, trainer.model, augment=False)
+            results = evaluate(self.test_set, trainer.model, augment=False)
+            comm.all_gather(None)  # by gloo: if the main process fails as it scores, all end
+            return results
 
         of_all = [
             hooks.IterationTimer(),
