@@ -9,12 +9,13 @@ clipped, and subtracts a mean and divides by a deviation that were measured then
 Shapes: H x W pixels, N bands.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def _read(source: Source, count: int | None) -> Pixels:
         facts = inspect_image(path, decode=False)
         if facts.mode == "P":
             raise ValueError("it has a palette: convert it to grey or RGB")
-        _check_pixels(*facts.seen_size)
+        _check_shape(*facts.seen_size)
         stored = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
         return _upright(stored, facts.orientation)
     with open_image(path, str(path)) as image:
@@ -135,9 +136,12 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
-def _check_pixels(height: int, width: int) -> None:
-    if height * width > max_pixels():
-        raise ValueError(f"{width} x {height} pixels are more than {max_pixels():,}")
+def _check_shape(*shape: int) -> None:
+    """Refuse a shape of too many pixels or bands, which are the shortest axis, before it is read."""
+    height, width, *bands = sorted(shape, reverse=True)
+    if height * width > max_pixels() or math.prod(bands) > MOST_BANDS:
+        sides = " x ".join(map(str, shape))
+        raise ValueError(f"{sides} values are more than {max_pixels():,} pixels or 32 bands")
 
 
 def _read_tiff(path: Path) -> Pixels:
@@ -151,7 +155,8 @@ def _read_tiff(path: Path) -> Pixels:
         turned = first.tags.get("Orientation")
         if turned is not None and turned.value != 1:
             raise ValueError(f"it has orientation {turned.value}: store it upright")
-        _check_pixels(first.imagelength, first.imagewidth)
+        for page in pages:
+            _check_shape(*page.aspage().shape)
         planes = [page.asarray() for page in pages]
         return np.dstack(
             [
@@ -165,20 +170,32 @@ def _read_arrays(path: Path, count: int | None) -> Pixels:
     """Read `.npy`, or the arrays of `.npz`, of (H, W), (H, W, N) or (N, H, W)."""
     if path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as archive:
+            for member in archive.zip.namelist():
+                with archive.zip.open(member) as stream:
+                    _check_header(stream)
             arrays = {name: archive[name] for name in archive.files}
         if len(arrays) != 1:
             return np.dstack([arrays[name] for name in sorted(arrays, key=_by_number)])
         (array,) = arrays.values()
     else:
+        with path.open("rb") as stream:
+            _check_header(stream)
         array = np.load(path, allow_pickle=False)
     if array.ndim == 3:
         first, _, last = array.shape
         fits = count in (first, last)
         if last != count and first == count if fits else first < last and first <= MOST_BANDS:
             array = np.moveaxis(array, 0, -1)
-    if array.ndim > 1:
-        _check_pixels(*array.shape[:2])
     return array
+
+
+def _check_header(stream: IO[bytes]) -> None:
+    """Check the shape of an array that begins here in numpy's format."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0}
+    shape, _, _ = readers.get(version, np.lib.format.read_array_header_2_0)(stream)
+    if len(shape) > 1:
+        _check_shape(*shape)
 
 
 def _by_number(name: str) -> list[str | int]:
@@ -240,7 +257,9 @@ class BandRequest:
         """Return whether bands are of this number, and of ranges and drawings as stated."""
         if self.count != bands.count or (self.show and self.shown() != bands.show):
             return False
-        return not self.range or self.ranges() == replace(self, range=bands.range).ranges()
+        if not (self.range and bands.range):
+            return True
+        return self.ranges() == replace(self, range=bands.range).ranges()
 
     def __str__(self) -> str:
         shown = f" --show-bands {self.show}" if self.show else ""
@@ -257,7 +276,7 @@ class Bands:
         mean: Mean of each band after that.
         std: Standard deviation after that.
         show: Bands of drawings, from 1.
-        range: Request of which low and high are; see `BandRequest`.
+        range: Request of which low and high are, see `BandRequest`; empty where none is noted.
     """
 
     low: tuple[float, ...]
@@ -265,7 +284,7 @@ class Bands:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     show: tuple[int, ...]
-    range: str = RANGE
+    range: str = ""
 
     @property
     def count(self) -> int:
@@ -318,7 +337,7 @@ class Bands:
         """Say what a report says of them."""
         ranges = (f"{low:g} to {high:g}" for low, high in zip(self.low, self.high, strict=True))
         drawn = ", ".join(map(str, self.show))
-        values = f"{'; '.join(ranges)} ({self.range})"
+        values = "; ".join(ranges) + (f" ({self.range})" if self.range else "")
         return f"{self.count}: {values} become 0 to 1; drawn are bands {drawn}"
 
 

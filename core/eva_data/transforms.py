@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +15,7 @@ from torchvision.transforms import (
     Resize,
     ToTensor,
 )
+from torchvision.transforms.v2.functional import center_crop, get_size
 
 from eva_data.bands import Bands
 
@@ -22,6 +23,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
 BandTransform = Callable[[NDArray[Any]], Tensor]  # from (height, width, bands) as stored
 TensorTransform = Callable[[Tensor], Any]  # from (3, height, width) uint8
+Pixels = TypeVar("Pixels", Image.Image, Tensor)
 _MOST_TIMES = 50  # longer side by shorter
 
 
@@ -56,12 +58,16 @@ def evaluation_transform(
     return transform
 
 
-def without_ends(image: Image.Image) -> Image.Image:
-    """Keep the middle of a strip that would fill the memory once its shorter side is resized."""
-    longest = _MOST_TIMES * min(image.size)
-    if max(image.size) <= longest:
+def without_ends(image: Pixels) -> Pixels:
+    """Keep the middle of a strip that would fill the memory once its shorter side is resized.
+
+    It is an image, or a tensor (..., height, width).
+    """
+    sides = get_size(image)
+    longest = _MOST_TIMES * min(sides)
+    if max(sides) <= longest:
         return image
-    return CenterCrop([min(side, longest) for side in (image.height, image.width)])(image)
+    return cast(Pixels, center_crop(image, [min(side, longest) for side in sides]))
 
 
 def band_transform(size: int, bands: Bands, *, crop_pct: float = 1.0) -> BandTransform:
@@ -69,6 +75,7 @@ def band_transform(size: int, bands: Bands, *, crop_pct: float = 1.0) -> BandTra
     transform: BandTransform = Compose(
         [
             partial(scale_bands, bands=bands),
+            without_ends,
             Resize(int(size / crop_pct), InterpolationMode.BICUBIC, antialias=True),
             CenterCrop(size),
             Normalize(bands.mean, bands.std),

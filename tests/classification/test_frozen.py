@@ -77,3 +77,9 @@ def test_a_head_is_saved_as_a_run(folders, tmp_path, head):
 def test_a_classifier_of_the_mean_is_not_saved(folders, tmp_path, refused):
     with refused("pooling=mean"):
         scores(folders, tmp_path, "eva_debug", "--pooling", "mean", "--save")
+
+
+def test_without_a_method_nothing_is_computed(folders, tmp_path, refused):
+    with refused("--neighbours"):
+        scores(folders, tmp_path, "eva_debug", "--neighbours", "--l2")
+    assert not (tmp_path / "results.json").exists()

@@ -137,6 +137,27 @@ def test_another_number_of_bands_names_the_file(tmp_path):
         bands.read(files[1])
 
 
+def test_bands_of_a_run_that_noted_no_range_are_continued(tmp_path):
+    request = BandRequest(count=5, range="p1:p99")
+    saved = measure_bands([_write(tmp_path / "a.npy")], request).as_json()
+    del saved["range"]
+    bands = Bands.from_json(saved)
+    assert request.fits(bands)
+    assert "p1" not in bands.describe()
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "pages.tif"])
+def test_the_size_of_every_band_is_limited(name, tmp_path, monkeypatch):
+    file = _write(tmp_path / name)
+    if file.suffix == ".tif":  # in its second page
+        with tifffile.TiffWriter(file) as tiff:
+            tiff.write(VALUES[:1, :1, 0])
+            tiff.write(VALUES[..., 0])
+    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", str(40 * 48 - 1))
+    with pytest.raises(UnreadableImageError, match=r"40 x 48.* 1,919"):
+        read_bands(file)
+
+
 def _save(file, image, orientation):
     exif = Image.Exif()
     exif[274] = orientation

@@ -4,7 +4,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pycocotools.mask as mask_api
@@ -152,15 +152,21 @@ def _panoptic(
     images: dict[int, Entry],
     report: Report,
 ) -> Panoptic:
-    """Find the PNG file of each image; images without segments are reported and left out."""
+    """Find the PNG file of each image, below the folder; images without one are left out."""
     files: dict[Any, Any] = {
         entry.get("image_id"): entry.get("file_name")
         for entry in annotations
         if isinstance(entry, dict) and isinstance(entry.get("segments_info"), list)
     }
     for number, (key, image) in enumerate([*images.items()]):
-        if not isinstance(files.get(key), str):
+        file = files.get(key)
+        if not isinstance(file, str):
             report(_entry_error(path, "images", number, image, "segments_info"))
+            del images[key]
+        elif PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+            where, folder = f"{path}: annotation of image {key}", path.with_suffix("")
+            message = f"file_name must be a path below {folder}, got {format_value(file)}"
+            report(EntryError("segments.file_name", where, message))
             del images[key]
     kinds = [entry for entry in categories if isinstance(entry, dict)]
     things = frozenset(entry["id"] for entry in kinds if entry.get("isthing", 1) and "id" in entry)

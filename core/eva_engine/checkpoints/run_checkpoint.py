@@ -249,12 +249,17 @@ def find_checkpoint(
     the background, is complete after `certain_after` steps, before the second one begins.
 
     Raises:
-        ValueError: If there is one and the run is not to be continued, if all are damaged, or if
-            the log is of a run whose checkpoints are gone.
+        ValueError: If there is one and the run is not to be continued, if all are damaged or of an
+            earlier version, or if the log is of a run whose checkpoints are gone.
     """
     checkpoint = checkpoints.newest()
     if checkpoint and not run.resume:
         raise ValueError(MESSAGES.used(run.output, checkpoint=checkpoint.name))
+    if checkpoint and not any(checkpoint.glob("optimizer_*.pt")):
+        raise ValueError(
+            f"{checkpoint} has no {_OPTIMIZER.format(0)}: an earlier version has saved it, which "
+            "this one cannot continue; begin another run from its weights in another --output"
+        )
     if checkpoint:
         return checkpoint
     logged = read_log(run.output / METRICS)

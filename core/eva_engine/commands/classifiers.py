@@ -97,7 +97,10 @@ class ClassifierProject:
         return 0
 
     def check_frozen_paths(self, options: argparse.Namespace) -> argparse.Namespace:
-        """Return the options of `evaluate-frozen`; paths that are not there are refused."""
+        """Return the options of `evaluate-frozen`; no method and missing paths are refused."""
+        probed = getattr(options, "attentive", False) or getattr(options, "probe", "none") != "none"
+        if not (options.neighbours or options.l2 or probed):
+            raise ValueError("nothing is scored: give --neighbours, --l2 or an attentive probe")
         if bool(options.val) == bool(getattr(options, "val_share", 0)):
             raise ValueError("name --val, what to score on, or a share of --train, but not both")
         for name in ("train", "val"):

@@ -192,9 +192,6 @@ def _logits(probe: AttentiveProbe, tokens: Tensor, positions: Tensor) -> Tensor:
     return torch.cat([probe(part.to(device).float()) for part in parts])
 
 
-_KEPT = torch.float16  # tokens wait in this number format
-
-
 def choose_probe(
     options: argparse.Namespace,
     *,

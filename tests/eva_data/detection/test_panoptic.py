@@ -107,9 +107,14 @@ def _lacking(content):
     del content["annotations"][0]
 
 
-@pytest.mark.parametrize(
-    ("edit", "value"), [(_repeat, "segment 7 of 1.png"), (_unknown, "99"), (_lacking, "images[0]")]
-)
+def _outside(content):
+    content["annotations"][0]["file_name"] = "../../evil.png"
+
+
+LISTS = [(_repeat, "segment 7 of 1.png"), (_unknown, "99"), (_lacking, "images[0]")]
+
+
+@pytest.mark.parametrize(("edit", "value"), [*LISTS, (_outside, "../../evil.png")])
 def test_faults_of_the_list_are_named(write, edit, value):
     with pytest.raises(ValueError, match=r"panoptic_train\.json") as error:
         resolve(DataRequest(paths=(write(edit=edit),)))
@@ -129,3 +134,14 @@ def test_a_cleaned_copy_is_data_again(write, tmp_path):
     assert {*dataset.images} == {2, 3, 4}
     pngs = [dataset.panoptic.folder / name for name in dataset.panoptic.files.values()]
     assert [{*np.unique(read_ids(file))} for file in pngs] == [{*KEYS}] * 3
+
+
+def test_a_cleaned_copy_stays_in_its_folder(write, tmp_path):
+    root = write(edit=_outside)
+    (root / "evil.png").write_bytes((root / "annotations" / "panoptic_train" / "1.png").read_bytes())
+    clean = tmp_path / "a" / "clean"
+    assert verify(["coco", "--data", str(root), "--write", str(clean), "--workers", "1"]) == 1
+    assert [*(tmp_path / "a").rglob("evil.png")] == []
+    assert {image["id"] for image in json.loads((clean / "train.json").read_text())["images"]} == {
+        *(2, 3, 4)
+    }

@@ -53,6 +53,12 @@ def test_resizing_is_that_of_cv2(photograph, side, upright):
         assert abs(difference.mean()) < 0.3  # half a grey level is what rounding to below costs
 
 
+def test_frames_that_are_strips_do_not_fill_the_memory():
+    strips = torch.zeros(2, 3, 1, 4000, dtype=torch.uint8)
+    assert resize_short_side(strips, 32).shape == (2, 3, 32, 50 * 32)
+    assert resize_short_side(strips.mT, 32).shape == (2, 3, 50 * 32, 32)
+
+
 @pytest.mark.parametrize("upright", [False, True])
 def test_three_crops(photograph, upright):
     frames = clip_of(photograph, 2)

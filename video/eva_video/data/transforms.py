@@ -20,6 +20,7 @@ from torchvision.transforms import ColorJitter
 from torchvision.transforms.v2 import functional
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.transforms import without_ends
 from eva_video.config import AugmentConfig, JitterEach
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
@@ -172,7 +173,11 @@ def as_pixels(frames: Frames) -> Tensor:
 
 
 def resize_short_side(pixels: Tensor, side: int) -> Tensor:
-    """Resize pixels (T, 3, H, W) so that the shorter side is `side`, with the same proportions."""
+    """Resize pixels (T, 3, H, W) so that the shorter side is `side`, with the same proportions.
+
+    Of frames that are more than 50 times as long as wide, the middle is taken.
+    """
+    pixels = without_ends(pixels)
     height, width = pixels.shape[-2:]
     scale = side / min(height, width)
     return resize(pixels, int(height * scale + 0.5), int(width * scale + 0.5))
