@@ -42,7 +42,7 @@ from eva_runs.options import (
     probability,
     require_form,
 )
-from eva_runs.output_folder import name_of_weights, number_folder
+from eva_runs.output_folder import claim_number, name_of_weights
 from eva_runs.recipes import require_start
 
 _PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
@@ -345,7 +345,7 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("onnxruntime runs here on a CPU")
     if options.output is None:
         folder = Path("output") / f"{name_of_weights(options.weights)}_export"
-        options.output = number_folder(folder, Path.exists)
+        options.output = claim_number(folder)
     return options
 
 

@@ -137,7 +137,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _check_shape(*shape: int) -> None:
-    """Refuse a shape of too many pixels or bands, which are the shortest axis, before it is read."""
+    """Refuse a shape of too many pixels, or bands, the shortest axis, before it is read."""
     height, width, *bands = sorted(shape, reverse=True)
     if height * width > max_pixels() or math.prod(bands) > MOST_BANDS:
         sides = " x ".join(map(str, shape))

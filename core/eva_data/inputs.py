@@ -134,15 +134,15 @@ def _matching_files(
         count = next(number for number, part in enumerate(path.parts) if _is_pattern(Path(part)))
         fixed, pattern = Path(*path.parts[:count]), path.parts[count:]
         pattern += ("*",) if pattern[-1] == "**" else ()
-        matches = (file.relative_to(fixed) for file in fixed.glob("/".join(pattern)))
-        names = (str(name) for name in matches if _is_taken(fixed, name, suffixes))
-        yield from _files_below(fixed, names, results)
+        files = (file for file in fixed.glob("/".join(pattern)) if file.suffix.lower() in suffixes)
+        matches = [file.relative_to(fixed) for file in files if file.is_file()]
+        if not _names_hidden(pattern):
+            matches = [name for name in matches if not _names_hidden(name.parts)]
+        yield from _files_below(fixed, map(str, matches), results)
 
 
-def _is_taken(folder: Path, name: Path, suffixes: Collection[str]) -> bool:
-    """Return whether a name is that of a file of some suffixes, and no part of it is hidden."""
-    is_hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in suffixes and not is_hidden and (folder / name).is_file()
+def _names_hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") for part in parts)
 
 
 def _files_below(

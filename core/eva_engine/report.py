@@ -344,7 +344,17 @@ class Presenter:
         )
 
     def close(self, *, worked: bool) -> None:
-        """Write the report, unless this start did nothing, and say what came out."""
+        """Write the report, unless this start did nothing, and say what came out.
+
+        The run is complete: an error of it is a warning.
+        """
+        try:
+            self._close(worked=worked)
+        except Exception as error:  # whatever it is
+            logger.warning("nothing is said of %s: %s", self._run.output, error)
+            logger.debug("no closing lines", exc_info=True)
+
+    def _close(self, *, worked: bool) -> None:
         folder, next_steps = self._run.output, list(self._says.next_steps(self._run.output))
         lines = [*read_log(folder / METRICS)]
         shown = self._best_and_last(evaluations_of(lines))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import load_json
+from eva_data.files import load_json, load_object
 from eva_data.saving import replace_file, write_text
 from eva_report.content import score_name
 from eva_report.page import write_csv
@@ -101,6 +101,8 @@ def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> l
             f"{different} of which only one has: evaluate both on the same data"
         )
     count = len(names)
+    if not count:
+        raise ValueError(f"{first} and {second} were scored on no sample")
     once = np.ones((1, count), np.int64)
     before, after = float(score(once)[0]), float(other(once)[0])
     differences = np.concatenate([other(w) - score(w) for w in _draw(count, draws, seed)])
@@ -116,7 +118,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
             f"{folder} has no {SAMPLES}: it is no folder of a training or evaluation of detection, "
             "segmentation or classification, or one from before: evaluate the weights again"
         )
-    notes = load_json(file)
+    notes = load_object(file)
     files = {name: folder / value for name, value in notes.items() if name != "kind"}
     return {"kind": notes.get("kind"), **files}
 

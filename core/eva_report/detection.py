@@ -4,6 +4,7 @@ It takes what every detector's evaluation leaves: ground truth and predictions i
 scores. Nothing here depends on the framework that made them.
 """
 
+import logging
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -18,6 +19,7 @@ from PIL import Image
 
 from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.detection.scoring import PredictionFile
+from eva_data.images import UnreadableImageError
 from eva_report.content import (
     Cell,
     Confusion,
@@ -46,6 +48,8 @@ from eva_report.matching import (
 from eva_report.page import finite_or_none, write_csv
 from eva_report.terminal import counted
 from eva_runs.record import write_threshold
+
+logger = logging.getLogger(__name__)
 
 Scores = Mapping[str, Mapping[str, float | None]]  # task ("bbox", "segm") -> metric -> percent
 
@@ -356,7 +360,7 @@ def _galleries(
         "prediction": _by_image(passing, image_ids),
     }
 
-    def example(image: Hashable) -> Example:
+    def example(image: Hashable) -> Example | None:
         right, objects, predicted = counts[image]
         result = f"{right} of {objects} found, {predicted - right} false"
         return _compare_sides(data, f"{data.image_name(image)}: {result}", sides, image)
@@ -364,7 +368,7 @@ def _galleries(
     return [
         Gallery(
             title=title,
-            examples=[example(image) for image in images],
+            examples=[*filter(None, map(example, images))],
             text=f"At a confidence of {threshold:g} and an IoU of 0.5, {description}.",
         )
         for title, images, description in (
@@ -398,14 +402,12 @@ def _label_errors(
     if not suspicious:
         return None
     sides = {"truth": _by_image(data.annotations, {*predictions}), "prediction": predictions}
-    examples = [
-        _compare_sides(data, data.image_name(image), sides, image)
-        for image in [*predictions][:WORST]
-    ]
+    shown = [*predictions][:WORST]
+    examples = (_compare_sides(data, data.image_name(image), sides, image) for image in shown)
     more = f" {LABEL_ERRORS} lists all." if folder is not None else ""
     return Gallery(
         title="Labels to check",
-        examples=examples,
+        examples=[*filter(None, examples)],
         text=f"{counted(len(suspicious), 'prediction')} with a confidence of {THRESHOLD:g} or more "
         "that the labels contradict: an object of another class is there, or none. The detector "
         f"or the label is wrong; the most confident come first.{more}",
@@ -417,8 +419,13 @@ def _compare_sides(
     caption: str,
     sides: Mapping[str, Mapping[Hashable, Sequence[Mapping[str, Any]]]],
     image: Hashable,
-) -> Example:
-    rgb = draw_pixels(read_pixels(data.files[image], data.bands), data.bands)
+) -> Example | None:
+    """Draw labels and predictions of an image; None of one that cannot be read."""
+    try:
+        rgb = draw_pixels(read_pixels(data.files[image], data.bands), data.bands)
+    except UnreadableImageError as error:  # which the evaluation has left out, or was whole then
+        logger.warning("%s is not drawn: %s", caption, error)
+        return None
     shown = [
         TitledImage(title=side, image=_drawing(data, rgb, entries.get(image, ())))
         for side, entries in sides.items()

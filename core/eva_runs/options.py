@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, find_files
 from eva_data.saving import require_free
-from eva_runs.output_folder import claim_number, name_of_weights, number_folder
+from eva_runs.output_folder import claim_number, name_of_weights
 
 N = TypeVar("N", int, float)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -150,10 +150,13 @@ def add_precision(
 
 
 def add_results_folder(parser: argparse.ArgumentParser) -> None:
-    """Add `--output`, a folder of results that no other has by default."""
-    folder = number_folder(Path("output/demo"), Path.exists)
+    """Add `--output`, a folder of results that no other command has by default."""
+
+    def folder(word: str) -> Path:
+        return Path(word) if word else claim_number(Path("output/demo"))
+
     help_text = "folder of the results (default: output/demo, or output/demo-2 where there is one)"
-    parser.add_argument("--output", type=Path, default=folder, metavar="DIR", help=help_text)
+    parser.add_argument("--output", type=folder, default="", metavar="DIR", help=help_text)
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +249,6 @@ def require_export(
             Path("output") / name_of_weights(options.weights),
         )
         options.output = claim_number(file, suffix=suffix)
-        options.overwrite = True  # what is claimed
     options.form = options.form or forms.get(options.output.suffix)
     if options.form is None:
         raise ValueError(f"--output {options.output} does not end in {' or '.join(forms)}")

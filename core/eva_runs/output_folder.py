@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 EVALUATED = "evaluated.json"
 ANOTHER = "a signal to another process"
+_MOST, _CLAIM = 999, ".claim"
 _TRIES = 5  # not for ever: some disks number a file otherwise each time
 _HELD = (errno.EACCES, errno.EAGAIN)
 _SHA256 = 64  # digits
@@ -105,12 +106,20 @@ def number_folder(
 
     To `resume`, the last of those that have a run. A number that was deleted is not used again;
     beyond 999 they are part of a name, such as `photos-2026`. With a `suffix`, a file is chosen.
+
+    Raises:
+        ValueError: If NAME-999 is used.
     """
-    form = re.compile(rf"{re.escape(folder.name)}(?:-([2-9]|[1-9]\d\d?))?{re.escape(suffix)}")
+    name, numbers = re.escape(folder.name), r"(?:-([2-9]|[1-9]\d\d?))?"
+    claim = rf"(?:{re.escape(_CLAIM)})?" if suffix else ""
+    hidden = r"\.?" if suffix else ""
+    form = re.compile(f"{hidden}{name}{numbers}{re.escape(suffix)}{claim}")
     siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
     matches = [match for path in siblings if is_used(path) and (match := form.fullmatch(path.name))]
     last = max((int(match[1] or 1) for match in matches), default=0)
     number = max(last, 1) if resume else last + 1
+    if number > _MOST:
+        raise ValueError(f"{folder}-{last} is used: remove earlier ones, or give --output")
     count = "" if number == 1 else f"-{number}"
     return folder.with_name(f"{folder.name}{count}{suffix}")
 
@@ -126,25 +135,27 @@ def number_evaluation(folder: Path, *, shared: bool = False) -> Path:
 
 
 def claim_number(folder: Path, *, suffix: str = "") -> Path:
-    """Make a folder that nobody named, or with a `suffix` a file, so that no other command does.
+    """Choose a folder, or with a `suffix` a file, that nobody named, and no other command does.
 
-    One that is still empty at the end of this process is removed.
+    The folder is made, and removed at the end of this process if it is still empty. A hidden file
+    beside the file says so until then: an empty file of that name could be taken for a result.
     """
     missing = [above.absolute() for above in folder.parents if not above.exists()]
     make_folder(folder.parent)
     while True:
         path = number_folder(folder, lambda _: True, suffix=suffix)
         with contextlib.suppress(FileExistsError):
-            path.touch(exist_ok=False) if suffix else path.mkdir()
-            atexit.register(_remove_empty, path.absolute(), missing)
+            claim = path.with_name(f".{path.name}{_CLAIM}") if suffix else path
+            claim.touch(exist_ok=False) if suffix else claim.mkdir()
+            atexit.register(_release, claim.absolute(), missing)
             return path
 
 
-def _remove_empty(path: Path, parents: Collection[Path]) -> None:
+def _release(claim: Path, parents: Collection[Path]) -> None:
     with contextlib.suppress(OSError):
-        if path.is_file() and not path.stat().st_size:
-            path.unlink()
-        for folder in (path, *parents):
+        if claim.is_file():
+            claim.unlink()
+        for folder in (claim, *parents):
             if folder.exists():
                 folder.rmdir()
 

@@ -73,6 +73,12 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     assert files_at(folder / "sub", SUFFIXES) == [folder / "sub/c.png", folder / "sub/e.mov"]
     assert files_at(folder / "s*" / "*.png", SUFFIXES) == [folder / "sub/c.png"]
     assert files_at(folder / "**" / "?.png", SUFFIXES)[1:] == [folder / "sub/c.png"]
+    hidden = folder / ".thumbs" / "a.png"
+    hidden.parent.mkdir()
+    hidden.touch()
+    assert hidden not in files_at(folder / "**" / "*.png", SUFFIXES)
+    assert files_at(folder / ".thumbs" / "*.png", SUFFIXES) == [hidden]
+    assert files_at(folder / ".th*" / "*.png", SUFFIXES) == [hidden]
     assert files_at(folder / "**", {".mov"}) == [folder / "sub/e.mov"]
     assert files_at(folder / "**" / "sub" / "**" / "e*", SUFFIXES) == [folder / "sub/e.mov"]
     with pytest.raises(ValueError, match=r"none\*\.png .*\.jpg, \.mov"):

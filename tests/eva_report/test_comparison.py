@@ -106,3 +106,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     write_areas(tmp_path / "c", ["0"], np.ones((1, 2)), np.ones((1, 2)))
     with pytest.raises(ValueError, match="segmentation"):
         compare(run, tmp_path / "c")
+    empty = classifier(tmp_path / "empty", right[:0])
+    with pytest.raises(ValueError, match=str(empty)):
+        compare(empty, empty)
+    (tmp_path / "none" / "samples.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"samples\.json"):
+        compare(tmp_path / "none", run)

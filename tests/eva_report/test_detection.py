@@ -116,6 +116,13 @@ def test_worst_and_best_pictures(scene):
         assert (picture[:, 570:] == 90).all()
 
 
+def test_an_image_that_cannot_be_read_any_more_is_not_drawn(scene, caplog):
+    scene["images"]["w"].unlink()
+    worst, _ = _of(detection_sections(**scene), Gallery)
+    assert [one.caption for one in worst.examples] == ["missed.png: 0 of 1 found, 0 false"]
+    assert "wrong.png" in caplog.text
+
+
 def test_the_threshold_is_that_of_the_best_weights(scene, tmp_path):
     best = tmp_path / "best.json"
     better = [

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 
-from eva_runs.output_folder import number_folder
+import pytest
+
+from eva_runs.output_folder import claim_number, number_folder
 
 
 def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
@@ -25,8 +27,15 @@ def test_a_folder_with_a_run_gets_a_number_unless_it_is_resumed(tmp_path):
     assert file.name == "run-2.onnx"
 
 
+def test_numbers_end_at_999(tmp_path):
+    for name in ("run-999", "run-1000"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="run-999"):
+        claim_number(tmp_path / "run")
+
+
 CHOOSE = """
-import argparse, sys, time
+import argparse, os, signal, sys, time
 from pathlib import Path
 from eva_runs.options import require_export
 from eva_runs.output_folder import number_evaluation
@@ -36,7 +45,9 @@ time.sleep(max(0, begin - time.time()))
 folder = number_evaluation(Path("output/run/evaluation"))
 options = argparse.Namespace(output=None, form=None, weights="run", overwrite=False)
 require_export(options)
-print(folder, options.output)
+print(folder, options.output, flush=True)
+if refused == ["killed"]:
+    os.kill(os.getpid(), signal.SIGKILL)
 if not refused:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log.txt").write_text("begun")
@@ -52,6 +63,14 @@ def test_commands_that_begin_at_once_choose_other_outputs(tmp_path):
     pairs = [command.communicate()[0].split() for command in commands]
     folders, files = zip(*pairs, strict=True)
     assert len({*folders}) == len({*files}) == 4
+
+
+def test_a_killed_command_leaves_no_file_that_looks_like_a_result(tmp_path):
+    words = [sys.executable, "-c", CHOOSE, "0"]
+    assert subprocess.run([*words, "killed"], cwd=tmp_path, check=False).returncode == -9
+    assert not [*tmp_path.rglob("*.onnx")]
+    run = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert run.stdout.split()[1] == "output/run-2.onnx"
 
 
 def test_a_refused_command_leaves_no_output(tmp_path):

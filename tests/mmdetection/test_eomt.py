@@ -11,10 +11,10 @@ from mmdet.structures import INSTANCE_OFFSET
 from mmengine.dataset import pseudo_collate
 from PIL import Image
 
+from eva_mmdetection import parts
 from eva_mmdetection.data import own_data
 from eva_mmdetection.inference.export import export_instances
 from eva_mmdetection.inference.predictor import Predictor
-from eva_mmdetection.parts import testing
 from eva_openmmlab import config as configuration
 from eva_openmmlab.weights import load_start
 from eva_runs.recipes import list_recipes
@@ -193,7 +193,7 @@ def test_instances_are_exported_with_their_numbers(divisor, load_config, write_s
     cfg.model.data_preprocessor.pad_size_divisor = divisor
     cfg.model.test_cfg.max_per_image = 10
     for loader in ("val_dataloader", "test_dataloader"):
-        cfg[loader].dataset.pipeline = testing(SIDE)
+        cfg[loader].dataset.pipeline = parts.testing(SIDE)
     cfg.dump(tmp_path / "config.py")
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)

@@ -76,7 +76,7 @@ def run(start):
 
 
 @pytest.fixture
-def call_eva(load_module, monkeypatch, capsys, tmp_path):
+def call_eva(load_module, mmengine_runs, monkeypatch, capsys, tmp_path):
     """Function: a command line `eva ...` in the tests' process, as it ended; see `run`.
 
     For what is refused before its work or has little of it: a process of its own takes seconds.
@@ -98,6 +98,9 @@ def call_eva(load_module, monkeypatch, capsys, tmp_path):
             except SystemExit as end:
                 is_message = isinstance(end.code, str)
                 result, message = (1, end.code) if is_message else (end.code or 0, "")
+        scope = {"mmdetection": "mmdet", "segmentation": "mmseg"}.get(str(words[0]))
+        if scope:
+            mmengine_runs.forget(scope)
         out, err = capsys.readouterr()
         ended = kind(result, out, err + message)
         assert code is None or ended.code == code, f"exit code {result}\n{ended.text[-4000:]}"

@@ -63,11 +63,13 @@ def test_exports_without_a_file_do_not_meet_earlier_ones(finished, run, tmp_path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is not missing")
 @pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation", "classification"])
 def test_a_training_on_a_gpu_that_is_not_there_ends_in_one_line(
-    task, trainers, training, call_eva, tmp_path
+    task, trainers, training, call_eva, run, tmp_path
 ):
     gpu = {"detection": "train.device=cuda", "classification": "--run.device=cuda"}
     words = training(task, tmp_path / "out", gpu.get(task, "--amp"))
-    ended = call_eva(*words, **trainers(task).variables, code=1)
+    # detectron2 registers its data sets once, below the folder of this variable
+    call = run if trainers(task).variables else call_eva
+    ended = call(*words, **trainers(task).variables, code=1)
     assert ended.names("cuda"), ended.text
     assert ended.text.strip().count("\n") == 0, ended.text
     assert not [*tmp_path.rglob("*.pth")]
