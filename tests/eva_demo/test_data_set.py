@@ -141,6 +141,35 @@ def test_a_complete_dataset_is_left_alone_and_another_needs_overwrite(make, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
+def test_formats_are_added_to_a_dataset_of_the_same_scenes(made, make, tmp_path):
+    output = tmp_path / "demo"
+    assert make(output, formats=("coco",))
+    assert make(output, formats=("keypoints", "coco"))
+    assert make(output, formats=("panoptic",))
+    assert not make(output, formats=("coco", "panoptic"))
+    assert json.loads((output / "manifest.json").read_text())["formats"] == [
+        *("coco", "keypoints", "panoptic")
+    ]
+    for name in ("coco", "keypoints", "panoptic"):
+        assert digests(output / name) == digests(made / name)
+    with pytest.raises(ValueError, match="seed=3"):
+        make(output, formats=("yolo",), seed=4)
+    assert not (output / "yolo").exists()
+
+
+def test_an_addition_that_was_killed_is_made_again(make, tmp_path, monkeypatch):
+    output = tmp_path / "demo"
+    make(output)
+    with monkeypatch.context() as patch:
+        patch.setattr(data_set, "write_text", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make(output, formats=("yolo",))
+    (output / ".voc.partial-99999999").mkdir()
+    assert make(output, formats=("voc", "yolo"))
+    names = {path.name for path in output.iterdir()}
+    assert names == {"coco", "manifest.json", "voc", "yolo"}
+
+
 def test_what_others_wrote_is_never_deleted(make, tmp_path):
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "mine.json").write_text("{}")

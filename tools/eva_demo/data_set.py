@@ -4,15 +4,21 @@ Its manifest has generator and settings: whether a folder is the one asked for, 
 """
 
 import argparse
+import contextlib
 import functools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eva_data.files import load_object
 from eva_data.pools import ordered_map
-from eva_data.saving import replace_folder, require_replaceable, write_text
+from eva_data.saving import (
+    remove_leftovers,
+    replace_folder,
+    require_replaceable,
+    write_text,
+)
 from eva_demo.captions import CAPTION_VERSION
 from eva_demo.clips import CLIP_VERSION
 from eva_demo.formats import FORMATS
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 def make_demo_data(
     output: Path, settings: Settings, *, workers: int = 1, overwrite: bool = False
 ) -> bool:
-    """Write a dataset, or leave one of the same settings as it is.
+    """Write a dataset, or the formats that one of the same scenes lacks.
 
     Args:
         output: Folder to make; it appears when it is complete.
@@ -78,7 +84,7 @@ def make_demo_data(
         overwrite: Replace a dataset of other settings.
 
     Returns:
-        True if it was written, False if it was already there.
+        True if something was written, False if all was already there.
 
     Raises:
         ValueError: If another dataset, or something that is not one of this program, is in the way,
@@ -88,25 +94,37 @@ def make_demo_data(
     file = output / _MANIFEST
     earlier = load_object(file) if file.is_file() else {}
     is_ours = earlier.get("generator") == manifest["generator"]
+    for name in FORMATS if is_ours else ():
+        remove_leftovers(output / name)
     require_replaceable(output, (_MANIFEST, *FORMATS) if is_ours else (), overwrite=True)
-    if earlier == manifest:
-        return False
-    if is_ours and not overwrite:
-        other = next(name for name in manifest if earlier.get(name) != manifest[name])
+    known = [name for name in manifest if name in earlier and name != "formats"]
+    other = next((name for name in known if earlier[name] != manifest[name]), None)
+    if is_ours and other and not overwrite:
         raise ValueError(
-            f"{output} was made with {other}={earlier.get(other)}, not {manifest[other]}; give "
+            f"{output} was made with {other}={earlier[other]}, not {manifest[other]}; give "
             "--overwrite to replace it"
         )
-    with replace_folder(output) as partial:
-        for name in settings.formats:
-            exported: dict[Split, list[Any]] = {}
-            for split, count in zip(SPLITS, (settings.train, settings.val), strict=True):
-                work = functools.partial(_export, name, partial / name, split, settings)
-                results = ordered_map(work, range(count), workers=workers, title=split, chunk=16)
-                exported[split] = list(results)
-            FORMATS[name].finish(partial / name, exported)
-        write_text(partial / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    present = () if other else earlier.get("formats", ())
+    missing = [name for name in settings.formats if name not in present]
+    if not missing:
+        return False
+    formats = tuple(sorted({*present, *missing}))
+    with contextlib.nullcontext(output) if present else replace_folder(output) as folder:
+        for name in missing:
+            with replace_folder(folder / name) as partial:
+                _write(partial, name, settings, workers)
+        manifest = replace(settings, formats=formats).as_json()
+        write_text(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return True
+
+
+def _write(folder: Path, name: str, settings: Settings, workers: int) -> None:
+    exported: dict[Split, list[Any]] = {}
+    for split, count in zip(SPLITS, (settings.train, settings.val), strict=True):
+        work = functools.partial(_export, name, folder, split, settings)
+        results = ordered_map(work, range(count), workers=workers, title=split, chunk=16)
+        exported[split] = list(results)
+    FORMATS[name].finish(folder, exported)
 
 
 @functools.lru_cache(maxsize=2)
