@@ -25,9 +25,8 @@ def tables(lines: Iterable[str]) -> str:
     """Make the tables of finished transfers, in Markdown."""
     scores: dict[tuple[str, str], dict[int, float]] = {}
     trials: dict[tuple[str, str], dict[str, float]] = {}
-    seconds, commits = 0, set[str]()
+    commits = set[str]()
     for line in map(json.loads, lines):
-        seconds += line["core_seconds"]
         commits.add(line["commit"])
         for name, score in line["scores"].items():
             if name == "val":
@@ -44,8 +43,7 @@ def tables(lines: Iterable[str]) -> str:
     second = _rows(["features minus", *ARMS[:3], ARMS[4]], _differences(scores, measures))
     kinds = dict.fromkeys(kind for kind, _ in trials)
     third = _rows(["rates tried", *ARMS], ([kind, *_tried(trials, kind)] for kind in kinds))
-    cost = f"{seconds / 3600:.1f} core-hours; commits {', '.join(sorted(commits))}."
-    return f"{first}\n{second}\n{third}\n{cost}\n"
+    return f"{first}\n{second}\n{third}\nCommits: {', '.join(sorted(commits))}.\n"
 
 
 def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:

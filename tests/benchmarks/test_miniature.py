@@ -24,7 +24,7 @@ def test_differences_are_paired(table):
     lines = [
         json.dumps(
             {"arm": arm, "seed": seed, "job": "trees", "scores": {"AP": 10.0 * seed + more},
-             "core_seconds": 1, "commit": "a"}
+             "commit": "a"}
         )
         for seed in range(5)
         for arm, more in (("features", 1.0), ("scratch", 0.0), ("tokens", 0.9 * (-1) ** seed))
@@ -42,7 +42,7 @@ def test_a_difference_of_some_seeds_counts_only_where_students_interval_leaves_0
     lines = [
         json.dumps(
             {"arm": arm, "seed": seed, "job": "trees", "scores": {"AP": score},
-             "core_seconds": 1, "commit": "a"}
+             "commit": "a"}
         )
         for seed, one in enumerate(differences)
         for arm, score in (("features", one), ("scratch", 0.0), ("pixels", 0.0))
