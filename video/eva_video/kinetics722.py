@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eva_data.index import FolderFiles
 from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
-from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
+from eva_data.labelled_videos.lists import list_line, youtube_id
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.saving import replace_folder, require_replaceable
 from eva_runs.commands import Command, echo
@@ -47,57 +46,28 @@ PUBLISHED: Mapping[str, int] = {
 }
 
 
-class Videos(NamedTuple):
-    """A list of N videos, as far as merging needs it."""
+class Video(NamedTuple):
+    """A video of a list."""
 
-    ids: NDArray[np.bytes_]  # YouTube's, (N,), 11 bytes each
-    labels: NDArray[np.int64]  # in Kinetics-722, (N,)
-    paths: Sequence[str] = ()  # complete; none where only ids are merged
-
-
-class Merged(NamedTuple):
-    """A list that will be written."""
-
-    videos: Videos  # what was read
-    kept: NDArray[np.int64]  # positions of those that stay, increasing
-    repeated: int  # those that go because an earlier one has their id
-    leaked: int  # further ones that go because they are in a validation list
-
-
-def concatenated(parts: Iterable[Videos]) -> Videos:
-    """Put lists one after another."""
-    ids, labels, paths = zip(*parts, strict=True)
-    return Videos(np.concatenate(ids), np.concatenate(labels), list(chain.from_iterable(paths)))
+    youtube_id: str
+    label: int  # in Kinetics-722
+    path: str  # complete
 
 
 def merge(
-    train: Mapping[str, Videos], val: Mapping[str, Videos], *, keep_k400_leaks: bool
-) -> dict[str, Merged]:
-    """Make the lists of each dataset, and of Kinetics-722, by names such as `k600_val`.
-
-    Of equal videos the first one stays. `keep_k400_leaks` keeps in the training list of
-    Kinetics-400 the videos of its validation list, as the official lists do; Kinetics-722 never has
-    them.
-    """
-
-    def keep(videos: Videos, *held_out: Videos) -> Merged:
-        first = np.unique(videos.ids, return_index=True)[1]
-        indices = np.sort(first).astype(np.int64)
-        for other in held_out:
-            indices = indices[~np.isin(videos.ids[indices], other.ids)]
-        return Merged(videos, indices, len(videos.ids) - len(first), len(first) - len(indices))
-
-    lists = {}
-    for name in train:
-        held_out = [] if name == "k400" and keep_k400_leaks else [val[name]]
-        lists[f"{name}_train"] = keep(train[name], *held_out)
-        lists[f"{name}_val"] = keep(val[name])
-    lists["k722_train"] = keep(concatenated(train.values()), *val.values())
-    lists["k722_val"] = keep(concatenated(val[name] for name in train))
-    return lists
+    videos: Sequence[Video], held_out: Iterable[Video] = ()
+) -> tuple[list[Video], dict[str, int]]:
+    """Keep the first of equal videos, unless it is held out; and count what was and is there."""
+    first: dict[str, Video] = {}
+    for video in videos:
+        first.setdefault(video.youtube_id, video)
+    leaks = {video.youtube_id for video in held_out}
+    kept = [video for video in first.values() if video.youtube_id not in leaks]
+    repeated, leaked = len(videos) - len(first), len(first) - len(kept)
+    return kept, {"read": len(videos), "repeated": repeated, "leaked": leaked, "kept": len(kept)}
 
 
-def _read_list(location: str, name: str, *, root: str | None) -> Videos:
+def _read_list(location: str, name: str, *, root: str | None) -> list[Video]:
     """Read the videos of a dataset: class folders, or a list with classes or official labels."""
     files = open_videos(location, root=root)
     if not isinstance(files.source, FolderFiles):
@@ -109,26 +79,26 @@ def _read_list(location: str, name: str, *, root: str | None) -> Videos:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
-    paths = [os.path.abspath(files.sample_id(index)) for index in range(len(files))]  # noqa: PTH100
-    ids = [youtube_id(file, sure=True) for file in files.source.names]
-    for path, identifier in zip(paths, ids, strict=True):
+    videos = []
+    for index, label in enumerate(labels[files.labels].tolist()):
+        path = os.path.abspath(files.sample_id(index))  # noqa: PTH100
+        identifier = youtube_id(path, sure=True)
         if not identifier:
             raise ValueError(f"{path} does not begin with YouTube's id: name it ID.mp4")
-    return Videos(np.array(ids, dtype=f"S{ID_LENGTH}"), labels[files.labels], paths)
+        videos.append(Video(identifier, label, path))
+    return videos
 
 
-def _write_list(file: Path, merged: Merged, dataset: str) -> None:
+def _write_list(file: Path, videos: Iterable[Video], dataset: str) -> None:
     """Write lines `path label`, with the labels of a dataset."""
-    labels = np.arange(len(kinetics_classes("k722")))
-    if dataset != "k722":
-        labels_of_dataset = mapping(dataset)
-        labels[labels_of_dataset] = np.arange(len(labels_of_dataset))
+    labels = range(len(kinetics_classes("k722"))) if dataset == "k722" else mapping(dataset)
+    of_dataset = {int(label): number for number, label in enumerate(labels)}
     with file.open("wb") as stream:
-        for index in merged.kept.tolist():
-            path = merged.videos.paths[index]
-            if path != path.strip() or len(path.splitlines()) != 1:
-                raise ValueError(f"{path!r} cannot stand in a list: rename it")
-            stream.write(os.fsencode(f"{path} {labels[merged.videos.labels[index]]}\n"))
+        for video in videos:
+            line = list_line(video.path, of_dataset[video.label])
+            if line is None:
+                raise ValueError(f"{video.path!r} cannot stand in a list: rename it")
+            stream.write(os.fsencode(f"{line}\n"))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -154,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     files += [f"k722_to_{name}_mapping.npy" for name in SOURCES]
     files += ["classes.csv", "statistics.json"]
     require_replaceable(options.output, files, overwrite=options.overwrite)
-    videos: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
+    videos: dict[str, dict[str, list[Video]]] = {split: {} for split in SPLITS}
     for name in (name for name in SOURCES if getattr(options, name)):
         folders = getattr(options, f"{name}_videos")
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
@@ -162,24 +132,24 @@ def _run(options: argparse.Namespace) -> None:
                 raise ValueError(f"{location} is in --output {options.output}, which is replaced")
             root = None if folder == "-" else folder
             videos[split][name] = _read_list(location, name, root=root)
-    lists = merge(videos["train"], videos["val"], keep_k400_leaks=options.keep_k400_leaks)
-    counts = {}
+    train, val, lists = videos["train"], videos["val"], {}
+    for name in train:
+        keeps_leaks = name == "k400" and options.keep_k400_leaks
+        lists[f"{name}_train"] = merge(train[name], () if keeps_leaks else val[name])
+        lists[f"{name}_val"] = merge(val[name])
+    every_val = [*chain.from_iterable(val.values())]
+    lists["k722_train"] = merge([*chain.from_iterable(train.values())], every_val)
+    lists["k722_val"] = merge(every_val)
+    counts = {name: count | {"published": PUBLISHED[name]} for name, (_, count) in lists.items()}
     with replace_folder(options.output) as folder:
         shutil.copyfile(TABLE, folder / "classes.csv")
         for name in SOURCES:
             np.save(folder / f"k722_to_{name}_mapping.npy", mapping(name))
-        for name, merged in lists.items():
+        for name, (kept, _) in lists.items():
             dataset = name.partition("_")[0]
             classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))
             (folder / f"{dataset}_classes.txt").write_text(classes)
-            _write_list(folder / f"{name}.txt", merged, dataset)
-            counts[name] = {
-                "read": len(merged.videos.ids),
-                "repeated": merged.repeated,
-                "leaked": merged.leaked,
-                "kept": len(merged.kept),
-                "published": PUBLISHED[name],
-            }
+            _write_list(folder / f"{name}.txt", kept, dataset)
         (folder / "statistics.json").write_text(f"{json.dumps(counts, indent=1)}\n")
     for name, row in counts.items():
         echo(f"{name:<12}" + "".join(f"  {key} {count:>9,}" for key, count in row.items()))
