@@ -6,16 +6,12 @@ The quick start fine-tunes a detector in minutes, as users do from `eva_psz14to1
 digits are not learned in that time. This program makes the weights to start from: dense supervised
 pre-training on scenes of the training side, generated as it goes. Each patch predicts the digit
 under it (or none), the digit's box and its ink; the class token predicts which digits there are.
-The weights (fp16) and a record of how they came about are written to the folder; those of the
-package are a copy of them (`eva_backbone/weights`).
+The weights in `eva_backbone/weights` are a copy of what it writes (fp16).
 
 Letters: B scenes, G patches along a side, N = G * G patches, p patch size.
 """
 
 import argparse
-import json
-import platform
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,55 +24,53 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from eva_backbone import VARIANTS, VisionTransformer, eva_debug
-from eva_data.saving import make_folder, write_tensors, write_text
+from eva_data.progress import ProgressBar
+from eva_data.saving import make_folder, write_tensors
 from eva_demo.scenes import SceneGenerator
 from eva_demo.sources import box_of_mask
 from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser
 
-SIZE = VARIANTS["eva_debug"].img_size
-PATCH = VARIANTS["eva_debug"].patch_size
+SIZE, PATCH = VARIANTS["eva_debug"].img_size, VARIANTS["eva_debug"].patch_size
 GRID = SIZE // PATCH
 MEAN = (123.675, 116.28, 103.53)  # the detectors' normalisation, in grey levels
 STD = (58.395, 57.12, 57.375)
 NO_DIGIT = 10
 MIN_INK = 6  # pixels of a digit in a patch that make it the patch's digit
-LR = 1.5e-3  # the highest
+BATCH, SEED, LR = 32, 0, 1.5e-3  # the highest learning rate
 
 
-class DenseScenes(Dataset[dict[str, Tensor]]):
-    """Augmented training scenes with a target for every patch; item i depends on (seed, i).
+class DenseScenes(Dataset[dict[str, Any]]):
+    """Augmented training scenes with a target for every patch; item i depends on i alone.
 
     image (3, SIZE, SIZE) uint8; digit (N,) 0..9 or NO_DIGIT; box (N, 4) distances from the patch
     centre to the left, top, right and bottom side in patches; ink (N, p * p) 0 or 1; present (10,)
     0 or 1.
     """
 
-    def __init__(self, length: int, *, seed: int) -> None:
-        self.length, self.seed = length, seed
+    def __init__(self, length: int) -> None:
+        self.length = length
         # fuller scenes than the demo data's: more digits learned from for the same work
         self.scenes = SceneGenerator(
-            "train", size=SIZE, digits=(3, 8), digit_px=(20, 58), max_rotation=15, seed=seed
+            "train", size=SIZE, digits=(3, 8), digit_px=(20, 58), max_rotation=15, seed=SEED
         )
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         scene = self.scenes.make(index)
         owner: NDArray[np.int16] = np.full((SIZE, SIZE), -1, dtype=np.int16)
         for number, instance in enumerate(scene.instances):
             owner[instance.mask] = number
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, 7, index)))
-        image, owner = _warp(scene.image, owner, rng=rng)
+        image, owner = _warp(scene.image, owner, rng=np.random.default_rng((SEED, 7, index)))
         digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
         box = np.zeros((GRID, GRID, 4), dtype=np.float32)
         most_pixels = np.full((GRID, GRID), MIN_INK - 1)
         present = np.zeros(10, dtype=np.float32)
-        centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
+        x = (np.arange(GRID, dtype=np.float32)[None] + 0.5) * PATCH  # of the patches' centres
         for number, instance in enumerate(scene.instances):
             mask = owner == number
             if mask.sum() < 0.4 * instance.full_area:  # mostly outside the image
@@ -87,16 +81,14 @@ class DenseScenes(Dataset[dict[str, Tensor]]):
             most_pixels[wins] = pixels[wins]
             digit[wins] = instance.category
             x0, y0, x1, y1 = box_of_mask(mask)
-            sides = np.broadcast_arrays(
-                centre[None] - x0, centre[:, None] - y0, x1 - centre[None], y1 - centre[:, None]
-            )
+            sides = np.broadcast_arrays(x - x0, x.T - y0, x1 - x, y1 - x.T)
             box[wins] = np.stack(sides, -1)[wins] / PATCH
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "digit": torch.from_numpy(digit.reshape(-1)),
-            "box": torch.from_numpy(box.reshape(-1, 4)),
-            "ink": torch.from_numpy(_per_patch(owner >= 0).reshape(GRID * GRID, -1)),
-            "present": torch.from_numpy(present),
+            "image": image.transpose(2, 0, 1).copy(),
+            "digit": digit.reshape(-1),
+            "box": box.reshape(-1, 4),
+            "ink": _per_patch(owner >= 0).reshape(GRID * GRID, -1),
+            "present": present,
         }
 
 
@@ -111,15 +103,11 @@ def _warp(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Scale, shear, shift and re-colour; no flip, which would turn digits into other signs."""
     scale = np.exp(rng.uniform(-0.25, 0.25)) * np.exp(rng.uniform(-0.12, 0.12, size=2))
-    shear = rng.uniform(-0.15, 0.15)
-    matrix = np.array([[scale[0], shear, 0], [0, scale[1], 0]], dtype=np.float64)
+    matrix = np.array([[scale[0], rng.uniform(-0.15, 0.15), 0], [0, scale[1], 0]])
     middle = np.array([SIZE / 2, SIZE / 2])
     matrix[:, 2] = middle - matrix[:, :2] @ middle + rng.uniform(-16, 16, size=2)
-    size = (SIZE, SIZE)
-    image = cv2.warpAffine(
-        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
-    owner = cv2.warpAffine(owner, matrix, size, flags=cv2.INTER_NEAREST, borderValue=-1)
+    image = cv2.warpAffine(image, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT_101)
+    owner = cv2.warpAffine(owner, matrix, (SIZE, SIZE), flags=cv2.INTER_NEAREST, borderValue=-1)
     if rng.random() < 0.5:
         image = image[..., rng.permutation(3)]
     if rng.random() < 0.2:
@@ -147,78 +135,56 @@ class DensePretraining(nn.Module):
         features = self.backbone(images).float()  # (B, 1 + N, C)
         patches, target = features[:, 1:], batch["digit"]
         has_digit = target != NO_DIGIT  # (B, N)
-        per_patch = F.cross_entropy(
-            self.digit(patches).flatten(0, 1), target.flatten(), reduction="none"
-        ).view_as(target)
+        digits = F.cross_entropy(self.digit(patches).mT, target, reduction="none")  # (B, N)
         box = F.smooth_l1_loss(F.softplus(self.box(patches[has_digit])), batch["box"][has_digit])
         ink = F.binary_cross_entropy_with_logits(self.ink(patches), batch["ink"].float())
         present = F.binary_cross_entropy_with_logits(self.present(features[:, 0]), batch["present"])
-        return (
-            per_patch[has_digit].mean() + per_patch[~has_digit].mean() + box + ink + 0.2 * present
-        )
+        return digits[has_digit].mean() + digits[~has_digit].mean() + box + ink + 0.2 * present
 
 
-def train(args: argparse.Namespace) -> VisionTransformer:
+def train(steps: int) -> nn.Module:
     """Train; return the averaged backbone."""
-    torch.manual_seed(args.seed)
+    torch.manual_seed(SEED)
     model = DensePretraining(eva_debug(drop_path_rate=0.05))
     average = AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98), weight_decay=0.05)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, LR, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LR, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
+        optimizer, LR, total_steps=steps + 1, pct_start=0.05, cycle_momentum=False
     )
-    scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
     # a generator of its own, not the one that drops paths
-    loader = DataLoader(
-        scenes, args.batch, num_workers=1, prefetch_factor=4, generator=torch.Generator()
-    )
-    bar = tqdm(loader, unit="step", mininterval=5)
-    for batch in bar:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 3.0, error_if_nonfinite=True)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(model.backbone)
-        bar.set_postfix(loss=loss.item(), refresh=False)
-    averaged = average.module
-    assert isinstance(averaged, VisionTransformer)
-    return averaged
+    scenes, order = DenseScenes(steps * BATCH), torch.Generator()
+    loader = DataLoader(scenes, BATCH, num_workers=1, prefetch_factor=4, generator=order)
+    with ProgressBar(steps, title="train", unit="step") as bar:
+        for batch in loader:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = model(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 3.0, error_if_nonfinite=True)
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(model.backbone)
+            bar.update(loss=f"{loss.item():.3g}")
+    return average.module
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder of weights and record")
-    add("--steps", type=int, default=7000, help="optimizer steps")
-    add("--batch", type=int, default=32, help="scenes per step")
-    add("--seed", type=int, default=0, help="seed of weights and scenes")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the weights")
+    parser.add_argument("--steps", type=int, default=7000, help="optimizer steps")
     return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> None:
     make_folder(args.output)
-    began = time.monotonic()
-    weights = {name: value.half() for name, value in train(args).state_dict().items()}
-    settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
-    options = " ".join(f"--{name} {value}" for name, value in settings.items())
-    command = f"python tools/train_debug_backbone.py --output RUN {options}"
-    record = {
-        "command": command,
-        "settings": settings,
-        "training_minutes": round((time.monotonic() - began) / 60, 1),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__.partition("+")[0],
-        "python": platform.python_version(),
-    }
+    weights = {name: value.half() for name, value in train(args.steps).state_dict().items()}
+    command = f"python tools/train_debug_backbone.py --output RUN --steps {args.steps}"
     file = args.output / "eva_debug.safetensors"
     write_tensors(weights, file, {"variant": "eva_debug", "made_by": command})
-    write_text(file.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     echo(f"wrote {file}")
 
 
