@@ -6,7 +6,7 @@ which upstream does not publish on PyPI, to none: `eva doctor` installs it.
 
 TOOLKIT = "eva-toolkit"
 DETECTRON2 = "eva doctor --install detectron2"
-_PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
+PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
     "": (
         "torch",
         "numpy",
@@ -72,7 +72,7 @@ def install_command(package: str, project: str = "") -> str | None:
     """
     if package == "detectron2":
         return DETECTRON2
-    extra = next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
+    extra = next((extra for extra, packages in PACKAGES.items() if package in packages), None)
     if extra not in (None, *_ALONE):
         extra = TASK_OF.get(project, extra)
     return None if extra is None else f"pip install '{TOOLKIT}{extra and f'[{extra}]'}'"

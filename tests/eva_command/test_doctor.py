@@ -1,35 +1,37 @@
-"""`eva doctor`: versions, extras, pairs, imports, and how something missing is installed."""
+"""`eva doctor`: extras, versions, imports, and how something missing is installed."""
 
-import pytest
+from importlib import metadata
 
 from eva_command import doctor
-from eva_command.doctor import Finding, check_imports, requirements_of
+from eva_command.doctor import check_imports
+from eva_runs.extras import PACKAGES
 
 
-@pytest.fixture
-def findings(monkeypatch):
-    """Function: findings about distributions of these versions; others are not installed."""
+def test_a_part_is_complete_or_missing(monkeypatch):
+    every = {name for packages in PACKAGES.values() for name in packages}
+    known = {name: ["pip"] for name in every - {"av", "torch"}}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: known)
+    parts = {part.about: part for part in doctor.check_packages()}
+    assert parts["clip"].state == "ok"
+    assert parts["eva-toolkit"].state == "broken"
+    assert "torch" in parts["eva-toolkit"].text
+    assert parts["video"].state == "missing"
+    assert (parts["video"].text, parts["video"].fix) == (
+        "lacks av",
+        "pip install 'eva-toolkit[video]'",
+    )
+    assert parts["detectron2"].fix == "eva doctor --install detectron2"
 
-    def check(**known):
-        by_name = {name.replace("_", "-"): version for name, version in known.items()}
-        monkeypatch.setattr(doctor, "installed_version", by_name.get)
-        return {one.about: one for one in doctor.check_versions()}
 
-    return check
-
-
-def test_a_part_is_complete_or_missing_or_broken(findings):
-    known = {one.name: "999" for extra in doctor.extras() for one in requirements_of(extra)}
-    known |= {"opencv-python": "4.12", "av": "18.0", "eva-toolkit": "1", "torch": "2.0"}
-    found = findings(**known)
-    assert found["demo"] == Finding("ok", "demo", "complete")
-    assert found["segmentation"].state == "broken"  # it pins versions
-    assert found["eva-toolkit"].state == "broken"
-    assert "torch 2.0" in found["eva-toolkit"].text
-    found = findings(**{name: one for name, one in known.items() if name != "scikit-learn"})
-    expected = "pip install 'eva-toolkit[demo]'"
-    assert found["demo"] == Finding("missing", "demo", "lacks scikit-learn", expected)
-    assert findings()["eva-toolkit"].state == "note"
+def test_a_version_that_does_not_fit_is_broken(monkeypatch):
+    assert doctor.check_versions() == []
+    versions = {"eva-toolkit": "1", "torch": "2.0", "onedl-mmcv": "1.0"}
+    monkeypatch.setattr(doctor, "installed_version", versions.get)
+    conflicts = doctor.check_versions()
+    assert {conflict.state for conflict in conflicts} == {"broken"}
+    text = " ".join(conflict.text for conflict in conflicts)
+    assert "torch is 2.0" in text
+    assert "onedl-mmcv is 1.0" in text
 
 
 def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):

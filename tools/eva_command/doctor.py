@@ -1,7 +1,7 @@
 """Report what is installed, missing and broken, with the commands that fix it, or install a part.
 
-Compared are the versions that the toolkit and its extras need; every package is imported. Nothing
-is downloaded for the report. Exit code: 1 if something that is installed is broken.
+pip compares the versions; the packages that most depends on are imported. Nothing is downloaded for
+the report. Exit code: 1 if something that is installed is broken.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -18,23 +18,26 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from eva_runs.commands import Command, Result, echo
-from eva_runs.extras import DETECTRON2, TOOLKIT
+from eva_runs.extras import PACKAGES, TOOLKIT, install_command
 from eva_runs.options import command_parser
 
-UPSTREAM, REPACKED = "detectron2", "sal-detectron2"
+UPSTREAM = "detectron2"
 IMPORTED = (
-    *("torch", "torchvision", "cv2", "detectron2", "mmengine", "mmcv", "mmseg", "mmdet"),
+    *("torch", "torchvision", "cv2", UPSTREAM, "mmengine", "mmcv", "mmseg", "mmdet"),
     *("deepspeed", "timm", "open_clip", "av", "onnxruntime"),
 )
 _FIXES = {"cv2": "apt-get install libgl1 libglib2.0-0"}  # what slim images lack
 _PARTS = (UPSTREAM, "mmcv-operators")  # built from folders of the toolkit
-_PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or tools/ of a checkout
+_FOLDER = Path(__file__).resolve().parents[1]  # site-packages, or tools/ of a checkout
 _AT_ONCE = 4  # imports
 _GPUS = """
 import torch
 names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
 print(f"CUDA {torch.version.cuda}:", ", ".join(names))
 """
+
+
+State = Literal["ok", "note", "missing", "broken"]
 
 
 class Finding(NamedTuple):
@@ -47,7 +50,7 @@ class Finding(NamedTuple):
         fix: Command that fixes it, or empty.
     """
 
-    state: Literal["ok", "note", "missing", "broken"]
+    state: State
     about: str
     text: str
     fix: str = ""
@@ -61,44 +64,40 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def check_packages() -> list[Finding]:
+    """Look for the packages of the toolkit, its extras and detectron2, which is in no extra."""
+    distributions = metadata.packages_distributions()
+    findings = []
+    for extra, packages in (*PACKAGES.items(), (UPSTREAM, (UPSTREAM,))):
+        missing = [package for package in packages if package not in distributions]
+        names = dict.fromkeys(
+            name for package in packages for name in distributions.get(package, ())
+        )
+        versions = ", ".join(f"{name} {installed_version(name)}" for name in names)
+        message = f"lacks {', '.join(missing)}" if missing else versions
+        state: State = ("missing" if extra else "broken") if missing else "ok"
+        fix = (missing and install_command(missing[0])) or ""
+        findings.append(Finding(state, extra or TOOLKIT, message, fix))
+    return findings
+
+
 def check_versions() -> list[Finding]:
-    """Check what the toolkit and its extras need, and detectron2, which is in no extra."""
-    if installed_version(TOOLKIT) is None:
-        message = "runs from its source and is not installed: what its extras need is not known"
-        findings = [Finding("note", TOOLKIT, message, "pip install -e CHECKOUT")]
-    else:
-        findings = [_check_part(name) for name in ("", *extras())]
-    for name in (UPSTREAM, REPACKED):
-        if version := installed_version(name):
-            return [*findings, Finding("ok", UPSTREAM, f"{name} {version}")]
-    message = "not installed; detection needs it"
-    return [*findings, Finding("missing", UPSTREAM, message, DETECTRON2)]
+    """Compare what is installed with what the extras need of it, and let pip compare the rest."""
+    needed = metadata.requires(TOOLKIT) if installed_version(TOOLKIT) else None
+    conflicts = [
+        f"{requirement.name} is {version}, and {TOOLKIT} needs {requirement.specifier}"
+        for requirement in map(Requirement, needed or [])
+        if (version := installed_version(requirement.name))
+        and not requirement.specifier.contains(version, prereleases=True)
+    ]
+    pip = [sys.executable, "-m", "pip", "check"]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    conflicts += done.stdout.splitlines() if done.returncode else []
+    return [Finding("broken", "versions", line) for line in dict.fromkeys(conflicts)]
 
 
-def _check_part(extra: str) -> Finding:
-    """Check whether an extra, or "" for the toolkit itself, has all it needs."""
-    missing, wrong = [], []
-    for needed in requirements_of(extra):
-        version = installed_version(needed.name)
-        if version is None:
-            missing.append(needed.name)
-        elif not needed.specifier.contains(version, prereleases=True):
-            wrong.append(f"{needed.name} {version}, needs {needed.specifier}")
-    subject = extra or TOOLKIT
-    if not missing and not wrong:
-        return Finding("ok", subject, "complete")
-    lacks = [f"lacks {', '.join(missing)}"] if missing else []
-    fix = f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
-    return Finding(
-        "missing" if missing and extra else "broken", subject, "; ".join(lacks + wrong), fix
-    )
-
-
-def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
-    """Import the packages that are installed, each in another process: one may crash.
-
-    Args:
-        packages: Names under which they are imported.
+def check_imports(packages: Iterable[str] = IMPORTED) -> list[Finding]:
+    """Import those packages that are installed, each in another process: one may crash.
 
     Returns:
         A finding for each that fails, and one for the GPU if torch can be imported.
@@ -122,34 +121,10 @@ def _try_import(name: str) -> Finding | None:
     return Finding("broken", name, f"cannot be imported: {crash}", _FIXES.get(name, ""))
 
 
-def extras() -> list[str]:
-    """List the extras that a user of the installed toolkit chooses from."""
-    names = metadata.metadata(TOOLKIT).get_all("Provides-Extra") or []
-    return [name for name in names if name not in ("dev", "docs", "all")]
-
-
-def requirements_of(extra: str) -> list[Requirement]:
-    """List what an extra, or "" for the toolkit itself, needs, with what its own extras need."""
-    requirements = []
-    for requirement in map(Requirement, metadata.requires(TOOLKIT) or []):
-        marker = requirement.marker
-        is_basic = marker is None or marker.evaluate({"extra": ""})
-        if is_basic if extra else not is_basic:
-            continue
-        if marker is not None and not marker.evaluate({"extra": extra}):
-            continue
-        if requirement.name == TOOLKIT:
-            for other in sorted(requirement.extras):
-                requirements += requirements_of(other)
-        else:
-            requirements.append(requirement)
-    return requirements
-
-
 def _install(part: str, *, dry_run: bool) -> int:
     """Install a part into the Python that runs this; return the first exit code that is not 0."""
-    installed = _PACKAGES / "eva_recipes" / "third_party"
-    folders = installed if installed.is_dir() else _PACKAGES.parent / "third_party"
+    installed = _FOLDER / "eva_recipes" / "third_party"
+    folders = installed if installed.is_dir() else _FOLDER.parent / "third_party"
     commands = [["install", str(folders / part.replace("-", "_"))]]
     if part == UPSTREAM and installed_version(UPSTREAM):  # it owns the same files
         commands.insert(0, ["uninstall", "--yes", UPSTREAM])
@@ -164,7 +139,7 @@ def _install(part: str, *, dry_run: bool) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="look at versions only, import nothing")
+    add("--quick", action="store_true", help="compare versions only, import nothing")
     add("--install", choices=_PARTS, metavar="PART", help=f"install {' or '.join(_PARTS)}")
     add("--dry-run", action="store_true", help="with --install: print the commands only")
     return parser.parse_args(arguments)
@@ -173,7 +148,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _work(options: argparse.Namespace) -> int:
     if options.install:
         return _install(options.install, dry_run=options.dry_run)
-    findings = check_versions()
+    findings = [*check_packages(), *check_versions()]
     if not options.quick:
         findings += check_imports()
     width = max(len(finding.about) for finding in findings)
