@@ -146,7 +146,7 @@ def export_detector(
     pixels = _resized(pixels, size)
     expected = _detect(detector, pixels)
     if not len(expected["scores"]):
-        raise ValueError("nothing is detected in the image: give another or lower the threshold")
+        raise ValueError("nothing is detected in the image: lower --score-threshold")
     facts = {
         "task": "detection",
         "input": f"(B, {len(pixels)}, H, W), values 0 to 255"

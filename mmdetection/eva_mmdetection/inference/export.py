@@ -82,9 +82,7 @@ def export_instances(
     worst: dict[str, float] = dict.fromkeys(TOLERANCES, 0.0)
     with exported.replacing_program(output) as file, quiet(), torch.no_grad():
         if not len(_expected(predictor.model, pixels, threshold)["scores"]):
-            raise ValueError(
-                "nothing is detected in the image: give another or lower the threshold"
-            )
+            raise ValueError(f"nothing passes {threshold:g} in the image: lower --score-threshold")
         inputs, folder = {"images": pixels[None]}, file.parent / "traced"
         program = exported.trace_to_onnx(module, inputs, names, axes, folder, precision)
         exported.save_program(program, file, facts)
