@@ -439,3 +439,16 @@ def test_a_dataset_of_another_library_is_not_opened_for_examples(name, tmp_path,
     (tmp_path / "checkpoints").mkdir()
     assert examples.find_examples(Source("classification", str(tmp_path))) == []
     assert not opened
+
+
+def test_images_that_cannot_be_read_are_no_examples(tmp_path):
+    from eva_app.command import Source
+    from eva_app.examples import find_examples
+
+    for name in ("1", "2"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.png").write_bytes(b"no image")
+    data = {"train": "photos", "val": str(tmp_path / "photos"), "val_share": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "checkpoints").mkdir()
+    assert find_examples(Source("classification", str(tmp_path))) == []

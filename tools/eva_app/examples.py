@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -75,16 +75,23 @@ def _of_pairs(data: dict[str, Any], folder: Path) -> list[Path]:
     return files
 
 
-def find_examples(source: Source) -> list[Path]:
+class Example(NamedTuple):
+    """A file, and how it is shown."""
+
+    file: Path
+    thumbnail: PIL.Image.Image
+
+
+def find_examples(source: Source) -> list[Example]:
     """Find files that a run was scored on; none where it is no run, or its data have moved."""
     find = {"detection": _of_detectron2, "mmdetection": _of_mmengine, "segmentation": _of_mmengine}
     try:
         files = find.get(source.task, _of_engine)(source)
+        spread = (Path(files[index]) for index in _spread(len(files)))
+        return [Example(file, _thumbnail(file)) for file in spread if file.is_file()]
     except Exception as error:  # whatever it is: the page works without examples
         logger.info("no examples for %s: %r", source.weights, error)
         return []
-    spread = (Path(files[index]) for index in _spread(len(files)))
-    return [file for file in spread if file.is_file()]
 
 
 def zero_shot_classes(source: Source) -> Sequence[str]:
@@ -120,12 +127,12 @@ def offer_examples(models: Models, names: Sequence[str], files: gr.File) -> None
 
     def take(event: gr.SelectData) -> str | list[str]:
         folder = tempfile.mkdtemp(dir=gr.utils.get_upload_folder())  # deleted as uploads are
-        copy = str(shutil.copy(examples[event.index], folder))
+        copy = str(shutil.copy(examples[event.index].file, folder))
         return [copy] if files.file_count == "multiple" else copy
 
     look: dict[str, Any] = {"columns": 3, "height": "auto", "allow_preview": False, "buttons": []}
     gallery = gr.Gallery(
-        [_thumbnail(file) for file in examples],
+        [example.thumbnail for example in examples],
         label="Examples from the validation data",
         elem_classes="examples",
         interactive=False,

@@ -67,6 +67,6 @@ def test_examples_are_validation_images_of_pairs_or_classes(form, media, tmp_pat
     data = {"train": "gone", "val": str(media / "pairs.csv"), "val_share": 0, "zero_shot": ""}
     data["zero_shot"] = str(tmp_path / "classes") if form == "classes" else ""
     (run / "config.json").write_text(json.dumps({"data": data}))
-    files = [file.stem.partition("_")[0] for file in find_examples(Source("clip", str(run)))]
+    files = [file.stem.partition("_")[0] for file, _ in find_examples(Source("clip", str(run)))]
     assert files == (["cat"] if form == "classes" else ["astronaut", "rocket"])
     assert [*zero_shot_classes(Source("clip", str(run)))] == ["cat"] * (form == "classes")
