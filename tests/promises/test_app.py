@@ -208,11 +208,13 @@ def test_two_models_on_one_image(ask, folder, classifier, photos):
 def test_a_program_asks_and_gets_the_same(client, folder, classifier, photos):
     data = "data:image/jpeg;base64," + base64.b64encode(photos[0].read_bytes()).decode()
     words = (str(folder / "detection"), 0.3)
-    found = [client.predict(one, *words, api_name="/predict") for one in ("photo.jpg", data)]
-    assert found[0] == found[1]
+    images = ("photo.jpg", data, gradio_client.handle_file(str(photos[0])))
+    found = [client.predict(one, *words, api_name="/predict") for one in images]
+    assert found[0] == found[1] == found[2]
     assert {"category", "score", "bbox", "segmentation"} <= found[0][0].keys()
     assert len(client.predict("photo.jpg", classifier, api_name="/predict")) == 5
-    for image in ("../secret.jpg", "/etc/passwd", "data:image/png;base64,none"):
+    upload = {"path": str(folder / "photo.jpg"), "meta": {"_type": "none"}}  # which it is not
+    for image in ("../secret.jpg", "/etc/passwd", "data:image/png;base64,none", upload):
         with pytest.raises(REFUSED):
             client.predict(image, *words, api_name="/predict")
 

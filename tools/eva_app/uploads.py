@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -100,8 +100,13 @@ def read_images(files: Sequence[str] | None) -> list[Image]:
     return images
 
 
-def read_named(image: str, folder: Path | None) -> Image:
-    """Read an image that a program names: a path below the folder, or `data:` in base64."""
+def read_named(image: str | Mapping[str, Any], folder: Path | None) -> Image:
+    """Read an image that a program names: a path below the folder, `data:` in base64, or an upload.
+
+    An upload is what `gradio_client.handle_file` sends.
+    """
+    if isinstance(image, Mapping):
+        image, folder = str(image.get("path")), Path(gr.utils.get_upload_folder())
     path = Path(folder or "", image[:1000]).resolve()
     if image.startswith("data:"):
         rgb = read_rgb(base64.b64decode(image.partition(",")[2]), upright=True)
