@@ -1,17 +1,19 @@
 """The command line of `eva`: finds a command of the table, imports it and calls it."""
 
+import argparse
 import contextlib
 import difflib
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 from eva_command.table import COMMANDS, GROUPS
 from eva_runs.commands import echo, lazy_import, run_function
 from eva_runs.errors import print_error
 from eva_runs.extras import TOOLKIT
-from eva_runs.recipes import TASKS
+from eva_runs.recipes import TASKS, list_recipes
 
 _HELP = ("-h", "--help", "help")
 _FIRST_SCREEN = """\
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: that of the command, or 2 for words that are not a command.
     """
     if "_ARGCOMPLETE" in os.environ:
-        lazy_import("eva_command.completion:complete_line")()
+        _complete_line()
     word, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["help"]
     if word in _HELP:
         echo(_first_screen())
@@ -132,3 +134,56 @@ def _columns(rows: Mapping[str, str]) -> str:
     for left, right in rows.items():
         lines.append(f"  {left:<34}  {right}" if len(left) <= 34 else f"  {left}\n{'':38}{right}")
     return "\n".join(lines)
+
+
+# ---- completion in a shell ---------------------------------------------------------------------
+class _ReachedParserError(BaseException):
+    """A command parses its words by this parser."""
+
+
+def _complete_line() -> None:
+    """Write what may stand at the cursor, and exit, as argcomplete asks by the environment.
+
+    See docs/command.md.
+    """
+    import argcomplete
+    from argcomplete.lexers import split_line
+
+    line, point = os.environ["COMP_LINE"], int(os.environ["COMP_POINT"])
+    _, _, _, (_, *words), _ = split_line(line, point)
+    names = (" ".join(words[:count]) for count in (2, 1))
+    name = next((name for name in names if name in COMMANDS), "")
+    if name:
+        parser = _parser_of(name)
+    else:
+        name = words[0] if words and words[0] in GROUPS else ""
+        parser = argparse.ArgumentParser(add_help=False)
+        choices = commands_of(name) if name else [*GROUPS, *filter(str.isalpha, COMMANDS)]
+        parser.add_argument("word", choices=choices)
+    os.environ["_ARGCOMPLETE"] = str(1 + len(name.split()))
+    argcomplete.autocomplete(parser)
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    """Start a command up to its parser, whose first word may be a recipe of its task."""
+
+    def reach(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        raise _ReachedParserError(parser)
+
+    parser: Any = None
+    parse = argparse.ArgumentParser.parse_known_args
+    argparse.ArgumentParser.parse_known_args = reach  # type: ignore[assignment, method-assign]
+    try:
+        call(name, [])
+    except _ReachedParserError as reached:
+        parser = reached.args[0]
+    finally:
+        argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]
+    task, _, verb = name.partition(" ")
+    if name in ("config", "plan") or verb in ("train", "evaluate"):
+        tasks = [task] if task in TASKS else TASKS
+        recipes = [recipe.name for task in tasks for recipe in list_recipes(task)]
+        positional = next((a for a in parser._actions if not a.option_strings), None)
+        positional = positional or parser.add_argument("recipe", nargs="?")
+        positional.completer = lambda **_: recipes
+    return parser
