@@ -22,10 +22,18 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Pooling = Literal[
-    "mean", "cls"
-]  # what makes one vector of the tokens, see `checkpoints.from_weights`
+Pooling = Literal["mean", "cls"]  # what makes one vector of the tokens: `checkpoints.from_weights`
 POOLINGS = get_args(Pooling)
+
+
+def require_pooling(pooling: str, vit: "VisionTransformer") -> None:
+    """Refuse, by a ValueError, a pooling that is unknown or of a class token that a ViT lacks."""
+    if pooling not in POOLINGS or (pooling == "cls" and vit.cls_token is None):
+        has = "no class token" if vit.cls_token is None else "a class token"
+        raise ValueError(
+            f"pooling must be 'mean' or 'cls', got {pooling!r}: this ViT has {has}; "
+            "use pooling='mean'"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,13 +137,9 @@ class VisionTransformer(nn.Module):
         self.in_channels, self.patch_bias = in_channels, patch_bias
         self.num_prefix_tokens = int("cls" in extra_tokens) + num_registers
         self.activation_checkpointing = activation_checkpointing
-        _check_arguments(self, pretrain_img_size, extra_tokens, mlp)
-        if (rotary and rel_pos != "none") or (attn_norm and not rotary):
-            raise ValueError(
-                "rotary positions take the place of rel_pos, and attn_norm belongs to them: got "
-                f"rotary={rotary}, rel_pos={rel_pos!r}, attn_norm={attn_norm}"
-            )
-
+        _check_arguments(
+            self, pretrain_img_size, extra_tokens, mlp, rotary=bool(rotary), attn_norm=attn_norm
+        )
         self.patch_embed = PatchEmbed(
             patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=patch_bias
         )
@@ -376,7 +372,13 @@ def _tokens(dim: int, count: int) -> nn.Parameter | None:
 
 
 def _check_arguments(
-    vit: VisionTransformer, pretrain_img_size: int, extra_tokens: Sequence[str], mlp: str
+    vit: VisionTransformer,
+    pretrain_img_size: int,
+    extra_tokens: Sequence[str],
+    mlp: str,
+    *,
+    rotary: bool,
+    attn_norm: bool,
 ) -> None:
     """Refuse arguments that make no ViT, or another one than they say."""
     patch, window, rel_pos = vit.patch_size, vit.window_size, vit.rel_pos
@@ -397,6 +399,9 @@ def _check_arguments(
         "rel_pos='table' has a row for the class token and none for registers": (
             rel_pos != "table" or vit.num_prefix_tokens == 1
         ),
+        "rotary positions take the place of rel_pos, and attn_norm belongs to them": (
+            rel_pos == "none" if rotary else not attn_norm
+        ),
         f"mlp must be one of {', '.join(MLPS)}": mlp in MLPS,
         f"positions must be one of {', '.join((*get_args(PosResampling), 'none'))}": (
             vit.positions in (*get_args(PosResampling), "none")
@@ -413,6 +418,7 @@ def _check_arguments(
         names = "img_size", "patch_size", "depth", "window_size", "global_attn_indexes", "rel_pos"
         values = {name: getattr(vit, name) for name in (*names, "positions")}
         values |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens, "mlp": mlp}
+        values |= {"rotary": rotary, "attn_norm": attn_norm}
         stated = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(f"{'; '.join(broken)}: got {stated}")
 

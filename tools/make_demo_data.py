@@ -1,6 +1,6 @@
 """Make the demo data: `python tools/make_demo_data.py --help`."""
 
-from eva_demo.command import main
+from eva_runs.commands import run_and_exit
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_and_exit("eva_demo.command:main")

@@ -14,7 +14,7 @@ from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.layers import init_head
-from eva_backbone.variants import variant_arguments
+from eva_backbone.variants import require_pooling, variant_arguments
 from eva_backbone.vit import VisionTransformer
 from eva_engine.evaluation.attentive import AttentiveProbe
 
@@ -46,11 +46,8 @@ class ImageClassifier(VisionTransformer):
         freeze_patch_embed: bool = False,
         **vit: Any,
     ) -> None:
-        if pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
         super().__init__(**vit | {"final_norm": pooling == "cls"})
-        if pooling == "cls" and self.cls_token is None:
-            raise ValueError("pooling='cls', but this ViT has no class token: set pooling='mean'")
+        require_pooling(pooling, self)
         self.num_classes, self.pooling = num_classes, pooling
         mean = pooling == "mean"
         self.fc_norm = self.norm_layer(self.embed_dim) if mean else None

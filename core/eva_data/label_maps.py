@@ -353,9 +353,14 @@ def read_values(pair: Pair) -> LabelMap:
     """Read the label values (H, W) of a pair, whose sizes must be equal."""
     values = read_label_map(pair.label_map)
     size = inspect_bands(pair.image, decode=False).seen_size[::-1]
-    if size != values.shape:
-        raise LabelMapError(
-            f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
-            f"{values.shape}: they must be equal"
-        )
+    require_equal_size(pair, size, values.shape)
     return values
+
+
+def require_equal_size(pair: Pair, size: tuple[int, ...], size_of_map: tuple[int, ...]) -> None:
+    """Refuse a label map of another (height, width) than its image."""
+    if size != size_of_map:
+        raise LabelMapError(
+            f"{pair.image} is {size} (height, width) and its map {pair.label_map} {size_of_map}: "
+            "they must be equal"
+        )

@@ -267,7 +267,6 @@ def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool
 def require_writable(folder: Path) -> None:
     """Refuse, by a ValueError, a folder that cannot be made or takes no files; nothing is made."""
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if above.is_file():
-        raise ValueError(f"{above} is a file and would have to be a folder")
-    if not os.access(above, os.W_OK):
-        raise ValueError(f"{above} takes no files: choose another folder")
+    if above.is_file() or not os.access(above, os.W_OK):
+        problem = "is a file and no folder" if above.is_file() else "takes no files"
+        raise ValueError(f"{above} {problem}: choose another folder")

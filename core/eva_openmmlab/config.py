@@ -29,6 +29,7 @@ from eva_backbone.variants import (
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import describe_missing_package
+from eva_runs.recipes import require_python
 from eva_runs.request import RunRequest
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -48,8 +49,7 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
         ValueError: If it cannot be read, or a setting does not belong to it.
     """
     path = Path(path)
-    if path.suffix != ".py":  # mmengine would run whatever Python a YAML file asks for
-        raise ValueError(f"{path} is no config of mmengine in Python")
+    require_python(path)  # mmengine would run whatever Python a YAML file asks for
     # mmengine replaces `{{ fileBasename }}` and the like; a saved config is as it was
     replaces = config_of_run(path) != path
     try:

@@ -136,12 +136,8 @@ class Run:
                 raise ValueError(f"--output {cfg.work_dir} holds {args.config}: name another")
         if args.data_root is not None and args.own_data is not None:
             raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
-        bands = self.request.band_request()
-        if bands and getattr(args.own_data, "bands", None) is None:
-            raise ValueError(
-                f"--bands {bands.count}: this training reads images in RGB alone; own data of "
-                "segmentation, detection and classification may have bands"
-            )
+        if getattr(args.own_data, "bands", None) is None:
+            self.request.require_rgb()
         if args.data_root is not None:
             set_data_root(cfg, args.data_root)
         if args.own_data is not None:

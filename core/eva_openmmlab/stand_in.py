@@ -17,9 +17,10 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -36,6 +37,14 @@ AVERAGE = 1  # mmcv's code for `pool_mode="avg"`
 LINEAR, GAUSSIAN = 1, 2  # mmcv's codes of soft-NMS; 0 removes
 
 
+def _refuse(operation: str, *_: Any, **__: Any) -> NoReturn:
+    """Raise a RuntimeError that names an operation of mmcv's."""
+    raise RuntimeError(
+        f"mmcv's operation {operation!r} is not compiled in this environment: compile mmcv "
+        "(scripts/build_mmcv_ops.sh), or use a model that does without it"
+    )
+
+
 class MissingExtension(ModuleType):
     """The module `mmcv._ext` where it was not compiled: a few functions, the others raise."""
 
@@ -43,13 +52,7 @@ class MissingExtension(ModuleType):
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
-        def missing(*args: Any, **kwargs: Any) -> None:
-            raise RuntimeError(
-                f"mmcv's operation {name!r} is not compiled in this environment: compile mmcv "
-                "(scripts/build_mmcv_ops.sh), or use a model that does without it"
-            )
-
-        return missing
+        return partial(_refuse, name)
 
 
 def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
@@ -136,7 +139,7 @@ def roi_align_forward(
     `argmax` belong to the maximum, which mmcv alone has.
     """
     if pool_mode != AVERAGE:
-        raise RuntimeError("RoIAlign with pool_mode='max' needs mmcv's compiled operators")
+        _refuse("roi_align with pool_mode='max'")
     features, size = _full(features), (aligned_height, aligned_width)
     boxes = rois.to(features.dtype)
     output.copy_(ops.roi_align(features, boxes, size, spatial_scale, sampling_ratio, aligned))

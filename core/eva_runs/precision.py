@@ -5,6 +5,7 @@ import timeit
 from typing import Any, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -45,6 +46,14 @@ def resolve(precision: Precision | None, device: torch.device) -> Precision:
     if precision in (None, "auto"):
         return "fp16" if device.type == "cuda" else "fp32"
     return precision
+
+
+def require_finite(
+    values: Tensor | NDArray[Any], subject: str, *, advice: str = "use --precision fp32 or bf16"
+) -> None:
+    """Raise a FloatingPointError that names the subject, in the plural, unless all is finite."""
+    if not torch.as_tensor(values).isfinite().all():
+        raise FloatingPointError(f"{subject} are not finite: {advice}")
 
 
 def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:

@@ -161,6 +161,12 @@ def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str
     return f"{next(cleaned, 'own_data')}_{short[0] if short else file.stem}"
 
 
+def require_python(path: Path) -> None:
+    """Refuse, by a ValueError, a config that is no file in Python."""
+    if path.suffix != ".py":
+        raise ValueError(f"{path} is no config in Python: its name ends in .py")
+
+
 def _names(task: str, suffixes: tuple[str, ...]) -> list[str]:
     """Paths below the folder of a task, with suffix, without those of parents."""
     folder = recipe_folder(task)

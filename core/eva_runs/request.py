@@ -64,6 +64,14 @@ class RunRequest:
             return None
         return BandRequest(count=self.bands, **stated)
 
+    def require_rgb(self) -> None:
+        """Refuse `bands` for a training that reads images in RGB alone."""
+        if self.bands is not None:
+            raise ValueError(
+                f"--bands {self.bands}: this training reads images in RGB alone; own data of "
+                "segmentation, detection and classification may have bands"
+            )
+
     def accumulation_steps(self, samples: int, processes: int = 1) -> int:
         """Return how many forward passes of `batch` on all processes make the samples of a step.
 

@@ -22,10 +22,10 @@ from eva_backbone.checkpoints.families import describe_unknown, find_variant
 from eva_backbone.checkpoints.loading import Shape, cast, load_pretrained, stored_frames
 from eva_backbone.checkpoints.reading import Weights, list_names
 from eva_backbone.variants import (
-    POOLINGS,
     VARIANTS,
     Pooling,
     dense_arguments,
+    require_pooling,
     variant_arguments,
 )
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
@@ -349,12 +349,7 @@ class PooledVit(nn.Module):
         fc_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS or (pooling == "cls" and vit.cls_token is None):
-            has = "no class token" if vit.cls_token is None else "a class token"
-            raise ValueError(
-                f"pooling must be 'mean' or 'cls', got {pooling!r}: these weights have {has}; "
-                "use pooling='mean'"
-            )
+        require_pooling(pooling, vit)
         self.vit, self.fc_norm = vit, fc_norm
         self.pooling, self.image_size = pooling, image_size
         self.requires_grad_(False)

@@ -7,6 +7,7 @@ could ask for all memory), or names anything that is not plain data.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import os
@@ -14,7 +15,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,7 +82,7 @@ def read_torch_file(
     path = require_regular_file(path)
     with path.open("rb") as file:
         archive = file.read(4) == _ARCHIVE  # what torch looks at, too
-        try:
+        with _refusing(path.name):
             fault = _fault_of_file(file)
             if fault:
                 raise pickle.UnpicklingError(fault)
@@ -90,8 +91,6 @@ def read_torch_file(
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
             # mapped first: torch reads what the pickle claims, not what the archive has
             return copy.deepcopy(content) if archive and not mapped else content
-        except Exception as error:  # the unpickler of a damaged file raises anything
-            raise _refusal(path.name, error) from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -104,12 +103,10 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = require_regular_file(path)
     with path.open("rb") as file:  # what may not be read, the library calls damaged
         header = int.from_bytes(file.read(8), "little")
-    if header > _MOST_HEADER:
-        raise ValueError(f"{path.name} has a header of {header:,} bytes, over {_MOST_HEADER:,}")
-    try:
+    with _refusing(path.name):
+        if header > _MOST_HEADER:
+            raise SafetensorError(f"a header of {header:,} bytes, over {_MOST_HEADER:,}")
         return load_file(path)
-    except Exception as error:  # SafetensorError, and whatever an unknown type leads to
-        raise _refusal(path.name, error) from error
 
 
 def read_shards(index: Path) -> dict[str, Tensor]:
@@ -124,11 +121,10 @@ def read_shards(index: Path) -> dict[str, Tensor]:
         OSError: If one of the files is not there, or may not be read.
         ValueError: If one is damaged, or its tensors are not those that the index gives to it.
     """
-    try:
-        listed = json.loads(require_regular_file(index).read_text(encoding="utf-8"))["weight_map"]
+    content = require_regular_file(index).read_bytes()
+    with _refusing(index.name):
+        listed = json.loads(content)["weight_map"]
         files = sorted({*map(Path, listed.values())})  # a number is a TypeError
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _refusal(index.name, error) from error
     tensors: dict[str, Tensor] = {}
     for file in files:
         if file.name != str(file):
@@ -314,15 +310,20 @@ def _fault_of(name: str, value: Tensor) -> str:
     return ""
 
 
-def _refusal(name: str, error: Exception) -> ValueError:
-    match = re.search(r"GLOBAL (\S+)", str(error))
-    reason = f"it names {match[1]}" if match else str(error).partition("\n")[0][:200]
-    if not reason or "weights_only" in reason:  # torch's advice to read it unsafely
-        reason = type(error).__name__
-    return ValueError(
-        f"{name} is refused: it is damaged, no checkpoint, or holds Python objects that could run "
-        f"code ({reason}); {_AGAIN} or convert it to safetensors"
-    )
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turn what a reader raises of a damaged file, which may be anything, into a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {match[1]}" if match else str(error).partition("\n")[0][:200]
+        if not reason or "weights_only" in reason:  # torch's advice to read it unsafely
+            reason = type(error).__name__
+        raise ValueError(
+            f"{name} is refused: it is damaged, no checkpoint, or holds Python objects that could "
+            f"run code ({reason}); {_AGAIN} or convert it to safetensors"
+        ) from error
 
 
 def _fault_of_file(file: BinaryIO) -> str:

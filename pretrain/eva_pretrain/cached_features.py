@@ -34,6 +34,7 @@ from eva_pretrain.transforms import PretrainTransform, ValidationTransform, View
 from eva_runs.commands import echo
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.output_folder import lock_folder, match_recorded_settings, require_room
+from eva_runs.precision import require_finite
 from eva_runs.processes import is_main, run_on_main_rank
 
 _AGAIN = "delete it and run the same command again"
@@ -201,8 +202,7 @@ def _compute(
                 names += [seen.names[index] for index in indexes]
                 batches_of_features += [teacher(views.to(device)).cpu()] if len(indexes) else []
             features = torch.cat([part.half() for part in batches_of_features])
-            if not features.isfinite().all():
-                raise FloatingPointError(f"features of {file} are not finite in fp16")
+            require_finite(features, f"features of {file}", advice="they are kept in fp16")
             # one entry: of several, safetensors writes the order at random
             views = [*zip(names, map(zlib.crc32, features.numpy()), strict=True)]
             write_tensors({"features": features}, file, {"views": json.dumps(views)})

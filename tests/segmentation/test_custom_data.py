@@ -85,5 +85,5 @@ def test_a_map_that_was_not_sampled_stops_the_loader(load_config, data, own):
     with pytest.raises(ValueError, match=r"d.png .* 8;"):
         dataset[2]
     Image.new("L", (20, 30), 7).save(own / "maps" / "d.png")
-    with pytest.raises(LabelMapError, match=r"d\.png .*d\.jpg"):
+    with pytest.raises(LabelMapError, match=r"d\.jpg .*d\.png"):
         dataset[2]

@@ -25,7 +25,7 @@ from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_runs.batch import MODEL, Task, read_manifest, read_parts
 from eva_runs.commands import lazy_import
-from eva_runs.precision import DTYPES, precision_of, resolve
+from eva_runs.precision import DTYPES, precision_of, require_finite, resolve
 
 Options = dict[str, Any]
 _TEXT, _NUMBER = pa.string(), pa.float32()
@@ -79,9 +79,8 @@ def _features(
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
         features = encode(torch.stack(prepared)).to(DTYPES[store])
-        if not features.isfinite().all():
-            message = f"features are not finite in {store}: use --precision fp32 and --store fp32"
-            raise FloatingPointError(message)
+        advice = f"use --precision fp32 and --store fp32, not {store}"
+        require_finite(features, "features", advice=advice)
         values = pa.array(features.cpu().numpy().reshape(-1))
         return {"features": pa.FixedSizeListArray.from_arrays(values, width)}
 
@@ -235,8 +234,7 @@ def _zero_shot(options: Options) -> Task:
 
 def _ranked(scores: NDArray[np.float32], names: Any, top: int) -> dict[str, Any]:
     """Take the largest of scores (B, K), in falling order."""
-    if not np.isfinite(scores).all():
-        raise FloatingPointError("probabilities are not finite: use --precision fp32")
+    require_finite(scores, "probabilities")
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     classes = [[names[index] for index in row] for row in order]
     return {"classes": classes, "probabilities": [*np.take_along_axis(scores, order, 1)]}

@@ -38,12 +38,12 @@ def write_detectron2_run(run: Path, folder: Path) -> None:
     """
     config = load_config(require_config_of_run(run))
     model = config.model
-    for part, kind in _PARTS.items():
-        own = (model.get(part) or {}).get("type")
-        if own != kind:
-            raise ValueError(f"{run} has no export: its {part} is {own}, not {kind}")
-    if model.test_cfg.rcnn.nms.type != "nms":
-        raise ValueError(f"{run} has no export with {model.test_cfg.rcnn.nms.type}: set plain NMS")
+    parts = {part: (model.get(part) or {}).get("type") for part in _PARTS}
+    if parts == _PARTS:
+        parts["nms"] = model.test_cfg.rcnn.nms.type
+    for part, kind in (_PARTS | {"nms": "nms"}).items():
+        if parts[part] != kind:
+            raise ValueError(f"{run} has no export: its {part} is {parts[part]}, not {kind}")
     predictor, recipe = Predictor.from_config(run, device="cpu"), find_recipe("detection", _RECIPE)
     cfg = load_recipe(recipe)
     (scale,) = {tuple(step["scale"]) for step in dicts(config.test_dataloader) if "scale" in step}

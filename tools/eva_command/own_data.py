@@ -12,7 +12,7 @@ from eva_backbone.checkpoints.run_folders import BEST, describe_missing
 from eva_command.data_forms import FEWEST, Words, find_tasks
 from eva_command.label import find_task
 from eva_command.main import call
-from eva_command.starting import EOMT, choose_recipe, plan_quick
+from eva_command.starting import EOMT, choose_recipe, plan_quick, require_task
 from eva_command.table import COMMANDS
 from eva_data.files import IMAGE_SUFFIXES, find_files
 from eva_runs.commands import echo, lazy_import
@@ -37,9 +37,8 @@ def train(options: argparse.Namespace) -> int:
     tasks = find_tasks(options.data)
     task = options.task or (next(iter(tasks)) if len(tasks) == 1 else "")
     if options.head and task not in EOMT:
-        if task != "detection" or options.task:
-            raise ValueError(f"--head {options.head} is of {' and '.join(EOMT)}, not of {task!r}")
-        task = "mmdetection"
+        task = "mmdetection" if task == "detection" and not options.task else task
+        require_task(task, f"--head {options.head}", EOMT)
     segments = "mmdetection" in tasks  # panoptic ones, which queries learn
     head = "eomt" if segments else options.head
     task_data = tasks.get("detection" if task == "mmdetection" and not segments else task)

@@ -6,7 +6,7 @@ weights or a recipe of one's own are taken in their place: `--backbone eva_debug
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,15 @@ def find_start(task: str, data: Path, words: Sequence[str], small: str) -> Words
     return settings
 
 
+def require_task(task: str, option: str, tasks: Collection[str]) -> None:
+    """Refuse, by a ValueError, an option that is of other tasks."""
+    if task not in tasks:
+        raise ValueError(f"{option} is for {', '.join(tasks)}, not for {task or 'these data'}")
+
+
 def plan_demo(task: str) -> Words:
     """Write the settings by which a recipe of the demo begins from small weights; may be empty."""
-    if task not in _ON_CARDS:
-        raise ValueError(f"--pretrained is for {', '.join(_ON_CARDS)}, not for {task}")
+    require_task(task, "--pretrained", _ON_CARDS)
     size = ["--image-size", "112", "--epochs", "4"] if task == "classification" else []
     name = "eva02_ti14"
     return ["--backbone", name, *size] if fetch_start(name) else []
@@ -116,8 +121,7 @@ def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str
     `data` names the data to the task's training, `output` the folder of a classifier's run. Weights
     of the user's own see images of their size.
     """
-    if task not in ("classification", "segmentation"):
-        raise ValueError(f"--quick is for classification and segmentation, not for {task}")
+    require_task(task, "--quick", ("classification", "segmentation"))
     name = _QUICK if not _has_weights(words) and fetch_start(_QUICK) else BUNDLED
     if task == "segmentation":
         backbone = ["--backbone", name] if name != BUNDLED else []

@@ -14,10 +14,11 @@ from eva_classification.inference.predictor import Predictor
 from eva_data.images import save_image
 from eva_data.inputs import Job
 from eva_data.saving import make_folder
-from eva_engine.evaluation.own_data import DemoResults, entry_of, require_finite
+from eva_engine.evaluation.own_data import DemoResults, entry_of
 from eva_report.demos import describe_error, draw_video, run_jobs
 from eva_report.page import write_csv
 from eva_report.sheets import annotate
+from eva_runs.precision import require_finite
 
 MOST_WAITING = 64_000_000  # pixels of images that wait for a batch
 Pixels = NDArray[np.uint8]
@@ -90,7 +91,7 @@ class _Work:
         rows = self._predictor.judge([item.prepared for item in waiting])
         for item, row in zip(waiting, rows, strict=True):
             try:
-                require_finite(row, str(item.job.source))
+                require_finite(row, f"predictions for {item.job.source}")
                 self._image(item, row)
             except (ValueError, FloatingPointError) as error:
                 item.entry["error"] = describe_error(item.job, error)
@@ -131,7 +132,7 @@ class _Work:
         def draw(rgb: Pixels, index: int) -> Pixels:
             del index
             row = self._predictor.judge([self._predictor.prepare(rgb)])[0]
-            require_finite(row, job.name)
+            require_finite(row, f"predictions for {job.name}")
             total[:] += row
             # all frames have one size
             rows, shown = self.results.rows, self.results.shown(row)

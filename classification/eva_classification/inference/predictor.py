@@ -30,11 +30,10 @@ from eva_engine.evaluation.own_data import (
     bands_of_training,
     class_names,
     notes_of_training,
-    require_finite,
 )
 from eva_report.demos import Prediction
 from eva_runs.options import Precision
-from eva_runs.precision import to_precision
+from eva_runs.precision import require_finite, to_precision
 
 IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> name in timm
 
@@ -149,7 +148,8 @@ class Predictor(NamedClasses):
             batch = images[start : start + self.batch_size]
             rows.append(self.judge([self.prepare(image) for image in batch]))
             for image, row in zip(batch, rows[-1], strict=True):
-                require_finite(row, str(image) if isinstance(image, str | os.PathLike) else "image")
+                name = str(image) if isinstance(image, str | os.PathLike) else "image"
+                require_finite(row, f"predictions for {name}")
         return np.concatenate(rows)
 
     def prepare(self, image: ImageLike) -> Tensor:

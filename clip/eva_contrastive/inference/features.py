@@ -30,7 +30,6 @@ from eva_contrastive.model.eva_clip import (
     TextTower,
     VisionTower,
     count_tokens,
-    require_finite,
     tokenize,
 )
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
@@ -42,7 +41,7 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_data.video.source import UnreadableVideoError, open_video
 from eva_engine.distributed import choose_device
 from eva_runs.options import Precision
-from eva_runs.precision import choose_dtype, to_precision
+from eva_runs.precision import choose_dtype, require_finite, to_precision
 from eva_runs.predictor import BasePredictor
 
 logger = logging.getLogger(__name__)
@@ -301,7 +300,8 @@ class ClipFeatures(BasePredictor[Tensor]):
         device = self.visual.patch_embed.proj.weight.device
         with torch.no_grad():
             parts = [tower(part.to(device)).float() for part in inputs.split(self.batch_size)]
-        features = require_finite(torch.cat(parts))
+        features = torch.cat(parts)
+        require_finite(features, "features")
         return F.normalize(features, dim=-1) if normalize else features
 
 

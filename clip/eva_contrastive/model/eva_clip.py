@@ -107,13 +107,6 @@ class TextTower(TextTransformer):
         super()._load_from_state_dict(state, prefix, *args)
 
 
-def require_finite(features: Tensor) -> Tensor:
-    """Give the features back; a FloatingPointError if one is not finite."""
-    if not features.isfinite().all():
-        raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
-    return features
-
-
 class ClipOutput(NamedTuple):
     """Result of a forward pass."""
 

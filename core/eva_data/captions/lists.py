@@ -1,5 +1,6 @@
 """Lists of pairs, of retrieval (Karpathy's, COCO's) and own: tables and JSON; captions as text."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -50,6 +51,15 @@ def problem_of(caption: str) -> str | None:
     return "encoding" if "\0" in caption else None  # of a hole in a file
 
 
+@contextlib.contextmanager
+def explain_caption_errors(where: str) -> Iterator[None]:
+    """Turn what reading raises into an `UnreadableCaptionError` that begins with `where`."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
+
+
 def parse_captions(
     content: bytes, where: str, *, is_json: bool = False, key: str | None = None
 ) -> tuple[str, ...]:
@@ -58,21 +68,17 @@ def parse_captions(
     `key` is that of the captions in JSON; None takes the first of `BESIDE` that it has. An
     `UnreadableCaptionError` begins with `where`.
     """
-    try:
+    with explain_caption_errors(where):
         value: Any = content.decode("utf-8-sig")
         if is_json:
             value = _first_of(json.loads(value), (key,) if key else BESIDE)
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
     return captions_of(value, where)
 
 
 def captions_of(value: Any, where: str) -> tuple[str, ...]:
     """Take the captions of a value: a text, or a list of texts; errors as of `parse_captions`."""
-    try:
+    with explain_caption_errors(where):
         texts = _texts_of(value)
-    except ValueError as error:
-        raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
     for problem in filter(None, map(problem_of, texts)):
         raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")
     return tuple(texts)

@@ -17,6 +17,7 @@ from eva_data.captions.lists import (
     FIRST,
     LEFT_OUT,
     UnreadableCaptionError,
+    explain_caption_errors,
     parse_captions,
     problem_of,
 )
@@ -70,10 +71,8 @@ class FolderCaptions(FolderFiles):
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
         file = Path(self.sample_id(index)).with_suffix(_TEXT)
-        try:
+        with explain_caption_errors(str(file)):
             content = read_regular(file)
-        except OSError as error:
-            raise UnreadableCaptionError(f"the caption cannot be read: {error}") from error
         return parse_captions(content, str(file))
 
 
@@ -115,10 +114,8 @@ class ShardCaptions(TarIndex):
         """See `CaptionedImages`."""
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
-        try:
+        with explain_caption_errors(where):
             content = self.read_beside(index, offset, size)
-        except OSError as error:
-            raise UnreadableCaptionError(f"the caption of {error}") from error
         return parse_captions(content, where, is_json=bool(is_json), key=self._key)
 
     def checksum(self) -> int:

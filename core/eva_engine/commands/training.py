@@ -24,6 +24,7 @@ from eva_engine.config import (
     SplitConfig,
     as_plain,
     describe_saved,
+    require,
     require_evaluated,
 )
 from eva_report.terminal import show
@@ -37,7 +38,7 @@ from eva_runs.options import (
     resolve_auto_batch,
 )
 from eva_runs.output_folder import number_folder, reserve_folder, watch
-from eva_runs.recipes import TASKS, find_recipe, name_on_own_data
+from eva_runs.recipes import TASKS, find_recipe, name_on_own_data, require_python
 from eva_runs.request import RunRequest
 
 C = TypeVar("C")
@@ -56,8 +57,7 @@ def load_recipe(file: str | Path, kind: type[C], **changes: Any) -> C:
     Raises:
         ValueError: If it is of another kind, or defines no config of this class.
     """
-    if Path(file).suffix != ".py":
-        raise ValueError(f"{file} is no Python file, as a recipe is")
+    require_python(Path(file))
     config = runpy.run_path(str(file)).get("config")
     if not isinstance(config, kind):
         raise ValueError(f"{Path(file).name} defines no `config` of {kind.__name__}")
@@ -212,7 +212,7 @@ def settings_of(request: RunRequest, default: Any) -> list[str]:
     }
     if bands := request.band_request():
         if "data.bands" not in dict(_values(default)):
-            raise ValueError(f"--bands {bands.count}: this training reads images in RGB alone")
+            request.require_rgb()
         settings |= {
             "data.bands": bands.count,
             "data.band_range": bands.range,
@@ -225,9 +225,8 @@ def settings_of(request: RunRequest, default: Any) -> list[str]:
     if side:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}
-        first = next(iter(sizes.values()), None)
-        if first is None:
-            raise ValueError(f"--image-size {side}: the recipe has no image_size")
+        require(bool(sizes), f"--image-size {side}: the recipe has no image_size")
+        first = next(iter(sizes.values()))
         words += [f"{key}={round(value * side / first)}" for key, value in sizes.items()]
         masked = values.get("mask.num_masked")
         if masked:
@@ -247,8 +246,7 @@ def _settings_of_backbone(name: str, recipe: Mapping[str, Any]) -> dict[str, Any
         "data.mean": family.mean,
         "data.std": family.std,
     }
-    if f"{model}.variant" not in recipe:
-        raise ValueError(f"--backbone {name}: the recipe has no model.variant")
+    require(f"{model}.variant" in recipe, f"--backbone {name}: the recipe has no model.variant")
     of_classifier = model == "model" and "model.text" not in recipe
     if of_classifier and not recipe.get("model.linear_probe"):
         settings["model.drop_path_rate"] = tuning.drop_path_rate

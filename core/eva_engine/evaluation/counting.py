@@ -20,6 +20,7 @@ from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_runs.interruption import StopSignal
+from eva_runs.precision import require_finite
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 FIRST = 5  # classes among which top5 looks for the label
@@ -306,7 +307,7 @@ def count(
                 finite = logits.isfinite().all(1).cpu()
                 if not finite.all():
                     name = samples.sample_id(int(indexes[~finite][0]))
-                    raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
+                    require_finite(logits, f"logits of {name}")
                 judged.append(_judge(logits, labels, indexes, rules))
             left_out |= unreadable
             require_few([*left_out.values()], total=len(samples), most=max_bad_samples)

@@ -39,7 +39,7 @@ from eva_engine.evaluation.counting import (
 )
 from eva_report.content import NextStep
 from eva_runs.interruption import StopSignal
-from eva_runs.precision import resolve
+from eva_runs.precision import require_finite, resolve
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
@@ -112,8 +112,7 @@ def compute_features(
                 sent = part.to(device)  # what the exchange of GPUs takes
                 torch.distributed.all_reduce(sent)
                 part.copy_(sent)
-            if not part.isfinite().all():
-                raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+            require_finite(part, "features")
     left_out = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
     reasons = [left_out[index] for index in sorted(left_out)]
     require_few(reasons, total=count, most=max_bad_samples)

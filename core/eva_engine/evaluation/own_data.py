@@ -83,13 +83,13 @@ def bands_of_training(weights: str | os.PathLike[str]) -> Bands | None:
 
 def require_rgb(weights: str | os.PathLike[str]) -> None:
     """Refuse weights that were trained on bands, for a program that would give them RGB."""
-    if bands := bands_of_training(weights):
-        raise ValueError(f"{weights} was trained on {bands.count} bands, and this is for RGB alone")
-    folder = resolve_source(weights).parent
+    folder, configs = resolve_source(weights).parent, list[Path]()
     if is_mmengine_run(folder) or is_detectron2_run(folder):  # whose weights note nothing
-        for file in (*folder.glob("*.py"), *folder.glob("config.yaml")):
-            if _BANDS_OF_CONFIG.search(file.read_text(errors="replace")):
-                raise ValueError(f"{file} reads bands, and this is for RGB alone")
+        configs = [*folder.glob("*.py"), *folder.glob("config.yaml")]
+    of_bands = [f for f in configs if _BANDS_OF_CONFIG.search(f.read_text(errors="replace"))]
+    if bands_of_training(weights) or of_bands:
+        file = [*of_bands, weights][0]
+        raise ValueError(f"{file} is of a training on bands, and this is for RGB alone")
 
 
 def fill_from_training(
@@ -221,14 +221,6 @@ def entry_of(prediction: Prediction) -> dict[str, Any]:
     return {"class": prediction.name, "probability": round(prediction.probability, 6)}
 
 
-def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
-    """Refuse probabilities of a named image or video that are not finite."""
-    if not np.isfinite(probabilities).all():
-        raise FloatingPointError(
-            f"predictions for {name} are not finite: use --precision fp32 or bf16"
-        )
-
-
 def given_flags(options: argparse.Namespace, *names: str) -> list[str]:
     """Write those of the named options that were given, for a command on the same weights."""
     words = []
@@ -254,12 +246,7 @@ def evaluate_own_data(
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
     """
-    classes = samples.classes
-    if len(classes) != num_classes:
-        raise ValueError(
-            f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
-            "the classes of its training, one in a line of a text file, as --classes"
-        )
+    classes = names_of_head(samples.classes, num_classes, source=options.weights)
     counted = count(
         model,
         samples,

@@ -129,10 +129,11 @@ class CocoEvaluator(DatasetEvaluator):
             return {}
         tasks = self._tasks or self._find_tasks(detections)
         kinds = {task.removesuffix(FIXED) for task in tasks}
-        if not masks and kinds & {"segm", "boundary"}:
-            raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
-        if "keypoints" in kinds and detections.keypoints is None:
-            raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no keypoints")
+        lacking = ["masks"] if not masks and kinds & {"segm", "boundary"} else []
+        lacking += ["keypoints"] if "keypoints" in kinds and detections.keypoints is None else []
+        if lacking:
+            what = " and ".join(lacking)
+            raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no {what}")
         if not total:
             logger.warning("%s: the model found nothing", self._name)
         return {task: self._score(task, detections) for task in tasks}

@@ -139,10 +139,13 @@ def export_detector(
     if not hasattr(detector, "roi_heads"):
         message = "a detector is exported without augmented views and slices"
         raise ValueError(f"{message}: add --opts test.aug=null test.slice=null")
-    if form != "torchscript" and getattr(detector.roi_heads, "use_soft_nms", False):
-        raise ValueError("not as ONNX: add --opts model.roi_heads.use_soft_nms=False (plain NMS)")
-    if form != "torchscript" and detector.roi_heads.keypoint_on:
-        raise ValueError("not as ONNX: keypoints, whose maps are resized to each box in a loop")
+    problem = ""
+    if getattr(detector.roi_heads, "use_soft_nms", False):
+        problem = "add --opts model.roi_heads.use_soft_nms=False (plain NMS)"
+    if detector.roi_heads.keypoint_on:
+        problem = "keypoints, whose maps are resized to each box in a loop"
+    if problem and form != "torchscript":
+        raise ValueError(f"not as ONNX: {problem}")
     pixels = _resized(pixels, size)
     expected = _detect(detector, pixels)
     if not len(expected["scores"]):

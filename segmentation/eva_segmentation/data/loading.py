@@ -16,9 +16,11 @@ from eva_data.label_maps import (
     IGNORED,
     LabelMapError,
     LabelTable,
+    Pair,
     find_pairs,
     hold_out,
     read_label_map,
+    require_equal_size,
 )
 from eva_openmmlab.images import BandPreprocessor, LoadPicture
 
@@ -118,12 +120,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
 
 
 def _require_size(results: dict[str, Any], size: tuple[int, ...]) -> None:
-    """Refuse a label map of another size than its image."""
-    if size != tuple(results["ori_shape"]):
-        raise LabelMapError(
-            f"{results['seg_map_path']} is {size} (height, width) and its image "
-            f"{results['img_path']} {tuple(results['ori_shape'])}: they must be equal"
-        )
+    pair = Pair(Path(results["img_path"]), Path(results["seg_map_path"]))
+    require_equal_size(pair, tuple(results["ori_shape"]), size)
 
 
 @TRANSFORMS.register_module()

@@ -125,8 +125,7 @@ class _Work:
             while time >= piece.end and (later := next(pieces, None)):
                 piece, predictions = later, self.results.shown(later.probabilities)
             self._write(writers, time, frame, predictions)
-        if reader.error is not None:
-            raise UnreadableVideoError(reader.error)
+        _require_complete(reader)
 
     def _camera(self, job: Job, windows: list[JudgedWindow]) -> int:
         """Judge windows without gaps while a camera records, until Ctrl-C; count its frames."""
@@ -148,8 +147,7 @@ class _Work:
                 bar.update()
         if frames:
             windows.append(self._judged(frames, begin, time))
-        if reader.error is not None:
-            raise UnreadableVideoError(reader.error)
+        _require_complete(reader)
         return bar.done
 
     def _judged(self, frames: list[NDArray[np.uint8]], begin: float, end: float) -> JudgedWindow:
@@ -205,6 +203,12 @@ class _Work:
 
 def _writers(job: Job, stack: contextlib.ExitStack) -> list[VideoWriter]:
     return [stack.enter_context(VideoWriter(target)) for target in job.targets]
+
+
+def _require_complete(reader: VideoReader) -> None:
+    """Raise what ended a video, or a camera's, before its end."""
+    if reader.error is not None:
+        raise UnreadableVideoError(reader.error)
 
 
 def _timed(reader: VideoReader) -> Iterator[tuple[float, Frame]]:

@@ -37,11 +37,10 @@ from eva_engine.evaluation.own_data import (
     NamedClasses,
     class_names,
     notes_of_training,
-    require_finite,
 )
 from eva_report.demos import Prediction
 from eva_runs.options import Precision
-from eva_runs.precision import to_precision
+from eva_runs.precision import require_finite, to_precision
 from eva_video.config import check_windows
 from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
@@ -279,7 +278,7 @@ class VideoPredictor(NamedClasses):
             while batch := list(itertools.islice(windows, self.batch_size)):
                 views = torch.stack([self._views(video, window) for window in batch])
                 probabilities = self._probabilities(views)
-                require_finite(probabilities, video.name)
+                require_finite(probabilities, f"predictions for {video.name}")
                 for window, row in zip(batch, probabilities, strict=True):
                     yield JudgedWindow(window.start, window.end, row)
 
