@@ -144,8 +144,6 @@ class ContrastiveConfig:
             layer decay are those of the towers.
         run: Settings of the run.
         max_logit_scale: Largest factor of the cosines; CLIP's is 100.
-        interpolation: Share of the trained weights, beside the starting ones, in
-            `interpolated/model.safetensors`, which is written at the end (WiSE-FT); 1 writes none.
         lora: Adapters that are trained in place of the vision tower's blocks.
     """
 
@@ -157,14 +155,11 @@ class ContrastiveConfig:
     optimizer: OptimizerConfig
     run: RunConfig
     max_logit_scale: float = 100.0
-    interpolation: float = 1.0
     lora: LoraSettings = field(default_factory=LoraSettings)
 
     def __post_init__(self) -> None:
         check_literals(self)
         at_least(self, max_logit_scale=1)
-        check_probabilities(self, "interpolation")
-
         vision, text_tower, model = self.vision, self.text, self.model
         zero = "optimizer.lr=0, of which the towers' rates are multiples: give a small one, as 1e-9"
         require(self.optimizer.lr > 0, zero)

@@ -4,16 +4,14 @@ A pair that cannot be read is an OSError, which the engine answers with the next
 and the crop are drawn from torch's global generator, which the loop seeds by seed, epoch and index:
 a sample does not depend on the process, the worker or the step in which it is loaded.
 
-Weights between those that a training began and ended with often keep most of both (WiSE-FT,
-https://arxiv.org/abs/2109.01903).
-
 Shapes: H x W pixels, L tokens.
 """
 
 import argparse
 import logging
 import math
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.loading import LoadReport
-from eva_backbone.checkpoints.run_folders import complete_checkpoints, of_checkpoint
 from eva_backbone.layers import no_init_weights
 from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
@@ -40,14 +37,14 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_engine import distributed, planning
-from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
+from eva_engine import planning
+from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
 from eva_engine.planning import image_input, training_flops
 from eva_engine.report import Presentation
 from eva_report.content import NextStep
-from eva_report.terminal import SHOWN, counted
+from eva_report.terminal import counted
 from eva_runs import memory
 from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run, echo
@@ -62,8 +59,6 @@ MEANINGS = {
     "top1": "Zero-shot: percent of images whose class is ranked first.",
     "top5": "Zero-shot: percent of images whose class is among the first five.",
 }
-
-FOLDER = "interpolated"
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
@@ -138,16 +133,14 @@ def build_model(config: ContrastiveConfig) -> tuple[EvaClip, LoadReport | None]:
     return model, initialise(model, sizes.init_checkpoint, sizes.text_checkpoint)
 
 
-def _check_first_weights(config: ContrastiveConfig, report: LoadReport | None) -> None:
-    """Refuse parts that begin at random where they must not; mention such a locked projection."""
+def _check_first_weights(config: ContrastiveConfig, report: LoadReport | None) -> bool:
+    """Refuse parts that begin at random where they must not; mention such a locked projection.
+
+    Returns:
+        Whether the start is a complete CLIP.
+    """
     needed = {"text.text_projection", "visual.head.weight"}
     random = needed if report is None else needed & report.missing.keys()
-    if random and config.interpolation < 1:
-        raise ValueError(
-            f"interpolation={config.interpolation} needs a complete CLIP to start from, and "
-            f"model.init_checkpoint={config.model.init_checkpoint!r} is not one: begin with one, "
-            "such as eva_clip_psz14.pt, or leave interpolation out"
-        )
     text_at_random = "text.text_projection" in random and not config.model.text_checkpoint
     if (config.text.locked or config.text.frozen_blocks) and text_at_random:
         raise ValueError(
@@ -161,6 +154,7 @@ def _check_first_weights(config: ContrastiveConfig, report: LoadReport | None) -
             "gives it: vision.frozen_blocks=%d would train it and the final norm, and nothing else",
             config.model.depth,
         )
+    return not random
 
 
 def build_validation(
@@ -216,7 +210,7 @@ def train(config: ContrastiveConfig, device: torch.device, *, recipe: str = "") 
     validation = build_validation(config, held_out)
     seed_everything(config.run.seed, purpose="")
     model, report = build_model(config)
-    _check_first_weights(config, report)
+    is_complete = _check_first_weights(config, report)
     freeze(config, model)
     base, lora = config.model.init_checkpoint, config.lora
     base = str(open_clip_weights(Path(base)) or base)
@@ -234,16 +228,24 @@ def train(config: ContrastiveConfig, device: torch.device, *, recipe: str = "") 
         results=validation.results if validation else (),
         flops_per_sample=None if adapters else count_flops(config),
         limits={"text.logit_scale": (0.0, math.log(config.max_logit_scale))},
-        presentation=_presentation(config, recipe, len(captions), validation),
+        presentation=_presentation(
+            config, recipe, len(captions), validation, start=base if is_complete else ""
+        ),
     ).start()
-    if distributed.rank() == 0:
-        write_interpolated(config, lambda: build_model(config)[0].state_dict())
 
 
 def _presentation(
-    config: ContrastiveConfig, recipe: str, images: int, validation: ContrastiveValidation | None
+    config: ContrastiveConfig,
+    recipe: str,
+    images: int,
+    validation: ContrastiveValidation | None,
+    *,
+    start: str,
 ) -> Presentation:
-    """Describe a training from so many captioned images on the terminal and in its report."""
+    """Describe a training from so many captioned images on the terminal and in its report.
+
+    `start` is a complete CLIP that it began with, or "".
+    """
     model, data = config.model, config.data
     described = [("train", f"{images:,} images with captions ({data.train})")]
     if validation is not None and validation.pairs is not None:
@@ -265,12 +267,16 @@ def _presentation(
         meanings={name: MEANINGS[name] for name in names},
         first_batch=partial(first_samples, mean=data.mean, std=data.std),
         sections=validation.sections if validation else tuple,
-        next_steps=partial(_next_steps, data),
+        next_steps=partial(_next_steps, data, start),
     )
 
 
-def _next_steps(data: DataConfig, folder: Path) -> list[NextStep]:
-    evaluated: list[str] = []
+def _next_steps(data: DataConfig, start: str, folder: Path) -> list[NextStep]:
+    steps, evaluated = [search_step(folder, folder)], list[str]()
+    if start:
+        words = ["--share", "0.25", "0.5", "0.75", "--output", str(folder / "between")]
+        command = shlex.join(["eva", "clip", "interpolate", start, str(folder), *words])
+        steps.append(NextStep(text="Mix in what the start could.", command=command))
     if data.zero_shot:
         evaluated = ["--data", data.zero_shot, "--templates", *data.templates]
     elif data.val:  # held-out images are among those of the training's data
@@ -280,7 +286,7 @@ def _next_steps(data: DataConfig, folder: Path) -> list[NextStep]:
         ]
         evaluated = ["--pairs", data.val, *filter(None, [data.root]), *columns]
     if not evaluated:
-        return [search_step(folder, folder)]
+        return steps
     evaluate = command_to_run(
         "clip evaluate",
         "clip/evaluate_zero_shot.py",
@@ -291,7 +297,7 @@ def _next_steps(data: DataConfig, folder: Path) -> list[NextStep]:
         folder / "evaluation",
     )
     scored = NextStep(text="Score the best weights by class names or retrieval.", command=evaluate)
-    return [scored, search_step(folder, folder)]
+    return [scored, *steps]
 
 
 def interpolate(
@@ -321,22 +327,3 @@ def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> 
     for share, file in zip(options.share, options.files, strict=True):
         save_weights(interpolate(start, end, share), file, notes)
         echo(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
-
-
-def write_interpolated(
-    config: ContrastiveConfig, first_weights: Callable[[], Mapping[str, Tensor]]
-) -> None:
-    """Write `interpolated/model.safetensors` of a run that has reached its end.
-
-    It is computed from files alone, so a run that was stopped in between writes the same one when
-    it is started again. `first_weights` reads those that the run began with.
-    """
-    if config.interpolation == 1:
-        return
-    newest = complete_checkpoints(config.run.output)[-1]
-    end = of_checkpoint(newest, ema=False)
-    file = config.run.output / FOLDER / WEIGHTS
-    weights = interpolate(first_weights(), read_clip_weights(end).tensors, config.interpolation)
-    save_weights(weights, file, read_config(end))
-    share = f"{config.interpolation:g} of {newest.name}, the rest of the start"
-    logger.info("between  %s (%s)", file, share, extra=SHOWN)

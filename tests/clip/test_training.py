@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from eva_contrastive import training
@@ -80,21 +79,17 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device, tmp_path):
     assert {"text.logit_scale", "text.transformer.resblocks.1.ln_1.weight"} <= moved
 
 
-def test_weights_between_start_and_end_are_written(config, device, tmp_path):
-    """From a complete CLIP, at the end; a run that begins otherwise is refused before it starts."""
-    start = training.build_model(config)[0].state_dict()
-    save_file(start, tmp_path / "start.safetensors")
-    between = replace(config, interpolation=0.25, run=replace(config.run, epochs=1))
-    with pytest.raises(ValueError, match="needs a complete CLIP to start from"):
-        training.train(between, device)
-    assert not config.run.output.exists()
-    model = replace(config.model, init_checkpoint=str(tmp_path / "start.safetensors"))
-    training.train(replace(between, model=model), device)
-    end = last_weights(config)
-    written = config.run.output / "interpolated" / "model.safetensors"
-    for name, value in load_file(written).items():
-        torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * end[name])
-    assert load_eva_clip(written).image_size == 16
+def test_a_complete_start_may_be_mixed_in(config, device, tmp_path):
+    """The report names the command that mixes the weights; none where parts begin at random."""
+    start = tmp_path / "start.safetensors"
+    save_file(training.build_model(config)[0].state_dict(), start)
+    run = replace(config.run, epochs=1)
+    training.train(replace(config, run=run), device)
+    assert "eva clip interpolate" not in (run.output / "report.html").read_text()
+    run = replace(run, output=tmp_path / "mixed")
+    model = replace(config.model, init_checkpoint=str(start))
+    training.train(replace(config, model=model, run=run), device)
+    assert f"eva clip interpolate {start}" in (run.output / "report.html").read_text()
 
 
 def test_a_second_start_reads_no_header_of_a_shard(config, device, tmp_path):
