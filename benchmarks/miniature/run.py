@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from eva_pretrain.teachers import TimmTeacher
 from eva_runs.options import command_parser
 
 STUDENT, SIDE, NEIGHBOURS = "eva_debug_small", 56, 20
-PRETRAINED = ("features", "control", "pixels", "tokens")  # first those that make a cache
+# the first two make the caches; "tokens" and "features" open one, and never begin at the same time
+PRETRAINED = ("features", "control", "tokens", "pixels")
 # learning rates, of which validation data choose one for each arm
 TRIED = {
     "pretraining": ("1e-3", "3e-3"),
@@ -129,29 +131,23 @@ class Miniature:
         tokenizer = partial(self.pretrain, "tokenizer", 0, self.folder / "tokenizer", "2e-3")
         jobs: list[Job] = [("tokens", 0, "tokenizer", tokenizer)]
         jobs += [("teacher", 0, "frozen", self.score_teacher)]
-        for lr in TRIED["pretraining"]:
-            for arm in PRETRAINED:
-                jobs.append((arm, 0, f"pretraining {lr}", partial(self.try_pretraining, arm, lr)))
+        for lr, arm in product(TRIED["pretraining"], PRETRAINED):
+            jobs.append((arm, 0, f"pretraining {lr}", partial(self.try_pretraining, arm, lr)))
         self.finish(jobs)
 
         weights, jobs = {}, []
-        for seed in SEEDS:
-            for arm in (*PRETRAINED, "scratch"):
-                lr = self.best(arm, "pretraining") if arm in PRETRAINED else ""
-                weights[arm, seed] = file = self.weights(arm, seed, lr)
-                jobs.append((arm, seed, "pretraining", partial(self.pretrain, arm, seed, file, lr)))
+        for seed, arm in product(SEEDS, (*PRETRAINED, "scratch")):
+            lr = self.best(arm, "pretraining") if arm in PRETRAINED else ""
+            weights[arm, seed] = file = self.weights(arm, seed, lr)
+            jobs.append((arm, seed, "pretraining", partial(self.pretrain, arm, seed, file, lr)))
         self.finish(jobs)
 
-        transfer, jobs = self.transfer, []
-        for kind, name in (
-            ("fashion", "fashion 10"),
-            ("boxes", "scenes boxes"),
-            ("maps", "scenes maps"),
-        ):
-            for lr in TRIED[kind]:
-                for arm in ARMS:
-                    work = partial(transfer, weights[arm, 0], arm, 0, name, lr, is_trial=True)
-                    jobs.append((arm, 0, f"{kind} {lr}", work))
+        jobs = []
+        for name in ("fashion 10", "scenes boxes", "scenes maps"):
+            kind = TRANSFERS[name]
+            for lr, arm in product(TRIED[kind], ARMS):
+                trial = partial(self.transfer, weights[arm, 0], arm, 0, name, lr, is_trial=True)
+                jobs.append((arm, 0, f"{kind} {lr}", trial))
         self.finish(jobs)
 
         jobs = []
@@ -159,7 +155,7 @@ class Miniature:
             jobs.append((arm, seed, "frozen", partial(self.score_frozen, file, seed)))
             for name, command in TRANSFERS.items():
                 lr = self.best(arm, "boxes" if command == "trees" else command)
-                jobs.append((arm, seed, name, partial(transfer, file, arm, seed, name, lr)))
+                jobs.append((arm, seed, name, partial(self.transfer, file, arm, seed, name, lr)))
         self.finish(jobs)
 
     def finish(self, jobs: list[Job]) -> None:
