@@ -4,18 +4,11 @@ From scratch unless `train.init_checkpoint` names your pre-trained file.
 Batch 64, lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 = 24.3 epochs.
 """
 
-from eva_detection.config.recipes import set_vit
+from eva_detection.config.recipes import set_backbone
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, optimizer, train
 
-set_vit(
-    model,
-    optimizer,
-    "eva_b_patch16",
-    global_attn_indexes=(2, 5, 8, 11),
-    drop_path_rate=0.1,
-    lr_decay_rate=0.7,
-)
+set_backbone(model, optimizer, "eva_b_patch16")
 model.backbone.freeze_patch_embed = False  # it starts untrained
 optimizer.lr = 1e-4
 train.init_checkpoint = ""

@@ -4,18 +4,11 @@ From `eva_l_psz14.pt`, its patches resampled to 16 px.
 Batch 64, lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 = 24.3 epochs.
 """
 
-from eva_detection.config.recipes import set_vit
+from eva_detection.config.recipes import set_backbone
 
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, optimizer, train
 
-set_vit(
-    model,
-    optimizer,
-    "eva_l_patch16",
-    global_attn_indexes=(5, 11, 17, 23),
-    drop_path_rate=0.4,
-    lr_decay_rate=0.8,
-)
+set_backbone(model, optimizer, "eva_l_patch16")
 model.backbone.freeze_patch_embed = False  # no detector has trained it
 optimizer.lr = 1e-4
 train.init_checkpoint = "eva_l_psz14.pt"

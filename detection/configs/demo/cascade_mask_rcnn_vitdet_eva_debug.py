@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from eva_detection.config.recipes import set_image_size, set_vit, update_each
+from eva_detection.config.recipes import set_backbone, set_image_size, update_each
 from eva_detection.data import datasets
 from eva_detection.training.optimizer import ClippedAdamW
 
@@ -20,12 +20,16 @@ from ..common.train import train
 
 IMAGE_SIZE, CHANNELS, LEVELS = 128, 64, ["p2", "p3", "p4"]  # strides 4, 8, 16
 
-set_vit(
-    model, optimizer, "eva_debug", global_attn_indexes=(2, 4), drop_path_rate=0.1, lr_decay_rate=0.8
+set_backbone(
+    model,
+    optimizer,
+    "eva_debug",
+    image_size=IMAGE_SIZE,
+    window_size=8,
+    global_attn_indexes=(2, 4),
 )
-model.backbone.net.update(
-    img_size=IMAGE_SIZE, pretrain_img_size=IMAGE_SIZE, window_size=8, activation_checkpointing=False
-)
+model.backbone.net.update(pretrain_img_size=IMAGE_SIZE, activation_checkpointing=False)
+optimizer.params.lr_factor_func.keywords["lr_decay_rate"] = 0.8
 model.backbone.update(
     out_channels=CHANNELS,
     scale_factors=(2.0, 1.0, 0.5),

@@ -18,7 +18,6 @@ from eva_backbone.variants import (
     dense_pixels,
     detector_arguments,
     fine_tuning,
-    variant_arguments,
 )
 from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
@@ -69,29 +68,6 @@ def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None
             transform.crop_size = (size, size)
     for transform in test:
         transform.short_edge_length = transform.max_size = size
-
-
-def set_vit(
-    model: DictConfig,
-    optimizer: DictConfig,
-    variant: str,
-    *,
-    global_attn_indexes: Sequence[int],
-    drop_path_rate: float,
-    lr_decay_rate: float,
-) -> None:
-    """Set another ViT of the family, such as "eva_l_patch16", at the input sizes of the model's.
-
-    `lr_decay_rate` is the factor of the learning rate from one layer to the one below it.
-    """
-    arguments = variant_arguments(variant)
-    del arguments["img_size"]
-    model.backbone.net.update(
-        arguments | dict(global_attn_indexes=global_attn_indexes, drop_path_rate=drop_path_rate)
-    )
-    optimizer.params.lr_factor_func = partial(
-        get_vit_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=arguments["depth"]
-    )
 
 
 def set_backbone(
