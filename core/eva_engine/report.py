@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,12 +41,10 @@ from eva_report.page import NAME, try_report
 from eva_report.sheets import Tile
 from eva_report.terminal import (
     SHOWN,
-    FileFormatter,
-    TerminalHandler,
     closing_lines,
     counted,
+    logging_to,
     opening_lines,
-    root_logs_to,
     show,
 )
 from eva_runs.output_folder import read_log
@@ -75,52 +72,11 @@ _SETTINGS = {  # those that people ask for first
 _SHOWN = 12  # evaluations on the terminal, about
 
 
-@contextlib.contextmanager
-def logging_to(folder: Path) -> Iterator[Path]:
-    """Send messages to the terminal and a file of the run's folder while the block runs.
-
-    The main process writes all of them to `log.txt`, another one warnings to `log_rankN.txt`.
-
-    Yields:
-        The file, which appears with its first line.
-    """
+def logging_to_folder(folder: Path) -> contextlib.AbstractContextManager[Path]:
+    """Log all messages of the main process to `log.txt`, warnings of another to `log_rankN.txt`."""
     number = rank()
-    file = folder / (f"log_rank{number}.txt" if number else "log.txt")
-    terminal = TerminalHandler()
-    terminal.setLevel(logging.ERROR if number else logging.NOTSET)  # most warn of the same
     level = logging.WARNING if number else logging.INFO
-    with root_logs_to(terminal, _LogFile(file), level=level):
-        yield file
-
-
-class _LogFile(logging.FileHandler):
-    """A file that appears with its first line; if it cannot be written, that is said once."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(file, encoding="utf-8", delay=True)
-        self.setFormatter(FileFormatter())
-        self._failed = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; the first one opens the file, which may fail too."""
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Write the error that is being handled."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._failed:
-            self._failed = True
-            ProgressBar.write(f"{self.baseFilename} cannot be written: {error.strerror}")
-
-    def close(self) -> None:
-        """Close the file, also if its last lines find no space."""
-        with contextlib.suppress(OSError):
-            super().close()
+    return logging_to(folder / (f"log_rank{number}.txt" if number else "log.txt"), level=level)
 
 
 class Size(NamedTuple):

@@ -25,19 +25,11 @@ from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
+from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LATEST, LORA
 from eva_data.saving import write_text
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
-from eva_openmmlab.run_folder import (
-    LATEST,
-    MESSAGES,
-    RECORD,
-    checkpoints_of,
-    describe_saved,
-    logs_of,
-    write_record,
-)
+from eva_openmmlab.run_folder import RECORD, run_folder, write_record
 from eva_openmmlab.weights import CONTINUED, load_start
 from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
@@ -49,6 +41,7 @@ from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER, require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
+from eva_runs.run_folder import MESSAGES
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 RUN = "eva_run"  # key of the place in the data
@@ -104,7 +97,8 @@ class RunHook(Hook):
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
-            self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints_of(folder)))
+            checkpoints = run_folder(folder).checkpoints
+            self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints))
             runner._resume = self.resumed is not None
             if self.resumed is None:
                 runner.logger.info(MESSAGES.nothing_to_resume(folder), extra=SHOWN)
@@ -178,7 +172,7 @@ class RunHook(Hook):
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
-        logs = logs_of(runner)
+        logs = run_folder(runner.work_dir).logs
         processes.run_on_main_rank(lambda: logs.cut(self._saved, self._log_sizes))
         self._begin(runner)
 
@@ -280,7 +274,7 @@ class RunHook(Hook):
         if loop:
             done = checkpoint["meta"]["iter"]
             if done != self._saved:  # once more after the evaluation, with the best score
-                self._log_sizes = logs_of(runner).sizes()
+                self._log_sizes = run_folder(runner.work_dir).logs.sizes()
             position = loop.position(done)
             checkpoint[RUN] = position | {"logs": self._log_sizes}
             checkpoint["meta"]["seed"] = position["seed"]
@@ -306,7 +300,7 @@ class RunHook(Hook):
                 hook.store.writer.wait()
         if together:
             processes.barrier()  # the first process that ends takes the others along
-        saved = describe_saved(Path(runner.work_dir))
+        saved = run_folder(runner.work_dir).describe_saved()
         runner.logger.info(MESSAGES.stopped(name, saved), extra=SHOWN)
         raise SystemExit(EXIT_RUN_AGAIN)
 
@@ -384,7 +378,7 @@ class EVACheckpointHook(CheckpointHook):
         """Save the best weights, and note that this evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process() and trains(runner):
-            logs, done = logs_of(runner), runner.iter
+            logs, done = run_folder(runner.work_dir).logs, runner.iter
             sizes = logs.sizes()
             # behind the checkpoint that has the best score
             self.store.writer.submit(lambda: logs.note_evaluation(done, sizes))

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
-from eva_openmmlab.run_folder import MESSAGES, logs_of
+from eva_openmmlab.run_folder import run_folder
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -35,6 +35,7 @@ from eva_runs.data_order import (
     seed_everything,
 )
 from eva_runs.processes import run_on_main_rank
+from eva_runs.run_folder import MESSAGES
 from eva_runs.sharing import share
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
@@ -281,7 +282,7 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     def _train(self) -> None:
         """Train, first the evaluation behind the checkpoint, unless it was over."""
-        logs, done = logs_of(self.runner), self.iter
+        logs, done = run_folder(self.runner.work_dir).logs, self.iter
         if done and self._is_due and not run_on_main_rank(lambda: logs.is_evaluated(done)):
             self.runner.logger.info("begins with the evaluation after iteration %d", done)
             self.runner.val_loop.run()

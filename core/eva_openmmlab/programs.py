@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from eva_openmmlab.config import (
 )
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
-from eva_openmmlab.run_folder import RECORD, describe_saved, has_run, require_unused
+from eva_openmmlab.run_folder import RECORD, run_folder
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
 from eva_report.page import RESULTS
 from eva_report.terminal import show
@@ -92,7 +91,7 @@ class Run:
                 traces=_TRACES,
                 begun=RECORD,
                 settings=cfg.to_dict(),
-                check=partial(has_run, folder),
+                check=lambda: run_folder(folder).continues(resume=cfg.resume),
             )
             with reserved:
                 self.folder = folder
@@ -109,7 +108,7 @@ class Run:
         return self.folder and self.folder / f"log_rank{processes.rank()}.txt"
 
     def _describe_saved(self) -> str:
-        return describe_saved(self.folder) if self.folder else "nothing is saved"
+        return run_folder(self.folder).describe_saved() if self.folder else "nothing is saved"
 
     def _resolve(self) -> Config:
         """Read the config, apply what the command line asks, and look for what it names."""
@@ -127,8 +126,7 @@ class Run:
             if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
                 require_device("cuda")
             cfg.load_from = args.load_from or cfg.get("load_from")
-            if not cfg.resume:
-                require_unused(Path(cfg.work_dir))
+            run_folder(cfg.work_dir).continues(resume=cfg.resume)
         else:
             cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
             copy = Path(cfg.work_dir, Path(args.config).name)
@@ -153,7 +151,7 @@ class Run:
     def _run(self, cfg: Config) -> Any:
         """Build the runner, and let it train or test."""
         folder = Path(cfg.work_dir)
-        replaced = not self.trains or has_run(folder)  # the first weights
+        replaced = not self.trains or run_folder(folder).is_used()  # the first weights
         try:
             with no_init_weights(replaced):
                 kind: Any = RUNNERS.get(cfg.runner_type)
@@ -193,7 +191,8 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
             return folder
     if not trains:
         return number_evaluation(folder / "test", shared=args.launcher != "none")
-    return number_folder(folder, has_run, resume=bool(cfg.get("resume") or args.resume))
+    resume = bool(cfg.get("resume") or args.resume)
+    return number_folder(folder, lambda path: run_folder(path).is_used(), resume=resume)
 
 
 def _first_path(args: argparse.Namespace) -> Path | None:

@@ -25,7 +25,7 @@ from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
-from eva_openmmlab.run_folder import MESSAGES, iteration_of
+from eva_openmmlab.run_folder import iteration_of
 from eva_report.terminal import (
     FileFormatter,
     TerminalHandler,
@@ -35,6 +35,7 @@ from eva_report.terminal import (
     show,
 )
 from eva_runs import processes
+from eva_runs.run_folder import MESSAGES
 
 LOG = "log.txt"
 _LINES = 12  # of evaluations, however many there are

@@ -7,11 +7,13 @@ Python's `warnings` say, those are few: what libraries warn of, a user cannot ac
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from eva_data.progress import ProgressBar
+from eva_runs.processes import is_main
 from eva_runs.record import duration_text
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,51 @@ def root_logs_to(*handlers: logging.Handler, level: int = logging.INFO) -> Itera
         root.setLevel(before)
         for handler in handlers:
             handler.close()
+
+
+class LogFile(logging.FileHandler):
+    """A file that appears with its first line; if it cannot be written, that is said once."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", delay=True)
+        self.setFormatter(FileFormatter())
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one opens the file, which may fail too."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Write the error that is being handled."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            ProgressBar.write(f"{self.baseFilename} cannot be written: {error.strerror}")
+
+    def close(self) -> None:
+        """Close the file, also if its last lines find no space."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+@contextlib.contextmanager
+def logging_to(file: Path, *, level: int = logging.INFO) -> Iterator[Path]:
+    """Send messages to the terminal, and to a file of this process, while the block runs.
+
+    Of processes but the main one, only errors reach the terminal: most warn of the same.
+
+    Yields:
+        The file, which appears with its first line.
+    """
+    terminal = TerminalHandler()
+    terminal.setLevel(logging.NOTSET if is_main() else logging.ERROR)
+    with root_logs_to(terminal, LogFile(file), level=level):
+        yield file
 
 
 def opening_lines(

@@ -4,7 +4,7 @@ import argparse
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from eva_data.bands import BandRequest
 
@@ -48,7 +48,7 @@ class RunRequest:
     data: Any = None
 
     @classmethod
-    def from_options(cls, options: argparse.Namespace, **changes: Any) -> "RunRequest":
+    def from_options(cls, options: argparse.Namespace, **changes: Any) -> Self:
         """Take the options of these names; `changes` are what the program calls otherwise."""
         names = {field.name for field in fields(cls)}
         parsed = {name: value for name, value in vars(options).items() if name in names}

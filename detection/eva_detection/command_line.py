@@ -1,24 +1,17 @@
 """The commands of detection: options are parsed and checked before torch is imported."""
 
 import argparse
-import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eva_data.detection import sources
 from eva_data.detection.resolve import DetectionData, resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.files import expand_home, is_there
 from eva_data.saving import require_writable
-from eva_detection.training.output_folder import (
-    check_unused,
-    config_of_run,
-    has_run,
-    last_checkpoint,
-)
+from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     SOURCES,
@@ -33,9 +26,11 @@ from eva_runs.output_folder import number_evaluation, number_folder
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 from eva_runs.request import RunRequest
 
-logger = logging.getLogger(__name__)
-
-_WEIGHTS, _OUTPUT = "train.init_checkpoint", "train.output_dir"
+_FLAGS = {  # and the settings that they stand for
+    "weights": "train.init_checkpoint",
+    "output": "train.output_dir",
+    "epochs": "train.max_iter",
+}
 _EPILOG = """\
 examples:
   %(prog)s coco/cascade_mask_rcnn_vitdet_eva_g_1280 --num-gpus 8 train.init_checkpoint=eva_o365.pth
@@ -60,8 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--config-file", default="", metavar="RECIPE", help="the recipe, or a run's config.yaml")
     add("--resume", action="store_true", help="continue the run in --output, if there is one")
     add_download_option(parser)
-    add("--eval-only", action="store_true", help="evaluate; do not train")
-    add("--weights", help=f"with --eval-only: {SOURCES}")
+    add("--eval-only", action="store_true", dest="evaluates", help="evaluate; do not train")
+    add("--weights", help=f"weights to evaluate, or to begin from: {SOURCES}")
     help_text = "folder of the run (default: output/NAME, or NAME-2 where a run has it)"
     add("--output", metavar="DIR", help=help_text)
     add_precision(parser, default=None, usual="fp32, as published; with --eval-only")
@@ -81,15 +76,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRequest:
+class TrainingRequest(RunRequest):
     """What a command line asks of a training or an evaluation.
 
     Attributes:
         recipe: Name or path of a recipe, or the file that a run has saved.
         overrides: Settings of the recipe, KEY=VALUE.
-        run: What is asked of every trainer.
         weights: Those that are evaluated, or that training begins from; None for the recipe's.
-        data: Own data, as they are named.
         evaluates: Whether weights are evaluated, and nothing is trained.
         scale_lr: Whether the learning rate grows with the images of a step.
         num_gpus: Processes of this machine; of a launcher, of all machines.
@@ -101,9 +94,7 @@ class TrainingRequest:
 
     recipe: str
     overrides: tuple[str, ...] = ()
-    run: RunRequest = field(default_factory=RunRequest)
     weights: str | None = None
-    data: DataRequest | None = None
     evaluates: bool = False
     scale_lr: bool = False
     num_gpus: int = 1
@@ -120,7 +111,7 @@ class TrainingRequest:
     @property
     def resumes(self) -> bool:
         """Whether a training goes on, if it has a checkpoint."""
-        return self.run.resume and not self.evaluates
+        return self.resume and not self.evaluates
 
 
 @dataclass
@@ -149,54 +140,47 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         args.num_gpus = int(os.environ["WORLD_SIZE"])
     settings = [word for word in args.words if "=" in word and not is_there(word)]
     names = [word for word in args.words if word not in settings]
-    pairs = (word.lstrip("+").partition("=") for word in settings)
-    stated = {key: value.strip("'") for key, _, value in pairs}
-    _check_flags(parser, args, stated)
-    weights, output = args.weights or stated.get(_WEIGHTS), args.output or stated.get(_OUTPUT)
-    if args.eval_only and names and not args.weights:
+    if args.evaluates and names and not args.weights:
         last = Path(names[-1])
         if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):
-            args.weights = weights = names.pop()
-    if args.weights and _WEIGHTS in stated:
-        parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
-    if len(names) + bool(args.config_file) > 1:
-        parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
-    recipe = args.config_file or "".join(names)
+            args.weights = names.pop()
+    _check_flags(parser, args, settings)
+    names += [args.config_file] if args.config_file else []
+    if len(names) > 1:
+        parser.error(f"name one recipe, got {', '.join(names)}")
+    recipe, output = "".join(names), args.output
     saved = config_of_run(args.weights) if args.weights and not recipe else None
     if saved:
         recipe = str(saved)
         if not output:
             several = args.num_machines > 1
             output = number_evaluation(saved.parent / "evaluation", shared=several)
-    shared = ("num_gpus", "num_machines", "machine_rank", "dist_url", "launched", "scale_lr")
-    folder = expand_home(output) if output else None
-    return TrainingRequest(
+    return TrainingRequest.from_options(
+        args,
         recipe=recipe,
         overrides=(*settings, *slice_settings(args.slice, args.overlap)),
-        run=RunRequest.from_options(args, output=folder, data=None),
-        weights=weights,
-        data=sources.read_request(args, training=not args.eval_only),
-        evaluates=args.eval_only,
-        **{name: getattr(args, name) for name in shared},
+        output=expand_home(output) if output else None,
+        data=sources.read_request(args, training=not args.evaluates),
     )
 
 
 def _check_flags(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, stated: Mapping[str, str]
+    parser: argparse.ArgumentParser, args: argparse.Namespace, settings: Sequence[str]
 ) -> None:
-    """Refuse flags that contradict each other, or the stated settings."""
-    if args.output and _OUTPUT in stated:
-        parser.error(f"two folders are given, --output and {_OUTPUT}=...")
-    if "://" in f"{args.output} {stated.get(_OUTPUT)}":
-        parser.error(f"{args.output or stated[_OUTPUT]} must be a local folder")
-    if args.weights and not args.eval_only:
-        parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
-    if args.precision and not args.eval_only:
+    """Take output and weights from settings, and refuse flags that contradict these or others."""
+    pairs = (setting.lstrip("+").partition("=") for setting in settings)
+    stated = {key: value.strip("'") for key, _, value in pairs}
+    for flag, key in _FLAGS.items():
+        if getattr(args, flag) and key in stated:
+            parser.error(f"--{flag} sets {key}: leave one of them out")
+    args.weights = args.weights or stated.get(_FLAGS["weights"])
+    args.output = args.output or stated.get(_FLAGS["output"])
+    if "://" in (args.output or ""):
+        parser.error(f"--output {args.output} must be a local folder")
+    if args.precision and not args.evaluates:
         parser.error("--precision is for --eval-only: a training has train.amp.precision")
-    if args.epochs and "train.max_iter" in stated:
-        parser.error("--epochs sets train.max_iter: leave one of them out")
     of_training = {name: getattr(args, name) for name in ("epochs", "batch", "tile", "lora")}
-    if args.eval_only and any(of_training.values()):
+    if args.evaluates and any(of_training.values()):
         parser.error(f"--{', --'.join(of_training)} are for a training, not for --eval-only")
 
 
@@ -210,15 +194,15 @@ def check(request: TrainingRequest) -> Launch:
 
     A run without an output folder gets one, named by own data and the recipe.
     """
-    recipe, resume = find_recipe("detection", request.recipe), request.run.resume
-    output = request.run.output or _default_output(request, recipe)
-    request = replace(request, run=replace(request.run, output=output))
+    recipe = find_recipe("detection", request.recipe)
+    output = request.output or _default_output(request, recipe)
+    request = replace(request, output=output)
     data = resolve(request.data) if request.data else None
+    continues = request.resumes
     if output:
         require_writable(output)
-        if not request.evaluates and not resume:
-            check_unused(output)
-    continues = resume and (not output or last_checkpoint(output))
+        if not request.evaluates:
+            continues = TrainingFolder(output).continues(resume=request.resume)
     source = stated_start(recipe) if request.weights is None else request.weights
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
@@ -233,8 +217,10 @@ def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
         default, several = Path(f"output/{name}_evaluation"), request.num_machines > 1
         return number_evaluation(default, shared=several) if name else None
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
-    folder = f"output/{name}" if name else stated[1] if stated else ""
-    return number_folder(Path(folder), has_run, resume=request.run.resume) if folder else None
+    folder = Path(f"output/{name}" if name else stated[1] if stated else "")
+    if not folder.name:
+        return None
+    return number_folder(folder, lambda path: TrainingFolder(path).is_used(), resume=request.resume)
 
 
 def _parse_training(arguments: Sequence[str]) -> Launch:

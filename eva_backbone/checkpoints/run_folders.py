@@ -26,7 +26,8 @@ ADAPTER, EMA_ADAPTER = f"adapter/{ADAPTER_WEIGHTS}", f"adapter_ema/{ADAPTER_WEIG
 ADAPTERS = {WEIGHTS: ADAPTER, EMA_WEIGHTS: EMA_ADAPTER}
 LORA = "lora"  # key of a checkpoint of such a run of detectron2 or mmengine, which lacks the base
 CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
-_LAST, _FINAL = "last_checkpoint", "model_final.pth"
+LATEST = "last_checkpoint"  # detectron2's and mmengine's note of the newest checkpoint
+_FINAL = "model_final.pth"
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
 _MMENGINE = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
 
@@ -206,7 +207,7 @@ def best_of_mmengine(folder: Path) -> Path | None:
 
 def last_of_mmengine(folder: Path) -> Path:
     """Find the checkpoint that `last_checkpoint` names, else that of the highest number."""
-    return _noted(folder) or max(_numbered(folder))[1]
+    return noted_checkpoint(folder) or max(_numbered(folder))[1]
 
 
 def is_detectron2_run(folder: Path) -> bool:
@@ -220,7 +221,17 @@ def last_of_detectron2(folder: Path) -> Path | None:
     The folder may have been moved since.
     """
     final = folder / _FINAL
-    return _noted(folder) or (final if final.is_file() else None)
+    return noted_checkpoint(folder) or (final if final.is_file() else None)
+
+
+def noted_checkpoint(folder: Path) -> Path | None:
+    """Return the file that `last_checkpoint` names, if it is in the folder."""
+    note = folder / LATEST
+    try:
+        name = Path(note.read_text(encoding="utf-8").strip()).name if note.is_file() else ""
+    except (OSError, ValueError):
+        return None
+    return folder / name if name and (folder / name).is_file() else None
 
 
 def step_of_detectron2(file: Path) -> int | None:
@@ -232,15 +243,6 @@ def step_of_detectron2(file: Path) -> int | None:
 
     step = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("iteration")
     return int(step) + 1 if isinstance(step, int) else None
-
-
-def _noted(folder: Path) -> Path | None:
-    """Return the file that `last_checkpoint` names, if it is there."""
-    try:
-        name = Path((folder / _LAST).read_text(encoding="utf-8").strip()).name
-    except (OSError, ValueError):
-        return None
-    return folder / name if name and (folder / name).is_file() else None
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:

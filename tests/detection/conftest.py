@@ -146,12 +146,11 @@ def train_here(monkeypatch):
     """Function: train by a config in this process, in its folder."""
     from eva_detection.command_line import Launch, TrainingRequest
     from eva_detection.training import train as train_module
-    from eva_runs.request import RunRequest
 
     def train(cfg, *, resume=False):
         monkeypatch.setattr(train_module, "load_config", lambda request, data: (cfg, data, []))
         recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-        request = TrainingRequest(recipe=recipe, run=RunRequest(resume=resume))
+        request = TrainingRequest(recipe=recipe, resume=resume)
         detection_run = train_module.DetectionRun(Launch(request))
         detection_run.resolve()
         detection_run.train()

@@ -40,7 +40,7 @@ def test_processes_of_a_launcher_are_counted_by_its_variables(monkeypatch):
     [
         ["--config-file", DEMO, "another"],
         [DEMO, "another"],
-        [DEMO, "--weights", "w.pth"],
+        [DEMO, "--precision", "bf16"],
         ["--eval-only", DEMO, "w.pth", "train.init_checkpoint=v.pth"],
         [DEMO, "--no-such-flag"],
         [DEMO, "--output", "a", "train.output_dir=b"],
@@ -66,7 +66,7 @@ def run(tmp_path):
 def test_an_evaluation_takes_weights(run):
     def read(*words):
         request = parse(["--eval-only", *map(str, words)])
-        return request.recipe, request.weights, request.run.output
+        return request.recipe, request.weights, request.output
 
     evaluation = run / "evaluation"
     for weights in (run, run / "model_final.pth"):
@@ -88,4 +88,4 @@ def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
     monkeypatch.setattr(command_line, "resolve", lambda request: None)
     launch = look(DEMO, "--data", "coins/data.yaml", *output)
     expected = "mine" if output else "output/coins_eva_debug"
-    assert launch.request.run.output == Path(expected)
+    assert launch.request.output == Path(expected)

@@ -8,7 +8,6 @@ from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.recipes import drop_masks
 from eva_detection.config.settings import apply_request, load_recipe
-from eva_runs.request import RunRequest
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 TARGETS = {  # each would make the file PROOF, when built
@@ -113,8 +112,7 @@ def test_what_a_run_saves_comes_back(load_config, name, repository, tmp_path):
 def test_another_backbone_comes_back(repository, tmp_path):
     recipe = repository / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
     cfg = load_recipe(str(recipe))
-    request = RunRequest(backbone="dinov3_debug")
-    apply_request(cfg, TrainingRequest(recipe=str(recipe), run=request))
+    apply_request(cfg, TrainingRequest(recipe=str(recipe), backbone="dinov3_debug"))
     save_config(cfg, tmp_path / "config.yaml", source=recipe)
     again = load_config_file(tmp_path / "config.yaml")
     assert again.model == cfg.model

@@ -112,6 +112,21 @@ class CocoDataset:
             )
         return description
 
+    def misfits_of_scores(self, most: int) -> list[str]:
+        """Say, in a line, that objects of an image cannot all be found.
+
+        Args:
+            most: Detections of a class in an image that count.
+        """
+        counts = Counter((entry["image_id"], entry["category_id"]) for entry in self.instances)
+        crowded = {image for (image, _), count in counts.items() if count > most}
+        if not crowded:
+            return []
+        return [
+            f"{len(crowded)} of {len(self.images)} images for evaluation have more than {most} "
+            f"objects of a class (up to {max(counts.values())}), and only {most} detections count"
+        ]
+
     def misfits(self, *, side: int, most: int) -> list[str]:
         """Say what of the data does not fit a detector, each in one line.
 

@@ -343,7 +343,7 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
     file: Path | None = None
     with exit_on_error(program, log=log_of_begun, saved=saved):
         from eva_engine import distributed
-        from eva_engine.report import logging_to
+        from eva_engine.report import logging_to_folder
 
         with (
             distributed.process_group(run.device) as device,
@@ -356,7 +356,7 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
                 check=lambda: _check_output(run),
                 record=False,
             ),
-            logging_to(run.output) as file,
+            logging_to_folder(run.output) as file,
         ):
             show(*parsed.changes.splitlines())
             if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report names the error

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -53,11 +52,10 @@ from eva_detection.config.recipes import (
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
-from eva_detection.training.output_folder import config_of_run, last_checkpoint
+from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.precision import DTYPES
 from eva_runs.processes import run_on_main_rank
 from eva_runs.recipes import find_recipe, require_start
-from eva_runs.request import RunRequest
 
 
 def load_config(
@@ -76,17 +74,17 @@ def load_config(
         data = data or read_own_data(cfg, request)
         notes = apply_data(cfg, data) if data else []
         apply_request(cfg, request)
-        bands, output = request.run.band_request(), Path(cfg.train.output_dir)
-        continues = request.run.resume and last_checkpoint(output)
+        bands, output = request.band_request(), Path(cfg.train.output_dir)
+        continues = request.resume and TrainingFolder(output).newest
         saved = config_of_run(output) if continues else None
         bands_of_run = bands_of(load_config_file(saved, trusted=file)) if saved else None
         continued = continue_bands(bands_of_run, bands) if saved else None
         notes += apply_bands(cfg, bands, data, continued)
         if data:
-            data = data.place(Path(cfg.train.output_dir))
+            data = data.place(output)
             _describe(cfg, data)
-        if request.run.epochs:
-            notes.append(set_epochs(cfg, request.run, data.parts["train"] if data else None))
+        if request.epochs:
+            notes.append(set_epochs(cfg, request, data.parts["train"] if data else None))
         notes += find_misfits(cfg, data) if data else []
         check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
         if cfg.train.init_checkpoint and not continues:
@@ -122,24 +120,24 @@ def _load(file: Path, weights: str | os.PathLike[str] | None) -> DictConfig:
 
 def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     """Put what a command line asks for into a config, but for the epochs of data."""
-    run = request.run
-    if run.backbone:
-        variant, weights = find_backbone(run.backbone)
+    if request.backbone:
+        variant, weights = find_backbone(request.backbone)
         set_backbone(cfg.model, cfg.optimizer, variant)
         cfg.backbone = variant  # which a run's own config is restored by
         cfg.train.init_checkpoint = weights
-    if run.lora:
-        OmegaConf.update(cfg, "lora.rank", run.lora)
-    if run.image_size:
-        set_image_size(cfg.model, cfg.dataloader, run.image_size)
+    if request.lora:
+        OmegaConf.update(cfg, "lora.rank", request.lora)
+    if request.image_size:
+        set_image_size(cfg.model, cfg.dataloader, request.image_size)
     apply_overrides(cfg, request.overrides)
     if request.weights is not None:
         cfg.train.init_checkpoint = request.weights
-    if run.output:
-        cfg.train.output_dir = str(run.output)
-    if run.batch:  # of a forward pass of each process, while a step keeps its number of images
-        cfg.train.accumulate = run.accumulation_steps(images_per_step(cfg), request.processes)
-        cfg.dataloader.train.total_batch_size = run.batch * request.processes
+    if request.output:
+        cfg.train.output_dir = str(request.output)
+    if request.batch:  # of a forward pass of each process, while a step keeps its number of images
+        images, processes = images_per_step(cfg), request.processes
+        cfg.train.accumulate = request.accumulation_steps(images, processes)
+        cfg.dataloader.train.total_batch_size = request.batch * processes
 
 
 def apply_bands(
@@ -170,8 +168,6 @@ def apply_bands(
 
 def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1, own: bool = False) -> None:
     """Refuse what would fail after hours, or never, and give wrong numbers; `own` are the data."""
-    if not cfg.train.output_dir or "://" in cfg.train.output_dir:
-        raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
     evaluator = target_of(cfg.dataloader.get("evaluator") or {})
     if inspect.isclass(evaluator) and issubclass(evaluator, LVISEvaluator):
         ours = "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
@@ -206,7 +202,7 @@ def lora_of(cfg: DictConfig) -> LoraSettings:
     return LoraSettings.of(OmegaConf.to_container(cfg.get("lora") or OmegaConf.create()))
 
 
-def set_epochs(cfg: DictConfig, run: RunRequest, train: CocoDataset | None) -> str:
+def set_epochs(cfg: DictConfig, request: TrainingRequest, train: CocoDataset | None) -> str:
     """Set the iterations of a number of epochs of own data, or of the config's; return a line.
 
     Milestones that count iterations keep their share of the run.
@@ -220,7 +216,7 @@ def set_epochs(cfg: DictConfig, run: RunRequest, train: CocoDataset | None) -> s
         samples = len(train.images)
     scheduler = cfg.lr_multiplier.get("scheduler", {})
     before = scheduler.get("num_updates")
-    cfg.train.max_iter, line = run.iterations(samples, images)
+    cfg.train.max_iter, line = request.iterations(samples, images)
     if before and scheduler.num_updates != before:
         share = scheduler.num_updates / before
         scheduler.milestones = [int(milestone * share) for milestone in scheduler.milestones]
@@ -349,30 +345,17 @@ def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:
         if heads.get("use_soft_nms", False):
             most = heads.get("max_detections") or 0
         lines += data.parts["train"].misfits(side=image_side(cfg), most=most)
-    val = data.parts["val"]
     most = cfg.dataloader.evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
-    counts = Counter(
-        (annotation["image_id"], annotation["category_id"]) for annotation in val.instances
-    )
-    crowded = {image for (image, _), count in counts.items() if count > most}
-    if crowded:
-        lines.append(
-            f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most} "
-            f"objects of a class (up to {max(counts.values())}), and only {most} detections "
-            "count: raise dataloader.evaluator.max_dets_per_image"
-        )
-    return lines
+    crowded = data.parts["val"].misfits_of_scores(most)
+    return lines + [f"{line}: raise dataloader.evaluator.max_dets_per_image" for line in crowded]
 
 
 def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
     heads = model.roi_heads
-    heads.num_classes = count
     predictors = box_predictors(heads)
-    for node in [*predictors, *([heads.mask_head] if "mask_head" in heads else [])]:
-        if node.get("num_classes") != count:  # else it follows the heads
-            node.num_classes = count
+    update_each([heads, *predictors], num_classes=count)
+    if "mask_head" in heads:
+        heads.mask_head.num_classes = count
     if any(node.get("use_fed_loss", False) for node in predictors):
         update_each(predictors, use_fed_loss=False)
-        for node in predictors:
-            node.pop("get_fed_loss_cls_weights", None)
         notes.append(NO_FEDERATED_LOSS)

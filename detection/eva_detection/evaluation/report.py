@@ -26,8 +26,8 @@ from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
     SAVED,
+    TrainingFolder,
     config_of_run,
-    final_weights,
     read_metrics,
 )
 from eva_report.comparison import note_samples
@@ -105,7 +105,7 @@ def make_report(
     linked = dict(_FILES)
     if predictions is not None:
         linked["predictions"] = os.path.relpath(predictions, folder)
-    weights = final_weights(folder)
+    weights = TrainingFolder(folder).weights
     if trains:
         linked["weights"] = os.path.relpath(weights, folder)
     else:

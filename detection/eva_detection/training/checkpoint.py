@@ -12,10 +12,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
+from eva_backbone.checkpoints.run_folders import ADAPTER, LATEST, LORA
 from eva_data.saving import write_text
 from eva_detection.building import error_context
-from eva_detection.training.output_folder import LAST, logs_of
+from eva_detection.training.output_folder import TrainingFolder
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import CheckpointStore
 from eva_runs.fits import check_model, check_optimizer
@@ -32,15 +32,14 @@ class RunCheckpointer(DetectionCheckpointer):
     Attributes:
         store: Writes the checkpoints while training goes on.
         saved_iteration: The iteration of the latest checkpoint written or restored here.
-        keeps_one: Whether no older checkpoint is kept.
+        keep: How many numbered checkpoints are kept; None for all.
         adapters: Adapters of the model. A checkpoint then lacks what is frozen, and the weights are
             in `adapter/`.
     """
 
     saved_iteration: int | None = None
     adapters: Adapters | None = None
-    keeps_one = False
-    _newest = ""
+    keep: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,22 +54,21 @@ class RunCheckpointer(DetectionCheckpointer):
         adapters, file = self.adapters, folder / f"{name}.pth"
         data: dict[str, Any] = {"model": adapters.cut(state) if adapters else state}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        data |= kwargs | {"logs": logs_of(folder).sizes()}
+        data |= kwargs | {"logs": TrainingFolder(folder).logs.sizes()}
         if adapters:
             data[LORA] = adapters.identity
             weights = copy.deepcopy(data["model"])
             self.store.writer.submit(lambda: adapters.write(weights, (folder / ADAPTER).parent))
-        self.store.save_state(
-            file, data, name="checkpoint", then=lambda: write_text(folder / LAST, file.name)
-        )
-        if self.keeps_one:  # which is removed now
-            self.store.writer.wait()
-        self._newest = str(file)
+        self.store.save_state(file, data, name="checkpoint", then=lambda: self._finish(file))
         self.saved_iteration = kwargs.get("iteration")
 
-    def get_checkpoint_file(self) -> str:
-        """Return the last checkpoint, which may still be being written."""
-        return self._newest or super().get_checkpoint_file()
+    def _finish(self, file: Path) -> None:
+        """Note a checkpoint that is written, and remove those that are not kept."""
+        write_text(file.with_name(LATEST), file.name)
+        numbered = sorted(file.parent.glob(f"model_{'[0-9]' * 7}.pth"))
+        before = [other for other in numbered if other.name <= file.name]
+        for other in before[: -self.keep] if self.keep else ():
+            other.unlink()
 
     def read(self, file: Path, optimizer: torch.optim.Optimizer, max_iter: int) -> dict[str, Any]:
         """Read a checkpoint and check that it is one of this run; nothing is changed."""

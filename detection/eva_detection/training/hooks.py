@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 from detectron2.engine import HookBase, hooks
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors
 from eva_detection.evaluation.report import describe_scores
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.output_folder import MESSAGES, METRICS, last_checkpoint, logs_of
+from eva_detection.training.output_folder import METRICS, TrainingFolder
 from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.processes import run_on_main_rank
+from eva_runs.run_folder import MESSAGES
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +58,8 @@ class StopOnSignal(HookBase):
             self.checkpointer.save("model_stopped", iteration=iteration)
         self.checkpointer.store.writer.wait()
         comm.synchronize()  # the first process that ends takes the others along
-        name = last_checkpoint(Path(self.checkpointer.save_dir))
-        saved = MESSAGES.saved(name.name if name else "", done=iteration + 1)
-        show(MESSAGES.stopped(self.stop.received, saved))
+        folder = TrainingFolder(Path(self.checkpointer.save_dir))
+        show(MESSAGES.stopped(self.stop.received, folder.describe_saved(iteration + 1)))
         sys.exit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:
@@ -75,7 +76,8 @@ class MetricsFile(HookBase):
     """
 
     def __init__(self, folder: Path, period: int) -> None:
-        self.logs, self._file, self._period = logs_of(folder), folder / METRICS, period
+        self.logs, self._file = TrainingFolder(folder).logs, folder / METRICS
+        self._period = period
         self._written: dict[str, int] = {}  # name -> iteration
 
     def after_step(self) -> None:
@@ -101,49 +103,50 @@ class MetricsFile(HookBase):
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-class Evaluation(hooks.EvalHook):
-    """detectron2's `EvalHook`, safe against interruptions.
+class Evaluation(HookBase):
+    """Scores the model after each period and at the end, as detectron2's `EvalHook` does.
 
     Scores are written at once. A run that continues begins with the evaluation after the iteration
-    of its checkpoint, unless it was over. After an error in the last iteration nothing is
-    evaluated, as after one in any other.
+    of its checkpoint, unless it was over. After an error nothing is evaluated.
     """
 
     def __init__(
         self, period: int, evaluate: Callable[[], dict[str, Any]], *, metrics: MetricsFile
     ) -> None:
-        super().__init__(period, evaluate)
-        self.metrics = metrics
+        self.period, self.evaluate, self.metrics = period, evaluate, metrics
 
     def before_train(self) -> None:
         """Evaluate where the run was stopped before it had."""
-        done, end = self.trainer.start_iter, self.trainer.max_iter
-        due = 0 < done < end and self._period > 0 and done % self._period == 0
-        if due and not run_on_main_rank(lambda: self.metrics.logs.is_evaluated(done)):
-            logger.info("begins with the evaluation after iteration %d", done)
-            self.trainer.storage.iter = done - 1
-            self._do_eval()
-            self.trainer.storage.iter = done
+        done = self.trainer.start_iter
+        if done and self._is_due(done):
+            logs = self.metrics.logs
+            if not run_on_main_rank(lambda: logs.is_evaluated(done)):
+                self._evaluate(done, at=done - 1)
 
-    def _do_eval(self) -> None:
-        super()._do_eval()
-        storage, end = self.trainer.storage, self.trainer.max_iter
-        done = min(storage.iter + 1, end)
-        if not comm.is_main_process():
-            return
-        self.metrics.write()
-        self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
-        shown_every = self._period * math.ceil(end / self._period / _LINES) if self._period else end
-        if done == end or done % shown_every:  # that of the end is said behind it
-            return
-        latest = storage.latest()
-        results = {n.removesuffix("/AP"): {"AP": latest[n][0]} for n in latest if n.endswith("/AP")}
-        if results:
-            show(f"{MESSAGES.unit} {done:,}: {describe_scores(results)}")
+    def after_step(self) -> None:
+        """Evaluate at the end of a period."""
+        done = self.trainer.iter + 1
+        if self._is_due(done):
+            self._evaluate(done, at=done - 1)
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            super().after_train()
-        else:
-            del self._func  # as there: it may refer to the trainer
+        end = self.trainer.max_iter
+        if self.trainer.iter >= end:
+            self._evaluate(end, at=end)
+
+    def _is_due(self, done: int) -> bool:
+        return self.period > 0 and done % self.period == 0 and done < self.trainer.max_iter
+
+    def _evaluate(self, done: int, *, at: int) -> None:
+        """Evaluate after so many iterations, and log the scores `at` an iteration (from 0)."""
+        scores = flatten_results_dict(self.evaluate())
+        if not comm.is_main_process():
+            return
+        self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
+        self.metrics.write()
+        self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
+        number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
+        results = {n.removesuffix("/AP"): {"AP": scores[n]} for n in scores if n.endswith("/AP")}
+        if results and at < done and number % math.ceil(total / _LINES) == 0:
+            show(f"{MESSAGES.unit} {done:,}: {describe_scores(results)}")

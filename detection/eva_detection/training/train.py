@@ -1,10 +1,8 @@
 """Training and evaluation of a detector from a LazyConfig: resolve, build, run."""
 
-import contextlib
 import copy
 import logging
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from pprint import pformat
@@ -48,33 +46,13 @@ from eva_detection.inference.test_time_augmentation import (
 )
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, progress_bar
-from eva_detection.training.output_folder import (
-    LAST,
-    MESSAGES,
-    METRICS,
-    RESULTS,
-    SAVED,
-    candidates,
-    check_unused,
-    final_weights,
-    is_finished,
-    last_checkpoint,
-    logs_of,
-    saved_progress,
-)
+from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
 from eva_detection.training.processes import start_processes
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report, write_results
-from eva_report.terminal import (
-    FileFormatter,
-    TerminalHandler,
-    closing_lines,
-    opening_lines,
-    root_logs_to,
-    show,
-)
+from eva_report.terminal import closing_lines, logging_to, opening_lines, show
 from eva_runs.adapters import Adapters
 from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, echo, program_name
@@ -90,6 +68,7 @@ from eva_runs.processes import (
 )
 from eva_runs.recipes import find_recipe, recipe_name
 from eva_runs.record import Kind, software
+from eva_runs.run_folder import MESSAGES
 
 logger = logging.getLogger(__name__)
 
@@ -106,29 +85,38 @@ class DetectionRun:
 
     Attributes:
         request: What is asked for.
+        recipe: Name of the recipe.
         cfg: The config.
-        folder: The output folder.
+        output: The output folder.
         test_set: What is evaluated on; it has the own data.
         notes: Messages for the log.
     """
 
     cfg: DictConfig
     test_set: EvaluationSet
-    folder: Path
+    output: TrainingFolder
 
     def __init__(self, launch: Launch) -> None:
         self.launch, self.request, self.began = launch, launch.request, time.monotonic()
         self.evaluates, self.resumes = self.request.evaluates, self.request.resumes
         self.kind: Kind = "evaluation" if self.evaluates else "training"
+        self.recipe = recipe_name("detection", self.request.recipe)
         self.notes: list[str] = []
         self.stop = StopSignal()
         self.log: Path | None = None
 
     def run(self) -> int:
         """Run this process to its end; return the exit code, with the scores."""
-        saved = None if self.evaluates else self._saved_progress
+
+        def log() -> Path | None:  # a run that is refused leaves none
+            return self.log if self.log and self.log.exists() else None
+
+        def saved() -> str:
+            return self.output.describe_saved() if self.log else "nothing is saved"
+
+        described = None if self.evaluates else saved
         try:
-            with exit_on_error(program_name("train_net.py"), log=self._find_log, saved=saved):
+            with exit_on_error(program_name("train_net.py"), log=log, saved=described):
                 self.resolve()
                 return self.perform()
         finally:
@@ -138,24 +126,25 @@ class DetectionRun:
         """Load the config, with own data."""
         self.cfg, data, self.notes = load_config(self.request, self.launch.take_data())
         require_device(self.cfg.train.device)
-        self.folder, self.test_set = Path(self.cfg.train.output_dir), EvaluationSet(self.cfg, data)
+        self.output = TrainingFolder(Path(self.cfg.train.output_dir))
+        self.test_set = EvaluationSet(self.cfg, data)
 
     def perform(self) -> int:
         """Reserve the output folder, train or evaluate, and close with a report."""
-        cfg, folder = self.cfg, self.folder
+        cfg, folder, rank = self.cfg, self.output.path, comm.get_rank()
         reserved = reserve_folder(
             folder,
             self.kind,
             traces=_TRACES,
             begun=RESULTS if self.evaluates else METRICS,
-            settings={"--resume": self.request.run.resume, **OmegaConf.to_container(cfg)},
-            check=self._check_folder,
+            settings={"--resume": self.request.resume, **OmegaConf.to_container(cfg)},
+            check=lambda: self.output.continues(resume=self.request.resume),
         )
-        with reserved, self._logging():
-            run_on_main_rank(self._write_data)
+        self.log = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+        with reserved, logging_to(self.log):
             self._prepare()
             finished = self.resumes and run_on_main_rank(
-                lambda: is_finished(folder, cfg.train.max_iter)
+                lambda: self.output.is_finished(cfg.train.max_iter)
             )
             if not finished:
                 show(*self._opening())
@@ -185,8 +174,9 @@ class DetectionRun:
 
     def build(self) -> DetectionTrainer:
         """Build everything that a training needs; the same call on all processes."""
-        cfg, folder, options = self.cfg, self.folder, self.cfg.train
-        last = run_on_main_rank(lambda: find_newest(candidates(folder)) if self.resumes else None)
+        cfg, folder, options = self.cfg, self.output.path, self.cfg.train
+        checkpoints = self.output.checkpoints if self.resumes else []
+        last = run_on_main_rank(lambda: find_newest(checkpoints))
         model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
         require_room_for_checkpoint(folder, model)
         optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
@@ -199,16 +189,15 @@ class DetectionRun:
         if last is not None:
             saved = run_on_all_ranks(lambda: checkpointer.read(last, optimizer, options.max_iter))
             stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
+            show(MESSAGES.resumed(steps, options.max_iter, last))
+        elif self.resumes:
+            show(MESSAGES.nothing_to_resume(folder))
         seed = choose_seed(cfg, stream_position)
         dataset = read_training_set(self.test_set, seed)
         loader = run_on_all_ranks(
             lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
         )
         run_on_all_ranks(self.test_set.check)
-        if last is not None:
-            show(MESSAGES.resumed(steps, options.max_iter, last))
-        elif self.resumes:
-            show(MESSAGES.nothing_to_resume(folder))
         warn_of_slow_bf16(precision_of(options), torch.device(options.device))
         trainer = DetectionTrainer(
             model,
@@ -220,7 +209,7 @@ class DetectionRun:
             max_bad_images=options.get("max_bad_images", 10),
             seed=seed,
         )
-        run_on_main_rank(lambda: logs_of(folder).cut(steps, saved.get("logs") if saved else {}))
+        run_on_main_rank(lambda: self.output.logs.cut(steps, saved.get("logs") if saved else {}))
         self._register_hooks(trainer, checkpointer, multiplier, steps)
         checkpointer.add_checkpointable("trainer", trainer)
         if saved:
@@ -230,8 +219,10 @@ class DetectionRun:
     def _register_hooks(
         self, trainer: DetectionTrainer, checkpointer: RunCheckpointer, multiplier: Any, steps: int
     ) -> None:
-        options, is_main = self.cfg.train, comm.is_main_process()
-        metrics = MetricsFile(self.folder, options.log_period)
+        options, folder = self.cfg.train, self.output.path
+        metrics = MetricsFile(folder, options.log_period)
+        saving = dict(options.checkpointer)
+        checkpointer.keep = saving.pop("max_to_keep", None)
 
         def score() -> dict[str, Any]:
             checkpointer.store.writer.wait()  # data workers are forked
@@ -239,26 +230,19 @@ class DetectionRun:
             comm.all_gather(None)  # by gloo: if the main process fails as it scores, all end
             return results
 
-        of_all = [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=multiplier),
-            StopOnSignal(checkpointer, self.stop),
-            Evaluation(options.eval_period, score, metrics=metrics),
-        ]
-        if not is_main:
-            trainer.register_hooks(of_all)
-            return
-        writers = [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(self.folder))]
-        of_main = [
-            metrics,  # a checkpoint has the line of its iteration
-            _build_saving_hook(self.cfg, checkpointer, steps),
-        ]
-        if options.get("progress_bar", True) and steps < options.max_iter:
-            of_main.insert(0, progress_bar(steps, options.max_iter))
-        printer = hooks.PeriodicWriter(writers, period=options.log_period)
-        trainer.register_hooks([*of_all[:2], *of_main, *of_all[2:], printer])
-        if not steps:
-            watch_first_batch(trainer.model, self.folder, partial(first_samples, self.cfg))
+        trainer.register_hooks([hooks.IterationTimer(), hooks.LRScheduler(scheduler=multiplier)])
+        if comm.is_main_process():
+            if options.get("progress_bar", True) and steps < options.max_iter:
+                trainer.register_hooks([progress_bar(steps, options.max_iter)])
+            # a checkpoint has the line of its iteration
+            trainer.register_hooks([metrics, hooks.PeriodicCheckpointer(checkpointer, **saving)])
+        stopping = StopOnSignal(checkpointer, self.stop)
+        trainer.register_hooks([stopping, Evaluation(options.eval_period, score, metrics=metrics)])
+        if comm.is_main_process():
+            writers = [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(folder))]
+            trainer.register_hooks([hooks.PeriodicWriter(writers, period=options.log_period)])
+            if not steps:
+                watch_first_batch(trainer.model, folder, partial(first_samples, self.cfg))
 
     def evaluate(self) -> None:
         """Score the weights of the config, with the test-time augmentation of its recipe."""
@@ -270,48 +254,23 @@ class DetectionRun:
         source = cfg.train.init_checkpoint
         run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
         device = torch.device(cfg.train.device)
-        asked: Any = self.request.run.precision or "fp32"
+        asked: Any = self.request.precision or "fp32"
         precision = resolve(asked, device)
         cfg.train.precision = precision  # for the report
         lower_backbone(model.to(device).backbone, precision, device)
         evaluate(self.test_set, model)
 
-    def _check_folder(self) -> bool:
-        """Refuse a folder with another run; return whether this one continues."""
-        if not self.request.run.resume:
-            check_unused(self.folder)
-        return self.request.run.resume and last_checkpoint(self.folder) is not None
-
-    def _write_data(self) -> None:
-        if self.test_set.data is not None:
-            continues = self.resumes and bool(last_checkpoint(self.folder))
-            self.test_set.data.write(continues=continues)
-
-    @contextlib.contextmanager
-    def _logging(self) -> Iterator[None]:
-        """Log to a file of this process, and what a user wants to see to the terminal."""
-        rank = comm.get_rank()
-        self.log = self.folder / (f"log.txt.rank{rank}" if rank else "log.txt")
-        file = logging.FileHandler(self.log, encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(FileFormatter())
-        torch_logger = logging.getLogger("torch")
-        before = torch_logger.handlers[:]
-        torch_logger.handlers[:] = [file]  # it has a handler of its own
-        logging.raiseExceptions = False  # a full disk is said once, by what is written besides
-        try:
-            with root_logs_to(file, *(() if rank else (TerminalHandler(),))):
-                yield
-        finally:
-            torch_logger.handlers[:] = before
-
     def _prepare(self) -> None:
         """Do what detectron2's `default_setup` does, but for the config of a training."""
-        cfg, rank = self.cfg, comm.get_rank()
+        cfg, rank, data = self.cfg, comm.get_rank(), self.test_set.data
+        if data is not None:
+            continues = self.resumes and self.output.newest is not None
+            run_on_main_rank(lambda: data.write(continues=continues))
         logger.info("Process %d of %d. %s", rank, comm.get_world_size(), software())
         logger.info("%s\nThe config:\n%s", self.request, pformat(OmegaConf.to_container(cfg)))
         if "own_data" not in cfg:  # whose names are of a file elsewhere
             cfg.class_names = [[key, literal(name)] for key, name in find_categories(cfg)]
-        if self.evaluates and not (self.folder / LAST).exists():
+        if self.evaluates and self.output.newest is None:
             run_on_main_rank(self._save_config)
         seed = cfg.train.get("seed", -1)
         seed_all_rng(None if seed is None or seed < 0 else seed + rank)
@@ -320,33 +279,32 @@ class DetectionRun:
 
     def _save_config(self) -> None:
         recipe = find_recipe("detection", self.request.recipe)
-        save_config(self.cfg, self.folder / SAVED, source=recipe)
+        save_config(self.cfg, self.output.path / SAVED, source=recipe)
 
     def _opening(self) -> list[str]:
         """Format the opening lines; those of the data follow when they are read."""
         cfg, processes = self.cfg, self.request.processes
-        name = recipe_name("detection", self.request.recipe)
         devices = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
-        task, weights = f"evaluate {name} on {devices}", cfg.train.init_checkpoint
+        task, weights = f"evaluate {self.recipe} on {devices}", cfg.train.init_checkpoint
         if not self.evaluates:
             images = images_per_step(cfg)
             step = f" of {images} images" if images else ""
-            task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {devices}"
-            weights = (self.resumes and last_checkpoint(self.folder)) or weights
+            task = f"train {self.recipe}: {cfg.train.max_iter:,} iterations{step} on {devices}"
+            weights = (self.resumes and self.output.newest) or weights
         told = [note for note in self.notes if not note.startswith(TOLD)]
         weights = describe_weights(str(weights))
-        return opening_lines(task=task, weights=weights, data=(), output=self.folder, more=told)
+        return opening_lines(
+            task=task, weights=weights, data=(), output=self.output.path, more=told
+        )
 
     def _close(self, *, finished: bool) -> None:
         """Write the report and say what came out."""
-        cfg, folder = self.cfg, self.folder
-        weights = final_weights(folder)
+        cfg, folder, weights = self.cfg, self.output.path, self.output.weights
         page: Path | None = folder / REPORT
         if finished:
             show(MESSAGES.finished(folder, cfg.train.max_iter))
         if not finished or not (folder / REPORT).is_file():
-            recipe = recipe_name("detection", self.request.recipe)
-            options = dict(kind=self.kind, processes=comm.get_world_size(), recipe=recipe)
+            options = dict(kind=self.kind, processes=comm.get_world_size(), recipe=self.recipe)
             page = try_report(
                 folder,
                 lambda: make_report(cfg, self.test_set, **options),
@@ -363,13 +321,6 @@ class DetectionRun:
         for line in lines:
             logger.info(line)
             echo(line)
-
-    def _find_log(self) -> Path | None:
-        """Return the log of this process; a run that is refused leaves none."""
-        return self.log if self.log and self.log.exists() else None
-
-    def _saved_progress(self) -> str:
-        return saved_progress(self.folder if self.log else None)
 
 
 def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
@@ -421,18 +372,6 @@ def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if wrapped is not model and cfg.train.device == "cpu":
         wrapped.register_comm_hook(None, lambda _, bucket: deterministic_average_hook(bucket))
     return wrapped
-
-
-def _build_saving_hook(
-    cfg: DictConfig, checkpointer: RunCheckpointer, steps: int
-) -> hooks.PeriodicCheckpointer:
-    """Build the hook that saves, which knows what was saved up to the step that was restored."""
-    saving = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-    checkpointer.keeps_one = saving.max_to_keep == 1
-    files = Path(cfg.train.output_dir).glob(f"model_{'[0-9]' * 7}.pth")
-    earlier = [file for file in sorted(files) if int(file.stem[6:]) < steps]
-    saving.recent_checkpoints = [*map(str, earlier)]
-    return saving
 
 
 def run(launch: Launch) -> int:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.data.stream import STEP, TrainStream
-from eva_detection.training.output_folder import MESSAGES
 from eva_runs.data_order import seed_everything
 from eva_runs.interruption import StopSignal
 from eva_runs.precision import DTYPES
+from eva_runs.run_folder import MESSAGES
 from eva_runs.step_guard import BadSamples, StepGuard, gradients_are_finite
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from eva_data.detection import sources
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
-from eva_openmmlab.run_folder import has_run
+from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def apply(config: "Config", data: DetectionData) -> "Config":
     folder = Path(config.get("work_dir") or "work_dirs")
     data = data.place(folder)  # what is not a file in COCO format yet
     parts, boxes_only = data.parts, data.boxes_only
-    data.write(continues="train" in parts and has_run(folder))
+    data.write(continues="train" in parts and run_folder(folder).is_used())
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") in (DATASET, PANOPTIC):
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))

@@ -31,7 +31,7 @@ from eva_data.label_maps import (
 from eva_data.saving import write_text
 from eva_data.writing import render_template
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset, set_bands
-from eva_openmmlab.run_folder import config_of_run, has_run
+from eva_openmmlab.run_folder import config_of_run, run_folder
 from eva_report.terminal import SHOWN
 from eva_runs.commands import echo
 from eva_runs.request import RunRequest
@@ -173,7 +173,7 @@ def apply(config: "Config", data: PairedData) -> "Config":
     classes = read_class_file(data.classes) if data.classes else _classes_of(config, data.folders)
     config = copy.deepcopy(config)
     continued = None
-    if config.get("resume") and has_run(Path(config.work_dir)):
+    if config.get("resume") and run_folder(config.work_dir).is_used():
         continued = continue_bands(_bands_of_run(config.work_dir), data.bands)
     for part, (images, maps) in data.folders.items():
         held: dict[str, Any] = {}
