@@ -37,11 +37,10 @@ from eva_report.content import (
     score_name,
 )
 from eva_report.first_batch import first_batch
-from eva_report.page import NAME, try_report
+from eva_report.page import close_run
 from eva_report.sheets import Tile
 from eva_report.terminal import (
     SHOWN,
-    closing_lines,
     counted,
     logging_to,
     opening_lines,
@@ -314,9 +313,6 @@ class Presenter:
         folder, next_steps = self._run.output, list(self._says.next_steps(self._run.output))
         lines = [*read_log(folder / METRICS)]
         shown = self._best_and_last(evaluations_of(lines))
-        page: Path | None = folder / NAME
-        if worked or not (folder / NAME).is_file():
-            page = try_report(folder, lambda: self._report(lines, shown, next_steps))
         scores = []
         for title, evaluation in zip(("best", *("last" for _ in shown)), shown, strict=False):
             results = evaluation.results
@@ -324,14 +320,14 @@ class Presenter:
                 f"{score_name(name)} {results[name]:.4g}" for name in self._in_order(results)
             )
             scores.append(f"{title}     {values} ({evaluation.title})")
-        show(
-            *closing_lines(
-                scores="\n".join(scores),
-                duration=time.monotonic() - self._began,
-                weights=weights_of_run(folder),
-                report=page,
-                next_command=next_steps[0].command if next_steps else None,
-            )
+        close_run(
+            folder,
+            "training",
+            lambda: self._report(lines, shown, next_steps),
+            began=self._began if worked else None,
+            scores="\n".join(scores),
+            weights=weights_of_run(folder),
+            next_command=next_steps[0].command if next_steps else None,
         )
 
     def _best_and_last(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -21,14 +21,16 @@ STEP = "step"
 Entry = Mapping[str, Any]  # of a log
 
 
-def run_folder(path: str | os.PathLike[str]) -> RunFolder:
-    """Return the work folder of a run."""
-    return RunFolder(Path(path), checkpoints="iter_*.pth", logs="*/vis_data/*.json")
-
-
 def iteration_of(checkpoint: Path) -> int:
     """Return the iterations that are done in a numbered checkpoint."""
     return int(checkpoint.stem.rpartition("_")[2])
+
+
+def run_folder(path: str | os.PathLike[str]) -> RunFolder:
+    """Return the work folder of a run."""
+    return RunFolder(
+        Path(path), checkpoints="iter_*.pth", logs="*/vis_data/*.json", order=iteration_of
+    )
 
 
 def write_record(folder: Path, config: str) -> None:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from eva_report.content import (
 )
 from eva_report.curves import has_points, plot_view
 from eva_report.gallery import Figure, fit_images
+from eva_report.terminal import closing_lines, show
 from eva_runs.interruption import StopSignal
 from eva_runs.record import Kind, was_trained_in
 
@@ -85,6 +87,36 @@ def report_name(folder: Path, kind: Kind) -> str:
     """Name the page of a run: `report.html`, unless that would replace the page of a training."""
     beside = kind == "evaluation" and (folder / NAME).is_file() and was_trained_in(folder)
     return BESIDE if beside else NAME
+
+
+def close_run(
+    folder: Path,
+    kind: Kind,
+    make: Callable[[], Report],
+    *,
+    began: float | None,
+    scores: str,
+    weights: Path | None,
+    next_command: str | None,
+) -> None:
+    """Write the page of a run, and show what came out.
+
+    Args:
+        folder: Output folder.
+        kind: Training or evaluation.
+        make: Function that reads and draws what the page shows.
+        began: `time.monotonic` at the start; None if this start did nothing, which leaves the page
+            of an earlier one.
+        scores: A few lines, or empty.
+        weights: Weights of a training.
+        next_command: Command to run next.
+    """
+    page: Path | None = folder / NAME
+    if began is not None or not (folder / NAME).is_file():
+        page = try_report(folder, make, name=report_name(folder, kind))
+    duration = None if began is None else time.monotonic() - began
+    rest: Any = dict(weights=weights, report=page, next_command=next_command)
+    show(*closing_lines(scores=scores, duration=duration, **rest))
 
 
 def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

@@ -42,6 +42,9 @@ def join_group(backend: str, **settings: Any) -> None:
 
     A torchrun that starts the processes again keeps its store, in which those that died have left
     their addresses: each start gets names of its own there.
+
+    Raises:
+        ConnectionError: If the processes do not find each other.
     """
     dist: Any = importlib.import_module("torch.distributed")
     end_with_launcher()
@@ -50,7 +53,11 @@ def join_group(backend: str, **settings: Any) -> None:
         store, number, size = next(iter(dist.rendezvous("env://")))
         store = dist.PrefixStore(f"start_{start}", store)
         settings |= {"store": store, "rank": number, "world_size": size}
-    dist.init_process_group(backend, **settings)
+    try:
+        dist.init_process_group(backend, **settings)
+    except dist.DistError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(f"the processes do not find each other: {reason}") from error
 
 
 def end_with_launcher() -> None:

@@ -4,6 +4,7 @@ Nothing heavy is imported: programs look here before they begin.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from eva_backbone.checkpoints.run_folders import LATEST, noted_checkpoint
@@ -20,18 +21,27 @@ class RunFolder:
         path: The folder.
         checkpoints: Pattern of the checkpoints; other files may be weights to begin from.
         logs: Pattern of the logs that a checkpoint notes the length of, see `RunLogs`.
+        order: Key by which the newest checkpoint is the last one.
         first: Number of the first iteration in the name of a checkpoint.
     """
 
-    def __init__(self, path: Path, *, checkpoints: str, logs: str, first: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        checkpoints: str,
+        logs: str,
+        order: Callable[[Path], float],
+        first: int = 1,
+    ) -> None:
         self.path, self.logs = path, RunLogs(path, logs)
-        self._pattern, self._first = checkpoints, first
+        self._pattern, self._order, self._first = checkpoints, order, first
 
     @property
     def checkpoints(self) -> list[Path]:
         """What a run may continue from: the checkpoint that is noted, then the newest first."""
         files = [file for file in self.path.glob(self._pattern) if file.is_file()]
-        files.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        files.sort(key=self._order, reverse=True)
         noted = noted_checkpoint(self.path)
         return list(dict.fromkeys([noted, *files] if noted else files))
 

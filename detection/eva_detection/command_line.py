@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eva_data.detection import sources
-from eva_data.detection.resolve import DetectionData, resolve
 from eva_data.files import expand_home, is_there
 from eva_data.saving import require_writable
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
@@ -114,19 +113,6 @@ class TrainingRequest(RunRequest):
         return self.resume and not self.evaluates
 
 
-@dataclass
-class Launch:
-    """A checked command line, and the own data that were read with it until a run takes them."""
-
-    request: TrainingRequest
-    data: DetectionData | None = None
-
-    def take_data(self) -> DetectionData | None:
-        """Give the data away: their memory belongs to the run."""
-        data, self.data = self.data, None
-        return data
-
-
 def parse(arguments: Sequence[str]) -> TrainingRequest:
     """Parse as detectron2's parser does.
 
@@ -189,15 +175,16 @@ def slice_settings(size: int | str | None, overlap: float) -> list[str]:
     return [] if size is None else [f"test.slice={size}", f"test.overlap={overlap}"]
 
 
-def check(request: TrainingRequest) -> Launch:
+def check(request: TrainingRequest) -> TrainingRequest:
     """Check that recipe, own data, weights and a free output folder are there.
 
-    A run without an output folder gets one, named by own data and the recipe.
+    Returns:
+        The request; a run without an output folder gets one, named by own data and the recipe.
     """
     recipe = find_recipe("detection", request.recipe)
     output = request.output or _default_output(request, recipe)
-    request = replace(request, output=output)
-    data = resolve(request.data) if request.data else None
+    if request.data:
+        request.data.open()
     continues = request.resumes
     if output:
         require_writable(output)
@@ -206,7 +193,7 @@ def check(request: TrainingRequest) -> Launch:
     source = stated_start(recipe) if request.weights is None else request.weights
     if source and not continues and "${" not in source and "://" not in source:
         require_start("detection", source)
-    return Launch(request, data)
+    return replace(request, output=output)
 
 
 def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
@@ -223,7 +210,7 @@ def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
     return number_folder(folder, lambda path: TrainingFolder(path).is_used(), resume=request.resume)
 
 
-def _parse_training(arguments: Sequence[str]) -> Launch:
+def _parse_training(arguments: Sequence[str]) -> TrainingRequest:
     arguments, line = resolve_auto_batch(arguments, "eva_detection.planning")
     request = parse(arguments)
     if line:

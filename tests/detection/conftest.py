@@ -144,14 +144,14 @@ def own_logging(monkeypatch):
 @pytest.fixture
 def train_here(monkeypatch):
     """Function: train by a config in this process, in its folder."""
-    from eva_detection.command_line import Launch, TrainingRequest
+    from eva_detection.command_line import TrainingRequest
     from eva_detection.training import train as train_module
 
     def train(cfg, *, resume=False):
-        monkeypatch.setattr(train_module, "load_config", lambda request, data: (cfg, data, []))
+        monkeypatch.setattr(train_module, "load_config", lambda request: (cfg, None, []))
         recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
         request = TrainingRequest(recipe=recipe, resume=resume)
-        detection_run = train_module.DetectionRun(Launch(request))
+        detection_run = train_module.DetectionRun(request)
         detection_run.resolve()
         detection_run.train()
 
@@ -163,7 +163,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection.command_line import Launch, parse
+    from eva_detection.command_line import parse
     from eva_detection.config import files, settings
     from eva_detection.training import train as train_module
 
@@ -179,7 +179,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(Launch(parse(arguments)))
+            train_module.run(parse(arguments))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_detection import command_line
+from eva_data.detection.sources import DataRequest
 from eva_detection.command_line import check, parse
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
@@ -85,7 +85,7 @@ def test_an_evaluation_takes_weights(run):
 
 @pytest.mark.parametrize("output", [[], ["train.output_dir=mine"]])
 def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
-    monkeypatch.setattr(command_line, "resolve", lambda request: None)
-    launch = look(DEMO, "--data", "coins/data.yaml", *output)
+    monkeypatch.setattr(DataRequest, "open", lambda request: {})
+    request = look(DEMO, "--data", "coins/data.yaml", *output)
     expected = "mine" if output else "output/coins_eva_debug"
-    assert launch.request.output == Path(expected)
+    assert request.output == Path(expected)

@@ -80,6 +80,12 @@ class CocoDataset:
         return [] if self.lvis else [name for key, name in names.items() if key not in seen]
 
     @property
+    def files(self) -> list[Path]:
+        """The files of the images, each once: tiles of an image share its file."""
+        names = dict.fromkeys(entry["file_name"] for entry in self.images.values())
+        return [Path(self.folder, name) for name in names]
+
+    @property
     def instances(self) -> list[Entry]:
         """Objects that are not crowds."""
         return [annotation for annotation in self.objects if not annotation["iscrowd"]]

@@ -35,6 +35,7 @@ NO_FEDERATED_LOSS = (  # a note of both detectors
     "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
     "recipe's sigmoid classifier and sampler stay"
 )
+NO_MASK_HEAD = "The detector has no mask head"  # begins a note that is shown
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds
 
@@ -69,21 +70,28 @@ class DetectionData:
         }
         return replace(self, parts=parts)
 
+    def as_json(self) -> dict[str, Any]:
+        """State files, tiles and use of masks for the record of a run."""
+        return {
+            "boxes_only": self.boxes_only,
+            "tile": [self.tile.size, self.tile.overlap] if self.tile else None,
+            **{
+                part: {"annotations": str(dataset.path), "images": dataset.folder}
+                for part, dataset in self.parts.items()
+            },
+        }
+
     def write(self, *, continues: bool) -> None:
         """Write the files of generated parts, see `CocoDataset.write`."""
         for dataset in self.parts.values() if self.generated else ():
             dataset.write(continues=continues)
 
     def for_detector(
-        self, saved: Mapping[int, str] | None, *, segments: bool = False
-    ) -> tuple[dict[int, str], str | None, list[str]]:
-        """Decide what a detector on these data, or one with `saved` categories, is like.
+        self, saved: Mapping[int, str] | None, *, masks: bool, segments: bool = False
+    ) -> "DetectorTargets":
+        """Decide what a detector learns of these data, or one with `saved` categories has learnt.
 
-        `segments` says whether it can learn panoptic ones.
-
-        Returns:
-            Name of each category id, in the order of the classes; why it cannot have masks, or
-            None; messages for the log.
+        `masks` and `segments` say whether it can learn masks, and panoptic ones.
         """
         train, val = self.parts.get("train"), self.parts["val"]
         if val.panoptic and not segments:
@@ -110,7 +118,59 @@ class DetectionData:
             ),
             f"{TOLD}{len(categories)} class{'es' * (len(categories) > 1)} (id, name): {classes}",
         ]
-        return dict(categories), reason, notes
+        if masks and reason:
+            notes.append(f"{NO_MASK_HEAD}: {reason}")
+        lacking, masks = len(val.without_masks), masks and not reason
+        if masks and lacking:
+            objects = f"{lacking} of {len(val.instances)} objects for evaluation"
+            notes.append(f"No mask AP: {objects} have no mask")
+        return DetectorTargets(
+            categories=dict(categories),
+            reason_against_masks=reason,
+            masks=masks,
+            scores_masks=masks and not lacking,
+            notes=notes,
+        )
+
+    def keypoints_for_detector(self, *, required: bool) -> KeypointNames | None:
+        """Return the keypoints that a detector learns of these data, as is `required` of some.
+
+        Raises:
+            ValueError: If no category lists any, or no object has any.
+        """
+        train = self.parts.get("train")
+        first = train or self.parts["val"]
+        points = first.keypoints if train is not None or required else None
+        if required and points is None and not self.boxes_only:
+            raise ValueError(
+                f"{first.path}: no category lists `keypoints`, names that the keypoint_head of the "
+                "recipe learns; list them, take another recipe, or leave them with --boxes-only"
+            )
+        if points and train and not any(any(entry["keypoints"]) for entry in train.instances):
+            raise ValueError(
+                f"{train.path}: categories list keypoints ({list_names(points.names)}), and no "
+                "object has any: label them, or leave them with --boxes-only"
+            )
+        return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorTargets:
+    """What a detector learns of own data.
+
+    Attributes:
+        categories: Name of each category id, in the order of the classes.
+        reason_against_masks: Why it cannot have masks; None if it can.
+        masks: Whether it has masks.
+        scores_masks: Whether its masks are scored.
+        notes: Messages for the log.
+    """
+
+    categories: dict[int, str]
+    reason_against_masks: str | None
+    masks: bool
+    scores_masks: bool
+    notes: list[str]
 
 
 def resolve(request: DataRequest) -> DetectionData:
@@ -136,7 +196,7 @@ def resolve(request: DataRequest) -> DetectionData:
         notes += respelled
         notes += check_classes(whole, parts["val"], request)
     for dataset in parts.values():
-        files = [Path(dataset.folder, entry["file_name"]) for entry in dataset.images.values()]
+        files = dataset.files
         warn_of_depth(len(files), files.__getitem__)
     if whole is not None and request.tile is not None:
         parts["train"] = tiles = tile_dataset(whole, request.tile)

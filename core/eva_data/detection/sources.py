@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
@@ -59,6 +60,26 @@ class DataRequest:
     def first_path(self) -> Path | None:
         """The first file or folder that is named; None without any."""
         return next(iter([*self.paths, *(file for file, _ in self.files.values())]), None)
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Any], parts: tuple[str, ...]) -> Self:
+        """Make the request of what `DetectionData.as_json` has stated, for some parts of it.
+
+        Raises:
+            ValueError: If the files of a part are not stated.
+        """
+        if not all(stated.get(part, {}).get("annotations") for part in parts):
+            raise ValueError("the config is of own data whose files it does not state: name data")
+        return cls(
+            files={
+                part: (Path(stated[part]["annotations"]), Path(stated[part]["images"]))
+                for part in parts
+            },
+            parts=parts,
+            boxes_only=stated["boxes_only"],
+            tile=Slicing(*stated["tile"]) if stated["tile"] and "train" in parts else None,
+            allow_empty=True,  # as the run may have been
+        )
 
     def open(self) -> dict[Path, Source]:
         """Open the sources, by the paths that errors name."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
-from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
+from eva_data.bands import continue_bands, measure_bands
 from eva_data.classes import list_names
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.keypoints import KeypointNames
@@ -24,7 +24,6 @@ from eva_data.detection.resolve import (
     resolve,
 )
 from eva_data.detection.sources import DataRequest
-from eva_data.detection.tiles import Slicing
 from eva_detection.building import (
     bands_of,
     build,
@@ -55,11 +54,11 @@ from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.precision import DTYPES
 from eva_runs.processes import run_on_main_rank
-from eva_runs.recipes import find_recipe, require_start
+from eva_runs.recipes import find_recipe
 
 
 def load_config(
-    request: TrainingRequest, data: DetectionData | None
+    request: TrainingRequest,
 ) -> tuple[DictConfig, DetectionData | None, list[str]]:
     """Load the config that a command line asks for, with own data, and check it.
 
@@ -71,24 +70,22 @@ def load_config(
         cfg = _load(file, request.weights if request.evaluates else None)
     with resolve_errors():
         reference = images_per_step(cfg)
-        data = data or read_own_data(cfg, request)
+        data = read_own_data(cfg, request)
         notes = apply_data(cfg, data) if data else []
         apply_request(cfg, request)
-        bands, output = request.band_request(), Path(cfg.train.output_dir)
+        output = Path(cfg.train.output_dir)
         continues = request.resume and TrainingFolder(output).newest
         saved = config_of_run(output) if continues else None
-        bands_of_run = bands_of(load_config_file(saved, trusted=file)) if saved else None
-        continued = continue_bands(bands_of_run, bands) if saved else None
-        notes += apply_bands(cfg, bands, data, continued)
+        notes += apply_bands(
+            cfg, request, data, saved=load_config_file(saved, trusted=file) if saved else None
+        )
         if data:
             data = data.place(output)
-            _describe(cfg, data)
+            cfg.own_data.update(literal(data.as_json()), masks="mask_head" in cfg.model.roi_heads)
         if request.epochs:
             notes.append(set_epochs(cfg, request, data.parts["train"] if data else None))
         notes += find_misfits(cfg, data) if data else []
         check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
-        if cfg.train.init_checkpoint and not continues:
-            require_start("detection", cfg.train.init_checkpoint)
         if request.scale_lr:
             notes.append(scale_lr(cfg, reference=reference))
     return cfg, data, notes
@@ -141,24 +138,21 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
 
 
 def apply_bands(
-    cfg: DictConfig,
-    request: BandRequest | None,
-    data: DetectionData | None,
-    bands: Bands | None = None,
+    cfg: DictConfig, request: TrainingRequest, data: DetectionData | None, saved: DictConfig | None
 ) -> list[str]:
-    """Put the bands of a run that continues, or measured ones of own data, into a config.
+    """Put the bands of a run that continues by a `saved` config, or measured ones, into a config.
 
     Returns:
         What was done.
     """
-    if request is None:
+    asked = request.band_request()
+    bands = continue_bands(bands_of(saved), asked) if saved else None
+    if asked and not bands:
+        if data is None or "train" not in data.parts:
+            raise ValueError(f"--bands {asked.count} is for own data to train on: name --data")
+        bands = run_on_main_rank(partial(measure_bands, data.parts["train"].files, asked))
+    if not bands:
         return []
-    if data is None or "train" not in data.parts:
-        raise ValueError(f"--bands {request.count} is for own data to train on: name --data")
-    train = data.parts["train"]
-    names = dict.fromkeys(entry["file_name"] for entry in train.images.values())
-    files = [Path(train.folder, name) for name in names]
-    bands = bands or run_on_main_rank(partial(measure_bands, files, request))
     left_out = set_bands(cfg.model, cfg.dataloader, bands)
     lines = [f"bands {bands.describe()}"]
     if left_out:
@@ -241,39 +235,29 @@ def scale_lr(cfg: DictConfig, *, reference: int) -> str:
 
 def read_own_data(cfg: DictConfig, request: TrainingRequest) -> DetectionData | None:
     """Read the own data of a request, or those that a saved config has its detector from."""
-    if request.data:
-        return resolve(request.data)
-    stated = cfg.get("own_data")
-    if not stated:
-        return None
+    if request.data or "own_data" not in cfg:
+        return resolve(request.data) if request.data else None
     parts = ("val",) if request.evaluates else ("train", "val")
-    if not all(part in stated and stated[part].annotations for part in parts):
-        raise ValueError("the config is of own data whose files it does not state: name data")
-    return resolve(
-        DataRequest(
-            files={
-                part: (Path(stated[part].annotations), Path(stated[part].images)) for part in parts
-            },
-            parts=parts,
-            boxes_only=stated.boxes_only,
-            tile=Slicing(*stated.tile) if stated.tile and "train" in parts else None,
-            allow_empty=True,  # as the run may have been
-        )
-    )
+    return resolve(DataRequest.from_json(OmegaConf.to_object(cfg.own_data), parts))
 
 
 def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     """Make the detector of a config one for own data; return what was changed."""
-    categories, reason, notes = data.for_detector(OmegaConf.select(cfg, "own_data.categories"))
-    train, val, heads = data.parts.get("train"), data.parts["val"], cfg.model.roi_heads
-    points = _choose_keypoints(cfg, data, notes)
-    cfg.own_data = {"categories": {key: literal(name) for key, name in categories.items()}}
+    train, heads, loaders = data.parts.get("train"), cfg.model.roi_heads, cfg.dataloader
+    saved, has_masks = OmegaConf.select(cfg, "own_data.categories"), "mask_head" in heads
+    targets = data.for_detector(saved, masks=has_masks)
+    points, notes = _choose_keypoints(cfg, data), targets.notes
+    cfg.own_data = {"categories": {k: literal(name) for k, name in targets.categories.items()}}
     if points:
         cfg.own_data.keypoints = literal(points.as_json())
-        if train is not None:
-            notes.append(points.describe_flip())
+        notes += [points.describe_flip()] if train is not None else []
+        if points.sigmas:
+            count, sigma = len(points.names), points.sigmas[0]
+            notes.append(
+                f"OKS is measured with a sigma of {sigma:g} for {count} keypoints; "
+                "dataloader.evaluator.kpt_oks_sigmas=[...] states others"
+            )
     set_own_keypoints(cfg)
-    loaders = cfg.dataloader
     for node in (loaders.train, loaders.test):
         node.dataset.pop("names", None)
         if target_of(node.mapper) is DatasetMapper:
@@ -282,59 +266,24 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     loaders.evaluator = {"output_dir": "${train.output_dir}/inference"}  # and see `EvaluationSet`
     if limit:
         loaders.evaluator.max_dets_per_image = limit
-    if reason and "mask_head" in heads:
+    if has_masks and not targets.masks:
         drop_masks(cfg.model, loaders)
-        notes.append(f"The detector has no mask head: {reason}")
-    _set_classes(cfg.model, len(categories), notes)
-    if "mask_head" in heads:
+    elif has_masks:
         if train is not None and train.rle_count:
             loaders.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
-        lacking = len(val.without_masks)
-        if lacking:
+        if not targets.scores_masks:
             loaders.evaluator.tasks = ["bbox"]
-            objects = f"{lacking} of {len(val.instances)} objects for evaluation"
-            notes.append(f"No mask AP: {objects} have no mask")
-    return notes
+    return notes + _set_classes(cfg.model, len(targets.categories))
 
 
-def _choose_keypoints(
-    cfg: DictConfig, data: DetectionData, notes: list[str]
-) -> KeypointNames | None:
+def _choose_keypoints(cfg: DictConfig, data: DetectionData) -> KeypointNames | None:
     """Choose the keypoints that a detector learns of own data, or has learnt; None for none."""
-    train, val = data.parts.get("train"), data.parts["val"]
-    has_head, first = "keypoint_head" in cfg.model.roi_heads, train or val
-    points = first.keypoints if train is not None or has_head else None
-    if "own_data" in cfg and train is None:
-        points = own_keypoints(cfg)
-        if points and val.keypoints:
-            check_keypoints(val, points, of="the detector")
-    elif has_head and points is None and not data.boxes_only:
-        raise ValueError(
-            f"{first.path}: no category lists `keypoints`, names that the keypoint_head of the "
-            "recipe learns; list them, take another recipe, or leave them with --boxes-only"
-        )
-    elif points and train and not any(any(entry["keypoints"]) for entry in train.instances):
-        raise ValueError(
-            f"{train.path}: categories list keypoints ({list_names(points.names)}), and no object "
-            "has any: label them, or leave them with --boxes-only"
-        )
-    if points and points.sigmas:
-        count, sigma = len(points.names), points.sigmas[0]
-        stated = "dataloader.evaluator.kpt_oks_sigmas=[...] states others"
-        notes.append(f"OKS is measured with a sigma of {sigma:g} for {count} keypoints; {stated}")
+    if "own_data" not in cfg or "train" in data.parts:
+        return data.keypoints_for_detector(required="keypoint_head" in cfg.model.roi_heads)
+    points, val = own_keypoints(cfg), data.parts["val"]
+    if points and val.keypoints:
+        check_keypoints(val, points, of="the detector")
     return points
-
-
-def _describe(cfg: DictConfig, data: DetectionData) -> None:
-    """State own data in a config: for its report, and for whoever uses the detector later."""
-    cfg.own_data.update(
-        boxes_only=data.boxes_only,
-        masks="mask_head" in cfg.model.roi_heads,
-        tile=[data.tile.size, data.tile.overlap] if data.tile else None,
-    )
-    for part, dataset in data.parts.items():
-        files = {"annotations": str(dataset.path), "images": dataset.folder}
-        cfg.own_data[part] = {key: literal(path) for key, path in files.items()}
 
 
 def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:
@@ -350,12 +299,12 @@ def find_misfits(cfg: DictConfig, data: DetectionData) -> list[str]:
     return lines + [f"{line}: raise dataloader.evaluator.max_dets_per_image" for line in crowded]
 
 
-def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
-    heads = model.roi_heads
-    predictors = box_predictors(heads)
+def _set_classes(model: DictConfig, count: int) -> list[str]:
+    heads, predictors = model.roi_heads, box_predictors(model.roi_heads)
     update_each([heads, *predictors], num_classes=count)
     if "mask_head" in heads:
         heads.mask_head.num_classes = count
-    if any(node.get("use_fed_loss", False) for node in predictors):
-        update_each(predictors, use_fed_loss=False)
-        notes.append(NO_FEDERATED_LOSS)
+    if not any(node.get("use_fed_loss", False) for node in predictors):
+        return []
+    update_each(predictors, use_fed_loss=False)
+    return [NO_FEDERATED_LOSS]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -89,17 +88,15 @@ class MetricsFile(HookBase):
     def write(self) -> None:
         """Write what is new, in lines of its iterations."""
         storage, lines = self.trainer.storage, defaultdict[int, dict[str, float]](dict)
-        hints = storage.smoothing_hints()
-        for name, buffer in storage.histories().items():
-            values, before = buffer.values(), self._written.get(name, -1)
-            latest, at = values[-1]
-            if at > before and name != "eta_seconds":  # of the terminal, behind this line
-                new = [value for value, iteration in values[-self._period :] if iteration > before]
-                lines[at][name] = float(np.median(new) if hints[name] else latest)
-                self._written[name] = int(at)
+        window = (self.trainer.iter + 1) % self._period or self._period
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(window).items():
+            # the time that is left is of the terminal, behind this line
+            if iteration > self._written.get(name, -1) and name != "eta_seconds":
+                lines[int(iteration)][name] = float(value)
+                self._written[name] = iteration
         with explain_os_errors(self._file), self._file.open("a", encoding="utf-8") as stream:
             for iteration in sorted(lines):
-                line = lines[iteration] | {"iteration": int(iteration)}
+                line = lines[iteration] | {"iteration": iteration}
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 

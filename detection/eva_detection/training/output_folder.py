@@ -18,7 +18,9 @@ class TrainingFolder(RunFolder):
     """The output folder of a training in detectron2, which counts iterations from 0."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, checkpoints="model_*.pth", logs=METRICS, first=0)
+        super().__init__(
+            path, checkpoints="model_*.pth", logs=METRICS, order=os.path.getmtime, first=0
+        )
 
     @property
     def weights(self) -> Path:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from detectron2.engine.launch import DEFAULT_TIMEOUT, _find_free_port
 from detectron2.utils import comm
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.multiprocessing.spawn import start_processes as start_all
 
-from eva_detection.command_line import Launch, TrainingRequest
+from eva_detection.command_line import TrainingRequest
 from eva_runs.commands import program_name, quiet_libraries
 from eva_runs.errors import exit_on_error, print_error
 from eva_runs.interruption import (
@@ -27,7 +27,9 @@ from eva_runs.interruption import (
 from eva_runs.processes import gather, join_group
 
 
-def start_processes(run: Callable[[Launch], int], request: TrainingRequest, *, on_gpu: bool) -> int:
+def start_processes(
+    run: Callable[[TrainingRequest], int], request: TrainingRequest, *, on_gpu: bool
+) -> int:
     """Start the processes of a run on this machine, and end when they have ended.
 
     One that a launcher has started joins the others in their place.
@@ -36,7 +38,6 @@ def start_processes(run: Callable[[Launch], int], request: TrainingRequest, *, o
         return _run(int(os.environ["LOCAL_RANK"]), run, request, on_gpu)
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    name = program_name("train_net.py")
     if request.dist_url == "auto" and request.num_machines == 1:
         request = replace(request, dist_url=f"tcp://127.0.0.1:{_find_free_port()}")
     try:
@@ -52,21 +53,16 @@ def start_processes(run: Callable[[Launch], int], request: TrainingRequest, *, o
             child.kill()
         sys.exit(EXIT_KEYBOARD)
     except ProcessExitedException as error:
-        if error.signal_name:
-            message = f"process {error.error_index} was ended by {error.signal_name}"
-            print_error(
-                f"{name}: {message}, which the system sends for want of memory, for example"
-            )
-        sys.exit(1 if error.signal_name else error.exit_code)
-    except ProcessRaisedException as error:  # before `run`, as the processes find each other
-        reason = str(error).strip().splitlines()[-1]
-        print_error(f"{name}: processes cannot start with --dist-url {request.dist_url}: {reason}")
+        if not error.signal_name:
+            sys.exit(error.exit_code)
+        reason = "which the system sends for want of memory, for example"
+        print_error(f"{program_name('train_net.py')}: {error}, {reason}")
         sys.exit(1)
     return 0
 
 
 def _run(
-    local_rank: int, run: Callable[[Launch], int], request: TrainingRequest, on_gpu: bool
+    local_rank: int, run: Callable[[TrainingRequest], int], request: TrainingRequest, on_gpu: bool
 ) -> int:
     """Run a process of this machine as a member of the group of all."""
     os.environ["LOCAL_RANK"] = str(local_rank)
@@ -74,7 +70,7 @@ def _run(
     with exit_on_error(program_name("train_net.py")):
         unblock_signals()
         _join(local_rank, request, on_gpu)
-    return run(Launch(request))
+    return run(request)
 
 
 def _join(local_rank: int, request: TrainingRequest, on_gpu: bool) -> None:

@@ -23,7 +23,7 @@ from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.detection.resolve import FOLDER as OWN_DATA
 from eva_data.detection.resolve import TOLD
 from eva_detection.building import build, load_initial_weights
-from eva_detection.command_line import Launch
+from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import literal, save_config
 from eva_detection.config.settings import images_per_step, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
@@ -50,12 +50,11 @@ from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, Traini
 from eva_detection.training.processes import start_processes
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
-from eva_report.page import NAME as REPORT
-from eva_report.page import report_name, try_report, write_results
-from eva_report.terminal import closing_lines, logging_to, opening_lines, show
+from eva_report.page import close_run, write_results
+from eva_report.terminal import logging_to, opening_lines, show
 from eva_runs.adapters import Adapters
 from eva_runs.checkpoint_store import find_newest
-from eva_runs.commands import Result, echo, program_name
+from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, stderr_from_main_process
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
@@ -96,11 +95,11 @@ class DetectionRun:
     test_set: EvaluationSet
     output: TrainingFolder
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch, self.request, self.began = launch, launch.request, time.monotonic()
-        self.evaluates, self.resumes = self.request.evaluates, self.request.resumes
+    def __init__(self, request: TrainingRequest) -> None:
+        self.request, self.began = request, time.monotonic()
+        self.evaluates, self.resumes = request.evaluates, request.resumes
         self.kind: Kind = "evaluation" if self.evaluates else "training"
-        self.recipe = recipe_name("detection", self.request.recipe)
+        self.recipe = recipe_name("detection", request.recipe)
         self.notes: list[str] = []
         self.stop = StopSignal()
         self.log: Path | None = None
@@ -124,7 +123,7 @@ class DetectionRun:
 
     def resolve(self) -> None:
         """Load the config, with own data."""
-        self.cfg, data, self.notes = load_config(self.request, self.launch.take_data())
+        self.cfg, data, self.notes = load_config(self.request)
         require_device(self.cfg.train.device)
         self.output = TrainingFolder(Path(self.cfg.train.output_dir))
         self.test_set = EvaluationSet(self.cfg, data)
@@ -300,27 +299,19 @@ class DetectionRun:
     def _close(self, *, finished: bool) -> None:
         """Write the report and say what came out."""
         cfg, folder, weights = self.cfg, self.output.path, self.output.weights
-        page: Path | None = folder / REPORT
         if finished:
             show(MESSAGES.finished(folder, cfg.train.max_iter))
-        if not finished or not (folder / REPORT).is_file():
-            options = dict(kind=self.kind, processes=comm.get_world_size(), recipe=self.recipe)
-            page = try_report(
-                folder,
-                lambda: make_report(cfg, self.test_set, **options),
-                name=report_name(folder, self.kind),
-            )
+        options = dict(kind=self.kind, processes=comm.get_world_size(), recipe=self.recipe)
         source = cfg.train.init_checkpoint if self.evaluates else weights
-        lines = closing_lines(
+        close_run(
+            folder,
+            self.kind,
+            lambda: make_report(cfg, self.test_set, **options),
+            began=None if finished else self.began,
             scores=score_table(read_results(folder)),
-            duration=None if finished else time.monotonic() - self.began,
             weights=weights if not self.evaluates and weights.is_file() else None,
-            report=page,
             next_command=demo_command(cfg, str(source)),
         )
-        for line in lines:
-            logger.info(line)
-            echo(line)
 
 
 def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
@@ -374,16 +365,15 @@ def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     return wrapped
 
 
-def run(launch: Launch) -> int:
+def run(request: TrainingRequest) -> int:
     """Run one process; return the exit code, with its scores."""
-    return DetectionRun(launch).run()
+    return DetectionRun(request).run()
 
 
-def start(launch: Launch) -> int:
+def start(request: TrainingRequest) -> int:
     """Start the processes of this machine, after a look at the config."""
-    request = launch.request
     if request.processes == 1:
-        return run(launch)
+        return run(request)
     with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
-        cfg, *_ = load_config(request, launch.take_data())  # each process reads the data again
+        cfg, *_ = load_config(request)  # each process reads the data again
     return start_processes(run, request, on_gpu=cfg.train.device != "cpu")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import sources
 from eva_data.detection.datasets import CocoDataset
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, resolve
+from eva_data.detection.resolve import NO_FEDERATED_LOSS, NO_MASK_HEAD, DetectionData, resolve
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
@@ -31,7 +31,6 @@ _WITHOUT_MASKS = {
     "RandomCrop": {"recompute_bbox": False},
     "FilterAnnotations": {"by_mask": False},
 }
-_NO_MASKS = "The detector has no mask head"
 
 
 add_arguments = sources.add_arguments
@@ -54,8 +53,10 @@ def apply(config: "Config", data: DetectionData) -> "Config":
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") in (DATASET, PANOPTIC):
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
-    by_queries = "panoptic_head" in config.model
-    categories, reason, notes = data.for_detector(stated, segments=by_queries)
+    by_queries, head = "panoptic_head" in config.model, config.model.get("roi_head") or {}
+    has_masks = by_queries or head.get("mask_head") is not None
+    targets = data.for_detector(stated, masks=has_masks, segments=by_queries)
+    categories, notes = targets.categories, targets.notes
     things = parts["val"].panoptic.things if parts["val"].panoptic else frozenset(categories)
     categories = dict(sorted(categories.items(), key=lambda item: item[0] not in things))
     tile = data.tile and [data.tile.size, data.tile.overlap]
@@ -68,16 +69,13 @@ def apply(config: "Config", data: DetectionData) -> "Config":
         for node in dicts(config.model.train_cfg):
             if "ignore_iof_thr" in node:
                 node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
-    head = config.model.get("roi_head") or {}
-    masks = by_queries or head.get("mask_head") is not None
-    if by_queries and reason:
+    if by_queries and not targets.masks:
+        reason = targets.reason_against_masks
         raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
-    if masks and reason:
-        masks = False
+    if has_masks and not targets.masks:
         head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
-        notes.append(f"{_NO_MASKS}: {reason}")
-    _set_masks(config.train_dataloader, parts.get("train"), masks=masks)
+    _set_masks(config.train_dataloader, parts.get("train"), masks=targets.masks)
     notes += _set_classes(config, len(categories), things=len(things))
     misfits: list[str] = []
     if "train" in parts:
@@ -85,10 +83,10 @@ def apply(config: "Config", data: DetectionData) -> "Config":
         limit = test.get("max_per_image") or (test.get("rcnn") or {}).get("max_per_img", 0)
         misfits = parts["train"].misfits(side=image_side(config), most=limit)
     notes += misfits
-    notes += _set_metric(config, parts["val"], masks=masks, boxes_only=boxes_only)
+    _set_metric(config, parts["val"], masks=targets.scores_masks, boxes_only=boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
-        is_shown = note in [*data.notes, *misfits] or note.startswith(_NO_MASKS)
+        is_shown = note in [*data.notes, *misfits] or note.startswith(NO_MASK_HEAD)
         logger.info("%s", note, extra=SHOWN if is_shown else None)
     return config
 
@@ -150,16 +148,15 @@ def _set_classes(config: "Config", count: int, *, things: int) -> list[str]:
     return [*notes]
 
 
-def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only: bool) -> list[str]:
-    lacking = len(file.without_masks) if masks else 0
+def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only: bool) -> None:
     for name in LOADERS["val"]:
-        _set_masks(config[name], file, masks=masks and not lacking)
+        _set_masks(config[name], file, masks=masks)
     best, config.val_evaluator = (
         "coco/bbox_mAP",
         {
             "type": "CocoFileMetric",
             "ann_file": str(file.path),
-            "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
+            "metric": ["bbox", "segm"] if masks else ["bbox"],
             "classwise": True,
             "boxes_only": boxes_only,
         },
@@ -175,5 +172,3 @@ def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only:
     saving = (config.get("default_hooks") or {}).get("checkpoint")
     if saving and saving.get("save_best"):
         saving["save_best"] = best
-    note = f"No mask AP: {lacking} of {len(file.instances)} objects for evaluation have no mask"
-    return [note] if lacking else []

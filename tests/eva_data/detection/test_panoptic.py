@@ -61,7 +61,7 @@ def test_a_folder_is_recognised_and_read(write):
     ids = read_ids(data.parts["train"].panoptic.folder / "1.png")
     assert {*np.unique(ids)} == {*KEYS}
     with pytest.raises(ValueError, match="panoptic"):
-        data.for_detector(None)
+        data.for_detector(None, masks=True)
 
 
 def test_a_share_is_held_out_in_the_same_format(write, tmp_path):
