@@ -99,11 +99,6 @@ def block_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def unblock_signals() -> None:
-    """Take what is held back in a process that was started so."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *SIGNALS})
-
-
 def ignore_signals_in_worker() -> None:
     """Ignore the signals that end a run, in a process that loads data.
 

@@ -1,5 +1,6 @@
 """Detectors of images with more than three bands: measured, trained, kept, drawn."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -18,8 +19,8 @@ from eva_data.detection.tiles import Slicing
 from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.recipes import box_predictors, update_each
-from eva_detection.config.settings import apply_bands, apply_data
 from eva_detection.data.loading import EvaluationSet
+from eva_detection.data.own_data import apply_bands, apply_data
 from eva_detection.evaluation.report import first_samples
 from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor
@@ -129,7 +130,9 @@ def test_a_run_that_continues_has_its_bands(config, data, tiny_config):
     bands = replace(bands_of(config), high=(7.0,) * 5)
     cfg = tiny_config()
     apply_data(cfg, data)
-    apply_bands(cfg, BandRequest(count=5), data, bands)
+    before = copy.deepcopy(config)
+    before.dataloader.test.mapper.bands = bands.as_json()
+    apply_bands(cfg, BandRequest(count=5), data, before)
     assert bands_of(cfg) == bands
     assert continue_bands(bands, BandRequest(count=5)) == bands
     assert continue_bands(None, None) is None

@@ -19,7 +19,6 @@ def cfg(load_config):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("dataloader.evaluator._target_=detectron2.evaluation.LVISEvaluator", "LvisEvaluator"),
         ("train.amp.precision=bf16", "fp16_compression"),
         ("train.device=cpu", "fp16 training needs a GPU"),
         ("dataloader.train.dataset.names=digit_scenes_train", "digit_scenes_train"),

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from eva_data.detection.coco import read_coco
 from eva_data.detection.resolve import resolve
 from eva_detection import command_line
-from eva_detection.config.settings import apply_data, load_config, read_own_data
+from eva_detection.config.settings import load_config
 from eva_detection.data.loading import EvaluationSet
+from eva_detection.data.own_data import apply_data, read_own_data
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -182,7 +183,7 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
         data += [f"--{part}-images={write.pictures}" for part in ("train", "val")]
         settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}", "train.device=cuda"]
         arguments = [recipe, "--boxes-only", "--allow-empty-classes", *data, *settings, *words]
-        cfg, _, notes = load_config(command_line.parse(arguments), None)
+        cfg, _, notes = load_config(command_line.parse(arguments))
         return cfg, " ".join(notes)
 
     cfg, notes = loaded(COCO, "--image-size", "320", "--epochs", "96")

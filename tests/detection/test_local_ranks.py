@@ -7,9 +7,8 @@ import pytest
 PROGRAM = """
 import os
 from detectron2.utils import comm
-from eva_detection.command_line import TrainingRequest
 from eva_detection.training.processes import _join
-_join(int(os.environ["LOCAL_RANK"]), TrainingRequest(recipe="", launched=True), False)
+_join(int(os.environ["LOCAL_RANK"]), on_gpu=False)
 print(comm.get_rank(), comm.get_local_rank(), comm.get_local_size())
 """
 
