@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.files import expand_home
 from eva_data.saving import write_text
 from eva_runs.output_folder import read_log
-from eva_runs.run_folder import RunFolder
+from eva_runs.run_folder import RunFolder, require_config
 
 RECORD = "run.json"
 STEP = "step"
@@ -51,11 +50,7 @@ def config_of_run(path: str | os.PathLike[str]) -> Path | None:
 
 def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     """Find the config of the run that weights are of; a ValueError if they are of none."""
-    require_known(weights)
-    config = config_of_run(weights)
-    if config is None:
-        raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
-    return config
+    return require_config(config_of_run(weights), weights)
 
 
 def read_scalars(folder: Path) -> list[Entry]:

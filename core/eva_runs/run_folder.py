@@ -3,10 +3,12 @@
 Nothing heavy is imported: programs look here before they begin.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import LATEST, noted_checkpoint
 from eva_runs.output_folder import RunLogs, RunMessages
 
@@ -74,3 +76,11 @@ class RunFolder:
         if number and done is None:
             done = int(number[1]) + 1 - self._first
         return MESSAGES.saved(newest.name, done=done)
+
+
+def require_config(config: Path | None, weights: str | os.PathLike[str]) -> Path:
+    """Return the config of weights; a ValueError if there is none."""
+    if config is None:
+        require_known(weights)
+        raise ValueError(f"{weights} has no config of a run beside it: name its recipe as well")
+    return config

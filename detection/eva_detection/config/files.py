@@ -3,12 +3,10 @@
 A run saves the name of its recipe, the settings that differ from it, and its own data.
 """
 
-import builtins
 import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
-from eva_backbone.lora import LoraSettings
 from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.files import read_regular, require_regular_file
 from eva_data.saving import write_text
@@ -30,22 +27,15 @@ _STATED = (
     *("train.max_iter", "train.init_checkpoint", "train.output_dir"),
     *("dataloader.train.dataset.names", "dataloader.test.dataset.names"),
 )
-# Parts that a saved config may name: constructors, which do nothing else.
-_PARTS = re.compile(
-    r"(torch\.optim|fvcore\.common\.param_scheduler|eva_detection\.(data\.mapper|"
-    r"evaluation\.evaluators|inference\.test_time_augmentation|model\.\w+|training\.optimizer))"
-    r"\.[A-Z]\w*"
-)
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
     "": ("test", "lora"),
     "dataloader": ("evaluator",),
-    "lora": tuple(field.name for field in fields(LoraSettings)),
     "test": ("aug", "overlap", "slice"),
     "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
     "train.amp": ("precision",),
 }
-_OPEN = ("dataloader.evaluator", "test.aug", "train.checkpointer", "train.ddp")
+_OPEN = ("dataloader.evaluator", "lora", "test.aug", "train.checkpointer", "train.ddp")
 _KEY = re.compile(r"\w+(\.\w+)*")
 
 
@@ -116,11 +106,7 @@ def config_to_name(folder: Path) -> str:
 
 def _run_recipe(path: Path) -> DictConfig:
     assert path.suffix == ".py"  # detectron2 would run what YAML names
-    imports = builtins.__import__
-    try:
-        return LazyConfig.load(str(path))
-    finally:
-        builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
+    return LazyConfig.load(str(path))
 
 
 def _find_trusted(name: str, trusted: str | os.PathLike[str] | None) -> Path:
@@ -139,14 +125,9 @@ def _find_trusted(name: str, trusted: str | os.PathLike[str] | None) -> Path:
 
 def _check_setting(key: str, value: Any) -> None:
     """Refuse a setting that is more than data."""
-    is_part = "_target_" not in key or (isinstance(value, str) and _PARTS.fullmatch(value))
-    if not _KEY.fullmatch(key) or "proposal_file" in key.lower() or not is_part:
-        raise ValueError(
-            f"it sets {key}={value!r}, which is not a part that detectors are built of and could "
-            "run anything"
-        )
-    if not _is_plain(value):
-        raise ValueError(f"{key} is neither a value nor a list of values")
+    names_code = not _KEY.fullmatch(key) or "_target_" in key or "proposal_file" in key.lower()
+    if names_code or not _is_plain(value):
+        raise ValueError(f"it sets {key}={value!r}, which is no plain value and could run anything")
 
 
 def _is_plain(value: Any, levels: int = 3) -> bool:
@@ -195,14 +176,12 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
 
 
 def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a config but for own data, by their keys; parts by their names."""
+    """Yield the values of a config by their keys, but for own data and what parts are built by."""
     for name, value in node.items() if isinstance(node, dict) else enumerate(node):
         key = f"{above}{name}"
-        if name == "_target_" and not isinstance(value, str):
-            yield key, f"{value.__module__}.{value.__qualname__}"
-        elif isinstance(value, dict | list) and not _is_plain(value):
+        if isinstance(value, dict | list) and not _is_plain(value):
             yield from _leaves(value, f"{key}.") if key != "own_data" else ()
-        elif _is_plain(value):
+        elif name != "_target_" and _is_plain(value):
             yield key, value
 
 

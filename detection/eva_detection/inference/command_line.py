@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from eva_detection.training.output_folder import require_config
+from eva_detection.training.output_folder import require_config_of_run
 from eva_report import demo_command
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
@@ -56,7 +56,7 @@ demo = demo_command.make_command(
         args, score_threshold=args.score_threshold, overrides=args.opts
     ),
     result=lambda args: args.output / PREDICTIONS,
-    config_of_run=lambda weights: Path(require_config(None, weights)),
+    config_of_run=require_config_of_run,
 )
 
 
@@ -93,7 +93,8 @@ def _export_parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     """Write a detector, or its backbone, for other programs."""
-    args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+    config = args.config_file or require_config_of_run(args.weights)
+    args.config_file = find_recipe("detection", config)
 
     def training_images() -> Path | None:
         load = lazy_import("eva_detection.config.files:load_config_file")

@@ -38,7 +38,7 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
-from eva_detection.training.output_folder import require_config
+from eva_detection.training.output_folder import require_config_of_run
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone, require_device
 from eva_runs.predictor import BasePredictor
@@ -161,7 +161,7 @@ class Predictor(BasePredictor[NamedInstances]):
     @classmethod
     def from_run(cls, run: str | os.PathLike[str], **options: Any) -> "Predictor":
         """Build the detector of a run; `options` are those of `from_config`."""
-        return cls.from_config(require_config(None, run), weights=run, **options)
+        return cls.from_config(require_config_of_run(run), weights=run, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there
 from eva_runs.output_folder import read_log
-from eva_runs.run_folder import RunFolder
+from eva_runs.run_folder import RunFolder, require_config
 
 METRICS, FINAL, RESULTS = "metrics.json", "model_final.pth", "results.json"
 SAVED = "config.yaml"  # the config that a run leaves with its weights
@@ -54,14 +53,6 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     return file if file and file.is_file() else None
 
 
-def require_config(
-    config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
-) -> str | os.PathLike[str]:
-    """Return the config of a detector: the one that is given, or that of the run of its weights."""
-    config = config_file or config_of_run(weights)
-    if config:
-        return config
-    require_known(weights)
-    raise ValueError(
-        f"no {SAVED} of a training lies with {weights}: name the recipe (--config-file)"
-    )
+def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
+    """Find the config of the run that weights are of; a ValueError if they are of none."""
+    return require_config(config_of_run(weights), weights)

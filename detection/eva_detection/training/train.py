@@ -182,21 +182,20 @@ class DetectionRun:
         model = _wrap_distributed(cfg, model)
         checkpointer = RunCheckpointer(model, str(folder))
         checkpointer.adapters = adapters
-        saved: dict[str, Any] = {}
-        stream_position: dict[str, int] = {}
-        steps = 0
+        saved: dict[str, Any] = {"trainer": {}, "iteration": -1, "logs": {}}  # of a run that begins
         if last is not None:
             saved = run_on_all_ranks(lambda: checkpointer.read(last, optimizer, options.max_iter))
-            stream_position, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
-            show(MESSAGES.resumed(steps, options.max_iter, last))
         elif self.resumes:
             show(MESSAGES.nothing_to_resume(folder))
-        seed = choose_seed(cfg, stream_position)
+        stream, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
+        seed = choose_seed(cfg, stream)
         dataset = read_training_set(self.test_set, seed)
         loader = run_on_all_ranks(
-            lambda: build_training_loader(cfg, dataset, stream_position, seed=seed, steps=steps)
+            lambda: build_training_loader(cfg, dataset, stream, seed=seed, steps=steps)
         )
         run_on_all_ranks(self.test_set.check)
+        if last is not None:
+            show(MESSAGES.resumed(steps, options.max_iter, last))
         warn_of_slow_bf16(precision_of(options), torch.device(options.device))
         trainer = DetectionTrainer(
             model,
@@ -208,10 +207,10 @@ class DetectionRun:
             max_bad_images=options.get("max_bad_images", 10),
             seed=seed,
         )
-        run_on_main_rank(lambda: self.output.logs.cut(steps, saved.get("logs") if saved else {}))
+        run_on_main_rank(lambda: self.output.logs.cut(steps, saved.get("logs")))
         self._register_hooks(trainer, checkpointer, multiplier, steps)
         checkpointer.add_checkpointable("trainer", trainer)
-        if saved:
+        if last is not None:
             run_on_all_ranks(lambda: checkpointer.restore(saved))
         return trainer
 

@@ -67,7 +67,6 @@ class DetectionTrainer(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
         self.guard = StepGuard(MESSAGES, stop or StopSignal(), self.device, bad_images)
-        self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.iter = -1  # the latest iteration that is done
 
     def run_step(self) -> None:
@@ -110,11 +109,6 @@ class DetectionTrainer(SimpleTrainer):
             self._refuse("A gradient, while the losses are finite,", images)
         self._write_metrics(totals, data_time)
         self._step(images)
-        norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
-        if norm is not None:
-            self.storage.put_scalar("grad_norm", norm.item())
-        if self.precision == "fp16":
-            self.storage.put_scalar("loss_scale", self.loss_scale)
 
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
         if self.seed is not None:  # not before the batch: loading draws numbers as well
@@ -147,7 +141,7 @@ class DetectionTrainer(SimpleTrainer):
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
-        before = self.loss_scale or self.grad_scaler.get_scale()
+        before = self.grad_scaler.get_scale()
         try:
             self.grad_scaler.step(self.optimizer)
         except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
@@ -155,12 +149,15 @@ class DetectionTrainer(SimpleTrainer):
                 raise
             self._refuse("The norm of finite gradients", images)
         self.grad_scaler.update()
-        self.loss_scale = self.grad_scaler.get_scale()
-        if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
-            quantity = (
-                f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
-            )
-            self._refuse(quantity, images)
+        scale = self.grad_scaler.get_scale()
+        if scale < min(before, MIN_LOSS_SCALE):
+            scaled = f"At a loss scale of {before:g}, where no smaller one helps,"
+            self._refuse(f"{scaled} an fp16 gradient", images)
+        norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
+        if norm is not None:
+            self.storage.put_scalar("grad_norm", norm.item())
+        if self.precision == "fp16":
+            self.storage.put_scalar("loss_scale", scale)
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""
@@ -190,7 +187,6 @@ class DetectionTrainer(SimpleTrainer):
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.guard.bad_samples.names |= {*state_dict.get("bad_images", ())}
-        self.loss_scale = None
 
 
 def _image_names(batch: Any) -> list[str]:
