@@ -12,7 +12,7 @@ train = dict(
     ddp=dict(
         broadcast_buffers=False,
         find_unused_parameters=False,
-        fp16_compression="${..amp.enabled}",  # under the loss scale of fp16 alone: bf16 needs False
+        fp16_compression="${..amp.enabled}",  # under the loss scale of fp16
     ),
     checkpointer=dict(period=5000, max_to_keep=10),
     eval_period=5000,

@@ -8,7 +8,7 @@ The upper 20 of 40 blocks, the pyramid and the heads are trained: 567 M of 1,073
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from eva_detection.config.recipes import set_image_size, set_native_aspect
+from eva_detection.config.recipes import set_image_size
 from eva_detection.training.optimizer import ClippedAdamW
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
@@ -19,7 +19,7 @@ from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
     train,
 )
 
-set_native_aspect(model, 1024)
+model.backbone.square_pad, model.backbone.net.canvas = 0, 1024  # batches are padded to the stride
 set_image_size(model, dataloader, 1024)
 model.backbone.net.img_size = 1024
 model.backbone.freeze_blocks = 20

@@ -7,7 +7,7 @@ Expect: 145 tiles of trees (256 px) give box AP50 25 on another photograph, in 1
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
-from eva_detection.config.recipes import set_image_size, set_native_aspect, update_each
+from eva_detection.config.recipes import set_image_size, update_each
 
 from ..common.train import train as _train
 from ..demo.cascade_mask_rcnn_vitdet_eva_debug import (
@@ -35,6 +35,6 @@ _steps.insert(0, L(T.RandomFlip)(horizontal=True))
 _steps.append(L(T.RandomSaturation)())
 update_each(_steps[3:], intensity_min=0.5, intensity_max=1.5)
 dataloader.train.total_batch_size = 4
-set_native_aspect(model, 256)
+model.backbone.square_pad, model.backbone.net.canvas = 0, 256  # batches are padded to the stride
 set_image_size(model, dataloader, 256)
 train.update(max_iter=640, device=_train.device, output_dir="./output/custom_eva_small")

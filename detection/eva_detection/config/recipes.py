@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
@@ -14,11 +14,7 @@ from omegaconf import DictConfig
 
 from eva_backbone import VisionTransformer, get_vit_lr_decay_rate
 from eva_backbone.layer_decay import freeze_same_share
-from eva_backbone.variants import (
-    dense_pixels,
-    detector_arguments,
-    fine_tuning,
-)
+from eva_backbone.variants import dense_pixels, detector_arguments, fine_tuning
 from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
 
@@ -39,11 +35,6 @@ def update_each(nodes: Iterable[DictConfig], **values: Any) -> None:
 def box_predictors(heads: DictConfig) -> list[DictConfig]:
     """Return the box predictors of RoI heads, of a cascade or of one stage."""
     return list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
-
-
-def set_native_aspect(model: DictConfig, size: int) -> None:
-    """Pad batches to the stride alone, with positions cut from those of a square."""
-    model.backbone.square_pad, model.backbone.net.canvas = 0, size
 
 
 def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None:
@@ -78,7 +69,6 @@ def set_backbone(
     image_size: int | None = None,
     window_size: int | None = None,
     global_attn_indexes: Sequence[int] | None = None,
-    prefix_tokens: Literal["drop", "keep"] = "drop",
 ) -> None:
     """Put any plain ViT into a recipe, with its own pixel values, layer decay and drop path.
 
@@ -87,18 +77,14 @@ def set_backbone(
     """
     net = model.backbone.net
     arguments = detector_arguments(
-        variant,
-        img_size=image_size or net.img_size,
-        window_size=window_size or net.window_size,
-        prefix_tokens=prefix_tokens,
+        variant, img_size=image_size or net.img_size, window_size=window_size or net.window_size
     )
     if global_attn_indexes is not None:
         arguments["global_attn_indexes"] = tuple(global_attn_indexes)
     factor = arguments["patch_size"] / net.patch_size  # the maps keep their strides
-    scales = [scale * factor for scale in model.backbone.scale_factors]
-    model.backbone.scale_factors = scales
-    recompute = net.activation_checkpointing
-    arguments |= dict(activation_checkpointing=recompute, canvas=net.get("canvas", 0))
+    model.backbone.scale_factors = [scale * factor for scale in model.backbone.scale_factors]
+    arguments["activation_checkpointing"] = net.activation_checkpointing
+    arguments["canvas"] = net.get("canvas", 0)
     model.backbone.net = L(VisionTransformer)(**arguments)
     freeze_same_share(model.backbone, old_depth=net.depth, depth=arguments["depth"])
     pixels = dense_pixels(variant)
@@ -132,13 +118,11 @@ def set_bands(model: DictConfig, dataloader: DictConfig, bands: Bands) -> list[s
     left_out = []
     for node in (dataloader.train, dataloader.test):
         node.mapper.update(bands=bands.as_json(), image_format="RGB")
-        names = [getattr(step["_target_"], "__name__", "") for step in node.mapper.augmentations]
-        left_out += [name for name in names if name in _COLOURS]
-        node.mapper.augmentations = [
-            step
-            for step, name in zip(node.mapper.augmentations, names, strict=True)
-            if name not in _COLOURS
+        steps = [
+            (getattr(step["_target_"], "__name__", ""), step) for step in node.mapper.augmentations
         ]
+        left_out += [name for name, _ in steps if name in _COLOURS]
+        node.mapper.augmentations = [step for name, step in steps if name not in _COLOURS]
     return left_out
 
 

@@ -10,24 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.lora import LoraSettings
 from eva_data.detection.datasets import CocoDataset
-from eva_data.detection.resolve import (
-    DetectionData,
-)
-from eva_detection.building import (
-    build,
-    error_context,
-    resolve_errors,
-)
+from eva_data.detection.resolve import DetectionData
+from eva_detection.building import build, error_context, resolve_errors
 from eva_detection.command_line import TrainingRequest
-from eva_detection.config.files import (
-    apply_overrides,
-    literal,
-    load_config_file,
-)
-from eva_detection.config.recipes import (
-    set_backbone,
-    set_image_size,
-)
+from eva_detection.config.files import apply_overrides, literal, load_config_file
+from eva_detection.config.recipes import set_backbone, set_image_size
 from eva_detection.data.datasets import require_registered
 from eva_detection.data.own_data import apply_bands, apply_data, find_misfits, read_own_data
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
@@ -62,7 +49,7 @@ def load_config(
         if request.epochs:
             notes.append(set_epochs(cfg, request, data.parts["train"] if data else None))
         notes += find_misfits(cfg, data) if data else []
-        check_config(cfg, trains=not request.evaluates, processes=request.processes, own=bool(data))
+        check_config(cfg, trains=not request.evaluates, own=bool(data))
         if request.scale_lr:
             notes.append(scale_lr(cfg, reference=reference))
     return cfg, data, notes
@@ -114,26 +101,17 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
         cfg.dataloader.train.total_batch_size = request.batch * processes
 
 
-def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1, own: bool = False) -> None:
-    """Refuse what would fail after hours, or never, and give wrong numbers; `own` are the data."""
+def check_config(cfg: DictConfig, *, trains: bool, own: bool = False) -> None:
+    """Refuse what would fail late, or give wrong numbers; with `own` data none are registered."""
     for part in () if own else ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
-    precision, accumulate = precision_of(cfg.train), cfg.train.get("accumulate", 1)
-    if precision not in DTYPES or accumulate < 1:
-        raise ValueError(
-            f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}, "
-            f"train.accumulate={accumulate} at least 1"
-        )
+    precision = precision_of(cfg.train)
+    if precision not in DTYPES:
+        raise ValueError(f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}")
     if trains and cfg.train.get("device") == "cpu" and precision == "fp16":
         raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32 on a CPU")
-    compresses = trains and processes > 1 and cfg.train.ddp.get("fp16_compression", False)
-    if compresses and precision != "fp16":
-        raise ValueError(
-            "train.ddp.fp16_compression=True needs the loss scale of fp16 training; with "
-            f"{precision} gradients below 6e-8 would become 0: set it to False"
-        )
 
 
 def precision_of(train: DictConfig) -> Any:

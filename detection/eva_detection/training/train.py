@@ -40,10 +40,7 @@ from eva_detection.evaluation.report import (
     score_table,
 )
 from eva_detection.inference.predictor import find_categories
-from eva_detection.inference.test_time_augmentation import (
-    with_slicing,
-    with_test_time_augmentation,
-)
+from eva_detection.inference.test_time_augmentation import with_slicing, with_test_time_augmentation
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, progress_bar
 from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
@@ -355,8 +352,10 @@ def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Opt
 
 
 def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Wrap the model if there are several processes."""
+    """Wrap the model if there are several processes; gradients are sent as fp16 with fp16 alone."""
     ddp: dict[str, Any] = {"gradient_as_bucket_view": True} | dict(cfg.train.ddp)
+    if precision_of(cfg.train) != "fp16":  # without its loss scale, those below 6e-8 would become 0
+        ddp["fp16_compression"] = False
     ddp |= {"device_ids": None} if cfg.train.device == "cpu" else {}
     wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
     if wrapped is not model and cfg.train.device == "cpu":
