@@ -1,10 +1,8 @@
 """Hooks for detectron2's training loop."""
 
-import json
 import logging
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,9 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from eva_data.progress import ProgressBar
-from eva_data.saving import explain_os_errors
 from eva_detection.evaluation.report import describe_scores
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.output_folder import METRICS, TrainingFolder
+from eva_detection.training.output_folder import TrainingFolder
 from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.processes import run_on_main_rank
@@ -68,38 +65,6 @@ class StopOnSignal(HookBase):
             self.stop.exit_at_once()
 
 
-class MetricsFile(HookBase):
-    """Writes `metrics.json`, a JSON object a line, as detectron2 does, but before a checkpoint.
-
-    Losses are medians of the iterations since the line before.
-    """
-
-    def __init__(self, folder: Path, period: int) -> None:
-        self.logs, self._file = TrainingFolder(folder).logs, folder / METRICS
-        self._period = period
-        self._written: dict[str, int] = {}  # name -> iteration
-
-    def after_step(self) -> None:
-        """Write the line of an iteration, if it has one."""
-        done = self.trainer.iter + 1
-        if done % self._period == 0 or done == self.trainer.max_iter:
-            self.write()
-
-    def write(self) -> None:
-        """Write what is new, in lines of its iterations."""
-        storage, lines = self.trainer.storage, defaultdict[int, dict[str, float]](dict)
-        window = (self.trainer.iter + 1) % self._period or self._period
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(window).items():
-            # the time that is left is of the terminal, behind this line
-            if iteration > self._written.get(name, -1) and name != "eta_seconds":
-                lines[int(iteration)][name] = float(value)
-                self._written[name] = iteration
-        with explain_os_errors(self._file), self._file.open("a", encoding="utf-8") as stream:
-            for iteration in sorted(lines):
-                line = lines[iteration] | {"iteration": iteration}
-                stream.write(json.dumps(line, sort_keys=True) + "\n")
-
-
 class Evaluation(HookBase):
     """Scores the model after each period and at the end, as detectron2's `EvalHook` does.
 
@@ -108,15 +73,15 @@ class Evaluation(HookBase):
     """
 
     def __init__(
-        self, period: int, evaluate: Callable[[], dict[str, Any]], *, metrics: MetricsFile
+        self, period: int, evaluate: Callable[[], dict[str, Any]], folder: TrainingFolder
     ) -> None:
-        self.period, self.evaluate, self.metrics = period, evaluate, metrics
+        self.period, self.evaluate, self.folder = period, evaluate, folder
 
     def before_train(self) -> None:
         """Evaluate where the run was stopped before it had."""
         done = self.trainer.start_iter
         if done and self._is_due(done):
-            logs = self.metrics.logs
+            logs = self.folder.logs
             if not run_on_main_rank(lambda: logs.is_evaluated(done)):
                 self._evaluate(done, at=done - 1)
 
@@ -140,9 +105,10 @@ class Evaluation(HookBase):
         scores = flatten_results_dict(self.evaluate())
         if not comm.is_main_process():
             return
+        # for the terminal and TensorBoard; the writer of the file is behind this iteration
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
-        self.metrics.write()
-        self.metrics.logs.note_evaluation(done, self.metrics.logs.sizes())
+        self.folder.log_metrics(scores, at)
+        self.folder.logs.note_evaluation(done, self.folder.logs.sizes())
         number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
         results = {n.removesuffix("/AP"): {"AP": scores[n]} for n in scores if n.endswith("/AP")}
         if results and at < done and number % math.ceil(total / _LINES) == 0:

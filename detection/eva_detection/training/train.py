@@ -14,7 +14,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -42,7 +42,7 @@ from eva_detection.evaluation.report import (
 from eva_detection.inference.predictor import find_categories
 from eva_detection.inference.test_time_augmentation import with_slicing, with_test_time_augmentation
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.hooks import Evaluation, MetricsFile, StopOnSignal, progress_bar
+from eva_detection.training.hooks import Evaluation, StopOnSignal, progress_bar
 from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
 from eva_detection.training.processes import start_processes
 from eva_detection.training.trainer import DetectionTrainer
@@ -136,8 +136,8 @@ class DetectionRun:
             settings={"--resume": self.request.resume, **OmegaConf.to_container(cfg)},
             check=lambda: self.output.continues(resume=self.request.resume),
         )
-        self.log = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
-        with reserved, logging_to(self.log):
+        log = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+        with reserved, logging_to(log) as self.log:
             self._prepare()
             finished = self.resumes and run_on_main_rank(
                 lambda: self.output.is_finished(cfg.train.max_iter)
@@ -215,8 +215,7 @@ class DetectionRun:
         self, trainer: DetectionTrainer, checkpointer: RunCheckpointer, multiplier: Any, steps: int
     ) -> None:
         options, folder = self.cfg.train, self.output.path
-        metrics = MetricsFile(folder, options.log_period)
-        saving = dict(options.checkpointer)
+        period, saving = options.log_period, dict(options.checkpointer)
         checkpointer.keep = saving.pop("max_to_keep", None)
 
         def score() -> dict[str, Any]:
@@ -229,13 +228,18 @@ class DetectionRun:
         if comm.is_main_process():
             if options.get("progress_bar", True) and steps < options.max_iter:
                 trainer.register_hooks([progress_bar(steps, options.max_iter)])
-            # a checkpoint has the line of its iteration
-            trainer.register_hooks([metrics, hooks.PeriodicCheckpointer(checkpointer, **saving)])
+            metrics = JSONWriter(str(folder / METRICS), window_size=period)
+            trainer.register_hooks(
+                [
+                    hooks.PeriodicWriter([metrics], period),  # before a checkpoint, which notes it
+                    hooks.PeriodicCheckpointer(checkpointer, **saving),
+                ]
+            )
         stopping = StopOnSignal(checkpointer, self.stop)
-        trainer.register_hooks([stopping, Evaluation(options.eval_period, score, metrics=metrics)])
+        trainer.register_hooks([stopping, Evaluation(options.eval_period, score, self.output)])
         if comm.is_main_process():
             writers = [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(folder))]
-            trainer.register_hooks([hooks.PeriodicWriter(writers, period=options.log_period)])
+            trainer.register_hooks([hooks.PeriodicWriter(writers, period)])
             if not steps:
                 watch_first_batch(trainer.model, folder, partial(first_samples, self.cfg))
 
