@@ -219,4 +219,5 @@ def _parse_training(arguments: Sequence[str]) -> TrainingRequest:
 
 
 # exits with 75 if a signal stopped it after a checkpoint
-train = Command("train_net.py", _parse_training, lazy_import("eva_detection.training.train:start"))
+_start = lazy_import("eva_detection.training.processes:start")
+train = Command("train_net.py", _parse_training, _start)

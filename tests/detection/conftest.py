@@ -179,7 +179,7 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(parse(arguments))
+            train_module.DetectionRun(parse(arguments)).run()
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()

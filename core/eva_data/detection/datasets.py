@@ -85,6 +85,11 @@ class CocoDataset:
         names = dict.fromkeys(entry["file_name"] for entry in self.images.values())
         return [Path(self.folder, name) for name in names]
 
+    def count_images(self, *, with_objects: bool) -> int:
+        """Count the images, or those of them with objects that are not crowds."""
+        seen = {annotation["image_id"] for annotation in self.instances}
+        return len(seen) if with_objects else len(self.images)
+
     @property
     def instances(self) -> list[Entry]:
         """Objects that are not crowds."""

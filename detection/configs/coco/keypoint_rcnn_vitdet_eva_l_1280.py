@@ -4,7 +4,7 @@ One stage with detectron2's head and settings (Mask R-CNN, section 5), 56,599 im
 of people (detectron2 leaves the others out): 22,500 * 64 / 56,599 = 25.4 epochs. Not tuned.
 """
 
-from eva_detection.config.recipes import add_keypoints, drop_masks, set_schedule
+from eva_detection.config.recipes import drop_masks, set_keypoints, set_schedule
 from eva_detection.data.datasets import keypoints_of
 
 from ..upstream.mask_rcnn_vitdet_eva_g_1024 import model as _one_stage
@@ -12,7 +12,7 @@ from .cascade_mask_rcnn_vitdet_eva_l_1280 import dataloader, lr_multiplier, mode
 
 model.roi_heads = _one_stage.roi_heads
 drop_masks(model, dataloader)
-add_keypoints(model, dataloader, keypoints_of("keypoints_coco_2017_train"))
+set_keypoints(model, dataloader, keypoints_of("keypoints_coco_2017_train"))
 model.roi_heads.num_classes = 1
 model.roi_heads.box_predictor.smooth_l1_beta = 0.5
 model.proposal_generator.post_nms_topk = (1500, 1000)

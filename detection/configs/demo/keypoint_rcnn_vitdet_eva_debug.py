@@ -5,7 +5,7 @@ The data are those of `eva data make-demo --formats keypoints`, all else the deb
 
 from detectron2.modeling.roi_heads import StandardROIHeads
 
-from eva_detection.config.recipes import add_keypoints, drop_masks
+from eva_detection.config.recipes import drop_masks, set_keypoints
 from eva_detection.data.datasets import keypoints_of
 
 from .cascade_mask_rcnn_vitdet_eva_debug import dataloader, lr_multiplier, model, optimizer, train
@@ -17,7 +17,7 @@ _heads.box_predictor = {**_heads.box_predictors[0], "num_classes": "${..num_clas
 for _name in ("box_heads", "box_predictors", "proposal_matchers"):
     del _heads[_name]
 drop_masks(model, dataloader)
-add_keypoints(model, dataloader, keypoints_of("digit_scenes_keypoints_train"))
+set_keypoints(model, dataloader, keypoints_of("digit_scenes_keypoints_train"))
 dataloader.train.dataset.names = "digit_scenes_keypoints_train"
 dataloader.test.dataset.names = "digit_scenes_keypoints_val"
 train.output_dir = "./output/digit_scenes_keypoints_eva_debug"

@@ -18,7 +18,7 @@ from eva_data.detection.keypoints import KeypointNames, read_keypoints
 from eva_data.files import read_regular, require_regular_file
 from eva_data.saving import write_text
 from eva_detection.building import error_context
-from eva_detection.config.recipes import add_keypoints, drop_keypoints, drop_masks, set_backbone
+from eva_detection.config.recipes import drop_masks, set_backbone, set_keypoints
 from eva_detection.training.output_folder import SAVED
 from eva_runs.recipes import recipe_folder, recipe_name
 
@@ -63,7 +63,7 @@ def load_config_file(
             set_backbone(cfg.model, cfg.optimizer, str(settings["backbone"]))
         if "own_data" in saved:
             cfg.own_data = literal(saved["own_data"])
-            set_own_keypoints(cfg)
+            set_keypoints(cfg.model, cfg.dataloader, own_keypoints(cfg))
         for key, value in settings.items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
@@ -76,15 +76,6 @@ def own_keypoints(cfg: DictConfig) -> KeypointNames | None:
     """Return the keypoints of the own data of a config; None without any."""
     stated = OmegaConf.to_container(cfg.own_data).get("keypoints")
     return read_keypoints([stated]) if stated else None
-
-
-def set_own_keypoints(cfg: DictConfig) -> None:
-    """Give the detector of a config the head of the keypoints of its own data, or none."""
-    points = own_keypoints(cfg)
-    if points is not None:
-        add_keypoints(cfg.model, cfg.dataloader, points)
-    else:
-        drop_keypoints(cfg.model, cfg.dataloader)
 
 
 def _read_saved(path: Path) -> dict[str, Any]:
@@ -162,7 +153,7 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
         set_backbone(recipe.model, recipe.optimizer, cfg.backbone)
     if "own_data" in cfg:
         recipe.own_data = cfg.own_data
-        set_own_keypoints(recipe)
+        set_keypoints(recipe.model, recipe.dataloader, own_keypoints(recipe))
     before, after = (dict(_leaves(OmegaConf.to_container(node))) for node in (recipe, cfg))
     settings = {}
     for key, value in after.items():

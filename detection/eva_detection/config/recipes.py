@@ -46,11 +46,6 @@ def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None
         model.backbone.net.canvas = size
     elif "square_pad" in model.backbone:
         model.backbone.square_pad = size
-    else:
-        raise ValueError(
-            f"--image-size {size}: the recipe has no model.backbone.square_pad, its size is that "
-            "of its augmentations"
-        )
     train, test = (dataloader[part].mapper.augmentations for part in ("train", "test"))
     for transform in train:
         if "target_height" in transform:
@@ -126,9 +121,14 @@ def set_bands(model: DictConfig, dataloader: DictConfig, bands: Bands) -> list[s
     return left_out
 
 
-def add_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNames) -> None:
-    """Give a detector detectron2's head of keypoints (Mask R-CNN, section 5), or set theirs."""
+def set_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNames | None) -> None:
+    """Give a detector detectron2's head of these keypoints (Mask R-CNN, section 5), or none."""
     heads, channels = model.roi_heads, model.backbone.out_channels
+    if points is None:
+        for key in ("keypoint_in_features", "keypoint_pooler", "keypoint_head"):
+            heads.pop(key, None)
+        dataloader.train.mapper.pop("use_keypoint", None)
+        return
     if "keypoint_head" not in heads:
         heads.keypoint_in_features = heads.box_in_features
         heads.keypoint_pooler = {**heads.box_pooler, "output_size": 14}
@@ -139,13 +139,6 @@ def add_keypoints(model: DictConfig, dataloader: DictConfig, points: KeypointNam
         )
     heads.keypoint_head.num_keypoints = len(points.names)
     dataloader.train.mapper.update(use_keypoint=True, keypoint_hflip_indices=points.flip_indices)
-
-
-def drop_keypoints(model: DictConfig, dataloader: DictConfig) -> None:
-    """Make a detector without keypoints."""
-    for key in ("keypoint_in_features", "keypoint_pooler", "keypoint_head"):
-        model.roi_heads.pop(key, None)
-    dataloader.train.mapper.pop("use_keypoint", None)
 
 
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:

@@ -22,9 +22,7 @@ from eva_runs.precision import DTYPES
 from eva_runs.recipes import find_recipe
 
 
-def load_config(
-    request: TrainingRequest,
-) -> tuple[DictConfig, DetectionData | None, list[str]]:
+def load_config(request: TrainingRequest) -> tuple[DictConfig, DetectionData | None, list[str]]:
     """Load the config that a command line asks for, with own data, and check it.
 
     Returns:
@@ -65,7 +63,6 @@ def load_recipe(
 
     A user's own recipe comes with the settings that the run of the `weights` has saved.
     """
-    overrides = list(overrides)
     cfg = _load(find_recipe("detection", config_file), weights)
     with resolve_errors():
         apply_overrides(cfg, overrides)
@@ -132,10 +129,8 @@ def set_epochs(cfg: DictConfig, request: TrainingRequest, train: CocoDataset | N
     node, images = cfg.dataloader.train.dataset, images_per_step(cfg)
     if train is None:
         samples = len(build(node, "dataloader.train.dataset"))
-    elif node.get("filter_empty", True):
-        samples = len({annotation["image_id"] for annotation in train.instances})
     else:
-        samples = len(train.images)
+        samples = train.count_images(with_objects=node.get("filter_empty", True))
     scheduler = cfg.lr_multiplier.get("scheduler", {})
     before = scheduler.get("num_updates")
     cfg.train.max_iter, line = request.iterations(samples, images)

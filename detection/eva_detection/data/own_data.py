@@ -16,8 +16,14 @@ from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, check_k
 from eva_data.detection.sources import DataRequest
 from eva_detection.building import bands_of, image_side, target_of
 from eva_detection.command_line import TrainingRequest
-from eva_detection.config.files import literal, own_keypoints, set_own_keypoints
-from eva_detection.config.recipes import box_predictors, drop_masks, set_bands, update_each
+from eva_detection.config.files import literal, own_keypoints
+from eva_detection.config.recipes import (
+    box_predictors,
+    drop_masks,
+    set_bands,
+    set_keypoints,
+    update_each,
+)
 from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_runs.processes import run_on_main_rank
@@ -47,7 +53,7 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
                 f"OKS is measured with a sigma of {sigma:g} for {count} keypoints; "
                 "dataloader.evaluator.kpt_oks_sigmas=[...] states others"
             )
-    set_own_keypoints(cfg)
+    set_keypoints(cfg.model, loaders, points)
     for node in (loaders.train, loaders.test):
         node.dataset.pop("names", None)
         if target_of(node.mapper) is DatasetMapper:

@@ -4,7 +4,6 @@ detectron2 and torch load what fits and warn of the rest, or fail some steps lat
 """
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from eva_detection.training.output_folder import TrainingFolder
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import CheckpointStore
 from eva_runs.fits import check_model, check_optimizer
-
-logger = logging.getLogger(__name__)
 
 
 class RunCheckpointer(DetectionCheckpointer):
@@ -84,7 +81,6 @@ class RunCheckpointer(DetectionCheckpointer):
                     f"it is after the iterations {done} and {trainer.get('iteration')} (from 0), "
                     f"and train.max_iter={max_iter}: raise it, or choose another train.output_dir"
                 )
-        logger.info("Restoring %s", file)
         return content
 
     def restore(self, content: dict[str, Any]) -> None:

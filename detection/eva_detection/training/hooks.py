@@ -1,6 +1,5 @@
 """Hooks for detectron2's training loop."""
 
-import logging
 import math
 import sys
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.processes import run_on_main_rank
 from eva_runs.run_folder import MESSAGES
-
-logger = logging.getLogger(__name__)
 
 _LINES = 12  # of evaluations on the terminal, however many there are
 
@@ -107,7 +104,8 @@ class Evaluation(HookBase):
             return
         # for the terminal and TensorBoard; the writer of the file is behind this iteration
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
-        self.folder.log_metrics(scores, at)
+        if scores:
+            self.folder.log_metrics(scores, at)
         self.folder.logs.note_evaluation(done, self.folder.logs.sizes())
         number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
         results = {n.removesuffix("/AP"): {"AP": scores[n]} for n in scores if n.endswith("/AP")}

@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
 
 import torch
 from detectron2.engine import launch
@@ -13,26 +12,30 @@ from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from eva_detection.command_line import TrainingRequest
+from eva_detection.config.settings import load_config
+from eva_detection.training.train import DetectionRun
 from eva_runs.commands import program_name, quiet_libraries
-from eva_runs.errors import print_error
+from eva_runs.errors import exit_on_error, print_error, stderr_from_main_process
 from eva_runs.interruption import EXIT_KEYBOARD, StopSignal
 from eva_runs.processes import gather, join_group
 
 
-def start_processes(
-    run: Callable[[TrainingRequest], int], request: TrainingRequest, *, on_gpu: bool
-) -> int:
-    """Start the processes of a run on this machine, and end when they have ended.
+def start(request: TrainingRequest) -> int:
+    """Carry out a training or an evaluation: in this process, or in all of this machine.
 
-    One that a launcher has started joins the others in their place.
+    A process that a launcher has started joins the others in its place.
     """
-    gpus = torch.cuda.device_count() if on_gpu else 0
+    if request.processes == 1:
+        return _run(request)
+    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
+        cfg, *_ = load_config(request)  # one says what is wrong; each reads the data again
+    gpus = torch.cuda.device_count() if cfg.train.device != "cpu" else 0
     last = int(os.environ["LOCAL_RANK"]) if request.launched else request.num_gpus - 1
     if 0 < gpus <= last:
         raise ValueError(f"process {last} of this machine has no GPU: there are {gpus}")
     if request.launched:
         _join(last, on_gpu=gpus > 0)
-        return run(request)
+        return _run(request)
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else detectron2 exchanges by NCCL
     name, machines = program_name("train_net.py"), (request.num_machines, request.machine_rank)
@@ -40,7 +43,7 @@ def start_processes(
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     try:
         with StopSignal().listen(to_children=True):
-            launch(_run_quietly, request.num_gpus, *machines, request.dist_url, (run, request))
+            launch(_run, request.num_gpus, *machines, request.dist_url, (request,))
     except KeyboardInterrupt:
         for child in multiprocessing.active_children():  # which have it, too
             child.join(5)
@@ -58,9 +61,9 @@ def start_processes(
     return 0
 
 
-def _run_quietly(run: Callable[[TrainingRequest], int], request: TrainingRequest) -> None:
+def _run(request: TrainingRequest) -> int:
     quiet_libraries()
-    run(request)
+    return DetectionRun(request).run()
 
 
 def _join(local_rank: int, *, on_gpu: bool) -> None:

@@ -44,7 +44,6 @@ from eva_detection.inference.test_time_augmentation import with_slicing, with_te
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, StopOnSignal, progress_bar
 from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
-from eva_detection.training.processes import start_processes
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
 from eva_report.page import close_run, write_results
@@ -52,7 +51,7 @@ from eva_report.terminal import logging_to, opening_lines, show
 from eva_runs.adapters import Adapters
 from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, program_name
-from eva_runs.errors import exit_on_error, stderr_from_main_process
+from eva_runs.errors import exit_on_error
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
 from eva_runs.precision import lower_backbone, require_device, resolve, warn_of_slow_bf16
@@ -365,17 +364,3 @@ def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if wrapped is not model and cfg.train.device == "cpu":
         wrapped.register_comm_hook(None, lambda _, bucket: deterministic_average_hook(bucket))
     return wrapped
-
-
-def run(request: TrainingRequest) -> int:
-    """Run one process; return the exit code, with its scores."""
-    return DetectionRun(request).run()
-
-
-def start(request: TrainingRequest) -> int:
-    """Start the processes of this machine, after a look at the config."""
-    if request.processes == 1:
-        return run(request)
-    with stderr_from_main_process(), exit_on_error(program_name("train_net.py")):
-        cfg, *_ = load_config(request)  # each process reads the data again
-    return start_processes(run, request, on_gpu=cfg.train.device != "cpu")
