@@ -18,9 +18,9 @@ from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config
+from eva_detection.config.own_data import apply_bands, apply_data
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.data.loading import EvaluationSet
-from eva_detection.data.own_data import apply_bands, apply_data
 from eva_detection.evaluation.report import first_samples
 from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor

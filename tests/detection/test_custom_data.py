@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from eva_data.detection.coco import read_coco
 from eva_data.detection.resolve import resolve
 from eva_detection import command_line
+from eva_detection.config.own_data import apply_data, read_own_data
 from eva_detection.config.settings import load_config
 from eva_detection.data.loading import EvaluationSet
-from eva_detection.data.own_data import apply_data, read_own_data
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 

@@ -14,9 +14,9 @@ from eva_data.detection.resolve import DetectionData
 from eva_detection.building import build, error_context, resolve_errors
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import apply_overrides, literal, load_config_file
+from eva_detection.config.own_data import apply_bands, apply_data, find_misfits, read_own_data
 from eva_detection.config.recipes import set_backbone, set_image_size
 from eva_detection.data.datasets import require_registered
-from eva_detection.data.own_data import apply_bands, apply_data, find_misfits, read_own_data
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.precision import DTYPES
 from eva_runs.recipes import find_recipe

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from eva_detection.training.output_folder import require_config_of_run
+from eva_detection.training.output_folder import config_of_run
 from eva_report import demo_command
 from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
@@ -21,6 +21,7 @@ from eva_runs.options import (
     require_export,
 )
 from eva_runs.recipes import find_recipe
+from eva_runs.run_folder import require_config
 
 _FORMS = EXPORT_SUFFIXES | {"torchscript": ".ts"}
 _DEMO = """\
@@ -56,7 +57,7 @@ demo = demo_command.make_command(
         args, score_threshold=args.score_threshold, overrides=args.opts
     ),
     result=lambda args: args.output / PREDICTIONS,
-    config_of_run=require_config_of_run,
+    config_of_run=lambda weights: require_config(config_of_run(weights), weights),
 )
 
 
@@ -93,7 +94,7 @@ def _export_parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     """Write a detector, or its backbone, for other programs."""
-    config = args.config_file or require_config_of_run(args.weights)
+    config = args.config_file or require_config(config_of_run(args.weights), args.weights)
     args.config_file = find_recipe("detection", config)
 
     def training_images() -> Path | None:

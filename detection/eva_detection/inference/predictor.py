@@ -38,11 +38,12 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
-from eva_detection.training.output_folder import require_config_of_run
+from eva_detection.training.output_folder import config_of_run
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone, require_device
 from eva_runs.predictor import BasePredictor
 from eva_runs.record import read_threshold
+from eva_runs.run_folder import require_config
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class Predictor(BasePredictor[NamedInstances]):
     @classmethod
     def from_run(cls, run: str | os.PathLike[str], **options: Any) -> "Predictor":
         """Build the detector of a run; `options` are those of `from_config`."""
-        return cls.from_config(require_config_of_run(run), weights=run, **options)
+        return cls.from_config(require_config(config_of_run(run), run), weights=run, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -78,8 +78,8 @@ class RunCheckpointer(DetectionCheckpointer):
             check_optimizer(trainer.get("optimizer"), optimizer)
             if not isinstance(done, int) or done != trainer.get("iteration") or done >= max_iter:
                 raise ValueError(
-                    f"it is after the iterations {done} and {trainer.get('iteration')} (from 0), "
-                    f"and train.max_iter={max_iter}: raise it, or choose another train.output_dir"
+                    f"it is after iteration {done} (from 0), and train.max_iter={max_iter}: raise "
+                    "it, or choose another train.output_dir"
                 )
         return content
 

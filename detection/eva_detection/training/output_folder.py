@@ -10,7 +10,7 @@ from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there
 from eva_data.saving import explain_os_errors
 from eva_runs.output_folder import read_log
-from eva_runs.run_folder import RunFolder, require_config
+from eva_runs.run_folder import RunFolder
 
 METRICS, FINAL, RESULTS = "metrics.json", "model_final.pth", "results.json"
 SAVED = "config.yaml"  # the config that a run leaves with its weights
@@ -60,8 +60,3 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     path = expand_home(weights)
     file = folder_of_run(path) / SAVED if is_there(str(path)) else None
     return file if file and file.is_file() else None
-
-
-def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
-    """Find the config of the run that weights are of; a ValueError if they are of none."""
-    return require_config(config_of_run(weights), weights)

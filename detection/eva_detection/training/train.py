@@ -249,12 +249,11 @@ class DetectionRun:
             model = run_on_all_ranks(lambda: build(cfg.model, "model"))
         with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
         run_on_all_ranks(self.test_set.check)
-        source = cfg.train.init_checkpoint
-        run_on_all_ranks(lambda: load_initial_weights(model, source, complete=True))
+        weights = cfg.train.init_checkpoint
+        run_on_all_ranks(lambda: load_initial_weights(model, weights, complete=True))
         device = torch.device(cfg.train.device)
         asked: Any = self.request.precision or "fp32"
-        precision = resolve(asked, device)
-        cfg.train.precision = precision  # for the report
+        cfg.train.precision = precision = resolve(asked, device)  # for the report
         lower_backbone(model.to(device).backbone, precision, device)
         evaluate(self.test_set, model)
 
@@ -262,8 +261,8 @@ class DetectionRun:
         """Do what detectron2's `default_setup` does, but for the config of a training."""
         cfg, rank, data = self.cfg, comm.get_rank(), self.test_set.data
         if data is not None:
-            continues = self.resumes and self.output.newest is not None
-            run_on_main_rank(lambda: data.write(continues=continues))
+            saved = self.output.newest if self.resumes else None
+            run_on_main_rank(lambda: data.write(continues=saved is not None))
         logger.info("Process %d of %d. %s", rank, comm.get_world_size(), software())
         logger.info("%s\nThe config:\n%s", self.request, pformat(OmegaConf.to_container(cfg)))
         if "own_data" not in cfg:  # whose names are of a file elsewhere
@@ -290,10 +289,8 @@ class DetectionRun:
             task = f"train {self.recipe}: {cfg.train.max_iter:,} iterations{step} on {devices}"
             weights = (self.resumes and self.output.newest) or weights
         told = [note for note in self.notes if not note.startswith(TOLD)]
-        weights = describe_weights(str(weights))
-        return opening_lines(
-            task=task, weights=weights, data=(), output=self.output.path, more=told
-        )
+        weights, output = describe_weights(str(weights)), self.output.path
+        return opening_lines(task=task, weights=weights, data=(), output=output, more=told)
 
     def _close(self, *, finished: bool) -> None:
         """Write the report and say what came out."""
