@@ -1,7 +1,7 @@
 """Inference in each precision beside fp32: features, speed and memory of a ViT; scores of runs.
 
     python benchmarks/precision.py --batch 4 --depth 8    # of EVA-g's width
-    python benchmarks/precision.py --scores "segmentation evaluate output/mine --work-dir OUT"
+    python benchmarks/precision.py --scores "segmentation evaluate output/mine --output OUT"
 
 A command of `eva` runs in each precision, with a new folder for OUT.
 """

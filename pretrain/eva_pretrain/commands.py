@@ -51,7 +51,7 @@ train_tokenizer = training_command(
 def _parse_distill(arguments: Sequence[str]) -> argparse.Namespace:
     parser = command_parser("""Let a small ViT learn the features of a large one on images without
 labels. They are computed once, then the training begins, whose command is printed; further
-arguments are its own. The same command with --run.resume continues both.""")
+arguments are its own. The same command with --resume continues both.""")
     add = parser.add_argument
     add("images", metavar="IMAGES", help=_FORMS)
     add("--teacher", required=True, help="official name, file or run, of any task")
@@ -76,7 +76,7 @@ def _distill(options: argparse.Namespace) -> int:
         options.teacher,
         "--teacher.cache",
         f"{options.output}/features",
-        "--run.output",
+        "--output",
         options.output,
         *options.rest,
     ]

@@ -111,7 +111,7 @@ def next_steps(variant: str, folder: Path) -> list[NextStep]:
         *own_data,
         "--model.init-checkpoint",
         folder,
-        "--run.output",
+        "--output",
         f"{folder}_classifier",
     )
     words = ("eva", "convert", str(folder), "--to", "official", "--output", f"{folder}.pt")

@@ -332,7 +332,7 @@ def _next_steps(folder: Path) -> list[NextStep]:
         "eva_b_patch16_224_tokens_300ep",
         "--tokenizer",
         folder,
-        "--run.output",
+        "--output",
         f"{folder}_pretraining",
     )
     return [NextStep(text="Pre-train a ViT to predict these tokens.", command=command)]

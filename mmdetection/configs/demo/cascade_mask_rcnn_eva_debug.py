@@ -4,7 +4,7 @@ The detector, data and schedule of the debug recipe of detection/, in mmdetectio
 
     python tools/make_demo_data.py --output output/datasets/digit_scenes
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 python mmdetection/train.py \
-        demo/cascade_mask_rcnn_eva_debug --work-dir output/digit_scenes_mmdet
+        demo/cascade_mask_rcnn_eva_debug --output output/digit_scenes_mmdet
 
 450 * 8 / 2,000 = 1.8 epochs; lr 1e-3, a warm-up of a twentieth and a cosine.
 """
