@@ -1,6 +1,5 @@
 """DetectionTrainer: precision, accumulation, metrics, and what it refuses."""
 
-import contextlib
 import copy
 
 import pytest
@@ -151,7 +150,6 @@ def _with_loss_scale(model, scale):
     trainer = DetectionTrainer(model, batches, torch.optim.AdamW(model.parameters(), lr=0.1))
     trainer.precision = "fp16"
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    trainer._autocast = contextlib.nullcontext
     return trainer
 
 
