@@ -1,10 +1,12 @@
 """How a run begins and ends: its folder, its evaluations, a full disk, Ctrl-C, other processes."""
 
 import errno
+import gc
 import os
 import re
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,18 @@ from eva_detection.training.output_folder import read_metrics
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Function: from now on there is no space for checkpoints."""
+    """Function: from now on there is no space for files of a kind, by default checkpoints."""
     real = os.fsync
 
-    def fail(descriptor):
-        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".pth":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor)
+    def fill(suffix=".pth"):
+        def fail(descriptor):
+            if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == suffix:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(descriptor)
 
-    return lambda: monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
+
+    return fill
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
@@ -47,6 +52,14 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
     assert torch.load(run / f"model_{last:07}.pth", weights_only=True)["iteration"] == last
     names = sorted(path.name for path in run.glob("*model*"))
     assert names == [f"model_{number:07}.pth" for number in range(last + 1)]
+
+
+def test_a_full_disk_is_named_by_the_log_of_metrics(run_here, tmp_path, full_disk):
+    full_disk(".json")
+    sentence = run_here(tmp_path / "run", "train.max_iter=2")
+    assert "metrics.json cannot be written" in sentence
+    with warnings.catch_warnings(action="ignore"):  # detectron2 leaves the file open
+        gc.collect()
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ from typing import Any
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import JSONWriter
 
 from eva_data.progress import ProgressBar
+from eva_data.saving import explain_os_errors
 from eva_detection.evaluation.report import describe_scores
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.output_folder import TrainingFolder
@@ -60,6 +62,19 @@ class StopOnSignal(HookBase):
         self.checkpointer.store.writer.wait()
         if self.trainer.iter >= self.trainer.max_iter:
             self.stop.exit_at_once()
+
+
+class MetricsWriter(JSONWriter):
+    """detectron2's writer of `metrics.json`, of which a full disk is an error that names it."""
+
+    def __init__(self, file: Path, window_size: int) -> None:
+        super().__init__(str(file), window_size)
+        self.file = file
+
+    def write(self) -> None:
+        """Write what is new."""
+        with explain_os_errors(self.file):
+            super().write()
 
 
 class Evaluation(HookBase):

@@ -14,7 +14,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -42,7 +42,7 @@ from eva_detection.evaluation.report import (
 from eva_detection.inference.predictor import find_categories
 from eva_detection.inference.test_time_augmentation import with_slicing, with_test_time_augmentation
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.hooks import Evaluation, StopOnSignal, progress_bar
+from eva_detection.training.hooks import Evaluation, MetricsWriter, StopOnSignal, progress_bar
 from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
@@ -227,7 +227,7 @@ class DetectionRun:
         if comm.is_main_process():
             if options.get("progress_bar", True) and steps < options.max_iter:
                 trainer.register_hooks([progress_bar(steps, options.max_iter)])
-            metrics = JSONWriter(str(folder / METRICS), window_size=period)
+            metrics = MetricsWriter(folder / METRICS, period)
             trainer.register_hooks(
                 [
                     hooks.PeriodicWriter([metrics], period),  # before a checkpoint, which notes it
