@@ -114,15 +114,16 @@ class Neighbours:
         self._folder, self._seen = folder, set[int]()  # starts of blocks that are whole
         try:
             self.about = load_object(folder / ABOUT)
-            digests = {name: _digest_of(folder / name) for name in (NAMES, FAISS)}
+            for name in (NAMES, FAISS):
+                if self.about["files"][name] != _digest_of(folder / name):
+                    raise ValueError(f"{name} is not the one that was written")
             table = pa.ipc.open_file(pa.memory_map(str(folder / NAMES))).read_all()
             self._names, self._checksums = table["name"], table["crc32"]
             # "c": torch takes no array that it could not write to
             self.features = np.asarray(np.load(folder / FEATURES, mmap_mode="c"))
             form = self.features.dtype.str, self.features.shape, self.features.flags.c_contiguous
-            written = self.about["files"], ("<f2", (len(table), self.about["width"]), True)
-            if (digests, form) != written:
-                raise ValueError(f"it holds {digests}, {form}, and {written} were written")
+            if form != ("<f2", (len(table), self.about["width"]), True):
+                raise ValueError(f"{FEATURES} holds {self.features.dtype} {self.features.shape}")
         except Exception as error:  # numpy's readers raise errors of many kinds
             message = f"{folder} is no index of `eva index build`, or is damaged: build it again"
             raise ValueError(f"{message} ({type(error).__name__}: {error})") from error

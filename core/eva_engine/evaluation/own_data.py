@@ -87,9 +87,10 @@ def require_rgb(weights: str | os.PathLike[str]) -> None:
     if is_mmengine_run(folder) or is_detectron2_run(folder):  # whose weights note nothing
         configs = [*folder.glob("*.py"), *folder.glob("config.yaml")]
     of_bands = [f for f in configs if _BANDS_OF_CONFIG.search(f.read_text(errors="replace"))]
-    if bands_of_training(weights) or of_bands:
-        file = [*of_bands, weights][0]
-        raise ValueError(f"{file} is of a training on bands, and this is for RGB alone")
+    bands = bands_of_training(weights)
+    if bands or of_bands:
+        file, count = [*of_bands, weights][0], f"{bands.count} bands" if bands else "bands"
+        raise ValueError(f"{file} is of a training on {count}, and this is for RGB alone")
 
 
 def fill_from_training(
@@ -246,7 +247,12 @@ def evaluate_own_data(
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
     """
-    classes = names_of_head(samples.classes, num_classes, source=options.weights)
+    classes = samples.classes
+    if len(classes) != num_classes:
+        raise ValueError(
+            f"{options.data} has {len(classes)} classes, {options.weights} has {num_classes}: give "
+            "the classes of its training, one in a line of a text file, as --classes"
+        )
     counted = count(
         model,
         samples,
