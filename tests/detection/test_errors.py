@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import os
 import re
 import subprocess
@@ -60,6 +61,18 @@ def test_a_full_disk_is_named_by_the_log_of_metrics(run_here, tmp_path, full_dis
     assert "metrics.json cannot be written" in sentence
     with warnings.catch_warnings(action="ignore"):  # detectron2 leaves the file open
         gc.collect()
+
+
+def test_scores_between_two_lines_are_written_once(run_here, tmp_path, monkeypatch):
+    scores = iter(range(100))
+    found = lambda *_, **__: {"bbox": {"AP": float(next(scores))}}  # noqa: E731
+    monkeypatch.setattr(train_module, "evaluate", found)
+    words = ("train.max_iter=5", "train.eval_period=2", "train.log_period=3")
+    assert run_here(tmp_path / "run", *words) == 0
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["iteration"] for entry in entries] == [1, 2, 3, 4, 5]
+    assert ["bbox/AP" in entry for entry in entries] == [True, False, True, False, True]
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):

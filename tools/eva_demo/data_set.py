@@ -90,9 +90,11 @@ def make_demo_data(
         ValueError: If another dataset, or something that is not one of this program, is in the way,
             or the settings leave no room for the digits.
     """
-    output, manifest = output.resolve(), settings.as_json()
+    output = output.resolve()
     file = output / _MANIFEST
     earlier = load_object(file) if file.is_file() else {}
+    formats = tuple(sorted({*earlier.get("formats", ()), *settings.formats}))
+    manifest = replace(settings, formats=formats).as_json()
     is_ours = earlier.get("generator") == manifest["generator"]
     for name in FORMATS if is_ours else ():
         remove_leftovers(output / name)
@@ -108,12 +110,11 @@ def make_demo_data(
     missing = [name for name in settings.formats if name not in present]
     if not missing:
         return False
-    formats = tuple(sorted({*present, *missing}))
     with contextlib.nullcontext(output) if present else replace_folder(output) as folder:
         for name in missing:
             with replace_folder(folder / name) as partial:
                 _write(partial, name, settings, workers)
-        manifest = replace(settings, formats=formats).as_json()
+        manifest = replace(settings, formats=tuple(sorted({*present, *missing}))).as_json()
         write_text(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return True
 

@@ -1,8 +1,9 @@
 """Hooks for detectron2's training loop."""
 
+import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ class StopOnSignal(HookBase):
 class MetricsWriter(JSONWriter):
     """detectron2's writer of `metrics.json`, of which a full disk is an error that names it."""
 
+    _last_write: int  # iteration
+
     def __init__(self, file: Path, window_size: int) -> None:
         super().__init__(str(file), window_size)
         self.file = file
@@ -76,18 +79,31 @@ class MetricsWriter(JSONWriter):
         with explain_os_errors(self.file):
             super().write()
 
+    def write_scores(self, scores: Mapping[str, float], iteration: int) -> None:
+        """Write a line of scores at once, which `write` does not write again."""
+        line = {**scores, "iteration": iteration}
+        # after the last step the other handle is closed
+        with explain_os_errors(self.file), self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, sort_keys=True) + "\n")
+        self._last_write = max(self._last_write, iteration)
+
 
 class Evaluation(HookBase):
     """Scores the model after each period and at the end, as detectron2's `EvalHook` does.
 
     Scores are written at once. A run that continues begins with the evaluation after the iteration
-    of its checkpoint, unless it was over. After an error nothing is evaluated.
+    of its checkpoint, unless it was over. After an error nothing is evaluated. The main process
+    has the writer of `metrics`.
     """
 
     def __init__(
-        self, period: int, evaluate: Callable[[], dict[str, Any]], folder: TrainingFolder
+        self,
+        period: int,
+        evaluate: Callable[[], dict[str, Any]],
+        folder: TrainingFolder,
+        metrics: MetricsWriter | None,
     ) -> None:
-        self.period, self.evaluate, self.folder = period, evaluate, folder
+        self.period, self.evaluate, self.folder, self.metrics = period, evaluate, folder, metrics
 
     def before_train(self) -> None:
         """Evaluate where the run was stopped before it had."""
@@ -115,12 +131,12 @@ class Evaluation(HookBase):
     def _evaluate(self, done: int, *, at: int) -> None:
         """Evaluate after so many iterations, and log the scores `at` an iteration (from 0)."""
         scores = flatten_results_dict(self.evaluate())
-        if not comm.is_main_process():
+        if self.metrics is None:
             return
-        # for the terminal and TensorBoard; the writer of the file is behind this iteration
-        self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
         if scores:
-            self.folder.log_metrics(scores, at)
+            self.metrics.write_scores(scores, at)
+        # for the terminal and TensorBoard
+        self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
         self.folder.logs.note_evaluation(done, self.folder.logs.sizes())
         number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
         results = {n.removesuffix("/AP"): {"AP": scores[n]} for n in scores if n.endswith("/AP")}

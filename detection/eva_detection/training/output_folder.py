@@ -1,14 +1,11 @@
 """The output folder of a training: its checkpoints, its config, and what was logged in it."""
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there
-from eva_data.saving import explain_os_errors
 from eva_runs.output_folder import read_log
 from eva_runs.run_folder import RunFolder
 
@@ -39,12 +36,6 @@ class TrainingFolder(RunFolder):
         newest, results = self.newest, self.path / RESULTS
         trained = newest is not None and newest.name == FINAL and results.is_file()
         return trained and self.logs.is_evaluated(max_iter)
-
-    def log_metrics(self, values: Mapping[str, float], iteration: int) -> None:
-        """Add a line to `metrics.json`, in the form of detectron2's."""
-        file, line = self.path / METRICS, {**values, "iteration": iteration}
-        with explain_os_errors(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

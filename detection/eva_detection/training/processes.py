@@ -16,7 +16,7 @@ from eva_detection.config.settings import load_config
 from eva_detection.training.train import DetectionRun
 from eva_runs.commands import program_name, quiet_libraries
 from eva_runs.errors import exit_on_error, print_error, stderr_from_main_process
-from eva_runs.interruption import EXIT_KEYBOARD, StopSignal
+from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal
 from eva_runs.processes import gather, join_group
 
 
@@ -41,8 +41,9 @@ def start(request: TrainingRequest) -> int:
     name, machines = program_name("train_net.py"), (request.num_machines, request.machine_rank)
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    stop = StopSignal()
     try:
-        with StopSignal().listen(to_children=True):
+        with stop.listen(to_children=True):
             launch(_run, request.num_gpus, *machines, request.dist_url, (request,))
     except KeyboardInterrupt:
         for child in multiprocessing.active_children():  # which have it, too
@@ -50,6 +51,8 @@ def start(request: TrainingRequest) -> int:
             child.kill()
         sys.exit(EXIT_KEYBOARD)
     except ProcessExitedException as error:
+        if stop.requested:  # before the process listened itself: nothing is lost
+            sys.exit(EXIT_RUN_AGAIN)
         if not error.signal_name:
             sys.exit(error.exit_code)
         reason = "which the system sends for want of memory, for example"

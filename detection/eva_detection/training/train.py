@@ -224,10 +224,10 @@ class DetectionRun:
             return results
 
         trainer.register_hooks([hooks.IterationTimer(), hooks.LRScheduler(scheduler=multiplier)])
+        metrics = MetricsWriter(folder / METRICS, period) if comm.is_main_process() else None
         if comm.is_main_process():
             if options.get("progress_bar", True) and steps < options.max_iter:
                 trainer.register_hooks([progress_bar(steps, options.max_iter)])
-            metrics = MetricsWriter(folder / METRICS, period)
             trainer.register_hooks(
                 [
                     hooks.PeriodicWriter([metrics], period),  # before a checkpoint, which notes it
@@ -235,7 +235,8 @@ class DetectionRun:
                 ]
             )
         stopping = StopOnSignal(checkpointer, self.stop)
-        trainer.register_hooks([stopping, Evaluation(options.eval_period, score, self.output)])
+        evaluation = Evaluation(options.eval_period, score, self.output, metrics)
+        trainer.register_hooks([stopping, evaluation])
         if comm.is_main_process():
             writers = [CommonMetricPrinter(options.max_iter), TensorboardXWriter(str(folder))]
             trainer.register_hooks([hooks.PeriodicWriter(writers, period)])
