@@ -8,7 +8,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 # Those of torchvision's ImageFolder, by which the official training sets were listed.
@@ -41,6 +41,12 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
 def is_there(word: str) -> bool:
     """Return whether a word of a command line is a file or folder; any text may be asked for."""
     return os.path.exists(word)  # noqa: PTH110 (Path's raises for a text that is too long)
+
+
+def stays_below(name: str) -> bool:
+    """Return whether a path, of a file that anybody may have written, leads nowhere above."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def require_regular_file(path: Path) -> None:

@@ -4,7 +4,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pycocotools.mask as mask_api
@@ -28,7 +28,7 @@ from eva_data.detection.rules import (
     is_number,
     rle_runs,
 )
-from eva_data.files import list_files, load_json, without_collector
+from eva_data.files import list_files, load_json, stays_below, without_collector
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
@@ -163,7 +163,7 @@ def _panoptic(
         if not isinstance(file, str):
             report(_entry_error(path, "images", number, image, "segments_info"))
             del images[key]
-        elif PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+        elif not stays_below(file):
             where, folder = f"{path}: annotation of image {key}", path.with_suffix("")
             message = f"file_name must be a path below {folder}, got {format_value(file)}"
             report(EntryError("segments.file_name", where, message))

@@ -8,7 +8,7 @@ left out.
 import functools
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -32,6 +32,7 @@ from eva_data.files import (
     load_json,
     open_regular,
     read_regular,
+    stays_below,
 )
 from eva_data.images import max_pixels
 
@@ -84,9 +85,9 @@ def _open(
     labels, missing = dict[str, ImageLabels](), list[str]()
     for image, image_labels in read(report):
         location = image_labels.location
-        path, paths = PurePosixPath(image), [image, f"images/{image}"]
+        paths = [image, f"images/{image}"]
         name = next((path for path in paths if (file.parent / path).is_file()), "")
-        if path.is_absolute() or ".." in path.parts:
+        if not stays_below(image):
             message = f"its image {image} must lie beside the file or in images/"
             report(EntryError("labels.file", location, message))
         elif not name:
