@@ -191,14 +191,14 @@ def _time_of(packet: VideoPacket) -> int | None:
     return packet.dts if packet.pts is None else packet.pts
 
 
-def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
-    """Decode a file from its beginning.
+def frames_of(packets: Iterator[VideoPacket]) -> Iterator[VideoFrame]:
+    """Decode the packets of a file from its beginning.
 
     Damaged frames at the beginning or end of a recording that was cut are left out; an OSError or
     FFmpegError says what is damaged in between.
     """
     begun = damaged = False
-    for packet in packets_of(video):
+    for packet in packets:
         for frame in packet.decode():
             require_permitted_size(frame.width, frame.height)
             if frame.is_corrupt:
@@ -250,29 +250,23 @@ def _without_chroma_location(frame: VideoFrame) -> VideoFrame:
     return graph.vpull()
 
 
-class _Key(NamedTuple):
-    """A keyframe: when it is shown, and decoded."""
-
-    pts: int
-    dts: int
-
-
-class _Frames(NamedTuple):
-    """The frames of a file in order of display: the first, times of all in ticks, keyframes.
+class _Index(NamedTuple):
+    """The frames of a file in order of display: the first, and times in ticks, also of keyframes.
 
     There are no keyframes where packets do not say which frames there are.
     """
 
     first: VideoFrame
     times: list[int]
-    keys: list[_Key]
+    keys: list[int]
 
-    def key_of(self, index: int) -> int:
-        """Find the number of the keyframe before a frame, as it is shown and not as stored."""
-        return bisect.bisect_right(self.keys, self.times[index], key=lambda key: key.pts) - 1
+    def key_before(self, index: int) -> int | None:
+        """Find the time of the keyframe before a frame, as it is shown and not as stored."""
+        later = bisect.bisect_right(self.keys, self.times[index])
+        return self.keys[later - 1] if self.keys else None
 
 
-def _list_packets(video: OpenVideo) -> _Frames | None:
+def _index_packets(video: OpenVideo) -> _Index | None:
     """List the frames by their packets, of which the first is decoded; None if it cannot be."""
     codec = video.stream.codec_context
     kind = codec.codec.canonical_name
@@ -281,7 +275,7 @@ def _list_packets(video: OpenVideo) -> _Frames | None:
     if not timed or kind not in _CODECS or codec.field_order not in _ONE_IMAGE:
         return None
     first: VideoFrame | None = None
-    every, times, keys = set[int](), list[int](), list[_Key]()
+    every, times, keys = set[int](), list[int](), list[int]()
     for packet in packets_of(video):
         first = first or next(iter(packet.decode()), None)
         if _is_last(packet):
@@ -291,52 +285,49 @@ def _list_packets(video: OpenVideo) -> _Frames | None:
             return None
         every.add(pts)
         if packet.is_keyframe:
-            keys.append(_Key(pts, pts if packet.dts is None else packet.dts))
+            keys.append(pts)
         if not packet.is_discard:  # of what is decoded and not shown
             times.append(pts)
     reliable = (
         first is not None
         and not first.is_corrupt
-        and keys[0].pts <= min(times) == first.pts
+        and keys[0] <= min(times) == first.pts
         and keys == sorted(keys)
     )
-    return _Frames(first, sorted(times), keys) if first and reliable else None
+    return _Index(first, sorted(times), keys) if first and reliable else None
 
 
-def _count_frames(video: OpenVideo) -> _Frames:
+def _index_frames(video: OpenVideo) -> _Index:
     """List the frames by decoding all of them."""
-    frames = frames_of(video)
+    frames = frames_of(packets_of(video))
     first = next(frames)
     times = [first.pts, *(frame.pts for frame in frames)]
     if any(a is None or b is None or a >= b for a, b in itertools.pairwise([*times, math.inf])):
         tick = first.time_base or 1 / video.rate
         times = [round(number / video.rate / tick) for number in range(len(times))]
-    return _Frames(first, cast("list[int]", times), [])
+    return _Index(first, cast("list[int]", times), [])
 
 
 class VideoFile(VideoSource):
     """A video file that one thread decodes, see `open_video`.
 
-    All packets are read once when it is opened. For a frame the decoder begins at the keyframe
-    before it, or goes on where it is if no keyframe is in between.
+    All packets are read once when it is opened. Frames are decoded from the keyframe before them;
+    from the beginning where packets do not say which frames there are, or where a keyframe needs
+    what is before it, as with intra refresh.
     """
 
     _video: OpenVideo | None = None
-    _keys: Sequence[_Key] = ()
-    _wanted = frozenset[int]()  # times of the frames of a run
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         self.name = name or ("the video" if isinstance(content, bytes) else os.fspath(content))
         self._content = content
         try:
             with explain_decode_errors(self.name):
-                self._table = _list_packets(self._restart()) or _count_frames(self._restart())
+                self._index = _index_packets(self._reopen()) or _index_frames(self._reopen())
         except BaseException:
             self.close()
             raise
-        first, self._keys = self._table.first, self._table.keys
-        self._numbers = {time: number for number, time in enumerate(self._table.times)}
-        self._at = math.inf  # number of the last decoded frame
+        first = self._index.first
         self.rate = cast("OpenVideo", self._video).rate
         self._tick = first.time_base or 1 / self.rate
         self._stored_size = first.height, first.width
@@ -344,11 +335,11 @@ class VideoFile(VideoSource):
         self.size = self._stored_size[::-1] if self.rotation % 180 else self._stored_size
 
     def __len__(self) -> int:
-        return len(self._table.times)
+        return len(self._index.times)
 
     def times(self, indices: Sequence[int]) -> list[float]:
         """Give the times of frames, in seconds from the first frame's."""
-        times = self._table.times
+        times = self._index.times
         return [float((times[self.checked(i)] - times[0]) * self._tick) for i in indices]
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -357,111 +348,78 @@ class VideoFile(VideoSource):
         if self._video is None:
             raise ValueError(f"{self.name} is closed")
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
-        runs = list[list[int]]()
-        for index in np.unique(order).tolist():
-            if runs and self._follows(index, runs[-1][-1]):
-                runs[-1].append(index)
-            else:
-                runs.append([index])
         with explain_decode_errors(self.name):
-            for number, run in enumerate(runs, start=1):
-                self._wanted = frozenset(self._table.times[index] for index in run)
-                self._unread = {*self._wanted}
-                self._is_left_after_run = number < len(runs)
-                if not self._follows(run[0], self._at):
-                    self._seek(run[0])
-                for index in run:
-                    result[order == index] = to_rgb(self._decode(index), self._stored_size)
+            groups = itertools.groupby(np.unique(order).tolist(), key=self._index.key_before)
+            for key, group in groups:
+                missing = {*group}
+                for seek in (True, False):
+                    for index, frame in self._decode({*missing}, key, seek=seek):
+                        result[order == index] = to_rgb(frame, self._stored_size)
+                        missing.discard(index)
+                    if not missing:
+                        break
+                else:
+                    raise OSError(f"its frame {min(missing)} of {len(self)} is damaged")
         return result
 
-    def _follows(self, index: int, last: float) -> bool:
-        """Return whether a frame is decoded from where the last one was, without a leap."""
-        if last >= index:
-            return False
-        following = int(last) + 1
-        return following == index or self._table.key_of(following) == self._table.key_of(index)
-
-    def _decode(self, index: int) -> VideoFrame:
-        frame = self._decode_until(index)
-        if frame is None:  # a keyframe that needs what is before it, as with intra refresh
-            self._restart()
-            frame = self._decode_until(index)
-        if frame is None:
-            raise OSError(f"its frame {index} of {len(self)} is damaged")
-        return frame
-
-    def _decode_until(self, index: int) -> VideoFrame | None:
-        """Decode up to a frame; None if it does not come, or something is damaged on the way."""
-        self._at = math.inf  # not known, if an error comes
-        if self._keys:
-            self._begin = self._keys[self._table.key_of(index)].pts
-        for number, frame in self._decoded:
-            if number >= index:
-                self._at = number
-                return frame if number == index else None
-        return None
-
-    def _decode_packets(
-        self, video: OpenVideo, packets: Iterator[VideoPacket]
+    def _decode(
+        self, indices: set[int], key: int | None, *, seek: bool
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield numbered frames up to a damaged one, behind the keyframe of the frame at work.
+        """Yield frames of one keyframe with their indexes, up to one behind it that is damaged.
 
         H.264's frames that no other refers to are decoded only if they are wanted. HEVC's all are:
         there, frames of a higher layer may refer to them.
         """
-        codec = video.stream.codec_context
+        if key is None:
+            frames = frames_of(packets_of(self._reopen()))
+            numbered = enumerate(itertools.islice(frames, max(indices) + 1))
+            yield from ((index, frame) for index, frame in numbered if index in indices)
+            return
+        packets = self._seek(min(indices), key) if seek else packets_of(self._reopen())
+        numbers = {self._index.times[index]: index for index in indices}
+        unread = {*numbers}
         for packet in packets:
-            pts, last = _time_of(packet), max(self._wanted)
+            codec, time = packet.stream.codec_context, _time_of(packet)
             if codec.name == "h264":
-                is_needed = pts is None or pts in self._wanted or pts > last
-                codec.skip_frame = "DEFAULT" if is_needed else "NONREF"
-            self._unread.discard(cast("int", pts))
-            is_end = self._is_left_after_run and not self._unread
+                codec.skip_frame = "DEFAULT" if time is None or time in numbers else "NONREF"
+            unread.discard(cast("int", time))
             # at its end, the decoder gives what would come after some more packets
-            for frame in [*packet.decode(), *(video.stream.decode(None) if is_end else ())]:
-                if frame.is_corrupt and frame.pts is not None and frame.pts >= self._begin:
+            for frame in [*packet.decode(), *(() if unread else packet.stream.decode(None))]:
+                if frame.is_corrupt and frame.pts is not None and frame.pts >= key:
                     return
-                if frame.pts in self._numbers:
-                    yield self._numbers[frame.pts], frame
-            if is_end:
+                if frame.pts in numbers:
+                    yield numbers[frame.pts], frame
+            if not unread:
                 return
 
-    def _seek(self, index: int) -> None:
-        """Go to the keyframe of a frame, or to one before it.
+    def _seek(self, index: int, key: int) -> Iterator[VideoPacket]:
+        """Read packets from the keyframe of a frame, or from one before it.
 
         A container may look for times of another kind, and find a keyframe before or behind it.
         """
         video = cast("OpenVideo", self._video)
-        key = self._keys[self._table.key_of(index)] if self._keys else None
-        for sought in (self._table.times[index], *key) if key else ():
+        for sought in (self._index.times[index], key):
             with contextlib.suppress(av.FFmpegError):
                 video.container.seek(sought, stream=video.stream)
                 packets = packets_of(video)
                 first = next(packets, None)
-                pts = _time_of(first) if first else None
-                if first and key and pts is not None and first.is_keyframe and pts <= key.pts:
-                    packets = itertools.chain([first], packets)
-                    self._decoded = self._decode_packets(video, packets)
-                    return
-        self._restart()
+                time = _time_of(first) if first else None
+                if first and time is not None and time <= key:
+                    return itertools.chain([first], packets)
+        return packets_of(self._reopen())
 
-    def _restart(self) -> OpenVideo:
-        """Open the file again, at its beginning."""
+    def _reopen(self) -> OpenVideo:
+        """Open the file, at its beginning."""
         video = open_container(self._content)
         self.close()
         self._video = video
-        self._unread = {*self._wanted}
-        if self._keys:
-            self._decoded = self._decode_packets(video, packets_of(video))
-        else:
-            self._decoded = enumerate(frames_of(video))
         return video
 
     def close(self) -> None:
         """Close the file and free the decoder; what is closed may be closed again."""
         if self._video is not None:
             self._video.container.close()
-        self._video, self._decoded = None, iter(())
+        self._video = None
 
     def __del__(self) -> None:
         self.close()  # PyAV's container and its streams refer to each other

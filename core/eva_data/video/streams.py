@@ -17,6 +17,7 @@ from eva_data.video.decoding import (
     explain_decode_errors,
     frames_of,
     open_container,
+    packets_of,
     require_permitted_size,
     to_rgb,
 )
@@ -60,7 +61,7 @@ class VideoReader:
             with contextlib.closing(video.container):
                 self.count = video.stream.frames or None
                 rate = video.rate
-                for frame in frames_of(video):
+                for frame in frames_of(packets_of(video)):
                     size = size or (frame.height, frame.width)
                     rgb = to_rgb(frame, size)
                     yield Frame(rgb, frame.pts, frame.time_base or 1 / rate, rate)
