@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,17 @@ from torchvision.io import decode_image as torchvision_decode
 from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import inspect_image, read_encoded, read_rgb
-from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table, index_shards
+from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import IMAGES, SourceEntry, expand_path, open_parts
 from eva_data.samples import Mixture, Samples, View
-from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
+from eva_data.tar import (
+    TarIndex,
+    expand_shards,
+    find_members,
+    index_shards,
+    is_shard_pattern,
+    table_of_members,
+)
 from eva_data.transforms import TensorTransform
 
 _GIF = b"GIF8"  # torchvision decodes every frame of it
@@ -103,8 +109,8 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
     return Images(open_files(entry, table))
 
 
-def _index(shards: Sequence[Path], _: Findings) -> Table:
-    return index_members(shards, IMAGE_SUFFIXES)
+def _index_images(shard: Path, _: Findings) -> Table:
+    return table_of_members(shard, find_members(shard, IMAGE_SUFFIXES))
 
 
 def open_files(
@@ -114,9 +120,9 @@ def open_files(
     files: StoredFiles
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
-        if table is None and indexes:
-            table = index_shards(shards, _index, Findings({}), indexes, kind=IMAGE_KIND)
-        table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
+        if table is None:
+            findings = Findings({})
+            table = index_shards(shards, _index_images, findings, kind=IMAGE_KIND, folder=indexes)
         files = TarIndex(shards, table)
     else:
         folder = Path(entry.location)

@@ -1,19 +1,12 @@
-"""Indexed files: tables of names and numbers, memory-mapped safetensors that all workers share.
+"""Indexed files: tables of names and numbers, memory-mapped safetensors that all workers share."""
 
-A saved index of shards is of the shards that it was made of: its name changes with their paths,
-sizes and times. Each shard that was read has a file of its own, which an interruption leaves.
-"""
-
-import contextlib
 import hashlib
 import json
-import logging
 import os
-import random
 import zlib
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.checks.findings import SHOWN, Findings, Kind
 from eva_data.files import open_regular, read_regular
-from eva_data.pools import ordered_map
-from eva_data.saving import make_folder, write_tensors
-
-logger = logging.getLogger(__name__)
+from eva_data.saving import write_tensors
 
 IMAGE_KIND = "eva_data image index 2"
 VIDEO_KIND = "eva_data video index 2"
 CAPTION_KIND = "eva_data caption index 2"
 INDEX_SUFFIX = ".safetensors"
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
-_OF_A_WORKER = 2**30  # bytes of shards; fewer are read sooner than another process starts
 
 
 class Table(Mapping[str, NDArray[Any]]):
@@ -229,82 +217,3 @@ def require_unchanged(file: Path, noted: Any, *, part: str | None = None, index:
             f"{file} has changed since its index {index} was written, or another part of it is "
             f"asked for ({part}): write it again with `eva data verify` and --overwrite"
         )
-
-
-def index_shards(
-    shards: Sequence[Path],
-    look: Callable[[Sequence[Path], Findings], Table],
-    left_out: Findings,
-    folder: Path,
-    *,
-    kind: str,
-    settings: str = "",
-) -> Table:
-    """Map the saved index of shards in a folder, after a look at those that are new or changed.
-
-    `look` reads shards by `settings`, and `left_out` gains what it leaves out, or has before.
-    """
-    facts = [shard.stat() for shard in shards]
-    names = [
-        _name_saved(kind, settings, shard.absolute(), status.st_size, status.st_mtime_ns)
-        for shard, status in zip(shards, facts, strict=True)
-    ]
-    file = folder / _name_saved(*names)
-    table = _open_saved(file, kind)
-    if table is None:
-        logger.info("indexes %d shards once, in %s", len(shards), folder)
-        make_folder(folder / "shards")
-        workers = min(
-            len(os.sched_getaffinity(0)), 1 + sum(s.st_size for s in facts) // _OF_A_WORKER
-        )
-        parts = [folder / "shards" / name for name in names]
-        jobs, title = [*zip(shards, parts, strict=True)], "indexing shards"
-        random.Random().shuffle(jobs)  # machines that begin together share the work
-        shared = (look, left_out.kinds, kind)
-        for _ in ordered_map(_look_at, jobs, workers=workers, title=title, chunk=1, shared=shared):
-            pass
-        _join([Table.open(part, kind=kind) for part in parts]).save(file)
-        table = Table.open(file, kind=kind)
-    for problem, count, ids in (problem for part in table.about for problem in part["left_out"]):
-        left_out.add_many(problem, count, ids)
-    table.about = [shard for part in table.about for shard in part["shards"]]
-    return table
-
-
-def _look_at(
-    look: Callable[[Sequence[Path], Findings], Table],
-    kinds: Mapping[str, Kind],
-    kind: str,
-    job: tuple[Path, Path],
-) -> None:
-    """Index a shard in a file, unless that is done."""
-    shard, file = job
-    if _open_saved(file, kind) is None:
-        table = look([shard], left_out := Findings(kinds))
-        listed = left_out.as_json()
-        problems = [[entry["kind"], entry["count"], entry["ids"][:SHOWN]] for entry in listed]
-        table.about = [{"shards": table.about, "left_out": problems}]
-        table.save(file)
-
-
-def _join(tables: Sequence[Table]) -> Table:
-    """Join the indexes of shards, in which the shards and the ends of names count on."""
-    arrays = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    counts = [len(table["shard"]) for table in tables]
-    lengths = [len(table["names.bytes"]) for table in tables]
-    arrays["shard"] += np.repeat(np.arange(len(tables), dtype=np.int32), counts)
-    arrays["names.ends"] += np.repeat(np.cumsum([0, *lengths[:-1]]), counts)
-    about = [part for table in tables for part in table.about]
-    return Table(arrays, about, kind=tables[0].kind)
-
-
-def _open_saved(file: Path, kind: str) -> Table | None:
-    """Map an index file; None if it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        return Table.open(file, kind=kind)
-    return None
-
-
-def _name_saved(*words: Any) -> str:
-    content = "\n".join(map(str, words)).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(content).hexdigest()[:16] + INDEX_SUFFIX

@@ -1,25 +1,33 @@
 """Random access into tar shards by an index of where every member lies."""
 
+import contextlib
 import glob
+import hashlib
 import itertools
 import logging
 import os
+import random
 import re
 import tarfile
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from eva_data.checks.findings import SHOWN, Findings, Kind
 from eva_data.files import require_regular_file
-from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
+from eva_data.index import IMAGE_KIND, INDEX_SUFFIX, Names, StoredFiles, Table, damaged
+from eva_data.pools import ordered_map
+from eva_data.saving import make_folder
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2**20  # bytes behind the last member
+_OF_A_WORKER = 2**30  # bytes of shards; fewer are read sooner than another process starts
 PLACES = ("shard", "offset", "size")  # arrays of an index
+Look = Callable[[Path, Findings], Table]
 
 
 class Member(NamedTuple):
@@ -47,7 +55,7 @@ def key_of(name: str) -> str:
 
 
 class TarIndex(StoredFiles):
-    """Files in tar shards by their places; see `table_of_members`."""
+    """Files in tar shards by their places; see `index_shards`."""
 
     def __init__(self, shards: Sequence[Path], table: Table) -> None:
         super().__init__(table)
@@ -103,34 +111,128 @@ class TarIndex(StoredFiles):
             raise OSError(f"the shard has {header.name!r} there, not what the index says")
 
 
-def index_members(shards: Sequence[Path], suffixes: Collection[str]) -> Table:
-    """Look through tar files for members of some suffixes; see `find_members`."""
-    members = (
-        (i, member) for i, shard in enumerate(shards) for member in find_members(shard, suffixes)
-    )
-    return table_of_members(shards, members)
+def table_of_members(shard: Path, members: Iterable[Member], *, kind: str = IMAGE_KIND) -> Table:
+    """Make an index of members of a shard: `PLACES`, and names.
 
-
-def table_of_members(
-    shards: Sequence[Path], members: Iterator[tuple[int, Member]], *, kind: str = IMAGE_KIND
-) -> Table:
-    """Make an index of members, each with the number of its shard: `PLACES`, and names.
-
-    The description holds name and size of every shard.
+    The description holds name and size of the shard.
     """
-    numbers, offsets, sizes = array("i"), array("q"), array("q")
+    listed = [*members]
+    arrays: dict[str, NDArray[Any]] = {
+        "shard": np.zeros(len(listed), np.int32),
+        "offset": np.array([member.offset for member in listed], np.int64),
+        "size": np.array([member.size for member in listed], np.int64),
+        **Names.collect(member.name for member in listed).arrays(),
+    }
+    return Table(arrays, [[shard.name, shard.stat().st_size]], kind=kind)
 
-    def names() -> Iterator[str]:
-        for number, member in members:
-            numbers.append(number)
-            offsets.append(member.offset)
-            sizes.append(member.size)
-            yield member.name
 
-    collected = Names.collect(names())
-    places = [np.asarray(values) for values in (numbers, offsets, sizes)]
-    arrays = {**dict(zip(PLACES, places, strict=True)), **collected.arrays()}
-    return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards], kind=kind)
+def index_shards(
+    shards: Sequence[Path],
+    look: Look,
+    left_out: Findings,
+    *,
+    kind: str,
+    workers: int = 1,
+    folder: Path | None = None,
+    settings: str = "",
+) -> Table:
+    """Index shards by the table that `look` makes of each, which is not saved, or in a folder.
+
+    A saved index has a file of each shard, which an interruption leaves, and one of all; names of
+    files change with `settings` (those of `look`), and with paths, sizes and times of the shards.
+    Only shards that are new or changed are looked at then, on all cores. `left_out` gains what is
+    left out, or was when the index was saved.
+    """
+    if folder is not None:
+        return _open_or_save(shards, look, left_out, folder, kind=kind, settings=settings)
+    tables, shared = list[Table](), (look, left_out.kinds)
+    results = ordered_map(_look_at, shards, workers=workers, title="shards", chunk=1, shared=shared)
+    for table, findings in results:
+        tables.append(table)
+        left_out.merge(findings)
+    return _join(tables)
+
+
+def _look_at(look: Look, kinds: Mapping[str, Kind], shard: Path) -> tuple[Table, Findings]:
+    findings = Findings(kinds)
+    return look(shard, findings), findings
+
+
+def _open_or_save(
+    shards: Sequence[Path],
+    look: Look,
+    left_out: Findings,
+    folder: Path,
+    *,
+    kind: str,
+    settings: str,
+) -> Table:
+    facts = [shard.stat() for shard in shards]
+    names = [
+        _name_saved(kind, settings, shard.absolute(), status.st_size, status.st_mtime_ns)
+        for shard, status in zip(shards, facts, strict=True)
+    ]
+    file = folder / _name_saved(*names)
+    table = _open_saved(file, kind)
+    if table is None:
+        logger.info("indexes %d shards once, in %s", len(shards), folder)
+        make_folder(folder / "shards")
+        most = 1 + sum(status.st_size for status in facts) // _OF_A_WORKER
+        parts = [folder / "shards" / name for name in names]
+        jobs = [*zip(shards, parts, strict=True)]
+        random.Random().shuffle(jobs)  # machines that begin together share the work
+        done = ordered_map(
+            _save_look,
+            jobs,
+            workers=min(len(os.sched_getaffinity(0)), most),
+            title="indexing shards",
+            chunk=1,
+            shared=(look, left_out.kinds, kind),
+        )
+        for _ in done:
+            pass
+        _join([Table.open(part, kind=kind) for part in parts]).save(file)
+        table = Table.open(file, kind=kind)
+    for problem, count, ids in (problem for part in table.about for problem in part["left_out"]):
+        left_out.add_many(problem, count, ids)
+    table.about = [shard for part in table.about for shard in part["shards"]]
+    return table
+
+
+def _save_look(look: Look, kinds: Mapping[str, Kind], kind: str, job: tuple[Path, Path]) -> None:
+    """Index a shard in a file, unless that is done."""
+    shard, file = job
+    if _open_saved(file, kind) is None:
+        table, findings = _look_at(look, kinds, shard)
+        listed = findings.as_json()
+        problems = [[entry["kind"], entry["count"], entry["ids"][:SHOWN]] for entry in listed]
+        table.about = [{"shards": table.about, "left_out": problems}]
+        table.save(file)
+
+
+def _join(tables: Sequence[Table]) -> Table:
+    """Join the indexes of shards, in which the shards and the ends of names count on."""
+    counts = [len(table["shard"]) for table in tables]
+    arrays = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    arrays["shard"] += np.repeat(np.arange(len(tables), dtype=np.int32), counts)
+    for name in arrays:
+        if name.endswith(".ends"):
+            sizes = [len(table[f"{name.removesuffix('.ends')}.bytes"]) for table in tables]
+            arrays[name] += np.repeat(np.cumsum([0, *sizes[:-1]]), counts)
+    about = [part for table in tables for part in table.about]
+    return Table(arrays, about, kind=tables[0].kind)
+
+
+def _open_saved(file: Path, kind: str) -> Table | None:
+    """Map an index file; None if it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return Table.open(file, kind=kind)
+    return None
+
+
+def _name_saved(*words: Any) -> str:
+    content = "\n".join(map(str, words)).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(content).hexdigest()[:16] + INDEX_SUFFIX
 
 
 def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Member]:

@@ -17,20 +17,14 @@ from eva_data.captions.sources import (
     ListedCaptions,
     ShardCaptions,
     index_folder,
-    pair_members,
+    index_pairs,
 )
 from eva_data.checks.findings import Findings
 from eva_data.files import expand_home
-from eva_data.index import (
-    CAPTION_KIND,
-    INDEX_SUFFIX,
-    Table,
-    index_shards,
-    state_of,
-)
+from eva_data.index import CAPTION_KIND, INDEX_SUFFIX, Table, state_of
 from eva_data.manifests import Form, SourceEntry, expand_path, file_and_split, open_parts
 from eva_data.samples import Mixture
-from eva_data.tar import expand_shards, is_shard_pattern
+from eva_data.tar import expand_shards, index_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +119,17 @@ def open_source(
         # an index is of those that were there
         lenient = keep_going or table is not None
         shards = expand_shards(entry.location, missing=missing if lenient else None)
-        if table is None and indexes:
-            look, settings = functools.partial(pair_members, key=key), key or ""
-            table = index_shards(
-                shards, look, left_out, indexes, kind=CAPTION_KIND, settings=settings
-            )
-        elif table is None:
+        if table is None:
             left_out.add_many("missing", len(missing), missing)
-            table = pair_members(shards, left_out, key=key, workers=workers, keep_going=keep_going)
+            table = index_shards(
+                shards,
+                functools.partial(index_pairs, key=key, keep_going=keep_going),
+                left_out,
+                kind=CAPTION_KIND,
+                workers=workers,
+                folder=indexes,
+                settings=key or "",
+            )
         files = ShardCaptions(shards, table, key=key)
     elif entry.kind == "folder":
         table = index_folder(location, left_out) if table is None else table

@@ -1,12 +1,9 @@
 """Images with captions as samples: of lists, folders and shards."""
 
-import functools
 import os
 import zlib
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +22,11 @@ from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, find_files, read_regular
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, FolderFiles, Names, Table
-from eva_data.pools import ordered_map
 from eva_data.samples import Samples, View
 from eva_data.tar import Member, TarIndex, group_members, table_of_members
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index of shards
+_TEXT_TYPES = (np.int64, np.int32, np.uint8)
 _TEXT = ".txt"
 
 
@@ -152,53 +149,26 @@ class CaptionedImages(Samples[CaptionFiles]):
         return files.captions(position)
 
 
-def pair_members(
-    shards: Sequence[Path],
-    left_out: Findings,
-    *,
-    key: str | None = None,
-    workers: int = 1,
-    keep_going: bool = False,
+def index_pairs(
+    shard: Path, left_out: Findings, *, key: str | None, keep_going: bool = False
 ) -> Table:
-    """Look through the headers of shards for pairs; `left_out` is filled with what makes none.
+    """Look through the headers of a shard for pairs, in the order of its images.
 
-    `key` is that of the captions in JSON, and text files are not looked at then; None takes
-    `KEY.txt`, or else `KEY.json`. `keep_going` leaves out damaged shards.
+    `left_out` gains what makes none. `key` is that of the captions in JSON, and text files are not
+    looked at then; None takes `KEY.txt`, or else `KEY.json`. `keep_going` leaves out a damaged
+    shard.
 
     Returns:
         Arrays of `table_of_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
     """
-    offsets, sizes, kinds = array("q"), array("i"), array("B")
-
-    def images() -> Iterator[tuple[int, Member]]:
-        work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
-        results = ordered_map(work, shards, workers=workers, title="shards", chunk=1)
-        for number, (pairs, others) in enumerate(results):
-            left_out.merge(others)
-            for image, caption in pairs:
-                offsets.append(caption.offset)
-                sizes.append(caption.size)
-                kinds.append(caption.suffix == ".json")
-                yield number, image
-
-    table = table_of_members(shards, images())
-    texts: dict[str, Any] = dict(zip(TEXTS, map(np.asarray, (offsets, sizes, kinds)), strict=True))
-    return Table({**table, **texts}, table.about, kind=CAPTION_KIND)
-
-
-def pairs_of_shard(
-    shard: Path, *, key: str | None, keep_going: bool = False
-) -> tuple[list[tuple[Member, Member]], Findings]:
-    """Find the pairs of a shard, in the order of its images, and the rest; see `pair_members`."""
-    allowed = (".json",) if key else (".txt", ".json")
-    pairs, left_out = list[tuple[Member, Member]](), Findings(LEFT_OUT)
+    allowed, pairs = (".json",) if key else (".txt", ".json"), list[tuple[Member, Member]]()
     try:
         samples = group_members(shard, None)
     except ValueError as error:
         if not keep_going:
             raise
         left_out.add("damaged", str(error))
-        return pairs, left_out
+        samples = []
     for members in samples:
         images = [member for member in members if member.suffix in IMAGE_SUFFIXES]
         texts = [member for suffix in allowed for member in members if member.suffix == suffix]
@@ -209,7 +179,15 @@ def pairs_of_shard(
             pairs.append((images[0], texts[0]))
         elif images or dotted or texts:
             left_out.add(problem, f"{shard}:{(images or dotted or texts)[0].name}")
-    return sorted(pairs, key=lambda pair: pair[0].offset), left_out
+    pairs.sort(key=lambda pair: pair[0].offset)
+    table = table_of_members(shard, (image for image, _ in pairs), kind=CAPTION_KIND)
+    places = [(text.offset, text.size, text.suffix == ".json") for _, text in pairs]
+    columns = np.array(places, np.int64).reshape(-1, len(TEXTS)).T
+    texts_of_pairs = {
+        name: column.astype(kind)
+        for name, column, kind in zip(TEXTS, columns, _TEXT_TYPES, strict=True)
+    }
+    return Table({**table, **texts_of_pairs}, table.about, kind=CAPTION_KIND)
 
 
 def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:

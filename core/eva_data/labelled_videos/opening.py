@@ -4,13 +4,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.checks.findings import Findings
 from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import VIDEO_SUFFIXES, expand_home
 from eva_data.index import (
@@ -40,6 +41,7 @@ from eva_data.tar import (
     TarIndex,
     expand_shards,
     group_members,
+    index_shards,
     is_shard_pattern,
     table_of_members,
 )
@@ -158,22 +160,14 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
     A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with `KEY.json` that
     has a field for it.
     """
-    written, unlabelled = list[str](), list[str]()
-    first: dict[str, str] = {}  # where each label came first
-
-    def labelled_members() -> Iterator[tuple[int, Member]]:
-        for number, shard in enumerate(shards):
-            for video, label in _labelled(shard):
-                location = f"{shard}:{video.name}"
-                if not label:
-                    unlabelled.append(location)
-                    continue
-                first.setdefault(label, location)
-                written.append(label)
-                yield number, video
-
-    table = table_of_members(shards, labelled_members(), kind=VIDEO_KIND)
-    if not written:
+    table = index_shards(shards, _index_videos, Findings({}), kind=VIDEO_KIND)
+    files, written = TarIndex(shards, table), [*Names(table, "labels")]
+    first = dict[str, str]()  # where each label comes first; without one, "" does
+    for index, label in enumerate(written):
+        first.setdefault(label, files.sample_id(index))
+    unlabelled = [files.sample_id(index) for index, label in enumerate(written) if not label]
+    first.pop("", None)
+    if not first:
         raise ValueError(
             f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
             "KEY.mp4 with KEY.cls, or KEY.json that has a label"
@@ -183,16 +177,22 @@ def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) 
         logger.warning("videos without a label of their own are left out: %s", shown)
     labels = Labels.among(first) if classes is None else Labels(classes)
     numbers = {label: labels.require(label, where) for label, where in first.items()}
+    arrays = {name: table[name] for name in table if not name.startswith("labels.")}
+    members = Table(arrays, table.about, kind=VIDEO_KIND)
     return LabelledVideos(
-        TarIndex(shards, table),
-        np.array([numbers[label] for label in written], np.int32),
+        TarIndex(shards, members.select(np.array(written) != "")),
+        np.array([numbers[label] for label in written if label], np.int32),
         labels.classes(),
         unlisted=unlabelled,
     )
 
 
-def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
-    """Yield the videos of a shard with their labels; nothing for a second video of a key."""
+def _index_videos(shard: Path, _: Findings) -> Table:
+    """Look through a shard for videos: arrays of `table_of_members`, and `labels.*`, the labels.
+
+    A video has none, "", without a file of it, or behind another video of its key.
+    """
+    videos, labels = list[Member](), list[str]()
     with shard.open("rb") as stream:
         for members in group_members(shard, VIDEO_SUFFIXES | {".cls", ".json"}):
             label = ""
@@ -202,8 +202,12 @@ def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
                     label = _label_of(member, stream.read(member.size), shard)
             for member in members:
                 if member.suffix in VIDEO_SUFFIXES:
-                    yield member, label
+                    videos.append(member)
+                    labels.append(label)
                     label = ""
+    table = table_of_members(shard, videos, kind=VIDEO_KIND)
+    arrays = {**table, **Names.collect(labels, "labels").arrays()}
+    return Table(arrays, table.about, kind=VIDEO_KIND)
 
 
 def _label_of(member: Member, content: bytes, shard: Path) -> str:

@@ -11,7 +11,7 @@ from webdataset import tariterators
 
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import ShardCaptions, pair_members
+from eva_data.captions.sources import ShardCaptions
 from eva_data.index import CAPTION_KIND, Table
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_index_is_refused_and_pairs_can_be_sent_to_workers(tmp_path, w
     pairs = open_captions(file)
     copy = pickle.loads(pickle.dumps(pairs))
     assert (copy.captions(3), copy.checksum()) == (("text",), pairs.checksum())
-    table = pair_members([file], pairs.left_out)
+    table = pairs.table
     for name, change in (("text.size", slice(3)), ("text.json", slice(0))):
         arrays = {**table, name: table[name][change]}
         with pytest.raises(ValueError, match=r"the index .* damaged"):
