@@ -95,7 +95,7 @@ class TowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(SplitConfig):
-    """Pairs of images and captions, see `eva_data.captions.opening`.
+    """Pairs of images and captions, see `eva_data.captions.sources`.
 
     Attributes:
         train: Shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index.

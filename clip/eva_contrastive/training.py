@@ -32,8 +32,7 @@ from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.lists import UnreadableCaptionError
-from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import CaptionedImages
+from eva_data.captions.sources import CaptionedImages, open_captions
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform

@@ -98,24 +98,19 @@ def open_images(
     path = expand_path(os.fspath(location), "the images")
     kind = "shards" if is_shard_pattern(path) else "folder"
     parts = open_parts(path, IMAGES, SourceEntry(name="images", kind=kind, location=str(path)))
-    files = [open_files(entry, table, indexes=indexes) for entry, table in parts]
+    files = [open_source(entry, table, indexes=indexes).source for entry, table in parts]
     is_mixed = path.suffix == ".toml" or len(files) > 1
     mixture = Mixture(files, [entry for entry, _ in parts]) if is_mixed else files[0]
     return Images(mixture, transform)
-
-
-def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
-    """Open a source as images, see `open_files`."""
-    return Images(open_files(entry, table))
 
 
 def _index_images(shard: Path, _: Findings) -> Table:
     return table_of_members(shard, find_members(shard, IMAGE_SUFFIXES))
 
 
-def open_files(
+def open_source(
     entry: SourceEntry, table: Table | None = None, *, indexes: Path | None = None
-) -> StoredFiles:
+) -> Images:
     """Open a source of a manifest by its part of the index; without one, search for the images."""
     files: StoredFiles
     if entry.kind == "shards":
@@ -132,4 +127,4 @@ def open_files(
         files = FolderFiles(folder, table)
     if not len(files):
         raise ValueError(f"{entry.location} holds no image ({LISTED_IMAGE_SUFFIXES})")
-    return files
+    return Images(files)

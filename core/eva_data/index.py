@@ -180,6 +180,10 @@ class StoredFiles(ABC):
         """Compute a number that changes with the names or their order, not with their place."""
         return self.names.checksum()
 
+    def select(self, which: NDArray[np.bool_]) -> Table:
+        """Make the table of those files that a mask, (number of files,), keeps."""
+        return self.table.select(which)
+
 
 class FolderFiles(StoredFiles):
     """Files below a folder."""

@@ -9,7 +9,7 @@ from PIL import Image
 from webdataset import tariterators
 from webdataset.autodecode import Decoder, ImageHandler
 
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 from eva_data.labelled_images import open_labelled
 from eva_demo import captions, data_set
 from eva_demo.captions import NUMBERS, CaptionGenerator

@@ -8,7 +8,7 @@ import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import youtube_id
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 from eva_video.kinetics722 import main
 
 CHOSEN = {  # class of each data set -> its spelling on a folder

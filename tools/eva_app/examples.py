@@ -17,7 +17,7 @@ from eva_app.command import Source
 from eva_app.models import Models
 from eva_backbone.checkpoints.run_folders import CONFIG, folder_of_run
 from eva_command.public_settings import read_json, section
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 from eva_data.files import VIDEO_SUFFIXES, load_json
 from eva_data.images import read_rgb
 from eva_data.inputs import files_at, is_video

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from eva_data import image_sources
-from eva_data.captions.opening import PAIRS, entry_of, open_source
-from eva_data.captions.sources import select
+from eva_data.captions.sources import PAIRS, entry_of, open_source
 from eva_data.checks import images as class_folders
 from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.images import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
 from eva_data.detection import verify
-from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
+from eva_data.index import INDEX_SUFFIX, FolderFiles, state_of
 from eva_data.label_maps import find_classes, read_class_file
 from eva_data.labelled_videos.lists import list_line
-from eva_data.labelled_videos.opening import open_videos, write_video_index
+from eva_data.labelled_videos.sources import open_videos, write_video_index
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.saving import make_folder, open_atomic, write_text
 from eva_data.tar import is_shard_pattern
@@ -133,8 +132,8 @@ def _run_images(args: argparse.Namespace) -> int:
         args.folder, args.against, args.bands = Path(args.location), None, None
         return _run_folders(args)
     manifest = Manifest.read(args.location, root=args.root)
-    opening = (image_sources.open_source, image_sources.open_source, Table.select)
-    return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening)
+    search = image_sources.open_source
+    return _check_sources(args, manifest, Findings(IMAGE_KINDS), search, search)
 
 
 def _run_captions(args: argparse.Namespace) -> int:
@@ -151,9 +150,8 @@ def _run_captions(args: argparse.Namespace) -> int:
             options["root"] = str(Path(options["root"]).absolute())
         sources = (entry_of(path, options),)
         manifest = Manifest(file=path, sources=sources, index=None, form=PAIRS)
-    first = functools.partial(open_source, workers=args.workers, keep_going=True)
-    opening = (first, open_source, select)
-    return _check_sources(args, manifest, Findings(PAIR_KINDS), opening)
+    search = functools.partial(open_source, workers=args.workers, keep_going=True)
+    return _check_sources(args, manifest, Findings(PAIR_KINDS), search, open_source)
 
 
 def _require_index_name(file: Path | None) -> None:
@@ -165,15 +163,15 @@ def _check_sources(
     args: argparse.Namespace,
     manifest: Manifest,
     findings: Findings,
-    opening: tuple[Callable[..., Any], ...],
+    search: Callable[..., Any],
+    reopen: Callable[..., Any],
 ) -> int:
     """Check the sources of a manifest, and write what is asked for; return the exit code.
 
-    `opening` opens a source, opens it by its table, and makes the table of the samples to keep.
+    `search` opens a source, and `reopen` does so by its table.
     """
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
-    search, reopen, select = opening
     unit = "pairs" if manifest.form is PAIRS else "images"
     tables, counts = dict[str, Any](), dict[str, dict[str, int]]()
     for entry in manifest.sources:
@@ -191,7 +189,7 @@ def _check_sources(
         counts[entry.name] = {unit: len(source), "left": left}
         echo(f"{entry.name}: {len(source):,} {unit}, {left:,} left")
         if left:
-            tables[entry.name] = select(source.table, keep)
+            tables[entry.name] = source.source.select(keep)
         else:
             findings.add("source", entry.name, f"no sample of it can be read ({unit})")
     code = _finish(args, findings, {"location": str(args.location), "sources": counts})

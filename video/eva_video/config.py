@@ -65,7 +65,7 @@ class DataConfig(LabelledConfig):
     """Labelled videos; pixels are normalised by ImageNet's statistics, not by CLIP's.
 
     Attributes:
-        train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
+        train: List, folder of class folders or shards, see `eva_data.labelled_videos.sources`.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
         val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         sampling: `tsn` takes a frame of each of `frames` equal segments of a video, `dense` frames

@@ -26,7 +26,7 @@ import numpy as np
 from eva_data.index import FolderFiles
 from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import list_line, youtube_id
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 from eva_data.saving import replace_folder, require_replaceable
 from eva_runs.commands import Command, echo
 from eva_runs.options import command_parser

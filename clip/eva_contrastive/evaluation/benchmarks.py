@@ -15,14 +15,12 @@ from eva_contrastive.evaluation.prompts import (
     own_classes,
     with_others,
 )
-from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import CaptionedImages
+from eva_data.captions.sources import CaptionedImages, open_captions
 from eva_data.classes import Spellings, list_names
 from eva_data.imagenet import ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
 from eva_data.labelled_images import open_labelled
-from eva_data.labelled_videos.opening import open_ucf101, open_videos
-from eva_data.labelled_videos.sources import MiddleFrames
+from eva_data.labelled_videos.sources import MiddleFrames, open_ucf101, open_videos
 from eva_data.transforms import ImageTransform
 from eva_engine.evaluation.counting import ShownSamples
 

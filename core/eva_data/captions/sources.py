@@ -1,8 +1,13 @@
-"""Images with captions as samples: of lists, folders and shards."""
+"""Images with captions as samples, by whatever names them: lists, folders, shards, manifests.
 
+pairs = open_captions("dataset_coco.json#test", root="coco")    # or shards, a table, a folder
+"""
+
+import functools
+import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +20,48 @@ from eva_data.captions.lists import (
     LEFT_OUT,
     UnreadableCaptionError,
     explain_caption_errors,
+    pairs_of_list,
     parse_captions,
     problem_of,
+    table_of_pairs,
 )
 from eva_data.checks.findings import Findings
-from eva_data.files import IMAGE_SUFFIXES, find_files, read_regular
+from eva_data.files import IMAGE_SUFFIXES, expand_home, find_files, read_regular
 from eva_data.images import read_encoded, read_image
-from eva_data.index import CAPTION_KIND, FolderFiles, Names, Table
-from eva_data.samples import Samples, View
-from eva_data.tar import Member, TarIndex, group_members, table_of_members
+from eva_data.index import CAPTION_KIND, INDEX_SUFFIX, FolderFiles, Names, Table, state_of
+from eva_data.manifests import Form, SourceEntry, expand_path, file_and_split, open_parts
+from eva_data.samples import Mixture, Samples, View
+from eva_data.tar import (
+    Member,
+    TarIndex,
+    expand_shards,
+    group_members,
+    index_shards,
+    is_shard_pattern,
+    table_of_members,
+)
+
+logger = logging.getLogger(__name__)
 
 TEXTS = ("text.offset", "text.size", "text.json")  # arrays of an index of shards
 _TEXT_TYPES = (np.int64, np.int32, np.uint8)
 _TEXT = ".txt"
+PAIRS = Form(
+    kinds=("shards", "table", "folder"),
+    options=("root", "image_column", "caption_column"),
+    check="captions",
+    index=CAPTION_KIND,
+)
+FORMS = (
+    "tar shards such as {00000..00999}.tar, a table (CSV or TSV with a header), a JSON list of "
+    "images with captions, a folder of images with .txt files, a manifest (.toml), or an index "
+    "of `eva data verify captions`"
+)
+_WITHOUT_EFFECT = {
+    "index": ("image_column", "caption_column"),  # which it has itself
+    "folder": PAIRS.options,
+    "shards": ("root", "image_column"),
+}
 
 
 class ListedCaptions(FolderFiles):
@@ -60,6 +94,16 @@ class ListedCaptions(FolderFiles):
         """See `StoredFiles`; captions count."""
         value = self._texts.checksum() << 32 | super().checksum()
         return zlib.crc32(self.table[FIRST].data, zlib.crc32(value.to_bytes(8, "little")))
+
+    def select(self, which: NDArray[np.bool_]) -> Table:
+        """See `StoredFiles`; captions go with their images."""
+        counts = np.diff(self.table[FIRST])
+        kept = np.flatnonzero(np.repeat(which, counts)).tolist()
+        texts = Names.collect((self._texts[position] for position in kept), CAPTIONS)
+        first = np.concatenate([[0], np.cumsum(counts[which])])
+        images = Table(self.names.arrays()).select(which)
+        arrays = {**images, **texts.arrays(), FIRST: first}
+        return Table(arrays, self.table.about, kind=CAPTION_KIND)
 
 
 class FolderCaptions(FolderFiles):
@@ -198,13 +242,108 @@ def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
     return None if texts[0].size else "empty"
 
 
-def select(table: Table, keep: NDArray[np.bool_]) -> Table:
-    """Take some of the pairs of a source, (number of pairs,), for an index."""
-    if FIRST not in table:
-        return table.select(keep)
-    texts, counts = Names(table, CAPTIONS), np.diff(table[FIRST])
-    kept_indices = np.flatnonzero(np.repeat(keep, counts)).tolist()
-    arrays = {FIRST: np.concatenate([[0], np.cumsum(counts[keep])])}
-    arrays |= Names.collect((texts[position] for position in kept_indices), CAPTIONS).arrays()
-    images = Table({k: table[k] for k in table.keys() - arrays.keys()}).select(keep)
-    return Table({**images, **arrays}, table.about, kind=CAPTION_KIND)
+def open_captions(
+    location: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    indexes: Path | None = None,
+) -> CaptionedImages:
+    """Open images with captions in any form in which they lie on disks.
+
+    A warning counts what makes no pair, and names the first of each kind.
+
+    Args:
+        location: A pattern of tar shards; a table or JSON list, with `#split` behind it where it
+            has several; a folder; a manifest; or an index.
+        root: Folder of a list's relative paths, by default the list's own; of a manifest's, in
+            place of its own; or where the shards or images of an index have been moved to.
+        image_column: Column of a table, or key of a list, with the images' paths; None finds it.
+        caption_column: The same for the captions; of shards, key of `KEY.json`.
+        indexes: Folder for indexes of shards, which later calls map; None reads them into memory.
+
+    Raises:
+        ValueError: If a shard is damaged, or there is no pair.
+    """
+    path = expand_path(os.fspath(location), "the captions")
+    settings = {"root": root, "image_column": image_column, "caption_column": caption_column}
+    options = {key: os.fspath(value) for key, value in settings.items() if value}
+    kind = "index" if path.suffix in (".toml", INDEX_SUFFIX) else _kind_of(path)
+    for key in _WITHOUT_EFFECT.get(kind, ()):
+        if options.pop(key, None):
+            logger.warning("%s=%s has no effect on %s", key, settings[key], path)
+    parts = open_parts(path, PAIRS, entry_of(path, options), root=options.get("root"))
+    opened = [open_source(entry, table, indexes=indexes) for entry, table in parts]
+    for (entry, table), pairs in zip(parts, opened, strict=True):
+        if table is None:
+            pairs.left_out.warn(entry.location)
+    if path.suffix != ".toml" and len(opened) == 1:
+        return opened[0]
+    sources, entries = [pairs.source for pairs in opened], [entry for entry, _ in parts]
+    mixed = CaptionedImages(Mixture(sources, entries))
+    for pairs in opened:
+        mixed.left_out.merge(pairs.left_out)
+    return mixed
+
+
+def _kind_of(path: Path) -> str:
+    return "folder" if path.is_dir() else "shards" if is_shard_pattern(path) else "table"
+
+
+def entry_of(path: Path, options: Mapping[str, str]) -> SourceEntry:
+    """Make a source of the path of a pattern, file or folder, with options of `PAIRS`."""
+    return SourceEntry(name="pairs", kind=_kind_of(path), location=str(path), options=options)
+
+
+def open_source(
+    entry: SourceEntry,
+    table: Table | None = None,
+    *,
+    workers: int = 1,
+    keep_going: bool = False,
+    indexes: Path | None = None,
+) -> CaptionedImages:
+    """Open a source with all its pairs by its part of an index; without one, look for the pairs.
+
+    `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
+    """
+    left_out, location = Findings(LEFT_OUT), Path(entry.location)
+    files: CaptionFiles
+    if entry.kind == "shards":
+        key, missing = entry.options.get("caption_column"), list[str]()
+        # an index is of those that were there
+        lenient = keep_going or table is not None
+        shards = expand_shards(entry.location, missing=missing if lenient else None)
+        if table is None:
+            left_out.add_many("missing", len(missing), missing)
+            table = index_shards(
+                shards,
+                functools.partial(index_pairs, key=key, keep_going=keep_going),
+                left_out,
+                kind=CAPTION_KIND,
+                workers=workers,
+                folder=indexes,
+                settings=key or "",
+            )
+        files = ShardCaptions(shards, table, key=key)
+    elif entry.kind == "folder":
+        table = index_folder(location, left_out) if table is None else table
+        files = FolderCaptions(location, table)
+    else:
+        root = expand_home(entry.options.get("root", location.parent))
+        if table is None:
+            file, split = file_and_split(location)
+            if not file.is_file() or not root.is_dir():
+                raise ValueError(
+                    f"there is no {file}, or no folder {root} of its images: name {FORMS}"
+                )
+            state = state_of(file, split)  # before it is read
+            image, caption = (entry.options.get(key) for key in PAIRS.options[1:])
+            pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
+            table = table_of_pairs(pairs, state)
+        files = ListedCaptions(root, table)
+    if not len(files):
+        seen = "; ".join(left_out.lines())
+        raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
+    return CaptionedImages(files, left_out)

@@ -1,4 +1,4 @@
-"""Lists of videos with labels: lines, tables of paths or ids, UCF-101; and where the videos lie.
+"""Lists of videos with labels: lines, tables of paths or ids; and where the videos lie.
 
 A list of lines, as VideoMAE, V-JEPA, InternVideo, mmaction2 and EVA have them, has one separator (a
 space, a comma, two colons) and no header; `folder 300 0` is a folder of 300 images. A table (CSV,
@@ -8,24 +8,17 @@ as `ID_000010_000020.mp4` (cvdf's archives), `ID_10_20.mp4`, or else `ID.mp4` (r
 
 import contextlib
 import itertools
-import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from eva_data.classes import Spellings, list_names
 from eva_data.files import VIDEO_SUFFIXES, find_files
-from eva_data.index import FolderFiles, Names, Table
 from eva_data.inputs import is_video
-from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.tables import Columns, rows_of_table, text_lines
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = {
     "id": ("youtube_id", "video_id", "ytid", "id"),
@@ -286,52 +279,3 @@ def youtube_id(name: str, *, sure: bool = False) -> str | None:
     if not re.fullmatch(r"[\w-]{11}", identifier, re.ASCII):
         return None
     return identifier if identifier != stem or re.search("[A-Z]", identifier) else None
-
-
-def place_entries(
-    entries: Iterable[Entry],
-    labels: Labels,
-    finder: DirectoryListing | ClipFinder,
-    *,
-    file: Path,
-    root: Path,
-    may_lack: bool = False,
-) -> LabelledVideos:
-    """Find the videos of a list on the disk; a warning counts those that are not there.
-
-    `missing` of the result names them, `unlisted` the clips of the folder that a list of ids does
-    not have. Without any video it is an error, unless all `may_lack`.
-    """
-    paths, numbers, frames = list[str](), list[int](), list[int]()
-    seen, again, absent = set[str](), list[str](), list[Entry]()
-    for entry in entries:
-        clip = finder.find(entry.path)
-        if clip is None:
-            absent.append(entry)
-            continue
-        path, is_folder = clip
-        if path in seen:
-            again.append(f"{path} (line {entry.line})")
-        seen.add(path)
-        paths.append(path)
-        numbers.append(entry.label)
-        frames.append((entry.frames or 0) if is_folder else -1)
-    absent_lines = [f"{entry.path} (line {entry.line})" for entry in absent]
-    if not numbers and not may_lack:
-        raise ValueError(
-            f"none of the {len(absent):,} videos of {file} is in {root}: looked for "
-            f"{list_names(absent_lines, 5)}; name their folder as root"
-        )
-    for lines, problem in ((absent_lines, "are not there and left out"), (again, "come again")):
-        if lines:
-            count = f"{len(lines):,} of {len(absent) + len(numbers)}"
-            logger.warning("%s: %s videos %s: %s", file, count, problem, list_names(lines, 5))
-    unlisted = finder.names if isinstance(finder, ClipFinder) else []
-    return LabelledVideos(
-        FolderFiles(root, Table(Names.collect(paths).arrays())),
-        np.array(numbers, np.int32),
-        labels.classes(),
-        images=np.array(frames, np.int32) if max(frames, default=-1) >= 0 else None,
-        missing=[entry.path for entry in absent],
-        unlisted=[name for name in unlisted if name not in seen],
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from eva_command import checking
 from eva_command.verify import parse
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from PIL import Image
 from webdataset import tariterators
 
 from eva_data.captions.lists import UnreadableCaptionError
-from eva_data.captions.opening import open_captions
-from eva_data.captions.sources import ShardCaptions
+from eva_data.captions.sources import ShardCaptions, open_captions
 from eva_data.index import CAPTION_KIND, Table
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from eva_data.captions.lists import LEFT_OUT, pairs_of_list
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 from eva_data.checks.findings import Findings
 
 

@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from eva_data.captions.opening import PAIRS, open_captions, open_source
+from eva_data.captions.sources import PAIRS, open_captions, open_source
 from eva_data.manifests import Manifest, write_index
 
 ROUNDS = 80

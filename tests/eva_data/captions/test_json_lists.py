@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 
 KARPATHY = {
     "dataset": "coco",

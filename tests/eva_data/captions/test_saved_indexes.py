@@ -7,7 +7,7 @@ import pytest
 
 from eva_data import tar
 from eva_data.captions import sources
-from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import open_captions
 from eva_data.image_sources import open_images
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 
 
 def test_class_folders(make_files, content, caplog):

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eva_data.labelled_videos.lists import Labels, list_line, read_path_list
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 
 MANY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 from eva_data.video.source import RawFrames, UnreadableVideoError
 
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 # an id that looks like one with times, one that begins with a minus, two of one class

@@ -2,8 +2,7 @@
 
 import pytest
 
-from eva_data.labelled_videos.opening import open_ucf101
-from eva_data.labelled_videos.sources import MiddleFrames
+from eva_data.labelled_videos.sources import MiddleFrames, open_ucf101
 
 CLASSES = ("Apply Eye Makeup", "Hand Stand Pushups", "Yo Yo")
 PATHS = (

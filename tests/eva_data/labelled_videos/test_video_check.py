@@ -11,7 +11,7 @@ import pytest
 from eva_command import checking
 from eva_command.verify import parse
 from eva_data.index import VIDEO_KIND, Table
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 
 IDS = ("-3B32lodo2M", "aB0aaaaaaaa", "cD1bbbbbbbb", "ab_12_34567")
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from eva_data.index import FolderFiles, Names, Table
-from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos, open_videos
 from eva_runs.data_order import Draw, SeededDataset
 from eva_video.config import AugmentConfig
 from eva_video.data.clips import Clips, Sampling, TrainingClips, Views

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from eva_data.kinetics import kinetics_classes, mapping
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.commands import evaluate as main

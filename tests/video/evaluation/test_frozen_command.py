@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import open_videos
 from eva_video.commands import evaluate_frozen as main
 from eva_video.evaluation.frozen import compute, seen_clips
 from eva_video.model.features import ClipFeatureExtractor

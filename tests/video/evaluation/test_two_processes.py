@@ -40,8 +40,8 @@ def test_the_evaluation(launch, classifier, videos, tmp_path):
             assert "top-1" not in text
         results[ranks] = json.loads((output / "results.json").read_text())
         assert sorted(path.name for path in output.glob("[!.]*")) == [
-            "confusion.png", "per_class.csv", "report.html", "results.json",
-            "starts.jsonl", "videos.jsonl",
+            "confusion.png", "per_class.csv", "predictions.csv", "report.html", "results.json",
+            "samples.json", "starts.jsonl", "videos.jsonl",
         ]  # fmt: skip
     assert same(read_lines(tmp_path / "of_1"), read_lines(tmp_path / "of_2"))
     assert len(read_lines(tmp_path / "of_2")) == 11

@@ -7,8 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.labelled_videos.sources import LabelledVideos, open_videos
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation.attentive import KEPT, choose_probe
 from eva_engine.evaluation.frozen import Kept, evaluate_frozen
