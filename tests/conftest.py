@@ -84,6 +84,7 @@ def pytest_configure(config):
     for name in ("small_models", "small_data"):
         config.pluginmanager.register(_load_module(HERE / f"{name}.py"))
     os.environ["EVA_NO_DOWNLOAD"] = "1"
+    os.fsync = lambda descriptor: None  # only a power cut would show it
     # precision "auto" is fp32 in tests, as on a CPU without instructions for bf16
     known = {name: has for name, has in torch.cpu.get_capabilities().items() if "bf16" not in name}
     torch.cpu.get_capabilities = lambda: known

@@ -1,5 +1,7 @@
 """The demo config in tiny, demo data in tiny, and detectron2's programs as subprocesses."""
 
+import copy
+import functools
 import logging
 import os
 import threading
@@ -78,13 +80,9 @@ def repository():
 
 @pytest.fixture(scope="session")
 def load_config():
-    """Function: load `detection/configs/NAME.py` with overrides."""
-
-    def load(name, *overrides):
-        cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
-        return LazyConfig.apply_overrides(cfg, list(overrides))
-
-    return load
+    """Function: `detection/configs/NAME.py`, which is run once, with overrides."""
+    read = functools.cache(lambda name: LazyConfig.load(str(CONFIGS / f"{name}.py")))
+    return lambda name, *more: LazyConfig.apply_overrides(copy.deepcopy(read(name)), [*more])
 
 
 @pytest.fixture(scope="session")
@@ -161,8 +159,6 @@ def train_here(monkeypatch):
 @pytest.fixture
 def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd):
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
-    import copy
-
     from eva_detection.command_line import parse
     from eva_detection.config import files, settings
     from eva_detection.training import train as train_module

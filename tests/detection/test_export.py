@@ -28,9 +28,12 @@ def tiny_detector(make_tiny_detector, randomise):
     ("settings", "size", "batch_size"),
     [
         ((), (64, 64), None),
-        (("model.backbone.net.rel_pos=beit", "model.backbone.net.img_size=128"), (192, 192), 1),
+        pytest.param(
+            ("model.backbone.net.rel_pos=beit", "model.backbone.net.img_size=128"), (192, 192), 1,
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_program_equals_the_model(
     make_tiny_detector, randomise, tmp_path, settings, size, batch_size
 ):
@@ -61,13 +64,10 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
     assert (tmp_path / "a.pt2").read_bytes() == b"earlier"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
-    [
-        pytest.param(name, marks=[] if name == "dinov2" else pytest.mark.slow)
-        for name in FAMILIES
-        if name != "eva"
-    ],
+    [name for name in FAMILIES if name != "eva"],
 )
 def test_a_complete_detector_of_each_family_is_onnx(family, tiny_config, picture, tmp_path):
     """From random weights, at the size of the positions and at another."""

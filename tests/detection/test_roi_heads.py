@@ -87,7 +87,10 @@ def _detect(model, golden):
     return model([image])[0]["instances"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+SLOW = {"soft_linear": pytest.mark.slow}  # soft_linear_maskness does the same and more
+
+
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=SLOW.get(v, ())) for v in VARIANTS])
 def test_golden(variant, build, golden):
     model = build(**VARIANTS[variant])
     slack = _flips(model, golden) if "maskness" in variant else 0.0

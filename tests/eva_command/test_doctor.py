@@ -1,6 +1,7 @@
 """`eva doctor`: extras, versions, imports, and how something missing is installed."""
 
 from importlib import metadata
+from types import SimpleNamespace
 
 from eva_command import doctor
 from eva_command.doctor import check_imports
@@ -25,6 +26,8 @@ def test_a_part_is_complete_or_missing(monkeypatch):
 
 def test_a_version_that_does_not_fit_is_broken(monkeypatch):
     assert doctor.check_versions() == []
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)  # pip finds nothing more
     versions = {"eva-toolkit": "1", "torch": "2.0", "onedl-mmcv": "1.0"}
     monkeypatch.setattr(doctor, "installed_version", versions.get)
     conflicts = doctor.check_versions()

@@ -21,10 +21,12 @@ SMALL = {**COUNTS, "size": 64, "seed": 3}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Every format, by two processes."""
+    """Every format, by one process."""
     root = tmp_path_factory.mktemp("data") / "demo"
     options = [f"--{name}={value}" for name, value in SMALL.items()]
-    assert command.main(["--output", str(root), "--formats", *FORMATS, *options]) == 0
+    assert (
+        command.main(["--output", str(root), "--formats", *FORMATS, *options, "--workers=1"]) == 0
+    )
     return root
 
 
@@ -32,9 +34,9 @@ def made(tmp_path_factory):
 def make():
     """Writes a small dataset in this process; returns whether it was written."""
 
-    def run(output, *, overwrite=False, **changes):
+    def run(output, *, overwrite=False, workers=1, **changes):
         settings = data_set.Settings(**{"formats": ("coco",), **SMALL, **changes})
-        return data_set.make_demo_data(output, settings, overwrite=overwrite)
+        return data_set.make_demo_data(output, settings, overwrite=overwrite, workers=workers)
 
     return run
 
@@ -51,7 +53,7 @@ def generated(name, split):
 
 @pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(made, make, tmp_path):
-    assert make(tmp_path / "demo", formats=tuple(FORMATS))
+    assert make(tmp_path / "demo", formats=tuple(FORMATS), workers=2)
     assert digests(tmp_path / "demo") == digests(made)
 
 

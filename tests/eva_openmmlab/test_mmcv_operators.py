@@ -62,11 +62,10 @@ for name, order in json.loads(sys.argv[1]).items():
 
 
 @pytest.mark.skipif(not install_stand_in(), reason="mmcv's operations are compiled here")
-def test_what_is_imported_first_does_not_matter(mmengine_runs, run_started, tmp_path):
+def test_what_is_imported_first_does_not_matter(mmengine_runs, tmp_path):
     environment = mmengine_runs.environment(tmp_path)
-    done = run_started(
-        "-c", PROGRAM, json.dumps(ORDERS), folder=Path.cwd(), environment=environment
-    )
+    words = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(ORDERS)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("outcome ")]
     assert {name: code for _, name, code in lines} == dict.fromkeys(ORDERS, "0"), done.stderr[
         -3000:

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import sys
 import tomllib
 from importlib import metadata
@@ -88,6 +89,24 @@ def test_a_command_without_its_framework(without, gone, arguments, sentence, tmp
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def distributions():
+    """Name of a package -> distributions that bring it."""
+    return metadata.packages_distributions()
+
+
+@functools.cache
+def _requirements(name):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.requires(name) or []
+    return []
+
+
+@functools.cache
+def _parsed(path):
+    return ast.parse(path.read_text())
+
+
 def _needed(extra, settings):
     """What an extra installs: its requirements, and theirs, as far as they are installed here."""
     tables = settings["optional-dependencies"]
@@ -102,15 +121,14 @@ def _needed(extra, settings):
             waiting += [text for other in one.extras for text in tables[other]]
         elif name not in found:
             found.add(name)
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                waiting += metadata.requires(name) or []
+            waiting += _requirements(name)
     return found
 
 
 def _imported(package):
     """Packages of others that the modules of a project import, on top or where they are used."""
     for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_parsed(path)):
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
@@ -126,7 +144,7 @@ def _loaded(module, seen):
     if file is None or module in seen:
         return
     seen.add(module)
-    for node in ast.parse(file.read_text()).body:
+    for node in _parsed(file).body:
         names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
@@ -138,11 +156,10 @@ def _loaded(module, seen):
 
 
 @pytest.mark.parametrize("project", TASK_OF)
-def test_the_extra_of_a_project_has_what_comes_with_its_commands(project):
+def test_the_extra_of_a_project_has_what_comes_with_its_commands(project, distributions):
     """pycocotools came with a writer of label tools that all demos share."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = _needed(TASK_OF[project], settings)
-    distributions = metadata.packages_distributions()
     (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
     seen: set[str] = set()
     for path in package.rglob("*.py"):
@@ -152,12 +169,11 @@ def test_the_extra_of_a_project_has_what_comes_with_its_commands(project):
 
 
 @pytest.mark.parametrize("project", TASK_OF)
-def test_the_extra_of_a_project_has_all_that_it_imports(project):
+def test_the_extra_of_a_project_has_all_that_it_imports(project, distributions):
     """OpenCV was in no extra of the demo data: they were made only where mmcv was installed."""
     (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = _needed(TASK_OF[project], settings)
-    distributions = metadata.packages_distributions()
     for name in {*_imported(package)} - {*sys.stdlib_module_names, "detectron2"}:
         if not name.startswith("eva_") and name not in IF_WANTED:
             providers = {canonicalize_name(one) for one in distributions[name]}

@@ -159,8 +159,12 @@ def test_pretraining_steps(steps, process_group, tmp_path, half_precision, kind)
     _train_a_little(prepared, parts.student, pretrain, process_group, half_precision, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["plain", "sigmoid", "patch dropout", "checkpoints"])
-def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind):
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("bf16", "plain"),
+     *(("fp16", kind) for kind in ("plain", "sigmoid", "patch dropout", "checkpoints"))],
+)  # fmt: skip
+def test_contrastive_steps(steps, process_group, tmp_path, precision, kind):
     """The logit scale is trained too, though it is one number in half precision."""
     prepared = steps.contrastive(kind)
     model = prepared.model.to(process_group)
@@ -168,7 +172,7 @@ def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind)
     def contrast(engine, pairs):
         return prepared.loss(engine, pairs), {}
 
-    _train_a_little(prepared, model, contrast, process_group, half_precision, tmp_path)
+    _train_a_little(prepared, model, contrast, process_group, precision, tmp_path)
 
 
 def _train_a_little(prepared, model, function, device, precision, folder):

@@ -1,8 +1,9 @@
 """Small detectors in mmdetection, their data, and their runs."""
 
+import copy
 import importlib
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -90,18 +91,20 @@ def configs():
 @pytest.fixture(scope="session")
 def load_config():
     """Function: a published config by its name below `mmdetection/configs`."""
-    return lambda name: Config.fromfile(CONFIGS / f"{name}.py")
+    read = cache(lambda name: Config.fromfile(CONFIGS / f"{name}.py"))
+    return lambda name: copy.deepcopy(read(name))
 
 
 @pytest.fixture(scope="session")
 def twin():
     """Function: the recipe of detection/ with the settings of one here."""
 
-    def load(name):
+    @cache
+    def read(name):
         name = name.replace("cascade_mask_rcnn_eva", "cascade_mask_rcnn_vitdet_eva")
         return LazyConfig.load(str(CONFIGS.parents[1] / "detection/configs" / f"{name}.py"))
 
-    return load
+    return lambda name: copy.deepcopy(read(name))
 
 
 def _objects(generator, image, number):

@@ -120,7 +120,10 @@ def golden():
     return load_file(REPOSITORY / "tests/golden/detection_cascade.safetensors")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+SLOW = {"soft_linear": pytest.mark.slow}  # soft_linear_maskness does the same and more
+
+
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=SLOW.get(v, ())) for v in VARIANTS])
 def test_golden_cascade(variant, golden):
     sizes = dict(side=128, channels=16, hidden=32, num_classes=6)
     model = _mmdet(**sizes, test=VARIANTS[variant]).eval()

@@ -76,17 +76,19 @@ def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
     ],
 )
 def test_a_refused_resume_leaves_config_and_logs_as_they_were(
-    run, trainers, finished, task, tmp_path
+    start_ranks, trainers, finished, task, tmp_path
 ):
     """Three processes cannot share the steps of one."""
     output, trainer = shutil.copytree(finished(task), tmp_path / "run"), trainers(task)
     more = ("--run.epochs", 3) if task == "pretrain" else ("--resume",)
+    more += ("--launcher", "pytorch") if trainer.output == "--work-dir " else ()
     settings = {
         path: path.read_text() for end in ("py", "yaml") for path in output.glob(f"*.{end}")
     }
     before = {path.name for path in output.iterdir()}
-    words = trainer.command(output, *more, steps=8, processes=3)
-    end = run(*words, code=1, **trainer.variables)
-    assert end.names("3 processes"), end.text
+    words = trainer.command(output, *more, steps=8)
+    ends = [one.wait() for one in start_ranks(words, words, words, **trainer.variables)]
+    assert [end.code for end in ends] == [1] * 3
+    assert "3 processes" in "".join(end.text for end in ends)
     assert {path.name for path in output.iterdir()} == before
     assert all(path.read_text() == content for path, content in settings.items())

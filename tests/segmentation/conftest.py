@@ -1,8 +1,9 @@
 """Small segmentors, their runs, and the official lists of names and shapes."""
 
 import ast
+import copy
 import importlib
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def configs():
 @pytest.fixture(scope="session")
 def load_config():
     """Function: a published config by its name below `segmentation/configs`."""
-    return lambda name: Config.fromfile(CONFIGS / f"{name}.py")
+    read = cache(lambda name: Config.fromfile(CONFIGS / f"{name}.py"))
+    return lambda name: copy.deepcopy(read(name))
 
 
 @pytest.fixture(scope="session")
