@@ -25,7 +25,7 @@ from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.manifests import file_and_split
-from eva_data.tables import find_columns, rows_of_table, text_lines
+from eva_data.tables import find_columns, text_lines
 from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
 
 NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
@@ -170,43 +170,27 @@ def _names(
     elif path.suffix.lower() in IMAGE_SUFFIXES and not texts:
         files.require_regular_file(path)
         yield location, None
-    elif texts or path.suffix.lower() not in _TABLES:
+    elif texts or path.suffix.lower() not in _TABLES or not (captions or _has_header(path)):
         for _, line in text_lines(path):
             yield line if texts else str(path.parent / line), None
     else:
-        previous = ""
-        for name, caption in _rows(path, split, captions, columns):
-            if captions or name != previous:  # of several captions, or boxes
-                yield str(path.parent / name), caption if captions else None
-            previous = name
-
-
-def _rows(
-    path: Path, split: str | None, captions: bool, columns: Sequence[str | None]
-) -> Iterator[tuple[str, str | None]]:
-    """Yield paths of images, and captions where there have to be some, of a table or JSON list."""
-    image, caption = columns
-    if captions or path.suffix.lower() == ".json":
-        left_out = Findings(lists.LEFT_OUT)
+        left_out, previous = Findings(lists.LEFT_OUT), ""
+        image, caption = columns
         if captions:
-            yield from lists.pairs_of_list(
-                path, left_out, split=split, image=image, caption=caption
-            )
+            pairs = lists.pairs_of_list(path, left_out, split=split, image=image, caption=caption)
+            yield from ((str(path.parent / name), text) for name, text in pairs)
         else:
-            names = lists.images_of_json(path, left_out, split=split, image=image)
-            yield from ((name, None) for name in names)
+            for name in lists.images_of_list(path, left_out, split=split, image=image):
+                if name != previous:  # of several captions, or boxes
+                    yield str(path.parent / name), None
+                previous = name
         left_out.warn(path)
-        return
-    table = find_columns(path, {"image": [image.lower()] if image else lists.IMAGE_COLUMNS})
-    if len(table.names) == 1 and Path(table.names[0]).suffix.lower() in IMAGE_SUFFIXES:
-        yield from ((line, None) for _, line in text_lines(path))  # a list without a header
-        return
-    if not table.places:
-        header = ", ".join(table.names)
-        raise ValueError(f"{path} has the columns {header}: name one with --image-column")
-    for _, cells in rows_of_table(table):
-        if cells is not None:
-            yield cells[table.places["image"]], None
+
+
+def _has_header(table: Path) -> bool:
+    """Return whether a table begins with names of columns, and not with the path of an image."""
+    columns = find_columns(table, {"image": lists.IMAGE_COLUMNS})
+    return len(columns.names) != 1 or Path(columns.names[0]).suffix.lower() not in IMAGE_SUFFIXES
 
 
 def _write_names(names: Iterator[tuple[str, str | None]], file: Path, size: int | None) -> int:

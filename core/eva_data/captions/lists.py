@@ -121,12 +121,16 @@ def pairs_of_list(
                 yield path, line
 
 
-def images_of_json(
+def images_of_list(
     file: Path, left_out: Findings, *, split: str | None, image: str | None
 ) -> Iterator[str]:
-    """Read the paths of images of a JSON list as `pairs_of_list`, with captions or without."""
+    """Read the paths of images of a list as `pairs_of_list`, with captions or without."""
     names = (image,) if image else IMAGE_COLUMNS
-    return (path for _, path, _ in _entries_of_json(file, left_out, split, names, ()))
+    if file.suffix.lower() == ".json":
+        entries = _entries_of_json(file, left_out, split, names, ())
+    else:
+        entries = _rows(file, left_out, names, ())
+    return (path for _, path, _ in entries)
 
 
 Keys = tuple[str, ...]  # of paths or captions, the first that is there counts
@@ -137,12 +141,12 @@ def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
     roles = {"image": [name.lower() for name in image], "text": [name.lower() for name in caption]}
     columns = find_columns(file, roles)
     path, cell = (columns.places.get(role) for role in roles)
-    if path is None or cell is None or path == cell:
+    if path is None or (caption and cell in (None, path)):
         shown = printable(", ".join(columns.names)[:200])
-        raise ValueError(
-            f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}, and "
-            f"caption_column another of {', '.join(caption)}"
-        )
+        message = f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}"
+        if caption:
+            message += f", and caption_column another of {', '.join(caption)}"
+        raise ValueError(message)
 
     def is_row(cells: list[str]) -> bool:
         is_path = len(cells) == len(columns.names) and '"' not in "".join(cells)
@@ -153,7 +157,7 @@ def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
         if cells is None:
             left_out.add("malformed", where)
         else:
-            yield where, cells[path], [cells[cell]]
+            yield where, cells[path], [] if cell is None else [cells[cell]]
 
 
 def _entries_of_json(
