@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 
 Media = str | os.PathLike[str]
 ImageSource = Media | Image.Image | NDArray[np.uint8]
-_AT_ONCE = 8  # decoded frames in memory
 _NAMED = 10  # texts that are too long
 
 
@@ -91,11 +90,7 @@ class MediaReader:
             return Frames(self.image(source)[None], (0,), (0.0,))
         with open_video(source) as video:
             indexes = spread(len(video), self.frames)
-            pixels = [
-                self.transform(Image.fromarray(frame))
-                for start in range(0, len(indexes), _AT_ONCE)
-                for frame in video.frames(indexes[start : start + _AT_ONCE])
-            ]
+            pixels = [self.transform(Image.fromarray(rgb)) for _, rgb in video.each(indexes)]
             return Frames(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
 
 

@@ -345,22 +345,27 @@ class VideoFile(VideoSource):
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Decode frames; see `VideoSource.frames`."""
         order = np.array([self.checked(index) for index in indices], dtype=np.int64)
+        result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
+        for index, rgb in self.each(np.unique(order).tolist()):
+            result[order == index] = rgb
+        return result
+
+    def each(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """See `VideoSource.each`; frames of one keyframe are decoded together."""
+        wanted = sorted({self.checked(index) for index in indices})
         if self._video is None:
             raise ValueError(f"{self.name} is closed")
-        result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
         with explain_decode_errors(self.name):
-            groups = itertools.groupby(np.unique(order).tolist(), key=self._index.key_before)
-            for key, group in groups:
+            for key, group in itertools.groupby(wanted, key=self._index.key_before):
                 missing = {*group}
                 for seek in (True, False):
                     for index, frame in self._decode({*missing}, key, seek=seek):
-                        result[order == index] = to_rgb(frame, self._stored_size)
+                        yield index, to_rgb(frame, self._stored_size)
                         missing.discard(index)
                     if not missing:
                         break
                 else:
                     raise OSError(f"its frame {min(missing)} of {len(self)} is damaged")
-        return result
 
     def _decode(
         self, indices: set[int], key: int | None, *, seek: bool

@@ -55,6 +55,11 @@ class VideoSource(ABC):
             (N, H, W, 3), RGB, upright, in the order of `indices`.
         """
 
+    def each(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield frames, (H, W, 3), with their indexes in rising order, one in memory at a time."""
+        for index in sorted({*indices}):
+            yield index, self.frames([index])[0]
+
     @abstractmethod
     def times(self, indices: Sequence[int]) -> list[float]:
         """Give the times of frames, in seconds from the first frame's."""
