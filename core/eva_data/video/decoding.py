@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -357,15 +358,16 @@ class VideoFile(VideoSource):
             raise ValueError(f"{self.name} is closed")
         with explain_decode_errors(self.name):
             for key, group in itertools.groupby(wanted, key=self._index.key_before):
-                missing = {*group}
+                missing = deque(group)
                 for seek in (True, False):
                     for index, frame in self._decode({*missing}, key, seek=seek):
-                        yield index, to_rgb(frame, self._stored_size)
-                        missing.discard(index)
+                        if index != missing[0]:  # which has not come
+                            break
+                        yield missing.popleft(), to_rgb(frame, self._stored_size)
                     if not missing:
                         break
                 else:
-                    raise OSError(f"its frame {min(missing)} of {len(self)} is damaged")
+                    raise OSError(f"its frame {missing[0]} of {len(self)} is damaged")
 
     def _decode(
         self, indices: set[int], key: int | None, *, seek: bool
