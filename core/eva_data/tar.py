@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 2**20  # bytes behind the last member
 _OF_A_WORKER = 2**30  # bytes of shards; fewer are read sooner than another process starts
 PLACES = ("shard", "offset", "size")  # arrays of an index
-Look = Callable[[Path, Findings], Table]
+ShardIndexer = Callable[[Path, Findings], Table]
 
 
 class Member(NamedTuple):
@@ -128,7 +128,7 @@ def table_of_members(shard: Path, members: Iterable[Member], *, kind: str = IMAG
 
 def index_shards(
     shards: Sequence[Path],
-    look: Look,
+    index_shard: ShardIndexer,
     left_out: Findings,
     *,
     kind: str,
@@ -136,31 +136,35 @@ def index_shards(
     folder: Path | None = None,
     settings: str = "",
 ) -> Table:
-    """Index shards by the table that `look` makes of each, which is not saved, or in a folder.
+    """Index shards one by one, by `workers` in memory, or on all cores in a folder for later calls.
 
-    A saved index has a file of each shard, which an interruption leaves, and one of all; names of
-    files change with `settings` (those of `look`), and with paths, sizes and times of the shards.
-    Only shards that are new or changed are looked at then, on all cores. `left_out` gains what is
-    left out, or was when the index was saved.
+    A folder has a file of each shard, which an interruption leaves, and one of all. Their names
+    change with paths, sizes and times of the shards and with `settings`, those of `index_shard`:
+    only shards that are new or changed are read. `left_out` gains what is left out, or was when the
+    index was saved.
     """
     if folder is not None:
-        return _open_or_save(shards, look, left_out, folder, kind=kind, settings=settings)
-    tables, shared = list[Table](), (look, left_out.kinds)
-    results = ordered_map(_look_at, shards, workers=workers, title="shards", chunk=1, shared=shared)
+        return _index_in_folder(shards, index_shard, left_out, folder, kind=kind, settings=settings)
+    tables, shared = list[Table](), (index_shard, left_out.kinds)
+    results = ordered_map(
+        _index_with_findings, shards, workers=workers, title="shards", chunk=1, shared=shared
+    )
     for table, findings in results:
         tables.append(table)
         left_out.merge(findings)
-    return _join(tables)
+    return _join_tables(tables)
 
 
-def _look_at(look: Look, kinds: Mapping[str, Kind], shard: Path) -> tuple[Table, Findings]:
+def _index_with_findings(
+    index_shard: ShardIndexer, kinds: Mapping[str, Kind], shard: Path
+) -> tuple[Table, Findings]:
     findings = Findings(kinds)
-    return look(shard, findings), findings
+    return index_shard(shard, findings), findings
 
 
-def _open_or_save(
+def _index_in_folder(
     shards: Sequence[Path],
-    look: Look,
+    index_shard: ShardIndexer,
     left_out: Findings,
     folder: Path,
     *,
@@ -182,16 +186,16 @@ def _open_or_save(
         jobs = [*zip(shards, parts, strict=True)]
         random.Random().shuffle(jobs)  # machines that begin together share the work
         done = ordered_map(
-            _save_look,
+            _index_into_file,
             jobs,
             workers=min(len(os.sched_getaffinity(0)), most),
             title="indexing shards",
             chunk=1,
-            shared=(look, left_out.kinds, kind),
+            shared=(index_shard, left_out.kinds, kind),
         )
         for _ in done:
             pass
-        _join([Table.open(part, kind=kind) for part in parts]).save(file)
+        _join_tables([Table.open(part, kind=kind) for part in parts]).save(file)
         table = Table.open(file, kind=kind)
     for problem, count, ids in (problem for part in table.about for problem in part["left_out"]):
         left_out.add_many(problem, count, ids)
@@ -199,18 +203,20 @@ def _open_or_save(
     return table
 
 
-def _save_look(look: Look, kinds: Mapping[str, Kind], kind: str, job: tuple[Path, Path]) -> None:
+def _index_into_file(
+    index_shard: ShardIndexer, kinds: Mapping[str, Kind], kind: str, job: tuple[Path, Path]
+) -> None:
     """Index a shard in a file, unless that is done."""
     shard, file = job
     if _open_saved(file, kind) is None:
-        table, findings = _look_at(look, kinds, shard)
+        table, findings = _index_with_findings(index_shard, kinds, shard)
         listed = findings.as_json()
         problems = [[entry["kind"], entry["count"], entry["ids"][:SHOWN]] for entry in listed]
         table.about = [{"shards": table.about, "left_out": problems}]
         table.save(file)
 
 
-def _join(tables: Sequence[Table]) -> Table:
+def _join_tables(tables: Sequence[Table]) -> Table:
     """Join the indexes of shards, in which the shards and the ends of names count on."""
     counts = [len(table["shard"]) for table in tables]
     arrays = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}

@@ -90,7 +90,9 @@ class MediaReader:
             return Frames(self.image(source)[None], (0,), (0.0,))
         with open_video(source) as video:
             indexes = spread(len(video), self.frames)
-            pixels = [self.transform(Image.fromarray(rgb)) for _, rgb in video.each(indexes)]
+            pixels = [
+                self.transform(Image.fromarray(rgb)) for _, rgb in video.iterate_frames(indexes)
+            ]
             return Frames(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
 
 

@@ -134,10 +134,10 @@ def images_of_list(
 
 
 Keys = tuple[str, ...]  # of paths or captions, the first that is there counts
-Found = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the image, captions
+Entries = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the image, captions
 
 
-def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
+def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Entries:
     roles = {"image": [name.lower() for name in image], "text": [name.lower() for name in caption]}
     columns = find_columns(file, roles)
     path, cell = (columns.places.get(role) for role in roles)
@@ -162,7 +162,7 @@ def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
 
 def _entries_of_json(
     file: Path, left_out: Findings, split: str | None, image: Keys, caption: Keys
-) -> Found:
+) -> Entries:
     content = load_json(file)
     entries = content.get("images") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:

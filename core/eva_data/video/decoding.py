@@ -347,12 +347,12 @@ class VideoFile(VideoSource):
         """Decode frames; see `VideoSource.frames`."""
         order = np.array([self.checked(index) for index in indices], dtype=np.int64)
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
-        for index, rgb in self.each(np.unique(order).tolist()):
+        for index, rgb in self.iterate_frames(np.unique(order).tolist()):
             result[order == index] = rgb
         return result
 
-    def each(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """See `VideoSource.each`; frames of one keyframe are decoded together."""
+    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """See `VideoSource.iterate_frames`; frames of one keyframe are decoded together."""
         wanted = sorted({self.checked(index) for index in indices})
         if self._video is None:
             raise ValueError(f"{self.name} is closed")

@@ -55,7 +55,7 @@ class VideoSource(ABC):
             (N, H, W, 3), RGB, upright, in the order of `indices`.
         """
 
-    def each(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield frames, (H, W, 3), with their indexes in rising order, one in memory at a time."""
         for index in sorted({*indices}):
             yield index, self.frames([index])[0]

@@ -46,8 +46,10 @@ def test_frames_are_those_of_reading_all_in_turn(videos, read_all, video_name):
         assert video.frames([]).shape == (0, *video.size, 3)
         backwards = range(len(video) - 1, -1, -1)
         assert np.array_equal(video.frames(backwards), expected[::-1])
-        assert all(np.array_equal(rgb, expected[index]) for index, rgb in video.each(backwards))
-        assert [index for index, _ in video.each(backwards)] == [*range(len(video))]
+        assert all(
+            np.array_equal(rgb, expected[index]) for index, rgb in video.iterate_frames(backwards)
+        )
+        assert [index for index, _ in video.iterate_frames(backwards)] == [*range(len(video))]
 
 
 @pytest.mark.parametrize("name", ["h264-jumps.mp4", "h264-jumps.mkv"])
