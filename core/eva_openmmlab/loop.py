@@ -16,7 +16,7 @@ from typing import Any
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import DATASETS, LOOPS
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset
 
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
@@ -312,3 +312,14 @@ class EVATrainLoop(IterBasedTrainLoop):
             self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
             data_batch = next(self.dataloader_iterator)
         super().run_iter(data_batch)
+
+
+def trains(runner: Any) -> bool:
+    """Return whether a runner that has begun trains, and does not score weights."""
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def own_loop(runner: Any) -> EVATrainLoop | None:
+    """Return the loop of a training, if it is ours."""
+    loop = runner.train_loop if trains(runner) else None
+    return loop if isinstance(loop, EVATrainLoop) else None

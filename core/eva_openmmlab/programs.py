@@ -14,8 +14,7 @@ from mmengine.registry import RUNNERS
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.run_folders import folder_of_run
-from eva_data.files import expand_home
+from eva_openmmlab.command_line import RunnerRequest
 from eva_openmmlab.config import (
     apply_request,
     load_config,
@@ -25,18 +24,17 @@ from eva_openmmlab.config import (
 )
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
-from eva_openmmlab.run_folder import RECORD, run_folder
+from eva_openmmlab.run_folder import RECORD, choose_folder, run_folder
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
 from eva_report.page import RESULTS
 from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
-from eva_runs.output_folder import number_evaluation, number_folder, reserve_folder, watch
+from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.precision import require_device
-from eva_runs.recipes import name_on_own_data, recipe_name
+from eva_runs.recipes import recipe_name
 from eva_runs.record import Kind
-from eva_runs.request import RunRequest
 
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
@@ -45,7 +43,7 @@ class Run:
     """A training or an evaluation by a command line: its config is resolved, built and run.
 
     Args:
-        args: What `command_line.read` has read.
+        request: What is asked for.
         apply_data: Function that puts own data into a copy of a config.
         change: Function that applies the project's own flags to the config; None for no such.
 
@@ -55,13 +53,12 @@ class Run:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        request: RunnerRequest,
         apply_data: Callable[[Config, Any], Config],
         change: Callable[[Config, argparse.Namespace], None] | None,
     ) -> None:
-        self.args, self.apply_data, self.change = args, apply_data, change
-        self.trains = "weights" not in args
-        self.request = RunRequest.from_options(args) if self.trains else RunRequest()
+        self.request, self.apply_data, self.change = request, apply_data, change
+        self.trains = not request.evaluates
         self.folder: Path | None = None
         self._is_record_new: Callable[[], bool] = lambda: False
 
@@ -99,7 +96,7 @@ class Run:
                 runner = self._run(cfg)
                 processes.barrier()  # here: the other processes do not wait for the report
                 if processes.is_main():
-                    report = RunReport(runner, kind, task=self.args.task)
+                    report = RunReport(runner, kind, task=self.request.task)
                     show(*report.closing(report.write(), duration=time.monotonic() - began))
             processes.destroy_group()
         return Result(folder / RESULTS)
@@ -112,37 +109,36 @@ class Run:
 
     def _resolve(self) -> Config:
         """Read the config, apply what the command line asks, and look for what it names."""
-        args = self.args
-        cfg = load_config(args.config, args.settings)
-        if self.request.epochs and "train_cfg.max_iters" in args.settings:
+        request, settings = self.request, self.request.settings
+        cfg = load_config(request.config, settings)
+        if request.epochs and "train_cfg.max_iters" in settings:
             raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
-        cfg.launcher = args.launcher
+        cfg.launcher = request.launcher
         cfg.setdefault("runner_type", "Runner")
-        cfg.work_dir = str(_work_dir(cfg, args, trains=self.trains))
+        cfg.work_dir = str(choose_folder(cfg, request))
         if self.trains:
-            stated = {key: cfg[key] for key in ("load_from",) if key in args.settings}
-            apply_request(cfg, self.request)
+            stated = {key: cfg[key] for key in ("load_from",) if key in settings}
+            apply_request(cfg, request)
             cfg.update(stated)  # before the weights of --backbone
             if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
                 require_device("cuda")
-            cfg.load_from = args.load_from or cfg.get("load_from")
+            cfg.load_from = request.weights or cfg.get("load_from")
             run_folder(cfg.work_dir).continues(resume=cfg.resume)
         else:
-            cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
-            copy = Path(cfg.work_dir, Path(args.config).name)
-            if copy.exists() and copy.samefile(args.config):
-                raise ValueError(f"--output {cfg.work_dir} holds {args.config}: name another")
-        if args.data_root is not None and args.own_data is not None:
-            raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
-        if getattr(args.own_data, "bands", None) is None:
-            self.request.require_rgb()
-        if args.data_root is not None:
-            set_data_root(cfg, args.data_root)
-        if args.own_data is not None:
-            cfg = self.apply_data(cfg, args.own_data)
-            args.own_data = None  # its memory; whoever is built of the config reads the files
+            cfg.load_from, cfg.resume, cfg.precision = request.weights, False, request.precision
+            copy = Path(cfg.work_dir, request.config.name)
+            if copy.exists() and copy.samefile(request.config):
+                raise ValueError(f"--output {cfg.work_dir} holds {request.config}: name another")
+        if request.data_root is not None and request.data is not None:
+            raise ValueError(f"--data-root {request.data_root} has no use beside data of your own")
+        if getattr(request.data, "bands", None) is None:
+            request.require_rgb()
+        if request.data_root is not None:
+            set_data_root(cfg, request.data_root)
+        if request.data is not None:
+            cfg = self.apply_data(cfg, request.data)
         if self.change is not None:
-            self.change(cfg, args)
+            self.change(cfg, request.flags)
         require_data(cfg, ("train", "val") if self.trains else ("test",))
         if cfg.get("load_from"):
             resolve_source(cfg.load_from)  # official ones may be downloaded now
@@ -162,7 +158,7 @@ class Run:
             shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
             runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree
             hook = run_hook(runner)
-            lines = TerminalHook(recipe_name(self.args.task, self.args.config))
+            lines = TerminalHook(recipe_name(self.request.task, self.request.config))
             runner.register_hook(lines)
             try:
                 runner.train() if self.trains else runner.test()
@@ -174,33 +170,6 @@ class Run:
                 raise
             raise ValueError(f"the config cannot be built: {single_line_message(error)}") from None
         return runner
-
-
-def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
-    """Choose the folder of a run: as named, else by data and recipe; of evaluations one below."""
-    if args.work_dir is not None:
-        return Path(args.work_dir)
-    if args.of_run and not trains:  # which may have been moved since
-        folder = folder_of_run(expand_home(args.weights))
-    elif path := _first_path(args):
-        name = name_on_own_data(args.config, path) or Path(args.config).stem
-        folder = Path("output") / name
-    else:
-        folder = Path(cfg.get("work_dir") or Path("output") / Path(args.config).stem)
-        if "work_dir" in args.settings:
-            return folder
-    if not trains:
-        return number_evaluation(folder / "test", shared=args.launcher != "none")
-    resume = bool(cfg.get("resume") or args.resume)
-    return number_folder(folder, lambda path: run_folder(path).is_used(), resume=resume)
-
-
-def _first_path(args: argparse.Namespace) -> Path | None:
-    """Return the first path of own data on a command line; None without any."""
-    if getattr(args, "data", None):
-        return Path(args.data[0])
-    flags = ("train_annotations", "train_images", "val_annotations", "val_images")
-    return next((path for flag in flags if (path := getattr(args, flag, None))), None)
 
 
 def _join(cfg: Config) -> None:

@@ -7,13 +7,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.files import expand_home
 from eva_data.saving import write_text
-from eva_runs.output_folder import read_log
+from eva_runs.output_folder import number_evaluation, number_folder, read_log
+from eva_runs.recipes import name_on_own_data
 from eva_runs.run_folder import RunFolder, require_config
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from eva_openmmlab.command_line import RunnerRequest
 
 RECORD = "run.json"
 STEP = "step"
@@ -30,6 +36,24 @@ def run_folder(path: str | os.PathLike[str]) -> RunFolder:
     return RunFolder(
         Path(path), checkpoints="iter_*.pth", logs="*/vis_data/*.json", order=iteration_of
     )
+
+
+def choose_folder(cfg: "Config", request: "RunnerRequest") -> Path:
+    """Choose the folder of a run: as named, else by data and recipe; of evaluations one below."""
+    if request.output is not None:
+        return request.output
+    if request.of_run and request.weights and request.evaluates:  # which may have been moved since
+        folder = folder_of_run(expand_home(request.weights))
+    elif path := request.first_path:
+        folder = Path("output") / (name_on_own_data(request.config, path) or request.config.stem)
+    else:
+        folder = Path(cfg.get("work_dir") or Path("output") / request.config.stem)
+        if "work_dir" in request.settings:
+            return folder
+    if request.evaluates:
+        return number_evaluation(folder / "test", shared=request.launcher != "none")
+    resume = bool(cfg.get("resume")) or request.resume
+    return number_folder(folder, lambda path: run_folder(path).is_used(), resume=resume)
 
 
 def write_record(folder: Path, config: str) -> None:

@@ -24,7 +24,8 @@ from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors
 from eva_openmmlab.config import parts_of
-from eva_openmmlab.hooks import run_hook, trains
+from eva_openmmlab.hooks import run_hook
+from eva_openmmlab.loop import trains
 from eva_openmmlab.run_folder import iteration_of
 from eva_report.terminal import (
     FileFormatter,

@@ -17,6 +17,8 @@ class RunRequest:
 
     Attributes:
         output: Folder of the run.
+        evaluates: Whether weights are evaluated, and nothing is trained.
+        weights: Those that are evaluated, or that training begins from; None for the recipe's.
         resume: Whether to continue the run in it, if there is one.
         epochs: Passes over the training data; the schedule follows.
         batch: Samples of a forward pass of a process; a step keeps its number of them.
@@ -33,6 +35,8 @@ class RunRequest:
     """
 
     output: Path | None = None
+    evaluates: bool = False
+    weights: str | None = None
     resume: bool = False
     epochs: int | None = None
     batch: int | None = None
@@ -53,6 +57,11 @@ class RunRequest:
         names = {field.name for field in fields(cls)}
         parsed = {name: value for name, value in vars(options).items() if name in names}
         return cls(**parsed | changes)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a training goes on, if it has a checkpoint."""
+        return self.resume and not self.evaluates
 
     def band_request(self) -> BandRequest | None:
         """Return what the user says of bands; None for images in RGB."""

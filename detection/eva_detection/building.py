@@ -1,20 +1,26 @@
 """Parts of a config, built, with an error that says which part it is about; initial weights."""
 
 import contextlib
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from detectron2.config import instantiate
+from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from eva_backbone import LoadReport, load_pretrained
+from eva_backbone import LoadReport, load_pretrained, no_init_weights
+from eva_backbone.lora import LoraSettings
 from eva_data.bands import Bands
 from eva_report.terminal import SHOWN
+from eva_runs.adapters import Adapters
 from eva_runs.errors import single_line_message
+from eva_runs.processes import deterministic_average_hook
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +94,39 @@ def load_initial_weights(
     return report
 
 
+def build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
+    """Build the model, with initial weights or to be restored, and its adapters."""
+    lora, source = lora_of(cfg), cfg.train.init_checkpoint
+    with no_init_weights(bool(source or not load)):
+        model = build(cfg.model, "model")
+    if source and (load or lora.rank):  # the base is not in a checkpoint
+        load_initial_weights(model, source)
+    adapters = Adapters(model, lora, source) if lora.rank else None
+    logger.info("Model:\n%s", model)
+    return model.to(cfg.train.device), adapters
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
+    """Build the optimizer of a model, and the multiplier of its learning rates."""
+    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
+    options = copy.deepcopy(cfg.optimizer)
+    options.params.model = model
+    return build(options, "optimizer"), multiplier
+
+
+def wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """Wrap the model if there are several processes; gradients are sent as fp16 with fp16 alone."""
+    ddp: dict[str, Any] = {"gradient_as_bucket_view": True} | dict(cfg.train.ddp)
+    # without a loss scale, gradients below 6e-8 would become 0
+    if training_precision(cfg.train) != "fp16":
+        ddp["fp16_compression"] = False
+    ddp |= {"device_ids": None} if cfg.train.device == "cpu" else {}
+    wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
+    if wrapped is not model and cfg.train.device == "cpu":
+        wrapped.register_comm_hook(None, lambda _, bucket: deterministic_average_hook(bucket))
+    return wrapped
+
+
 def bands_of(cfg: DictConfig) -> Bands | None:
     """Return the bands of the images of a config's detector; None for RGB."""
     return Bands.from_json(OmegaConf.select(cfg, "dataloader.test.mapper.bands"))
@@ -97,3 +136,13 @@ def image_side(cfg: DictConfig) -> int:
     """Return the side of the square that images are padded to, or lie in the corner of; or 0."""
     backbone = cfg.model.backbone
     return int(backbone.get("square_pad", 0) or backbone.net.get("canvas", 0))
+
+
+def training_precision(train: DictConfig) -> Any:
+    """Return the precision of a training: "fp32", "fp16" or "bf16"."""
+    return train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
+
+
+def lora_of(cfg: DictConfig) -> LoraSettings:
+    """Return the adapters of a training, of rank 0 if it has none."""
+    return LoraSettings.of(OmegaConf.to_container(cfg.get("lora") or OmegaConf.create()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from eva_data.detection import sources
 from eva_data.files import expand_home, is_there
 from eva_data.saving import require_writable
-from eva_detection.training.output_folder import TrainingFolder, config_of_run
+from eva_detection.training.output_folder import SAVED, TrainingFolder, config_of_run
 from eva_runs.commands import Command, echo, lazy_import, program_name
 from eva_runs.options import (
     SOURCES,
@@ -81,8 +81,6 @@ class TrainingRequest(RunRequest):
     Attributes:
         recipe: Name or path of a recipe, or the file that a run has saved.
         overrides: Settings of the recipe, KEY=VALUE.
-        weights: Those that are evaluated, or that training begins from; None for the recipe's.
-        evaluates: Whether weights are evaluated, and nothing is trained.
         scale_lr: Whether the learning rate grows with the images of a step.
         num_gpus: Processes of this machine; of a launcher, of all machines.
         num_machines: Machines of the run.
@@ -93,8 +91,6 @@ class TrainingRequest(RunRequest):
 
     recipe: str
     overrides: tuple[str, ...] = ()
-    weights: str | None = None
-    evaluates: bool = False
     scale_lr: bool = False
     num_gpus: int = 1
     num_machines: int = 1
@@ -107,17 +103,9 @@ class TrainingRequest(RunRequest):
         """Processes of the run on all machines."""
         return self.num_gpus * self.num_machines
 
-    @property
-    def resumes(self) -> bool:
-        """Whether a training goes on, if it has a checkpoint."""
-        return self.resume and not self.evaluates
-
 
 def parse(arguments: Sequence[str]) -> TrainingRequest:
-    """Parse as detectron2's parser does.
-
-    The weights of a run bring its config, and results go to a folder of their own beside it.
-    """
+    """Parse as detectron2's parser does; the weights of a run bring its config."""
     parser = make_parser()
     args = parser.parse_intermixed_args(arguments)
     if args.launched:  # by torchrun, for example
@@ -134,18 +122,12 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
     names += [args.config_file] if args.config_file else []
     if len(names) > 1:
         parser.error(f"name one recipe, got {', '.join(names)}")
-    recipe, output = "".join(names), args.output
-    saved = config_of_run(args.weights) if args.weights and not recipe else None
-    if saved:
-        recipe = str(saved)
-        if not output:
-            several = args.num_machines > 1
-            output = number_evaluation(saved.parent / "evaluation", shared=several)
+    saved = config_of_run(args.weights) if args.weights and not names else None
     return TrainingRequest.from_options(
         args,
-        recipe=recipe,
+        recipe="".join(names) or str(saved or ""),
         overrides=(*settings, *slice_settings(args.slice, args.overlap)),
-        output=expand_home(output) if output else None,
+        output=expand_home(args.output) if args.output else None,
         data=sources.read_request(args, training=not args.evaluates),
     )
 
@@ -197,12 +179,13 @@ def check(request: TrainingRequest) -> TrainingRequest:
 
 
 def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
-    """Name the folder of a run by own data and recipe, or as the recipe does."""
+    """Name the folder of a run by own data and recipe, or as the recipe does; of an evaluation."""
     data = request.data and request.data.first_path
     name = name_on_own_data(recipe, data) if data else ""
     if request.evaluates:
-        default, several = Path(f"output/{name}_evaluation"), request.num_machines > 1
-        return number_evaluation(default, shared=several) if name else None
+        run = recipe.parent / "evaluation" if recipe.name == SAVED else None
+        default = run or (Path(f"output/{name}_evaluation") if name else None)
+        return default and number_evaluation(default, shared=request.num_machines > 1)
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
     folder = Path(f"output/{name}" if name else stated[1] if stated else "")
     if not folder.name:

@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor
 
-from eva_detection.building import build, image_side, target_of
+from eva_detection.building import build, image_side, target_of, training_precision
 from eva_detection.command_line import parse
-from eva_detection.config.settings import apply_request, load_recipe, precision_of
+from eva_detection.config.settings import apply_request, load_recipe
 from eva_runs.memory import (
     OBJECTS,
     MeasuredStep,
@@ -39,7 +39,7 @@ def step(cfg: DictConfig) -> MeasuredStep:
     channels = cfg.model.backbone.net.get("in_channels", 3)
     image = next(model.parameters()).new_empty(channels, side, side)
     entries = [{"image": image, "instances": _objects(model, side)}] * batch
-    dtype = torch.float16 if precision_of(cfg.train) == "fp16" else torch.bfloat16
+    dtype = torch.float16 if training_precision(cfg.train) == "fp16" else torch.bfloat16
     settings = {k: v for k, v in cfg.optimizer.items() if k not in ("_target_", "params")}
 
     def loss() -> Tensor:

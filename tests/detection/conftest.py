@@ -161,12 +161,13 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     from eva_detection.command_line import parse
     from eva_detection.config import files, settings
+    from eva_detection.evaluation.test_set import EvaluationSet
     from eva_detection.training import train as train_module
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
     for module, name in ((settings, "load_config_file"), (files, "_run_recipe")):
         monkeypatch.setattr(module, name, lambda file, **_: copy.deepcopy(tiny_config()))
-    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
+    monkeypatch.setattr(EvaluationSet, "score", lambda test_set, model, **_: {})
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
     def run(folder, *words):

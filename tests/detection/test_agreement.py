@@ -16,8 +16,9 @@ from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch import nn
 from eva_runs.processes import run_on_all_ranks
-from eva_detection.data.loading import EvaluationSet, choose_seed, read_training_set
-from eva_detection.training.train import _wrap_distributed
+from eva_detection.data.loading import choose_seed, read_training_set
+from eva_detection.evaluation.test_set import EvaluationSet
+from eva_detection.building import wrap_distributed
 from eva_detection.training.trainer import DetectionTrainer
 
 class Model(nn.Module):
@@ -58,7 +59,7 @@ def before_the_second_step():
             if rank and index == 1:
                 raise KeyError("no such thing")
             yield [{"image": torch.ones(2), "file_name": f"{rank}-{index}.jpg", "image_id": index}]
-    model = _wrap_distributed(TRAIN, Model(lambda loss: loss))
+    model = wrap_distributed(TRAIN, Model(lambda loss: loss))
     trainer = DetectionTrainer(
         model, batches(comm.get_rank()), torch.optim.AdamW(model.parameters())
     )
@@ -68,7 +69,7 @@ def before_the_second_step():
 
 def train(trouble):
     rank = comm.get_rank()
-    model = _wrap_distributed(TRAIN, Model(trouble))
+    model = wrap_distributed(TRAIN, Model(trouble))
     batches = [[{"image": torch.ones(2), "file_name": f"{rank}-{i}.jpg", "image_id": i}]
                for i in range(9)]
     optimizer = torch.optim.AdamW(model.parameters())
@@ -80,11 +81,11 @@ def train(trouble):
 def small_gradients():
     '''The mean of 1e-8 and 3e-8 is 2e-8; in fp16 without a scale all three are 0.'''
     model = nn.Linear(1, 1, bias=False)
-    wrapped = _wrap_distributed(TRAIN, model)
+    wrapped = wrap_distributed(TRAIN, model)
     (wrapped(torch.ones(1, 1)) * (1e-8 + 2e-8 * comm.get_rank())).sum().backward()
     say("gradient", comm.get_rank(), f"{model.weight.grad.item():.3e}")
     model = nn.Linear(3, 2)
-    wrapped = _wrap_distributed(TRAIN, model)
+    wrapped = wrap_distributed(TRAIN, model)
     wrapped(torch.ones(1, 3)).sum().backward()
     say("storages", len({one.grad.untyped_storage().data_ptr() for one in model.parameters()}))
 

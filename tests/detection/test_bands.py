@@ -20,8 +20,8 @@ from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.own_data import apply_bands, apply_data
 from eva_detection.config.recipes import box_predictors, update_each
-from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.report import first_samples
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor
 from eva_detection.inference.test_time_augmentation import SlicedRCNN

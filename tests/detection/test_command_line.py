@@ -70,9 +70,10 @@ def test_an_evaluation_takes_weights(run):
 
     evaluation = run / "evaluation"
     for weights in (run, run / "model_final.pth"):
-        expected = (f"{run}/config.yaml", str(weights), evaluation)
+        expected = (f"{run}/config.yaml", str(weights), None)
         for words in ([weights], ["--weights", weights]):
             assert read(*words) == expected
+            assert check(parse(["--eval-only", *map(str, words)])).output == evaluation
             evaluation.rmdir()  # which was claimed
     expected = (DEMO, "eva_coco_seg", None)
     assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == expected

@@ -29,7 +29,7 @@ TARGETS = {  # each would make the file PROOF, when built
     "proposals, through detectron2's old config": {
         "dataloader.test.cfg.DATASETS.PROPOSAL_FILES_TEST": ["PROOF"]
     },
-    "a dunder": {"optimizer._target_": "eva_detection.training.optimizer.ClippedAdamW.__init__"},
+    "a dunder": {"optimizer._target_": "eva_detection.optimizer.ClippedAdamW.__init__"},
 }
 
 
@@ -93,7 +93,7 @@ def test_text_is_not_config_language(write):
 @pytest.mark.parametrize("name", ["lvis/cascade_mask_rcnn_vitdet_eva_g_1536", DEMO])
 def test_what_a_run_saves_comes_back(load_config, name, repository, tmp_path):
     words = ("test.aug.min_sizes=[96,128]", "train.max_iter=3", "model.backbone.square_pad=64",
-             "optimizer._target_=eva_detection.training.optimizer.ClippedAdamW")  # fmt: skip
+             "optimizer._target_=eva_detection.optimizer.ClippedAdamW")  # fmt: skip
     cfg, recipe = load_config(name, *words), repository / "detection/configs" / f"{name}.py"
     cfg.dataloader.train.mapper.augmentations[0].horizontal = False
     drop_masks(cfg.model, cfg.dataloader)

@@ -14,8 +14,8 @@ from eva_data.detection.resolve import resolve
 from eva_detection import command_line
 from eva_detection.config.own_data import apply_data, read_own_data
 from eva_detection.config.settings import load_config
-from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation.evaluators import CustomEvaluator
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.training.trainer import DetectionTrainer
 
 LVIS = "lvis/cascade_mask_rcnn_vitdet_eva_g_1280"

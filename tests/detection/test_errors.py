@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
@@ -66,7 +67,7 @@ def test_a_full_disk_is_named_by_the_log_of_metrics(run_here, tmp_path, full_dis
 def test_scores_between_two_lines_are_written_once(run_here, tmp_path, monkeypatch):
     scores = iter(range(100))
     found = lambda *_, **__: {"bbox": {"AP": float(next(scores))}}  # noqa: E731
-    monkeypatch.setattr(train_module, "evaluate", found)
+    monkeypatch.setattr(EvaluationSet, "score", found)
     words = ("train.max_iter=5", "train.eval_period=2", "train.log_period=3")
     assert run_here(tmp_path / "run", *words) == 0
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
@@ -100,7 +101,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monke
             raise CutOffError
         return {"bbox": {"AP": float(next(scores))}}
 
-    monkeypatch.setattr(train_module, "evaluate", evaluate)
+    monkeypatch.setattr(EvaluationSet, "score", evaluate)
     words = ("train.checkpointer.period=2", "train.eval_period=2", "train.max_iter=4")
     assert "CutOffError" in run_here(run, *words)
     assert (run / "last_checkpoint").read_text() == "model_0000001.pth"

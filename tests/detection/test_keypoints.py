@@ -17,7 +17,7 @@ from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.own_data import apply_data
-from eva_detection.data.loading import EvaluationSet
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.inference.predictor import Predictor, find_categories, find_keypoints
 from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA, SlicedRCNN
 from eva_report.detection_demo import as_drawn

@@ -7,9 +7,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from eva_data.detection import coco
-from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation import evaluators
-from eva_detection.training import train as train_module
+from eva_detection.evaluation.test_set import EvaluationSet
 
 TWO_EVALUATIONS = ("train.max_iter=2", "train.eval_period=1")
 
@@ -53,6 +52,6 @@ def test_a_second_evaluation_is_the_first_again(tiny_config, make_tiny_detector,
     """Though the annotations are kept, which scorers write into."""
     cfg = tiny_config(f"train.output_dir={tmp_path}", "dataloader.evaluator.tasks=[segm,bbox]")
     test_set, model = EvaluationSet(cfg), make_tiny_detector()
-    first, second = (train_module.evaluate(test_set, model) for _ in range(2))
+    first, second = (test_set.score(model) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert read == {"digit_scenes_val": 1, "truth": 1}

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
@@ -19,7 +20,7 @@ def _default_signals():
 @pytest.fixture
 def configure(tiny_config, tmp_path, monkeypatch):
     """Function: the tiny config with its output in the test's folder; nothing is evaluated."""
-    monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
+    monkeypatch.setattr(EvaluationSet, "score", lambda test_set, model, **_: {})
 
     def make(*more, name="run"):
         folder = tmp_path / name
@@ -47,7 +48,7 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     cfg, run = configure("train.max_iter=2")
     evaluated = []
     monkeypatch.setattr(
-        train_module, "evaluate", lambda test_set, model, **_: evaluated.append(1) or {}
+        EvaluationSet, "score", lambda test_set, model, **_: evaluated.append(1) or {}
     )
     with monkeypatch.context() as patch:
         _send_at(patch, 1)

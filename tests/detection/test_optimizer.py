@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.optimizer import ClippedAdamW
 
 ADAMW = {"lr": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.999)}
 

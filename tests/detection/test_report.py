@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from eva_detection.data.loading import EvaluationSet
 from eva_detection.evaluation import report
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.training.output_folder import read_metrics
 from eva_report.content import Curves
 

@@ -9,8 +9,8 @@ from detectron2.data.transforms import HFlipTransform, ResizeTransform, Transfor
 from detectron2.layers import batched_nms
 from PIL import Image
 
-from eva_detection.config.files import apply_overrides
 from eva_detection.config.recipes import drop_masks
+from eva_detection.config.settings import apply_overrides
 from eva_detection.inference.test_time_augmentation import (
     SIZES,
     EVARCNNWithTTA,

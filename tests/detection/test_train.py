@@ -12,13 +12,13 @@ DUMP_WEIGHTS = """
 import torch
 from detectron2.utils import comm
 from eva_detection import command_line
-from eva_detection.training import train
+from eva_detection.evaluation.test_set import EvaluationSet
 
-def evaluate(test_set, model, **_):
+def score(test_set, model, **_):
     torch.save(model.state_dict(), f"{test_set.cfg.train.output_dir}/rank{comm.get_rank()}.pth")
     return {}
 
-train.evaluate = evaluate
+EvaluationSet.score = score
 if __name__ == "__main__":
     command_line.train()
 """

@@ -11,7 +11,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 
 from eva_detection.model.backbone import add_eva_config
-from eva_detection.training.optimizer import build_adamw
+from eva_detection.optimizer import build_adamw
 
 UPSTREAM = Path(__file__).resolve().parents[2] / "detection" / "configs" / "upstream"
 TINY_YACS = (

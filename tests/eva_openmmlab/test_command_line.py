@@ -41,9 +41,9 @@ def run(tmp_path):
 )
 def test_the_order_of_words_does_not_matter(read, line):
     args = read(*line.replace("RECIPE", RECIPE).split())
-    assert (args.config.stem, args.weights, args.work_dir) == (RECIPE[5:], "eva_debug", "out")
+    assert (args.config.stem, args.weights, args.output) == (RECIPE[5:], "eva_debug", Path("out"))
     assert args.settings == {"a": "1", "b.c": "[2,3]"}
-    assert args.tta
+    assert args.flags.tta
     assert not args.of_run
 
 

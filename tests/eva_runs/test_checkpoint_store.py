@@ -8,7 +8,7 @@ import torch
 from mmengine.fileio import get_file_backend
 
 from eva_data.saving import write_text
-from eva_openmmlab.hooks import EVACheckpointHook
+from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 from eva_runs import checkpoint_store
 from eva_runs.checkpoint_store import CheckpointStore, Snapshots, find_newest
 

@@ -62,7 +62,7 @@ def train(trainer, steps, start=0):
 @pytest.fixture
 def make_trainer(steps, gpu, precision):
     """Function: a trainer of the tiny debug detector on the device."""
-    from eva_detection.training.optimizer import ClippedAdamW
+    from eva_detection.optimizer import ClippedAdamW
     from eva_detection.training.trainer import DetectionTrainer
 
     def make(*overrides):

@@ -15,7 +15,7 @@ from mmengine.logging import MessageHub
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
-from eva_openmmlab.hooks import EVACheckpointHook
+from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 
 NAMES = ["a cat", "b {{dog}}", "c"]
 

@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.runner import EpochBasedTrainLoop
 
-from eva_openmmlab.hooks import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
+from eva_openmmlab.checkpoint_hook import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
 from eva_openmmlab.loop import EVATrainLoop
 from eva_runs.output_folder import RunLogs
 from eva_segmentation.commands import train

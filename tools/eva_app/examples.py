@@ -24,7 +24,7 @@ from eva_data.inputs import files_at, is_video
 from eva_data.labelled_images import hold_out_images, open_labelled
 from eva_data.video.source import open_video
 from eva_detection.config.settings import load_recipe
-from eva_detection.data.loading import annotation_files, image_folder
+from eva_detection.data.records import annotation_files, image_folder
 from eva_openmmlab.config import load_config, parts_of
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from eva_detection.config.recipes import set_image_size
-from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.optimizer import ClippedAdamW
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
     dataloader,

@@ -11,7 +11,7 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 
 from eva_detection.config.recipes import set_backbone, set_image_size, update_each
 from eva_detection.data import datasets
-from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.optimizer import ClippedAdamW
 
 from ..common.cascade_mask_rcnn_vitdet_eva import model
 from ..common.data import dataloader

@@ -3,10 +3,9 @@
 A run saves the name of its recipe, the settings that differ from it, and its own data.
 """
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,6 @@ _STATED = (
     *("train.max_iter", "train.init_checkpoint", "train.output_dir"),
     *("dataloader.train.dataset.names", "dataloader.test.dataset.names"),
 )
-# Settings that a config may leave out, and nodes whose names the object that is built checks.
-_OPTIONAL = {
-    "": ("test", "lora"),
-    "dataloader": ("evaluator",),
-    "test": ("aug", "overlap", "slice"),
-    "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
-    "train.amp": ("precision",),
-}
-_OPEN = ("dataloader.evaluator", "lora", "test.aug", "train.checkpointer", "train.ddp")
 _KEY = re.compile(r"\w+(\.\w+)*")
 
 
@@ -57,17 +47,13 @@ def load_config_file(
         return _run_recipe(path)
     with error_context(f"{file} is no config of a run: name a recipe in place of it"):
         saved = _read_saved(path)
-        cfg = _run_recipe(_find_trusted(saved["recipe"], trusted))
-        settings = saved.get("settings", {})
-        if "backbone" in settings:
-            set_backbone(cfg.model, cfg.optimizer, str(settings["backbone"]))
-        if "own_data" in saved:
-            cfg.own_data = literal(saved["own_data"])
-            set_keypoints(cfg.model, cfg.dataloader, own_keypoints(cfg))
+        settings, own_data = saved.get("settings", {}), saved.get("own_data")
+        recipe = _find_trusted(saved["recipe"], trusted)
+        cfg = _base_of_settings(recipe, settings.get("backbone"), literal(own_data))
         for key, value in settings.items():
             _check_setting(str(key), value)
             OmegaConf.update(cfg, str(key), literal(value), merge=False)
-        if "own_data" in saved and not cfg.own_data.masks:
+        if own_data and not cfg.own_data.masks:
             drop_masks(cfg.model, cfg.dataloader)
     return cfg
 
@@ -98,6 +84,17 @@ def config_to_name(folder: Path) -> str:
 def _run_recipe(path: Path) -> DictConfig:
     assert path.suffix == ".py"  # detectron2 would run what YAML names
     return LazyConfig.load(str(path))
+
+
+def _base_of_settings(recipe: Path, backbone: str | None, own_data: Any) -> DictConfig:
+    """Return what saved settings are a difference to: a recipe with a backbone and keypoints."""
+    cfg = _run_recipe(recipe)
+    if backbone is not None:
+        set_backbone(cfg.model, cfg.optimizer, str(backbone))
+    if own_data is not None:
+        cfg.own_data = own_data
+        set_keypoints(cfg.model, cfg.dataloader, own_keypoints(cfg))
+    return cfg
 
 
 def _find_trusted(name: str, trusted: str | os.PathLike[str] | None) -> Path:
@@ -148,12 +145,7 @@ def save_config(cfg: DictConfig, file: Path, *, source: Path) -> None:
         name = _read_saved(source)["recipe"]
     elif name == str(source):
         name = str(source.resolve())
-    recipe = _run_recipe(_find_trusted(name, name))
-    if "backbone" in cfg:
-        set_backbone(recipe.model, recipe.optimizer, cfg.backbone)
-    if "own_data" in cfg:
-        recipe.own_data = cfg.own_data
-        set_keypoints(recipe.model, recipe.dataloader, own_keypoints(recipe))
+    recipe = _base_of_settings(_find_trusted(name, name), cfg.get("backbone"), cfg.get("own_data"))
     before, after = (dict(_leaves(OmegaConf.to_container(node))) for node in (recipe, cfg))
     settings = {}
     for key, value in after.items():
@@ -174,40 +166,3 @@ def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.") if key != "own_data" else ()
         elif name != "_target_" and _is_plain(value):
             yield key, value
-
-
-def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Apply settings of the command line; a value must stay of its kind."""
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+")
-        _check_name(cfg, key)
-        with error_context(f"the setting {override!r} cannot be applied"):
-            before = OmegaConf.select(cfg, key)
-            LazyConfig.apply_overrides(cfg, [override])
-            after = OmegaConf.select(cfg, key)
-            if key != "test.slice" and not _fits(before, after):  # pixels, or auto
-                raise TypeError(f"{after!r} in place of {before!r}")
-
-
-def _check_name(cfg: DictConfig, key: str) -> None:
-    """Refuse a setting that LazyConfig would accept and nothing would read."""
-    path = ""
-    for name in key.split("."):
-        node = OmegaConf.select(cfg, path) if path else cfg
-        plain = isinstance(node, DictConfig) and "_target_" not in node
-        if path in _OPEN or not (plain or path in _OPTIONAL):
-            break
-        keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
-        if name not in keys:
-            close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
-            raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
-        path = f"{path}.{name}" if path else name
-
-
-def _fits(before: Any, after: Any) -> bool:
-    """Return whether a value is not of another kind: `no` is a text, which counts as true."""
-    if after is None:
-        return True
-    if isinstance(before, bool | DictConfig):
-        return isinstance(after, type(before))
-    return not (isinstance(before, int | float) and isinstance(after, str | bool))

@@ -1,25 +1,36 @@
 """The config of a run, or of a program that builds a detector: loaded, overridden, checked once."""
 
+import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
-from eva_backbone.lora import LoraSettings
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.resolve import DetectionData
-from eva_detection.building import build, error_context, resolve_errors
+from eva_detection.building import build, error_context, resolve_errors, training_precision
 from eva_detection.command_line import TrainingRequest
-from eva_detection.config.files import apply_overrides, literal, load_config_file
+from eva_detection.config.files import literal, load_config_file
 from eva_detection.config.own_data import apply_bands, apply_data, find_misfits, read_own_data
 from eva_detection.config.recipes import set_backbone, set_image_size
 from eva_detection.data.datasets import require_registered
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.precision import DTYPES
 from eva_runs.recipes import find_recipe
+
+# Settings that a config may leave out, and nodes whose names the object that is built checks.
+_OPTIONAL = {
+    "": ("test", "lora"),
+    "dataloader": ("evaluator",),
+    "test": ("aug", "overlap", "slice"),
+    "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
+    "train.amp": ("precision",),
+}
+_OPEN = ("dataloader.evaluator", "lora", "test.aug", "train.checkpointer", "train.ddp")
 
 
 def load_config(request: TrainingRequest) -> tuple[DictConfig, DetectionData | None, list[str]]:
@@ -98,27 +109,54 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
         cfg.dataloader.train.total_batch_size = request.batch * processes
 
 
+def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Apply settings of the command line; a value must stay of its kind."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        _check_name(cfg, key)
+        with error_context(f"the setting {override!r} cannot be applied"):
+            before = OmegaConf.select(cfg, key)
+            LazyConfig.apply_overrides(cfg, [override])
+            after = OmegaConf.select(cfg, key)
+            if key != "test.slice" and not _fits(before, after):  # pixels, or auto
+                raise TypeError(f"{after!r} in place of {before!r}")
+
+
+def _check_name(cfg: DictConfig, key: str) -> None:
+    """Refuse a setting that LazyConfig would accept and nothing would read."""
+    path = ""
+    for name in key.split("."):
+        node = OmegaConf.select(cfg, path) if path else cfg
+        plain = isinstance(node, DictConfig) and "_target_" not in node
+        if path in _OPEN or not (plain or path in _OPTIONAL):
+            break
+        keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
+        if name not in keys:
+            close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
+            raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
+        path = f"{path}.{name}" if path else name
+
+
+def _fits(before: Any, after: Any) -> bool:
+    """Return whether a value is not of another kind: `no` is a text, which counts as true."""
+    if after is None:
+        return True
+    if isinstance(before, bool | DictConfig):
+        return isinstance(after, type(before))
+    return not (isinstance(before, int | float) and isinstance(after, str | bool))
+
+
 def check_config(cfg: DictConfig, *, trains: bool, own: bool = False) -> None:
     """Refuse what would fail late, or give wrong numbers; with `own` data none are registered."""
     for part in () if own else ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
-    precision = precision_of(cfg.train)
+    precision = training_precision(cfg.train)
     if precision not in DTYPES:
         raise ValueError(f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}")
     if trains and cfg.train.get("device") == "cpu" and precision == "fp16":
         raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32 on a CPU")
-
-
-def precision_of(train: DictConfig) -> Any:
-    """Return the precision of a training: "fp32", "fp16" or "bf16"."""
-    return train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
-
-
-def lora_of(cfg: DictConfig) -> LoraSettings:
-    """Return the adapters of a training, of rank 0 if it has none."""
-    return LoraSettings.of(OmegaConf.to_container(cfg.get("lora") or OmegaConf.create()))
 
 
 def set_epochs(cfg: DictConfig, request: TrainingRequest, train: CocoDataset | None) -> str:
@@ -150,7 +188,4 @@ def scale_lr(cfg: DictConfig, *, reference: int) -> str:
     """Apply the linear rule: the learning rate grows with the images of a step."""
     images, before = images_per_step(cfg), cfg.optimizer.lr
     cfg.optimizer.lr = before * images / reference
-    return (
-        f"--scale-lr: optimizer.lr = {before:g} * {images} / {reference} = {cfg.optimizer.lr:g} "
-        f"for {images} images a step"
-    )
+    return f"--scale-lr: optimizer.lr = {before:g} * {images} / {reference} = {cfg.optimizer.lr:g}"

@@ -15,12 +15,8 @@ from eva_detection.building import bands_of
 from eva_detection.config.files import config_to_name
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.datasets import ROOT_VARIABLE
-from eva_detection.data.loading import (
-    EvaluationSet,
-    annotation_files,
-    image_folder,
-    registered_names,
-)
+from eva_detection.data.records import annotation_files, image_folder, registered_names
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.inference.predictor import find_categories, find_keypoints
 from eva_detection.training.output_folder import (
     METRICS,

@@ -130,7 +130,8 @@ class Evaluation(HookBase):
 
     def _evaluate(self, done: int, *, at: int) -> None:
         """Evaluate after so many iterations, and log the scores `at` an iteration (from 0)."""
-        scores = flatten_results_dict(self.evaluate())
+        results = self.evaluate()
+        scores = flatten_results_dict(results)
         if self.metrics is None:
             return
         if scores:
@@ -139,6 +140,6 @@ class Evaluation(HookBase):
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False, cur_iter=at)
         self.folder.logs.note_evaluation(done, self.folder.logs.sizes())
         number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
-        results = {n.removesuffix("/AP"): {"AP": scores[n]} for n in scores if n.endswith("/AP")}
-        if results and at < done and number % math.ceil(total / _LINES) == 0:
-            show(f"{MESSAGES.unit} {done:,}: {describe_scores(results)}")
+        line = describe_scores(results)
+        if line and at < done and number % math.ceil(total / _LINES) == 0:
+            show(f"{MESSAGES.unit} {done:,}: {line}")

@@ -1,6 +1,5 @@
 """Training and evaluation of a detector from a LazyConfig: resolve, build, run."""
 
-import copy
 import logging
 import time
 from functools import partial
@@ -10,28 +9,27 @@ from typing import Any
 
 import torch
 from detectron2.engine import hooks
-from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.run_folders import describe_weights
 from eva_data.detection.resolve import FOLDER as OWN_DATA
 from eva_data.detection.resolve import TOLD
-from eva_detection.building import build, load_initial_weights
+from eva_detection.building import (
+    build,
+    build_model,
+    build_optimizer,
+    load_initial_weights,
+    training_precision,
+    wrap_distributed,
+)
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import literal, save_config
-from eva_detection.config.settings import images_per_step, load_config, lora_of, precision_of
-from eva_detection.data.loading import (
-    EvaluationSet,
-    build_training_loader,
-    choose_seed,
-    read_training_set,
-)
+from eva_detection.config.settings import images_per_step, load_config
+from eva_detection.data.loading import build_training_loader, choose_seed, read_training_set
 from eva_detection.evaluation.report import (
     demo_command,
     first_samples,
@@ -39,6 +37,7 @@ from eva_detection.evaluation.report import (
     read_results,
     score_table,
 )
+from eva_detection.evaluation.test_set import EvaluationSet
 from eva_detection.inference.predictor import find_categories
 from eva_detection.inference.test_time_augmentation import with_slicing, with_test_time_augmentation
 from eva_detection.training.checkpoint import RunCheckpointer
@@ -46,21 +45,15 @@ from eva_detection.training.hooks import Evaluation, MetricsWriter, StopOnSignal
 from eva_detection.training.output_folder import METRICS, RESULTS, SAVED, TrainingFolder
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
-from eva_report.page import close_run, write_results
+from eva_report.page import close_run
 from eva_report.terminal import logging_to, opening_lines, show
-from eva_runs.adapters import Adapters
 from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
 from eva_runs.precision import lower_backbone, require_device, resolve, warn_of_slow_bf16
-from eva_runs.processes import (
-    destroy_group,
-    deterministic_average_hook,
-    run_on_all_ranks,
-    run_on_main_rank,
-)
+from eva_runs.processes import destroy_group, run_on_all_ranks, run_on_main_rank
 from eva_runs.recipes import find_recipe, recipe_name
 from eva_runs.record import Kind, software
 from eva_runs.run_folder import MESSAGES
@@ -103,15 +96,12 @@ class DetectionRun:
     def run(self) -> int:
         """Run this process to its end; return the exit code, with the scores."""
 
-        def log() -> Path | None:  # a run that is refused leaves none
-            return self.log if self.log and self.log.exists() else None
-
         def saved() -> str:
             return self.output.describe_saved() if self.log else "nothing is saved"
 
         described = None if self.evaluates else saved
         try:
-            with exit_on_error(program_name("train_net.py"), log=log, saved=described):
+            with exit_on_error(program_name("train_net.py"), log=lambda: self.log, saved=described):
                 self.resolve()
                 return self.perform()
         finally:
@@ -172,10 +162,10 @@ class DetectionRun:
         cfg, folder, options = self.cfg, self.output.path, self.cfg.train
         checkpoints = self.output.checkpoints if self.resumes else []
         last = run_on_main_rank(lambda: find_newest(checkpoints))
-        model, adapters = run_on_all_ranks(lambda: _build_model(cfg, load=last is None))
+        model, adapters = run_on_all_ranks(lambda: build_model(cfg, load=last is None))
         require_room_for_checkpoint(folder, model)
-        optimizer, multiplier = run_on_all_ranks(lambda: _build_optimizer(cfg, model))
-        model = _wrap_distributed(cfg, model)
+        optimizer, multiplier = run_on_all_ranks(lambda: build_optimizer(cfg, model))
+        model = wrap_distributed(cfg, model)
         checkpointer = RunCheckpointer(model, str(folder))
         checkpointer.adapters = adapters
         saved: dict[str, Any] = {"trainer": {}, "iteration": -1, "logs": {}}  # of a run that begins
@@ -192,12 +182,12 @@ class DetectionRun:
         run_on_all_ranks(self.test_set.check)
         if last is not None:
             show(MESSAGES.resumed(steps, options.max_iter, last))
-        warn_of_slow_bf16(precision_of(options), torch.device(options.device))
+        warn_of_slow_bf16(training_precision(options), torch.device(options.device))
         trainer = DetectionTrainer(
             model,
             loader,
             optimizer,
-            precision=precision_of(options),
+            precision=training_precision(options),
             accumulate=getattr(loader, "accumulate", options.get("accumulate", 1)),
             stop=self.stop,
             max_bad_images=options.get("max_bad_images", 10),
@@ -219,7 +209,7 @@ class DetectionRun:
 
         def score() -> dict[str, Any]:
             checkpointer.store.writer.wait()  # data workers are forked
-            results = evaluate(self.test_set, trainer.model, augment=False)
+            results = self.test_set.score(trainer.model, augment=False)
             comm.all_gather(None)  # by gloo: if the main process fails as it scores, all end
             return results
 
@@ -256,7 +246,7 @@ class DetectionRun:
         asked: Any = self.request.precision or "fp32"
         cfg.train.precision = precision = resolve(asked, device)  # for the report
         lower_backbone(model.to(device).backbone, precision, device)
-        evaluate(self.test_set, model)
+        self.test_set.score(model)
 
     def _prepare(self) -> None:
         """Do what detectron2's `default_setup` does, but for the config of a training."""
@@ -309,56 +299,3 @@ class DetectionRun:
             weights=weights if not self.evaluates and weights.is_file() else None,
             next_command=demo_command(cfg, str(source)),
         )
-
-
-def evaluate(test_set: EvaluationSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
-    """Score a model, maybe wrapped for data parallelism, on the config's test set.
-
-    `augment` uses test-time augmentation if the config has `test.aug`. The scores, also in
-    `results.json`, are those of the main process; others, or no evaluator, give none.
-    """
-    if not test_set.is_scored:
-        logger.warning("the config has no dataloader.evaluator: nothing is evaluated")
-        return {}
-    if augment:
-        model = with_test_time_augmentation(test_set.cfg, model)
-    model = with_slicing(test_set.cfg, model)
-    loader = test_set.loader
-    try:
-        results = inference_on_dataset(model, loader, test_set.evaluator) or {}
-    finally:
-        loader.close()
-    if results and comm.is_main_process():
-        write_results(Path(test_set.cfg.train.output_dir), results)
-    return results
-
-
-def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
-    """Build the model, with initial weights or to be restored, and its adapters."""
-    lora, source = lora_of(cfg), cfg.train.init_checkpoint
-    with no_init_weights(bool(source or not load)):
-        model = build(cfg.model, "model")
-    if source and (load or lora.rank):  # the base is not in a checkpoint
-        load_initial_weights(model, source)
-    adapters = Adapters(model, lora, source) if lora.rank else None
-    logger.info("Model:\n%s", model)
-    return model.to(cfg.train.device), adapters
-
-
-def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
-    options = copy.deepcopy(cfg.optimizer)
-    options.params.model = model
-    return build(options, "optimizer"), multiplier
-
-
-def _wrap_distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Wrap the model if there are several processes; gradients are sent as fp16 with fp16 alone."""
-    ddp: dict[str, Any] = {"gradient_as_bucket_view": True} | dict(cfg.train.ddp)
-    if precision_of(cfg.train) != "fp16":  # without its loss scale, those below 6e-8 would become 0
-        ddp["fp16_compression"] = False
-    ddp |= {"device_ids": None} if cfg.train.device == "cpu" else {}
-    wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
-    if wrapped is not model and cfg.train.device == "cpu":
-        wrapped.register_comm_hook(None, lambda _, bucket: deterministic_average_hook(bucket))
-    return wrapped

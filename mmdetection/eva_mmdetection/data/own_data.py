@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import sources
 from eva_data.detection.datasets import CocoDataset
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, NO_MASK_HEAD, DetectionData, resolve
+from eva_data.detection.resolve import NO_FEDERATED_LOSS, NO_MASK_HEAD, resolve
+from eva_data.detection.sources import DataRequest
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
@@ -36,18 +37,20 @@ _WITHOUT_MASKS = {
 add_arguments = sources.add_arguments
 
 
-def check(arguments: argparse.Namespace) -> DetectionData | None:
-    """Resolve the data of the flags before anything heavy is imported; None without any."""
+def check(arguments: argparse.Namespace) -> DataRequest | None:
+    """Look for the data of the flags before anything heavy is imported; None without any."""
     training = hasattr(arguments, "train_annotations")
     request = sources.read_request(arguments, training=training)
-    return resolve(request) if request else None
+    if request:
+        request.open()
+    return request
 
 
-def apply(config: "Config", data: DetectionData) -> "Config":
-    """Put the data that `check` has read into a copy of a config."""
+def apply(config: "Config", request: DataRequest) -> "Config":
+    """Read the data that `check` has seen, and put them into a copy of a config."""
     config = copy.deepcopy(config)
     folder = Path(config.get("work_dir") or "work_dirs")
-    data = data.place(folder)  # what is not a file in COCO format yet
+    data = resolve(request).place(folder)  # what is not a file in COCO format yet
     parts, boxes_only = data.parts, data.boxes_only
     data.write(continues="train" in parts and run_folder(folder).is_used())
     saved, stated = config.test_dataloader.dataset, {}

@@ -11,7 +11,7 @@ from mmdet.evaluation import CocoMetric
 from eva_mmdetection.data.panoptic import PanopticMetric
 from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_mmdetection.evaluation.panoptic import panoptic_sections
-from eva_openmmlab.hooks import BEST_PREDICTIONS
+from eva_openmmlab.checkpoint_hook import BEST_PREDICTIONS
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.terminal import TITLES, percent
 from eva_report.comparison import note_samples

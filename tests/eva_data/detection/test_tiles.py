@@ -140,7 +140,7 @@ def test_tiles_are_views_with_their_part_of_the_objects(boxes_only, large):
 
 
 def test_detectron2_reads_the_pixels_of_a_tile(large):
-    loading = pytest.importorskip("eva_detection.data.loading")
+    loading = pytest.importorskip("eva_detection.data.records")
     from eva_detection.data.mapper import ImageMapper
 
     _, tiles = whole_and_tiles(large)
