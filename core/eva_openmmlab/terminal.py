@@ -31,6 +31,7 @@ from eva_report.terminal import (
     FileFormatter,
     TerminalHandler,
     counted,
+    is_shown,
     opening_lines,
     root_logs_to,
     show,
@@ -39,7 +40,6 @@ from eva_runs import processes
 from eva_runs.run_folder import MESSAGES
 
 LOG = "log.txt"
-_LINES = 12  # of evaluations, however many there are
 _WINDOW = 20  # iterations of the loss beside the bar
 _PERCENT = ("mIoU", "mAcc", "aAcc")  # mmseg gives percents
 _AP = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")  # mmdetection's, 0 to 1
@@ -138,7 +138,7 @@ class TerminalHook(Hook):
         if not isinstance(loop, IterBasedTrainLoop):
             done, steps = runner.epoch, runner.max_epochs
         number, total = done // loop.val_interval, math.ceil(steps / loop.val_interval)
-        if done >= steps or number % math.ceil(total / (_LINES - 1)) == 0:
+        if done >= steps or is_shown(number, total, most=11):
             lines = score_lines(metrics or {}) or [NOTHING]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
             show(f"{MESSAGES.unit} {runner.iter:,}: {scores}")

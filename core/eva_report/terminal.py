@@ -6,6 +6,7 @@ Python's `warnings` say, those are few: what libraries warn of, a user cannot ac
 
 import contextlib
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
 WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
 _HELPFUL = re.compile(r"Warning: (CUDA .*|This DataLoader .*)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def is_shown(number: int, total: int, *, most: int = 12) -> bool:
+    """Return whether an evaluation of so many has a line, of which there are at most so many."""
+    return number % math.ceil(total / most) == 0
 
 
 def show(*lines: str) -> None:

@@ -201,6 +201,5 @@ def _parse_training(arguments: Sequence[str]) -> TrainingRequest:
     return check(request)
 
 
-# exits with 75 if a signal stopped it after a checkpoint
 _start = lazy_import("eva_detection.training.processes:start")
 train = Command("train_net.py", _parse_training, _start)

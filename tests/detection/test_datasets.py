@@ -7,7 +7,7 @@ import pytest
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 
-from eva_detection.data import loading
+from eva_detection.data import records as data_records
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
@@ -54,7 +54,7 @@ def test_of_many_images_some_are_looked_at(tmp_path, monkeypatch):
     """1.7 million of them take an hour on a network file system."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     records, seen = [{"file_name": str(tmp_path / "a.jpg")}] * 100_000, []
-    find = loading._find_problem
-    monkeypatch.setattr(loading, "_find_problem", lambda one: seen.append(one) or find(one))
-    assert loading.check_files(records, part="training") == []
+    find = data_records._find_problem
+    monkeypatch.setattr(data_records, "_find_problem", lambda one: seen.append(one) or find(one))
+    assert data_records.check_files(records, part="training") == []
     assert 10_000 < len(seen) <= 20_000

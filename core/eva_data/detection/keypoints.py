@@ -37,11 +37,17 @@ class KeypointNames:
             for index, partner in enumerate(partners)
         ]
 
-    def describe_flip(self) -> str:
-        """Say which keypoints change places in a mirrored image."""
-        pairs = enumerate(self.flip_indices)
+    def describe(self, *, training: bool) -> list[str]:
+        """Say which change places in mirrored images of a training, and what OKS is measured by."""
+        pairs, lines = enumerate(self.flip_indices), list[str]()
         swapped = [f"{self.names[a]} and {self.names[b]}" for a, b in pairs if a < b]
-        return f"keypoints that change places in mirrored images: {'; '.join(swapped) or 'none'}"
+        if training:
+            listed = "; ".join(swapped) or "none"
+            lines.append(f"keypoints that change places in mirrored images: {listed}")
+        if self.sigmas:
+            measured = f"OKS is measured with a sigma of {_SIGMA:g} for {len(self.names)} keypoints"
+            lines.append(f"{measured}; dataloader.evaluator.kpt_oks_sigmas=[...] states others")
+        return lines
 
     @property
     def sigmas(self) -> list[float] | None:

@@ -46,13 +46,7 @@ def apply_data(cfg: DictConfig, data: DetectionData) -> list[str]:
     cfg.own_data = {"categories": {k: literal(name) for k, name in targets.categories.items()}}
     if points:
         cfg.own_data.keypoints = literal(points.as_json())
-        notes += [points.describe_flip()] if train is not None else []
-        if points.sigmas:
-            count, sigma = len(points.names), points.sigmas[0]
-            notes.append(
-                f"OKS is measured with a sigma of {sigma:g} for {count} keypoints; "
-                "dataloader.evaluator.kpt_oks_sigmas=[...] states others"
-            )
+        notes += points.describe(training=train is not None)
     set_keypoints(cfg.model, loaders, points)
     for node in (loaders.train, loaders.test):
         node.dataset.pop("names", None)

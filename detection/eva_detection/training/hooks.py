@@ -1,7 +1,6 @@
 """Hooks for detectron2's training loop."""
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +16,10 @@ from eva_data.saving import explain_os_errors
 from eva_detection.evaluation.report import describe_scores
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.output_folder import TrainingFolder
-from eva_report.terminal import show
+from eva_report.terminal import is_shown, show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.processes import run_on_main_rank
 from eva_runs.run_folder import MESSAGES
-
-_LINES = 12  # of evaluations on the terminal, however many there are
 
 
 def progress_bar(start: int, end: int) -> HookBase:
@@ -141,5 +138,5 @@ class Evaluation(HookBase):
         self.folder.logs.note_evaluation(done, self.folder.logs.sizes())
         number, total = done // max(1, self.period), self.trainer.max_iter // max(1, self.period)
         line = describe_scores(results)
-        if line and at < done and number % math.ceil(total / _LINES) == 0:
+        if line and at < done and is_shown(number, total):
             show(f"{MESSAGES.unit} {done:,}: {line}")

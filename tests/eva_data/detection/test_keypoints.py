@@ -83,7 +83,7 @@ def test_sides_by_a_letter_or_in_other_letters():
     names = ("l_eye", "r_eye", "Left Hip", "right hip", "wing.L", "wing.R", "ear-r", "collar")
     points = KeypointNames(names=names)
     assert points.flip_indices == [1, 0, 3, 2, 5, 4, 6, 7]
-    assert points.describe_flip().endswith(
+    assert points.describe(training=True)[0].endswith(
         ": l_eye and r_eye; Left Hip and right hip; wing.L and wing.R"
     )
 
