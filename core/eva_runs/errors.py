@@ -56,17 +56,12 @@ def exit_on_error(
 
     Where several processes meet the same error, one says so. Messages begin with `program` and end
     with what of a training is `saved`; `log` gives the file of this process that receives
-    tracebacks, if it is there. Of a run that has not `begun`, it has unexpected errors alone.
+    tracebacks, if there is one yet. Of a run that has not `begun`, it has unexpected errors alone.
 
     Raises:
         SystemExit: `code` after an error, 130 after Ctrl-C, and what the block raises.
         Exception: An unexpected error of a program without a log.
     """
-
-    def existing_log() -> Path | None:
-        file = log()
-        return file if file and file.exists() else None
-
     try:
         yield
     except KeyboardInterrupt:
@@ -74,11 +69,11 @@ def exit_on_error(
             print_error(f"{program}: stopped by Ctrl-C{_describe_saved(saved)}")
         sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
-        _append_traceback(existing_log() if begun() else None)
+        _append_traceback(log() if begun() else None)
         sys.exit(code)
     except Exception as error:
         line = _explain(error)
-        file = existing_log() if line is None or begun() else None
+        file = log() if line is None or begun() else None
         _append_traceback(file)
         if line is None:
             if file is None:
@@ -89,7 +84,7 @@ def exit_on_error(
         says = processes.is_main() if agreed else not is_expected or claim_message(line)
         if isinstance(error, FloatingPointError):
             line += _describe_saved(saved)
-        if file is not None:
+        if file is not None and file.exists():
             line += f" (traceback: {file})"
         if says:
             print_error(printable(f"{program}: {line}"))

@@ -158,11 +158,7 @@ def slice_settings(size: int | str | None, overlap: float) -> list[str]:
 
 
 def check(request: TrainingRequest) -> TrainingRequest:
-    """Check that recipe, own data, weights and a free output folder are there.
-
-    Returns:
-        The request; a run without an output folder gets one, named by own data and the recipe.
-    """
+    """Check that recipe, own data, weights and a free output folder, else named, are there."""
     recipe = find_recipe("detection", request.recipe)
     output = request.output or _default_output(request, recipe)
     if request.data:

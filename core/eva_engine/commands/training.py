@@ -37,7 +37,7 @@ from eva_runs.options import (
     command_parser,
     resolve_auto_batch,
 )
-from eva_runs.output_folder import number_folder, reserve_folder
+from eva_runs.output_folder import number_folder, reserve_folder, watch
 from eva_runs.recipes import TASKS, find_recipe, name_on_own_data, require_python
 from eva_runs.request import RunRequest
 
@@ -331,13 +331,17 @@ def training_command(
 
 def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str) -> None:
     """Train in the run's folder, which no other run may use, with all processes."""
-    run = parsed.config.run
+    run, begun = parsed.config.run, watch(parsed.config.run.output / METRICS)
+
+    def log_of_begun() -> Path | None:
+        """Return the log that takes a traceback; a refused run leaves none."""
+        return file if file and (file.exists() or begun()) else None
 
     def saved() -> str:
         return describe_saved(next(reversed(complete_checkpoints(run.output)), None))
 
     file: Path | None = None
-    with exit_on_error(program, log=lambda: file, saved=saved):
+    with exit_on_error(program, log=log_of_begun, saved=saved):
         from eva_engine import distributed
         from eva_engine.report import logging_to_folder
 

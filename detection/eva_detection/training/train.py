@@ -96,12 +96,15 @@ class DetectionRun:
     def run(self) -> int:
         """Run this process to its end; return the exit code, with the scores."""
 
+        def log() -> Path | None:  # a run that is refused leaves none
+            return self.log if self.log and self.log.exists() else None
+
         def saved() -> str:
             return self.output.describe_saved() if self.log else "nothing is saved"
 
         described = None if self.evaluates else saved
         try:
-            with exit_on_error(program_name("train_net.py"), log=lambda: self.log, saved=described):
+            with exit_on_error(program_name("train_net.py"), log=log, saved=described):
                 self.resolve()
                 return self.perform()
         finally:
