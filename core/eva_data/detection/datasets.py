@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from eva_data.classes import folded
+from eva_data.classes import folded, list_names
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.panoptic import Panoptic, group_segments
 from eva_data.detection.rules import Size
@@ -195,6 +195,15 @@ class CocoDataset:
                     f"{self.path} has category {key} {name!r}; in {of} it is {actual}: both need "
                     "the same ids and names"
                 )
+
+    def check_keypoints(self, expected: KeypointNames | None, *, of: str) -> None:
+        """Refuse other keypoints than those that others list, or that a detector has learnt."""
+        if self.keypoints != expected:
+            own, other = (
+                list_names(points.names) if points else "none"
+                for points in (self.keypoints, expected)
+            )
+            raise ValueError(f"{self.path} lists the keypoints {own}; {of} lists {other}")
 
     def lists(self) -> dict[str, list[Entry]]:
         """Return the content as the lists of COCO's format; object ids count from 1."""

@@ -1,11 +1,11 @@
-"""Resolution of a dataset: sources are read, split and merged into a dataset for each part."""
+"""Resolution of own data: sources are read, split and merged into a dataset for each part."""
 
 import functools
 import itertools
 import os
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,155 +22,16 @@ from eva_data.detection.datasets import (
     Report,
     refuse,
 )
-from eva_data.detection.keypoints import KeypointNames
+from eva_data.detection.merge import merge
+from eva_data.detection.resolved import DetectionData
 from eva_data.detection.sources import PARTS, DataRequest, Source
-from eva_data.detection.tiles import Slicing, tile_dataset
+from eva_data.detection.tiles import tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem
 from eva_data.images import ImageFacts, UnreadableImageError, warn_of_depth
 from eva_data.pools import ordered_map
 
-TOLD = "Own data: "  # begins notes for the log alone
-FOLDER = "data"  # of a run, for the annotation files that are made for it
-NO_FEDERATED_LOSS = (  # a note of both detectors
-    "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
-    "recipe's sigmoid classifier and sampler stay"
-)
-NO_MASK_HEAD = "The detector has no mask head"  # begins a note that is shown
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionData:
-    """The resolved data of a run: a dataset for each part, from the command line to the loader.
-
-    Attributes:
-        parts: "train" and "val", or one of them.
-        notes: Messages for the log.
-        generated: Whether the parts are not annotation files on disk; their paths then name their
-            sources until `place` gives them files.
-        boxes_only: Whether masks were left alone.
-        tile: Tiles that are trained on.
-    """
-
-    parts: Mapping[str, CocoDataset]
-    notes: tuple[str, ...] = ()
-    generated: bool = False
-    boxes_only: bool = False
-    tile: Slicing | None = None
-
-    def place(self, folder: Path) -> "DetectionData":
-        """Give generated parts their files in the folder of a run; `write` writes them."""
-        if not self.generated:
-            return self
-        names = {"train": "train", "val": "val" if "train" in self.parts else "evaluated"}
-        parts = {
-            part: replace(dataset, path=folder.absolute() / FOLDER / f"{names[part]}.json")
-            for part, dataset in self.parts.items()
-        }
-        return replace(self, parts=parts)
-
-    def as_json(self) -> dict[str, Any]:
-        """State files, tiles and use of masks for the record of a run."""
-        return {
-            "boxes_only": self.boxes_only,
-            "tile": [self.tile.size, self.tile.overlap] if self.tile else None,
-            **{
-                part: {"annotations": str(dataset.path), "images": dataset.folder}
-                for part, dataset in self.parts.items()
-            },
-        }
-
-    def write(self, *, continues: bool) -> None:
-        """Write the files of generated parts, see `CocoDataset.write`."""
-        for dataset in self.parts.values() if self.generated else ():
-            dataset.write(continues=continues)
-
-    def for_detector(
-        self, saved: Mapping[int, str] | None, *, masks: bool, segments: bool = False
-    ) -> "DetectorTargets":
-        """Decide what a detector learns of these data, or one with `saved` categories has learnt.
-
-        `masks` and `segments` say whether it can learn masks, and panoptic ones.
-        """
-        train, val = self.parts.get("train"), self.parts["val"]
-        if val.panoptic and not segments:
-            raise ValueError(
-                f"{val.path} has panoptic segments: `eva mmdetection train` learns them, by a "
-                "recipe with queries, such as custom/eomt_eva_small"
-            )
-        categories = train.categories if train is not None else saved or val.categories
-        val.check_categories(categories, of="the config" if train is None else str(train.path))
-        if train is not None:
-            check_keypoints(val, train.keypoints, of=str(train.path))
-        reason = "--boxes-only" if self.boxes_only else None
-        if reason is None and (train is not None or not saved):  # else as it was trained
-            reason = (train or val).reason_against_masks(training=train is not None)
-        classes = list_names([f"{key} {name}" for key, name in categories.items()], 12)
-        datasets = self.parts.values()
-        notes = [
-            *self.notes,
-            *(f"{TOLD}{dataset.describe()}" for dataset in datasets),
-            *(
-                f"{dataset.path} is in LVIS format: read as if all objects were annotated"
-                for dataset in datasets
-                if dataset.lvis
-            ),
-            f"{TOLD}{len(categories)} class{'es' * (len(categories) > 1)} (id, name): {classes}",
-        ]
-        if masks and reason:
-            notes.append(f"{NO_MASK_HEAD}: {reason}")
-        lacking, masks = len(val.without_masks), masks and not reason
-        if masks and lacking:
-            objects = f"{lacking} of {len(val.instances)} objects for evaluation"
-            notes.append(f"No mask AP: {objects} have no mask")
-        return DetectorTargets(
-            categories=dict(categories),
-            reason_against_masks=reason,
-            masks=masks,
-            scores_masks=masks and not lacking,
-            notes=notes,
-        )
-
-    def keypoints_for_detector(self, *, required: bool) -> KeypointNames | None:
-        """Return the keypoints that a detector learns of these data, as is `required` of some.
-
-        Raises:
-            ValueError: If no category lists any, or no object has any.
-        """
-        train = self.parts.get("train")
-        first = train or self.parts["val"]
-        points = first.keypoints if train is not None or required else None
-        if required and points is None and not self.boxes_only:
-            raise ValueError(
-                f"{first.path}: no category lists `keypoints`, names that the keypoint_head of the "
-                "recipe learns; list them, take another recipe, or leave them with --boxes-only"
-            )
-        if points and train and not any(any(entry["keypoints"]) for entry in train.instances):
-            raise ValueError(
-                f"{train.path}: categories list keypoints ({list_names(points.names)}), and no "
-                "object has any: label them, or leave them with --boxes-only"
-            )
-        return points
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorTargets:
-    """What a detector learns of own data.
-
-    Attributes:
-        categories: Name of each category id, in the order of the classes.
-        reason_against_masks: Why it cannot have masks; None if it can.
-        masks: Whether it has masks.
-        scores_masks: Whether its masks are scored.
-        notes: Messages for the log.
-    """
-
-    categories: dict[int, str]
-    reason_against_masks: str | None
-    masks: bool
-    scores_masks: bool
-    notes: list[str]
 
 
 def resolve(request: DataRequest) -> DetectionData:
@@ -184,7 +45,7 @@ def resolve(request: DataRequest) -> DetectionData:
             datasets[part].append(dataset)
     _check_panoptic([*itertools.chain(*datasets.values())], request)
     if len(sources) > 1:
-        parts = _merge(sources, datasets, request)
+        parts = merge(sources, datasets, request)
         notes.append(f"{len(sources)} datasets are merged: {', '.join(map(str, sources))}")
     else:
         parts = {part: first for part, (first,) in datasets.items()}
@@ -224,16 +85,6 @@ def take_names(val: CocoDataset, expected: Mapping[int, str]) -> tuple[CocoDatas
         return val, []
     notes = [f"{val.path}: names of classes in other letters: {list_names(respelled)}"]
     return replace(val, categories=names), notes if respelled else []
-
-
-def check_keypoints(dataset: CocoDataset, expected: KeypointNames | None, *, of: str) -> None:
-    """Refuse data that list other keypoints than others, or than a detector."""
-    if dataset.keypoints != expected:
-        own, other = (
-            list_names(points.names) if points else "none"
-            for points in (dataset.keypoints, expected)
-        )
-        raise ValueError(f"{dataset.path} lists the keypoints {own}; {of} lists {other}")
 
 
 def _check_panoptic(datasets: Sequence[CocoDataset], request: DataRequest) -> None:
@@ -436,91 +287,3 @@ def _split(dataset: CocoDataset, request: DataRequest, notes: list[str]) -> dict
             "another fraction"
         )
     return {part: datasets[part] for part in request.parts}
-
-
-def _merge(
-    sources: Mapping[Path, Source],
-    datasets: Mapping[str, Sequence[CocoDataset]],
-    request: DataRequest,
-) -> dict[str, CocoDataset]:
-    """Merge several sources, which have the same classes, or have no lists of them."""
-    every = [dataset for part in request.parts for dataset in datasets[part]]
-    categories = _common_categories(sources.values(), every)
-    owners: dict[str, Path] = {}
-    merged = {}
-    for part in request.parts:
-        if request.val_fraction is None:
-            owners = {}  # where a fraction of each is held out, an image is in one of all parts
-        merged[part] = _merge_part(datasets[part], owners, categories)
-    return merged
-
-
-def _common_categories(
-    sources: Collection[Source], datasets: Sequence[CocoDataset]
-) -> Mapping[int, str]:
-    """Return the categories of the first dataset, whose names all have in the same order.
-
-    The classes of VOC and of tables are those of which objects were found, and of no list: the
-    names of all are then joined, sorted, and numbered from 1.
-    """
-    unlisted = [
-        source.classes
-        for source in sources
-        if isinstance(source, ForeignDataset) and source.format != "YOLO"
-    ]
-    if len(unlisted) == len(sources):
-        return dict(enumerate(sorted({*itertools.chain(*unlisted)}), start=1))
-    first, *others = datasets
-    names = [*first.categories.values()]
-    for dataset in others:
-        others_names = [*dataset.categories.values()]
-        if others_names != names:
-            raise ValueError(
-                f"merged datasets need the same classes in the same order: {dataset.path} has "
-                f"{len(others_names)} ({list_names(others_names)}); {first.path} has {len(names)} "
-                f"({list_names(names)})"
-            )
-    return first.categories
-
-
-def _merge_part(
-    datasets: Sequence[CocoDataset], owners: dict[str, Path], categories: Mapping[int, str]
-) -> CocoDataset:
-    """Merge datasets in the image folder of the first; names elsewhere are absolute.
-
-    Their keypoints are the same.
-
-    `owners` has the dataset of each image; one of two datasets is an error.
-    """
-    root = os.path.normpath(datasets[0].folder)
-    numbers = {name: key for key, name in categories.items()}
-    images: dict[int, Entry] = {}
-    objects: list[Entry] = []
-    for dataset in datasets:
-        check_keypoints(dataset, datasets[0].keypoints, of=str(datasets[0].path))
-        ids = {}
-        for key, entry in dataset.images.items():
-            name = os.path.normpath(Path(dataset.folder, entry["file_name"]))
-            if owners.setdefault(name, dataset.path) != dataset.path:
-                raise ValueError(
-                    f"{name} is an image of {owners[name]} and of {dataset.path}: leave one of "
-                    f"them out, or take it out of one"
-                )
-            ids[key] = len(images) + 1
-            below = name.removeprefix(root.rstrip(os.sep) + os.sep)
-            images[ids[key]] = {**entry, "id": ids[key], "file_name": below}
-        for annotation in dataset.objects:
-            category = numbers[dataset.categories[annotation["category_id"]]]
-            objects.append(
-                {**annotation, "image_id": ids[annotation["image_id"]], "category_id": category}
-            )
-    return CocoDataset(
-        path=Path(" and ".join(str(dataset.path) for dataset in datasets)),
-        folder=root,
-        categories=categories,
-        images=images,
-        objects=objects,
-        left_out=sum(dataset.left_out for dataset in datasets),
-        lvis=any(dataset.lvis for dataset in datasets),
-        keypoints=datasets[0].keypoints,
-    )

@@ -4,15 +4,14 @@ The config states files and classes afterwards, so that what a run saves of it i
 evaluation, a continuation or a demo needs.
 """
 
-from functools import partial
-
 from detectron2.data import DatasetMapper
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.bands import BandRequest, continue_bands, measure_bands
 from eva_data.classes import list_names
 from eva_data.detection.keypoints import KeypointNames
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, DetectionData, check_keypoints, resolve
+from eva_data.detection.resolve import resolve
+from eva_data.detection.resolved import NO_FEDERATED_LOSS, DetectionData
 from eva_data.detection.sources import DataRequest
 from eva_detection.building import bands_of, image_side, target_of
 from eva_detection.command_line import TrainingRequest
@@ -94,7 +93,8 @@ def apply_bands(
     if request and not bands:
         if data is None or "train" not in data.parts:
             raise ValueError(f"--bands {request.count} is for own data to train on: name --data")
-        bands = run_on_main_rank(partial(measure_bands, data.parts["train"].files, request))
+        files, wanted = data.parts["train"].files, request
+        bands = run_on_main_rank(lambda: measure_bands(files, wanted))
     if not bands:
         return []
     left_out = set_bands(cfg.model, cfg.dataloader, bands)
@@ -110,7 +110,7 @@ def _choose_keypoints(cfg: DictConfig, data: DetectionData) -> KeypointNames | N
         return data.keypoints_for_detector(required="keypoint_head" in cfg.model.roi_heads)
     points, val = own_keypoints(cfg), data.parts["val"]
     if points and val.keypoints:
-        check_keypoints(val, points, of="the detector")
+        val.check_keypoints(points, of="the detector")
     return points
 
 

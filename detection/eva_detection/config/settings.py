@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_data.detection.datasets import CocoDataset
-from eva_data.detection.resolve import DetectionData
+from eva_data.detection.resolved import DetectionData
 from eva_detection.building import build, error_context, resolve_errors, training_precision
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import literal, load_config_file

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
-from eva_data.detection.resolve import DetectionData
+from eva_data.detection.resolved import DetectionData
 from eva_data.files import load_json
 from eva_data.progress import progress
 from eva_detection.building import build, target_of

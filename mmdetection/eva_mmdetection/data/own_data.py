@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import sources
 from eva_data.detection.datasets import CocoDataset
-from eva_data.detection.resolve import NO_FEDERATED_LOSS, NO_MASK_HEAD, resolve
+from eva_data.detection.resolve import resolve
+from eva_data.detection.resolved import NO_FEDERATED_LOSS, NO_MASK_HEAD
 from eva_data.detection.sources import DataRequest
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
