@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from eva_data.records import plan_records
-from eva_runs.batch import Actors, Processes, Task, Worker, run_shards, summarise, write_manifest
+from eva_runs.batch import run_shards
 from eva_runs.interruption import StopSignal
+from eva_runs.shard_workers import Actors, Processes, Task, Worker
+from eva_runs.shards import summarise, write_manifest
 
 
 def build(options):

@@ -22,16 +22,11 @@ import pytest
 from PIL import Image
 
 from eva_data.records import plan_records, read_shard
-from eva_runs.batch import (
-    Outcome,
-    merge_parts,
-    read_manifest,
-    run_shards,
-    summarise,
-    write_manifest,
-)
+from eva_runs.batch import run_shards
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import StopSignal
+from eva_runs.shard_workers import Outcome
+from eva_runs.shards import merge_parts, read_manifest, summarise, write_manifest
 
 PROGRAM = Path(__file__).with_name("batch_program.py")
 CLUSTER = """

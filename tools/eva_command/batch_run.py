@@ -18,23 +18,13 @@ from eva_data.records import NAMES, identify, plan_records
 from eva_data.saving import remove_unfinished, require_free, require_replaceable
 from eva_report.demos import require_format
 from eva_report.terminal import counted
-from eva_runs.batch import (
-    MANIFEST,
-    PARTS,
-    Actors,
-    Processes,
-    Worker,
-    index_features,
-    merge_parts,
-    read_manifest,
-    run_shards,
-    summarise,
-    write_manifest,
-)
+from eva_runs.batch import index_features, run_shards
 from eva_runs.commands import Result, echo, lazy_import
 from eva_runs.errors import print_error
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import clean_if_refused, lock_folder, number_folder
+from eva_runs.shard_workers import Actors, Processes, Worker
+from eva_runs.shards import MANIFEST, PARTS, merge_parts, read_manifest, summarise, write_manifest
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,9 +23,10 @@ from eva_data.detection.tiles import encode_mask
 from eva_data.files import IMAGE_SUFFIXES, load_object, printable
 from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
-from eva_runs.batch import MODEL, Task, read_manifest, read_parts
 from eva_runs.commands import lazy_import
 from eva_runs.precision import DTYPES, precision_of, require_finite, resolve
+from eva_runs.shard_workers import MODEL, Task
+from eva_runs.shards import read_manifest, read_parts
 
 Options = dict[str, Any]
 _TEXT, _NUMBER = pa.string(), pa.float32()

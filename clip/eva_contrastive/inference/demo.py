@@ -42,10 +42,11 @@ from eva_report.demos import FILES_NAMED, run_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
-from eva_runs.batch import index_features, read_manifest
+from eva_runs.batch import index_features
 from eva_runs.commands import echo
 from eva_runs.output_folder import lock_folder
 from eva_runs.precision import precision_of
+from eva_runs.shards import read_manifest
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from eva_command.batch import index
 from eva_command.batch import main as batch
 from eva_contrastive.commands import demo
 from eva_contrastive.inference.demo import entry
-from eva_runs.batch import read_parts
+from eva_runs.shards import read_parts
 
 pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
