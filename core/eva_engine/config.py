@@ -9,7 +9,7 @@ from eva_backbone.lora import LoraSettings
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
 from eva_data.files import expand_home
 from eva_data.holdout import check_setting
-from eva_runs.output_folder import RunMessages
+from eva_runs.run_logs import RunMessages
 
 MESSAGES = RunMessages(unit="step")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine

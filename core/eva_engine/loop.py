@@ -66,8 +66,9 @@ from eva_runs.data_order import (
 )
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import RunLogs, require_room_for_checkpoint
+from eva_runs.output_folder import require_room_for_checkpoint
 from eva_runs.precision import warn_of_slow_bf16
+from eva_runs.run_logs import RunLogs
 from eva_runs.step_guard import BadSamples, StepGuard
 
 logger = logging.getLogger(__name__)

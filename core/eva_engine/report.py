@@ -46,9 +46,9 @@ from eva_report.terminal import (
     opening_lines,
     show,
 )
-from eva_runs.output_folder import read_log
 from eva_runs.processes import rank
 from eva_runs.record import record_start, run_facts
+from eva_runs.run_logs import read_log
 
 logger = logging.getLogger(__name__)
 

@@ -33,9 +33,10 @@ from eva_runs.checkpoint_store import find_newest
 from eva_runs.data_order import guard_workers
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import ANOTHER, require_room_for_checkpoint
+from eva_runs.output_folder import require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
 from eva_runs.run_folder import MESSAGES
+from eva_runs.run_logs import ANOTHER
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 RUN = "eva_run"  # key of the place in the data

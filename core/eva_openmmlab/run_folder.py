@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.files import expand_home
 from eva_data.saving import write_text
-from eva_runs.output_folder import number_evaluation, number_folder, read_log
+from eva_runs.output_folder import number_evaluation, number_folder
 from eva_runs.recipes import name_on_own_data
 from eva_runs.run_folder import RunFolder, require_config
+from eva_runs.run_logs import read_log
 
 if TYPE_CHECKING:
     from mmengine.config import Config

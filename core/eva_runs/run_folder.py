@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import LATEST, noted_checkpoint
-from eva_runs.output_folder import RunLogs, RunMessages
+from eva_runs.run_logs import RunLogs, RunMessages
 
 MESSAGES = RunMessages(unit="iteration")
 _NUMBER = re.compile(r"\D*(\d+)\.pth")

@@ -10,7 +10,7 @@ from torch import nn
 from eva_runs import processes
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
-from eva_runs.output_folder import RunMessages
+from eva_runs.run_logs import RunMessages
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,8 @@ import sys
 
 import pytest
 
-from eva_runs.output_folder import (
-    FolderInUseError,
-    RunLogs,
-    clean_if_refused,
-    lock_folder,
-)
+from eva_runs.output_folder import FolderInUseError, clean_if_refused, lock_folder
+from eva_runs.run_logs import RunLogs
 
 _HOLDER = """
 import pathlib, sys, time

@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from eva_openmmlab.checkpoint_hook import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
 from eva_openmmlab.loop import EVATrainLoop
-from eva_runs.output_folder import RunLogs
+from eva_runs.run_logs import RunLogs
 from eva_segmentation.commands import train
 
 

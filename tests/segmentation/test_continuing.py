@@ -9,7 +9,7 @@ import signal
 import pytest
 from mmengine.config import Config
 
-from eva_runs.output_folder import RunLogs
+from eva_runs.run_logs import RunLogs
 from eva_segmentation.commands import train
 from eva_segmentation.model.segmentor import EVASegmentor
 

@@ -42,7 +42,7 @@ from eva_data.saving import replace_folder, require_replaceable, write_tensors, 
 from eva_openmmlab.run_folder import config_of_run, read_scalars
 from eva_runs.commands import echo
 from eva_runs.extras import DETECTRON2, TOOLKIT
-from eva_runs.output_folder import read_log
+from eva_runs.run_logs import read_log
 
 _PACKAGES = {  # that train, beside torch
     "detection": ("detectron2",),

@@ -40,8 +40,9 @@ from eva_engine.config import MESSAGES, METRICS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
 from eva_runs.checkpoint_store import find_newest
-from eva_runs.output_folder import read_log, require_folder
+from eva_runs.output_folder import require_folder
 from eva_runs.processes import is_main, run_on_all_ranks, run_on_main_rank
+from eva_runs.run_logs import read_log
 
 logger = logging.getLogger(__name__)
 

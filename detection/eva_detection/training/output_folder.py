@@ -6,8 +6,8 @@ from typing import Any
 
 from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there
-from eva_runs.output_folder import read_log
 from eva_runs.run_folder import RunFolder
+from eva_runs.run_logs import read_log
 
 METRICS, FINAL, RESULTS = "metrics.json", "model_final.pth", "results.json"
 SAVED = "config.yaml"  # the config that a run leaves with its weights
