@@ -90,7 +90,7 @@ def train_parser(task: str, *, title: str, examples: str) -> argparse.ArgumentPa
     parser.set_defaults(evaluates=False)
     add = parser.add_argument
     help_text = f"weights to start from, in place of the config's: {SOURCES}"
-    add("--load-from", metavar="WEIGHTS", dest="weights", help=help_text)
+    add("--weights", "--load-from", help=help_text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     help_text = "train in mixed precision (GPU)"
     add("--amp", action="store_const", const="fp16", dest="precision", help=help_text)
