@@ -22,7 +22,6 @@ from eva_data.tar import (
     expand_shards,
     find_members,
     index_shards,
-    is_shard_pattern,
     table_of_members,
 )
 from eva_data.transforms import TensorTransform
@@ -96,8 +95,7 @@ def open_images(
     saved in a folder `indexes`.
     """
     path = expand_path(os.fspath(location), "the images")
-    kind = "shards" if is_shard_pattern(path) else "folder"
-    parts = open_parts(path, IMAGES, SourceEntry(name="images", kind=kind, location=str(path)))
+    parts = open_parts(path, IMAGES)
     files = [open_source(entry, table, indexes=indexes).source for entry, table in parts]
     is_mixed = path.suffix == ".toml" or len(files) > 1
     mixture = Mixture(files, [entry for entry, _ in parts]) if is_mixed else files[0]

@@ -23,6 +23,7 @@ from typing import Any
 
 from eva_data.files import expand_home, load_toml
 from eva_data.index import IMAGE_KIND, INDEX_SUFFIX, Table, damaged, require_unchanged
+from eva_data.tar import is_shard_pattern
 
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
@@ -31,16 +32,18 @@ _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 class Form:
     """What manifests may say: kinds of sources (keys of their places), further keys that hold text.
 
-    `check` is that of `eva data verify` that writes the index, whose kind is `index`.
+    `unit` is what the samples are called; `check` is that of `eva data verify` that writes the
+    index, whose kind is `index`.
     """
 
     kinds: tuple[str, ...]
     options: tuple[str, ...] = ()
+    unit: str
     check: str
     index: str
 
 
-IMAGES = Form(kinds=("folder", "shards"), check="images", index=IMAGE_KIND)
+IMAGES = Form(kinds=("folder", "shards"), unit="images", check="images", index=IMAGE_KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,12 @@ class SourceEntry:
     weight: float = 1.0
     limit: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+def entry_of(path: Path, form: Form, options: Mapping[str, str] | None = None) -> SourceEntry:
+    """Make a source of the path of a folder, a pattern of tar shards, or a list."""
+    kind = "folder" if path.is_dir() else "shards" if is_shard_pattern(path) else "table"
+    return SourceEntry(name=form.unit, kind=kind, location=str(path), options=options or {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +155,9 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
 
 
 def open_parts(
-    path: Path, form: Form, alone: SourceEntry, *, root: str | None = None
+    path: Path, form: Form, *, options: Mapping[str, str] | None = None, root: str | None = None
 ) -> list[tuple[SourceEntry, Table | None]]:
-    """List the sources at a path: of a manifest, of an index, or one `alone`.
+    """List the sources at a path: of a manifest, of an index, or one with `options`.
 
     Each comes with its part of an index, or None where there is no index. `root` is that of the
     manifest, or where the shards or images of an index have been moved to.
@@ -156,7 +165,7 @@ def open_parts(
     if path.suffix == INDEX_SUFFIX:
         return [(_moved(entry, root), table) for entry, table in _open_index(path, form)]
     if path.suffix != ".toml":
-        return [(alone, None)]
+        return [(entry_of(path, form, options), None)]
     manifest = Manifest.read(path, root=root, form=form)
     file, sources = manifest.index, manifest.sources
     if file is None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eva_data import image_sources
-from eva_data.captions.sources import PAIRS, entry_of, open_source
+from eva_data.captions.sources import PAIRS, open_source
 from eva_data.checks import images as class_folders
 from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
@@ -23,7 +23,7 @@ from eva_data.index import INDEX_SUFFIX, FolderFiles, state_of
 from eva_data.label_maps import find_classes, read_class_file
 from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.sources import open_videos, write_video_index
-from eva_data.manifests import Manifest, expand_path, write_index
+from eva_data.manifests import Manifest, entry_of, expand_path, write_index
 from eva_data.saving import make_folder, open_atomic, write_text
 from eva_data.tar import is_shard_pattern
 from eva_data.writing import render_template
@@ -148,7 +148,7 @@ def _run_captions(args: argparse.Namespace) -> int:
     else:
         if "root" in options:
             options["root"] = str(Path(options["root"]).absolute())
-        sources = (entry_of(path, options),)
+        sources = (entry_of(path, PAIRS, options),)
         manifest = Manifest(file=path, sources=sources, index=None, form=PAIRS)
     search = functools.partial(open_source, workers=args.workers, keep_going=True)
     return _check_sources(args, manifest, Findings(PAIR_KINDS), search, open_source)
@@ -172,7 +172,7 @@ def _check_sources(
     """
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
-    unit = "pairs" if manifest.form is PAIRS else "images"
+    unit = manifest.form.unit
     tables, counts = dict[str, Any](), dict[str, dict[str, int]]()
     for entry in manifest.sources:
         try:

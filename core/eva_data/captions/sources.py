@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, expand_home, find_files, read_regular
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, INDEX_SUFFIX, FolderFiles, Names, Table, state_of
-from eva_data.manifests import Form, SourceEntry, expand_path, file_and_split, open_parts
+from eva_data.manifests import Form, SourceEntry, entry_of, expand_path, file_and_split, open_parts
 from eva_data.samples import Mixture, Samples, View
 from eva_data.tar import (
     Member,
@@ -37,7 +37,6 @@ from eva_data.tar import (
     expand_shards,
     group_members,
     index_shards,
-    is_shard_pattern,
     table_of_members,
 )
 
@@ -49,6 +48,7 @@ _TEXT = ".txt"
 PAIRS = Form(
     kinds=("shards", "table", "folder"),
     options=("root", "image_column", "caption_column"),
+    unit="pairs",
     check="captions",
     index=CAPTION_KIND,
 )
@@ -269,11 +269,11 @@ def open_captions(
     path = expand_path(os.fspath(location), "the captions")
     settings = {"root": root, "image_column": image_column, "caption_column": caption_column}
     options = {key: os.fspath(value) for key, value in settings.items() if value}
-    kind = "index" if path.suffix in (".toml", INDEX_SUFFIX) else _kind_of(path)
+    kind = "index" if path.suffix in (".toml", INDEX_SUFFIX) else entry_of(path, PAIRS).kind
     for key in _WITHOUT_EFFECT.get(kind, ()):
         if options.pop(key, None):
             logger.warning("%s=%s has no effect on %s", key, settings[key], path)
-    parts = open_parts(path, PAIRS, entry_of(path, options), root=options.get("root"))
+    parts = open_parts(path, PAIRS, options=options, root=options.get("root"))
     opened = [open_source(entry, table, indexes=indexes) for entry, table in parts]
     for (entry, table), pairs in zip(parts, opened, strict=True):
         if table is None:
@@ -285,15 +285,6 @@ def open_captions(
     for pairs in opened:
         mixed.left_out.merge(pairs.left_out)
     return mixed
-
-
-def _kind_of(path: Path) -> str:
-    return "folder" if path.is_dir() else "shards" if is_shard_pattern(path) else "table"
-
-
-def entry_of(path: Path, options: Mapping[str, str]) -> SourceEntry:
-    """Make a source of the path of a pattern, file or folder, with options of `PAIRS`."""
-    return SourceEntry(name="pairs", kind=_kind_of(path), location=str(path), options=options)
 
 
 def open_source(
