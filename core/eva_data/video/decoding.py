@@ -343,16 +343,8 @@ class VideoFile(VideoSource):
         times = self._index.times
         return [float((times[self.checked(i)] - times[0]) * self._tick) for i in indices]
 
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Decode frames; see `VideoSource.frames`."""
-        order = np.array([self.checked(index) for index in indices], dtype=np.int64)
-        result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
-        for index, rgb in self.iterate_frames(np.unique(order).tolist()):
-            result[order == index] = rgb
-        return result
-
     def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """See `VideoSource.iterate_frames`; frames of one keyframe are decoded together."""
+        """See `VideoSource`; frames of one keyframe are decoded together."""
         wanted = sorted({self.checked(index) for index in indices})
         if self._video is None:
             raise ValueError(f"{self.name} is closed")

@@ -45,24 +45,27 @@ class VideoSource(ABC):
         """Count the frames that the file holds (not those that its header claims)."""
 
     @abstractmethod
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Decode frames, and no more of the file than they need.
+    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decode frames one by one, and no more of the file than they need.
 
         Args:
             indices: Indexes from 0, in the order of display; any order, repeats are decoded once.
 
-        Returns:
-            (N, H, W, 3), RGB, upright, in the order of `indices`.
+        Yields:
+            In rising order an index, and the frame, (H, W, 3), RGB, upright.
         """
 
-    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield frames, (H, W, 3), with their indexes in rising order, one in memory at a time."""
-        for index in sorted({*indices}):
-            yield index, self.frames([index])[0]
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Decode frames at once, see `iterate_frames`: (N, H, W, 3) in the order of `indices`."""
+        order = np.array(indices, np.int64)
+        frames = np.empty((len(order), *self.size, 3), np.uint8)
+        for index, rgb in self.iterate_frames(indices):
+            frames[order == index] = rgb
+        return frames
 
-    @abstractmethod
     def times(self, indices: Sequence[int]) -> list[float]:
-        """Give the times of frames, in seconds from the first frame's."""
+        """Give the times of frames, in seconds from the first frame's; here by the rate."""
+        return [float(self.checked(index) / self.rate) for index in indices]
 
     def close(self) -> None:  # noqa: B027
         """Close the file and free the decoder; what is closed may be closed again."""
@@ -98,13 +101,10 @@ class ArrayVideo(VideoSource):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Return frames, see `VideoSource`."""
-        return self._frames[[self.checked(index) for index in indices]]
-
-    def times(self, indices: Sequence[int]) -> list[float]:
-        """Return the times of frames, see `VideoSource`."""
-        return [self.checked(index) / float(self.rate) for index in indices]
+    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """See `VideoSource`."""
+        for index in sorted({self.checked(index) for index in indices}):
+            yield index, self._frames[index]
 
 
 class RawFrames(VideoSource):
@@ -160,20 +160,14 @@ class RawFrames(VideoSource):
         except OSError as error:
             raise UnreadableVideoError(f"{self.name} cannot be read: {error}") from error
 
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """See `VideoSource`; each image is read once."""
-        read: dict[int, NDArray[np.uint8]] = {}
-        for index in dict.fromkeys(map(self.checked, indices)):
+    def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """See `VideoSource`."""
+        for index in sorted({self.checked(index) for index in indices}):
             with self._explained():
-                rgb = read[index] = read_rgb(self._folder / self._files[index], upright=False)
+                rgb = read_rgb(self._folder / self._files[index], upright=False)
                 if rgb.shape[:2] != self.size:
                     raise OSError(f"{self._files[index]} is {rgb.shape[:2]} and not {self.size} px")
-        frames = [read[index] for index in indices]
-        return np.stack(frames) if frames else np.empty((0, *self.size, 3), np.uint8)
-
-    def times(self, indices: Sequence[int]) -> list[float]:
-        """See `VideoSource`; by the rate."""
-        return [float(self.checked(index) / self.rate) for index in indices]
+            yield index, rgb
 
 
 def open_video(content: str | os.PathLike[str] | bytes, *, name: str | None = None) -> VideoSource:

@@ -25,7 +25,7 @@ class Clock(VideoSource):
         self.asked += len(indices)
         return [self._times[i] for i in indices]
 
-    def frames(self, indices):
+    def iterate_frames(self, indices):
         raise AssertionError
 
     def close(self):
