@@ -1,4 +1,4 @@
-"""Labelled images: folders of classes, and datasets of torchvision and Hugging Face by name."""
+"""Labelled images: folders of classes, datasets of torchvision and Hugging Face, middle frames."""
 
 import copy
 import inspect
@@ -20,6 +20,7 @@ from eva_data.files import IMAGE_SUFFIXES
 from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.index import FolderFiles, Table
+from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.samples import Choice, Samples
 from eva_data.transforms import BandTransform, ImageTransform
 
@@ -166,6 +167,27 @@ class NamedImages(LabelledImages):
                 f"{name} cannot be read ({type(error).__name__}: {error})"
             ) from error
         return sample, read_image(sample[self._keys[0]], upright=self.upright, name=name)
+
+
+class MiddleFrames(LabelledImages):
+    """The frames in the middle of videos; of an even number the later one of two."""
+
+    def __init__(self, videos: LabelledVideos, transform: ImageTransform) -> None:
+        super().__init__(transform, videos.classes, upright=False)
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample_id(self, index: int) -> str:
+        """Name a video, for messages."""
+        return self.videos.sample_id(index)
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """See `LabelledImages`; an UnreadableVideoError if the video cannot be read."""
+        with self.videos.open(index) as video:
+            frame = Image.fromarray(video.frames([len(video) // 2])[0])
+        return frame, int(self.videos.labels[index])
 
 
 def hold_out_images(

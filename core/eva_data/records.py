@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +54,7 @@ class Record(NamedTuple):
         """Return the caption, the first of several, or raise an OSError."""
         if self.caption is None and isinstance(self.content, str):
             file = Path(self.content).with_suffix(".txt")
-            return lists.parse_captions(files.read_regular(file), str(file))[0]
+            return lists.read_captions(lambda: files.read_regular(file), str(file))[0]
         if self.caption is None and self.content is not None:
             raise lists.UnreadableCaptionError(f"{self.name} has no caption")
         if self.caption is None:
@@ -243,7 +244,7 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
             if label := texts.get(member.key):
                 is_json = label.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
-                    caption = lists.parse_captions(read(label), name, is_json=is_json)[0]
+                    caption = lists.read_captions(partial(read, label), name, is_json=is_json)[0]
             yield Record(name, read(member), caption)
 
 

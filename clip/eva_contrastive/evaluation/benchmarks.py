@@ -19,8 +19,8 @@ from eva_data.captions.sources import CaptionedImages, open_captions
 from eva_data.classes import Spellings, list_names
 from eva_data.imagenet import ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
-from eva_data.labelled_images import open_labelled
-from eva_data.labelled_videos.sources import MiddleFrames, open_ucf101, open_videos
+from eva_data.labelled_images import MiddleFrames, open_labelled
+from eva_data.labelled_videos.sources import open_ucf101, open_videos
 from eva_data.transforms import ImageTransform
 from eva_engine.evaluation.counting import ShownSamples
 

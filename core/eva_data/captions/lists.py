@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def problem_of(caption: str) -> str | None:
 
 
 @contextlib.contextmanager
-def explain_caption_errors(where: str) -> Iterator[None]:
+def _explain_errors(where: str) -> Iterator[None]:
     """Turn what reading raises into an `UnreadableCaptionError` that begins with `where`."""
     try:
         yield
@@ -60,24 +60,24 @@ def explain_caption_errors(where: str) -> Iterator[None]:
         raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
 
 
-def parse_captions(
-    content: bytes, where: str, *, is_json: bool = False, key: str | None = None
+def read_captions(
+    read: Callable[[], bytes], where: str, *, is_json: bool = False, key: str | None = None
 ) -> tuple[str, ...]:
     """Read the captions that are stored beside an image: UTF-8, also with a mark, or JSON.
 
-    `key` is that of the captions in JSON; None takes the first of `BESIDE` that it has. An
-    `UnreadableCaptionError` begins with `where`.
+    `read` gives the content, and `key` is that of the captions in JSON; None takes the first of
+    `BESIDE` that it has. An `UnreadableCaptionError` begins with `where`.
     """
-    with explain_caption_errors(where):
-        value: Any = content.decode("utf-8-sig")
+    with _explain_errors(where):
+        value: Any = read().decode("utf-8-sig")
         if is_json:
             value = _first_of(json.loads(value), (key,) if key else BESIDE)
     return captions_of(value, where)
 
 
 def captions_of(value: Any, where: str) -> tuple[str, ...]:
-    """Take the captions of a value: a text, or a list of texts; errors as of `parse_captions`."""
-    with explain_caption_errors(where):
+    """Take the captions of a value: a text, or a list of texts; errors as of `read_captions`."""
+    with _explain_errors(where):
         texts = _texts_of(value)
     for problem in filter(None, map(problem_of, texts)):
         raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")

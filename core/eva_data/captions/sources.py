@@ -19,10 +19,9 @@ from eva_data.captions.lists import (
     FIRST,
     LEFT_OUT,
     UnreadableCaptionError,
-    explain_caption_errors,
     pairs_of_list,
-    parse_captions,
     problem_of,
+    read_captions,
     table_of_pairs,
 )
 from eva_data.checks.findings import Findings
@@ -112,9 +111,7 @@ class FolderCaptions(FolderFiles):
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
         file = Path(self.sample_id(index)).with_suffix(_TEXT)
-        with explain_caption_errors(str(file)):
-            content = read_regular(file)
-        return parse_captions(content, str(file))
+        return read_captions(lambda: read_regular(file), str(file))
 
 
 def index_folder(folder: Path, left_out: Findings) -> Table:
@@ -155,9 +152,12 @@ class ShardCaptions(TarIndex):
         """See `CaptionedImages`."""
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
-        with explain_caption_errors(where):
-            content = self.read_beside(index, offset, size)
-        return parse_captions(content, where, is_json=bool(is_json), key=self._key)
+        return read_captions(
+            lambda: self.read_beside(index, offset, size),
+            where,
+            is_json=bool(is_json),
+            key=self._key,
+        )
 
     def checksum(self) -> int:
         """See `StoredFiles`; lengths of captions count."""

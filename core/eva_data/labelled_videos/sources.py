@@ -9,11 +9,10 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from eva_data.checks.findings import Findings
 from eva_data.classes import find_class_files, list_names, read_class_list
@@ -55,9 +54,6 @@ from eva_data.video.source import (
     VideoSource,
     open_video,
 )
-
-if TYPE_CHECKING:
-    from eva_data.transforms import ImageTransform  # loads torch
 
 logger = logging.getLogger(__name__)
 
@@ -143,28 +139,6 @@ class LabelledVideos(Samples[StoredFiles]):
                 hashlib.file_digest(stream, lambda: digest)
                 size += stream.tell()
         return size, digest.digest()
-
-
-class MiddleFrames:
-    """A map-style dataset of the middle frames of videos: (transformed image, label)."""
-
-    def __init__(self, videos: LabelledVideos, transform: "ImageTransform") -> None:
-        self.videos, self.transform, self.classes = videos, transform, videos.classes
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def sample_id(self, index: int) -> str:
-        """Name a video, for messages."""
-        return self.videos.sample_id(index)
-
-    def image(self, index: int) -> Image.Image:
-        """Decode the frame in the middle of a video; of an even number the later one of two."""
-        with self.videos.open(index) as video:
-            return Image.fromarray(video.frames([len(video) // 2])[0])
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(self.image(index)), int(self.videos.labels[index])
 
 
 def open_videos(

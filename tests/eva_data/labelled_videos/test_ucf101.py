@@ -2,7 +2,8 @@
 
 import pytest
 
-from eva_data.labelled_videos.sources import MiddleFrames, open_ucf101
+from eva_data.labelled_images import MiddleFrames
+from eva_data.labelled_videos.sources import open_ucf101
 
 CLASSES = ("Apply Eye Makeup", "Hand Stand Pushups", "Yo Yo")
 PATHS = (
