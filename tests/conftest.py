@@ -151,7 +151,10 @@ def hub(load_module, tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.manual_seed(0)
+    else:  # without the note of this place that torch keeps for a GPU
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

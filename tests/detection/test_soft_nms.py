@@ -46,7 +46,7 @@ def _candidates(n, *, classes, seed):
 
 
 @pytest.mark.parametrize("method", ["linear", "gaussian", "naive"])
-@pytest.mark.parametrize(("classes", "seed"), [(1, 0), (7, 0), (7, 1), (60, 0), (60, 1)])
+@pytest.mark.parametrize(("classes", "seed"), [(1, 0), (7, 0), (60, 1)])
 def test_equals_brute_force(method, classes, seed):
     boxes, scores, labels = _candidates(150 * (1 + classes // 10), classes=classes, seed=seed)
     settings = {"method": method, "iou_threshold": 0.4, "sigma": 0.3}

@@ -162,7 +162,9 @@ def test_pretraining_steps(steps, process_group, tmp_path, half_precision, kind)
 @pytest.mark.parametrize(
     ("precision", "kind"),
     [("bf16", "plain"),
-     *(("fp16", kind) for kind in ("plain", "sigmoid", "patch dropout", "checkpoints"))],
+     ("fp16", "plain"), ("fp16", "checkpoints"),
+     pytest.param("fp16", "sigmoid", marks=pytest.mark.slow),
+     pytest.param("fp16", "patch dropout", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_contrastive_steps(steps, process_group, tmp_path, precision, kind):
     """The logit scale is trained too, though it is one number in half precision."""

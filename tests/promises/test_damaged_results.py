@@ -11,7 +11,7 @@ from eva_command.batch import index
 from eva_command.batch import main as batch
 from eva_contrastive.commands import demo
 
-NUMBER = 300
+NUMBER = 260
 ALONE = ("--device", "cpu", "--processes", "0")
 
 
@@ -76,7 +76,7 @@ def made(tmp_path_factory, clip_weights):
     folder = tmp_path_factory.mktemp("made")
     (folder / "texts.txt").write_text("".join(f"thing {number}\n" for number in range(NUMBER)))
     words = ["features", folder / "texts.txt", "--texts", "--weights", clip_weights, *ALONE]
-    words += ["--output", folder / "out", "--shard-size", 75, "--precision", "fp32"]
+    words += ["--output", folder / "out", "--shard-size", 65, "--precision", "fp32"]
     assert batch([*map(str, words)]) == 0
     (folder / "out/parts/part-000002.failed.txt").write_text("a reason\n")
     words = ["build", folder / "out", "--output", folder / "index", "--exact-up-to", 10]
@@ -155,7 +155,7 @@ def test_a_damaged_output_is_refused_or_mended(
     file = damage(out, made / "out", name, kind)
     merged = tmp_path / "merged.parquet"
     words = ["features", made / "texts.txt", "--texts", "--weights", weights_in_memory, *ALONE]
-    words += ["--output", out, "--shard-size", 75, "--precision", "fp32"]
+    words += ["--output", out, "--shard-size", 65, "--precision", "fp32"]
     commands = [("status", out), ("merge", out, "--output", merged), ("retry", out, *ALONE), words]
     ends = [ended(batch, *command) for command in commands]
     ends.append(ended(index, "build", out, "--output", tmp_path / "index"))

@@ -49,7 +49,7 @@ def labelled(run, once, photos, weights):
                 ended = run("eva", "label", photos, *words, "--score-threshold", 0, code=1)
                 assert ended.names(photos / "broken.jpg", "4 images")
 
-        return once(f"labelled_{name}", make)
+        return once(f"labelled_{name}_{len(forms)}", make)
 
     return label
 
@@ -88,7 +88,7 @@ def test_labels_are_trained_on(form, labelled, run, trainers, tmp_path):
 
 
 def test_what_a_reviewer_gets(labelled, read_page, photos):
-    output = labelled("detection", *FORMATS)
+    output = labelled("detection", "coco")
     names = sorted(str(one) for one in photos.rglob("0*.jpg"))
     assert sorted((output / "label_next.txt").read_text().splitlines()) == names
     page = read_page(output / "report.html")
@@ -109,14 +109,14 @@ def test_a_stopped_command_continues(run, start, wait_for, weights, photos, labe
         before.items()
         <= {file: file.stat().st_mtime_ns for file in tmp_path.glob("predictions/*/*.json")}.items()
     )
-    assert _lists(tmp_path) == _lists(labelled("detection", *FORMATS))
+    assert _lists(tmp_path) == _lists(labelled("detection", "coco"))
 
 
 @pytest.mark.parametrize("content", ["[]", '{"size": [9'])
 def test_a_damaged_prediction_is_named(
     call_eva, weights, photos, labelled, fails, tmp_path, content
 ):
-    shutil.copytree(labelled("detection", *FORMATS) / "predictions", tmp_path / "predictions")
+    shutil.copytree(labelled("detection", "coco") / "predictions", tmp_path / "predictions")
     file = min(tmp_path.glob("predictions/*/*.json"))
     file.write_text(content)
     words = ("--weights", weights("detection"), "--to", "voc", "--output", tmp_path)
@@ -124,7 +124,7 @@ def test_a_damaged_prediction_is_named(
 
 
 def test_thresholds_by_labelled_data(call_eva, labelled, weights, photos, demo, fails, tmp_path):
-    output = labelled("detection", *FORMATS)
+    output = labelled("detection", "coco")
     before = (output / "coco").stat().st_mtime_ns
     words = ("eva", "label", photos, "--weights", weights("detection"), "--output", output)
     val = ("--target-precision", 1, "--val", demo("coco") / "coco")
