@@ -1,6 +1,5 @@
 """Labelled images: folders of classes, datasets of torchvision and Hugging Face, middle frames."""
 
-import copy
 import inspect
 import os
 import re
@@ -9,19 +8,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
 from eva_data.bands import BAND_SUFFIXES, Bands
 from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
-from eva_data.holdout import holdout_mask
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.index import FolderFiles, Table
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.samples import Choice, Samples
+from eva_data.samples import LabelledSamples
 from eva_data.transforms import BandTransform, ImageTransform
 
 _TRAIN = {"train": True, "test": False, "val": False, "validation": False}
@@ -68,7 +64,7 @@ class LabelledImages(Dataset[tuple[Any, int]]):
         return (image if self.transform is None else self.transform(image)), label
 
 
-class ClassFolders(Samples[FolderFiles], LabelledImages):
+class ClassFolders(LabelledSamples[FolderFiles], LabelledImages):
     """Images in a folder for each class, searched with its subfolders.
 
     Paths and labels are two arrays and a block of bytes: 14 million images take about 1 GB, and
@@ -96,13 +92,6 @@ class ClassFolders(Samples[FolderFiles], LabelledImages):
         super().__init__(FolderFiles(Path(folder), Table(listed.names.arrays())))
         LabelledImages.__init__(self, transform, listed.classes, upright=upright)
         self.folder, self.labels, self._on_white = Path(folder), listed.labels, on_white
-
-    def subset(self, which: NDArray[np.bool_], transform: ImageTransform | None) -> "ClassFolders":
-        """Take the images that a mask, (number of images,), keeps, with a transform."""
-        selected = copy.copy(self)
-        selected.files = Choice(self.files, np.flatnonzero(which))
-        selected.labels, selected.transform = self.labels[which], transform
-        return selected
 
     def load(self, index: int) -> tuple[Any, int]:
         """See `LabelledImages`."""
@@ -199,9 +188,9 @@ def hold_out_images(
             f"{name}={fraction:g} is for folders of classes; name a split of this dataset as val, "
             "such as hf:NAME:train[90%:] beside hf:NAME:train[:90%]"
         )
-    names = map(samples.name, range(len(samples)))
-    held = holdout_mask(names, fraction, classes=samples.labels.tolist(), name=name)
-    return samples.subset(~held, samples.transform), samples.subset(held, transform)
+    rest, held_out = samples.hold_out(fraction, name=name)
+    held_out.transform = transform
+    return rest, held_out
 
 
 def open_labelled(

@@ -133,6 +133,12 @@ class Samples(Generic[Source]):
         """
         return self.files.checksum()
 
+    def subset(self, indices: Sequence[int] | NDArray[Any]) -> Self:
+        """Take some of the samples by their indexes, in that order."""
+        selected = copy.copy(self)
+        selected.files = Choice(self.files, indices)
+        return selected
+
     def hold_out(self, fraction: float, *, name: str) -> tuple[Self, Self]:
         """Split the samples by their names without suffix, of shards by their keys.
 
@@ -149,7 +155,22 @@ class Samples(Generic[Source]):
         is_held_out = holdout_mask(names, fraction, name=name)
         backwards = np.flatnonzero(is_held_out)[::-1].tolist()
         once = {os.path.normpath(self.sample_id(index)): index for index in backwards}
-        rest, held = copy.copy(self), copy.copy(self)
-        rest.files = Choice(self.files, np.flatnonzero(~is_held_out))
-        held.files = Choice(self.files, sorted(once.values()))
-        return rest, held
+        return self.subset(np.flatnonzero(~is_held_out)), self.subset(sorted(once.values()))
+
+
+class LabelledSamples(Samples[Source]):
+    """Samples with `labels`, (number of samples,), which are held out by class."""
+
+    labels: NDArray[np.int32]
+
+    def subset(self, indices: Sequence[int] | NDArray[Any]) -> Self:
+        """See `Samples`; labels go with their samples."""
+        selected = super().subset(indices)
+        selected.labels = self.labels[np.asarray(indices, np.int64)]
+        return selected
+
+    def hold_out(self, fraction: float, *, name: str) -> tuple[Self, Self]:
+        """Split the samples of each class by their names; see `eva_data.holdout`."""
+        names = map(self.name, range(len(self)))
+        held = holdout_mask(names, fraction, classes=self.labels.tolist(), name=name)
+        return self.subset(np.flatnonzero(~held)), self.subset(np.flatnonzero(held))

@@ -14,7 +14,6 @@ from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.layers import no_init_weights
 from eva_data.classes import list_names
 from eva_data.files import require_regular_file
-from eva_data.holdout import holdout_mask
 from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
 from eva_data.labelled_videos.sources import LabelledVideos, open_videos
@@ -179,12 +178,7 @@ def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]
     """Open what is trained on, and what is validated on."""
     videos = open_videos(data.train, classes=data.classes or None, root=data.root or None)
     if data.val_share:
-        names = (videos.name(index) for index in range(len(videos)))
-        held = holdout_mask(
-            names, data.val_share, classes=videos.labels.tolist(), name="data.val_share"
-        )
-        train_indices, val_indices = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
-        return videos.subset(train_indices), videos.subset(val_indices)
+        return videos.hold_out(data.val_share, name="data.val_share")
     if not data.val:
         return videos, None
     root = data.val_root or (not Path(data.val).is_dir() and data.root) or None

@@ -1,6 +1,5 @@
 """Labelled videos as samples by whatever names them, and the index of what a check found."""
 
-import copy
 import hashlib
 import json
 import logging
@@ -9,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ from eva_data.labelled_videos.lists import (
     read_path_list,
     read_table,
 )
-from eva_data.samples import Choice, Samples
+from eva_data.samples import LabelledSamples
 from eva_data.tables import find_columns, text_lines
 from eva_data.tar import (
     Member,
@@ -67,7 +66,7 @@ _FIELDS = ("cls", *COLUMNS["label"])  # of JSON
 _UCF101_LISTS = "ucfTrainTestlist"
 
 
-class LabelledVideos(Samples[StoredFiles]):
+class LabelledVideos(LabelledSamples[StoredFiles]):
     """Videos with labels, in files or shards, each opened when it is asked for.
 
     `labels` (number of videos,) count `classes`. `images` are the numbers of images of each, where
@@ -100,11 +99,11 @@ class LabelledVideos(Samples[StoredFiles]):
             value = zlib.crc32(name.encode("utf-8", "surrogateescape") + b"\0", value)
         return value
 
-    def subset(self, indices: Sequence[int]) -> "LabelledVideos":
-        """Take some of the videos by their indexes, in that order, with the same classes."""
-        selected, places = copy.copy(self), np.asarray(indices, np.int64)
-        selected.files, selected.labels = Choice(self.files, places), self.labels[places]
-        selected.images = None if self.images is None else self.images[places]
+    def subset(self, indices: Sequence[int] | NDArray[Any]) -> Self:
+        """See `Samples`; the classes stay."""
+        selected = super().subset(indices)
+        if self.images is not None:
+            selected.images = self.images[np.asarray(indices, np.int64)]
         selected.missing = selected.unlisted = Names.collect(())
         return selected
 
