@@ -351,8 +351,9 @@ class VideoFile(VideoSource):
         with explain_decode_errors(self.name):
             for key, group in itertools.groupby(wanted, key=self._index.key_before):
                 missing = deque(group)
-                for seek in (True, False):
-                    for index, frame in self._decode({*missing}, key, seek=seek):
+                # a container may look for times of another kind, and end behind the keyframe
+                for start in (self._index.times[missing[0]], key, None):
+                    for index, frame in self._decode({*missing}, key, start):
                         if index != missing[0]:  # which has not come
                             break
                         yield missing.popleft(), to_rgb(frame, self._stored_size)
@@ -362,22 +363,26 @@ class VideoFile(VideoSource):
                     raise OSError(f"its frame {missing[0]} of {len(self)} is damaged")
 
     def _decode(
-        self, indices: set[int], key: int | None, *, seek: bool
+        self, indices: set[int], key: int | None, start: int | None
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Yield frames of one keyframe with their indexes, up to one behind it that is damaged.
 
-        H.264's frames that no other refers to are decoded only if they are wanted. HEVC's all are:
-        there, frames of a higher layer may refer to them.
+        They are read from the time `start`, or from the beginning: None, or where there are no
+        keyframes. H.264's frames that no other refers to are decoded only if they are wanted.
+        HEVC's all are: there, frames of a higher layer may refer to them.
         """
         if key is None:
             frames = frames_of(packets_of(self._reopen()))
             numbered = enumerate(itertools.islice(frames, max(indices) + 1))
             yield from ((index, frame) for index, frame in numbered if index in indices)
             return
-        packets = self._seek(min(indices), key) if seek else packets_of(self._reopen())
+        packets = self._packets_from(start)
+        first = next(packets, None)
+        if first is None or (_time_of(first) or 0) > key:
+            return
         numbers = {self._index.times[index]: index for index in indices}
         unread = {*numbers}
-        for packet in packets:
+        for packet in itertools.chain([first], packets):
             codec, time = packet.stream.codec_context, _time_of(packet)
             if codec.name == "h264":
                 codec.skip_frame = "DEFAULT" if time is None or time in numbers else "NONREF"
@@ -391,21 +396,16 @@ class VideoFile(VideoSource):
             if not unread:
                 return
 
-    def _seek(self, index: int, key: int) -> Iterator[VideoPacket]:
-        """Read packets from the keyframe of a frame, or from one before it.
-
-        A container may look for times of another kind, and find a keyframe before or behind it.
-        """
+    def _packets_from(self, start: int | None) -> Iterator[VideoPacket]:
+        """Seek to a time and read packets, none where it cannot be; None is the beginning."""
         video = cast("OpenVideo", self._video)
-        for sought in (self._index.times[index], key):
-            with contextlib.suppress(av.FFmpegError):
-                video.container.seek(sought, stream=video.stream)
-                packets = packets_of(video)
-                first = next(packets, None)
-                time = _time_of(first) if first else None
-                if first and time is not None and time <= key:
-                    return itertools.chain([first], packets)
-        return packets_of(self._reopen())
+        if start is None:
+            return packets_of(self._reopen())
+        try:
+            video.container.seek(start, stream=video.stream)
+        except av.FFmpegError:
+            return iter(())
+        return packets_of(video)
 
     def _reopen(self) -> OpenVideo:
         """Open the file, at its beginning."""
