@@ -69,7 +69,7 @@ def test_unequal_training_steps_are_refused(bench, benchmark, monkeypatch):
             return super().forward(images, ~mask)[: int(mask.sum())]
 
     monkeypatch.setattr(program, "PlainModel", Other)
-    with pytest.raises(ValueError, match=r"MIM .*, loss.* do not do the same"):
+    with pytest.raises(ValueError, match="MIM"):
         next(program.mim(bench.SCALES["trial"], CPU))
 
 

@@ -80,7 +80,7 @@ def test_a_predictor_takes_files_and_arrays_of_bands_alone(run, data):
     pixels = tifffile.imread(file)
     assert predictor(file) == predictor(pixels)
     assert predictor.model.in_channels == 5
-    with pytest.raises(ValueError, match=r"4 bands.* 5"):
+    with pytest.raises(ValueError, match=r"4.*5"):
         predictor(pixels[..., :4])
 
 

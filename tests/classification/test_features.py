@@ -52,7 +52,7 @@ def test_weights_of_bands_are_refused(tmp_path):
     model = build_classifier("eva_debug", num_classes=3, img_size=64)
     file = tmp_path / "model.safetensors"
     save_weights(model.state_dict(), file, {"bands": bands.as_json()})
-    with pytest.raises(ValueError, match=r"model.safetensors .* 3 bands"):
+    with pytest.raises(ValueError, match=r"model.safetensors.*3"):
         FeatureExtractor.from_weights(file, device="cpu")
 
 
@@ -90,7 +90,7 @@ def test_detectors_and_segmentors_saw_imagenet_s_statistics(save, pictures, rel_
     smaller = FeatureExtractor.from_weights(file, device="cpu", image_size=48)
     assert smaller.patches(pictures).shape == (2, 128, 6, 6)
     if rel_pos == "vitdet":
-        with pytest.raises(ValueError, match="no class token; use pooling='mean'"):
+        with pytest.raises(ValueError, match="pooling='mean'"):
             FeatureExtractor.from_weights(file, device="cpu", pooling="cls")
 
 

@@ -129,7 +129,7 @@ def test_a_run_goes_on_with_its_own_classes_alone(config, digits, device, tmp_pa
         (tmp_path / part / "4").rename(tmp_path / part / "00")  # the first, where it was the last
     data = replace(config.data, train=str(tmp_path / "train"), val=str(tmp_path / "val"))
     again = replace(config, data=data, run=replace(config.run, resume=True))
-    with pytest.raises(ValueError, match=r"such as 1 where those have 00"):
+    with pytest.raises(ValueError, match=r"1.*00"):
         training.train(again, device)
 
 

@@ -100,7 +100,7 @@ def test_a_run_keeps_its_bands(config, folder, tmp_path):
     )
     assert torch.equal(predictor.prepare(file)["image"], sample["image"])
     assert len(predictor(file)) == len(predictor(tifffile.imread(file)))
-    with pytest.raises(ValueError, match=r"4 bands.* 5"):
+    with pytest.raises(ValueError, match=r"4.*5"):
         predictor(tifffile.imread(file)[..., :4])
     tiles = SlicedRCNN(model, Slicing(64, 0.2), resize)
     tiles.bands = bands
@@ -145,7 +145,7 @@ def test_a_run_that_continues_has_its_bands(config, data, tiny_config):
 
 
 def test_another_number_of_bands_is_refused(data, tiny_config):
-    with pytest.raises(ValueError, match=r"000001.tif has 5 bands, and 3"):
+    with pytest.raises(ValueError, match=r"000001.tif.*5.*3"):
         apply_bands(tiny_config(), BandRequest(count=3), data)
     with pytest.raises(ValueError, match="--bands 3"):
         apply_bands(tiny_config(), BandRequest(count=3), None)

@@ -170,7 +170,7 @@ def test_frozen_blocks_stay_as_they_are(write, apply):
     assert not any(name.startswith("backbone.net.blocks.0.") for name in changed)
     assert "backbone.net.pos_embed" not in changed
     cfg.model.backbone.freeze_blocks = 3
-    with pytest.raises(ValueError, match=r"freeze_blocks must be in 0\.\.2, got 3"):
+    with pytest.raises(ValueError, match=r"freeze_blocks.*0\.\.2.*3"):
         instantiate(cfg.model)
 
 

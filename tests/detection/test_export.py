@@ -58,7 +58,7 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export.exported, "open_program", lambda file: off)
     (tmp_path / "a.pt2").write_bytes(b"earlier")
-    with pytest.raises(ValueError, match=r"differs by 0\.01 from the model, more than 0\.001"):
+    with pytest.raises(ValueError, match=r"0\.01.*0\.001"):
         export.export_backbone(tiny_detector.backbone, tmp_path / "a.pt2", size=(64, 64))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt2"]
     assert (tmp_path / "a.pt2").read_bytes() == b"earlier"

@@ -93,5 +93,5 @@ def test_more_in_a_row_than_allowed(workers):
 
 
 def test_a_bug_is_not_a_bad_image():
-    with pytest.raises(SampleError, match=r"3\.jpg .* a bug"):
+    with pytest.raises(SampleError, match=r"3\.jpg"):
         _take(4, mapper=Unreadable(3, error=TypeError("a bug")))

@@ -63,24 +63,3 @@ def test_an_error_of_the_main_process_as_it_scores_ends_both(
     ended = start(str(script), *arguments, *words).wait(120)
     assert ended.code == 1
     assert "broken labels" in ended.text
-
-
-@pytest.fixture
-def configure(tiny_config, tmp_path):
-    """Function: the tiny config with its output in the test's folder, made as by default_setup."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    output = f"train.output_dir={folder}"
-    return lambda *more: (tiny_config(output, *more), folder)
-
-
-def test_periodic_evaluation_and_schedule(configure, registered_demo_data, train_here):
-    cfg, run = configure(
-        "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"
-    )
-    train_here(cfg)
-    metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
-    assert [i for i, entry in metrics.items() if "bbox/AP" in entry] == [1, 4]
-    rates = [metrics[i]["lr"] for i in range(4)]
-    assert rates[0] < rates[1] < rates[2]
-    assert rates[3] < rates[2]

@@ -68,6 +68,6 @@ def test_values_that_the_models_type_does_not_have(make_vit, save):
     """They would become infinite on the way."""
     state = make_vit().state_dict()
     file = save(state | {NAME: _with(1e5)(state[NAME])})
-    with pytest.raises(ValueError, match=rf"{NAME} with values up to 1e\+05 .*float32 -> float16"):
+    with pytest.raises(ValueError, match=rf"{NAME}.*1e\+05.*float32.*float16"):
         load_vit(file, num_heads=2, dtype=torch.float16)
     assert load_vit(file, num_heads=2, dtype=torch.bfloat16).blocks[1].mlp.fc1.weight.max() > 9e4

@@ -273,22 +273,6 @@ def test_other_families(other, convert, randomise):
     torch.testing.assert_close(load_vit(back)(images), tokens, **TOLERANCE)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@torch.no_grad()
-def test_classifiers_of_other_families(pooling, other, convert, randomise):
-    arguments = variants.variant_arguments(other)
-    if pooling == "cls" and arguments.get("extra_tokens") == ():
-        pytest.skip("no class token")
-    if pooling == "cls" and not arguments.get("final_norm", True):
-        pytest.skip("no norm behind the last block")
-    model = build_classifier(other, num_classes=5, pooling=pooling, pretrain_img_size=32)
-    randomise(model).eval()
-    _, folder = convert(dict(model.state_dict()))
-    images = torch.randn(2, 3, 32, 32)
-    _same(folder, model(images), images)
-    torch.testing.assert_close(load_classifier(folder / "model.safetensors")(images), model(images))
-
-
 @pytest.mark.parametrize("name", ["dinov3_debug", "pe_core_debug"])
 @torch.no_grad()
 def test_a_classifier_of_features_that_vary_little_at_the_size_of_its_training(

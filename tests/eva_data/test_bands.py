@@ -130,10 +130,10 @@ def test_wrong_settings_are_named(settings, value):
 
 def test_another_number_of_bands_names_the_file(tmp_path):
     files = [_write(tmp_path / "a.npy"), _write(tmp_path / "four.npy", VALUES[..., :4])]
-    with pytest.raises(ValueError, match=r"four.npy has 4 bands.* 5"):
+    with pytest.raises(ValueError, match=r"four.npy.*4.*5"):
         measure_bands(files, BandRequest(count=5))
     bands = measure_bands(files[:1], BandRequest(count=5))
-    with pytest.raises(UnreadableImageError, match=r"four.npy has 4 bands.* 5"):
+    with pytest.raises(UnreadableImageError, match=r"four.npy.*4.*5"):
         bands.read(files[1])
 
 
@@ -154,7 +154,7 @@ def test_the_size_of_every_band_is_limited(name, tmp_path, monkeypatch):
             tiff.write(VALUES[:1, :1, 0])
             tiff.write(VALUES[..., 0])
     monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", str(40 * 48 - 1))
-    with pytest.raises(UnreadableImageError, match=r"40 x 48.* 1,919"):
+    with pytest.raises(UnreadableImageError, match=r"40.*48.*1,919"):
         read_bands(file)
 
 
@@ -181,10 +181,10 @@ def test_images_are_upright_as_in_rgb(name, orientation, tmp_path):
 
 def test_a_palette_and_a_turned_tiff_are_refused(tmp_path):
     Image.fromarray(VALUES[..., :3].astype(np.uint8)).quantize(8).save(tmp_path / "palette.png")
-    with pytest.raises(UnreadableImageError, match=r"palette.png.* palette"):
+    with pytest.raises(UnreadableImageError, match=r"palette.png"):
         read_bands(tmp_path / "palette.png")
     tifffile.imwrite(tmp_path / "turned.tif", VALUES[..., 0], extratags=[(274, "H", 1, 6)])
-    with pytest.raises(UnreadableImageError, match=r"turned.tif.* orientation 6"):
+    with pytest.raises(UnreadableImageError, match=r"turned.tif.*6"):
         read_bands(tmp_path / "turned.tif")
 
 

@@ -43,7 +43,7 @@ def test_outputs_must_be_free(tmp_path):
     with pytest.raises(ValueError, match=r"old\.png"):
         require_free([tmp_path / "new.png", tmp_path / "old.png"], overwrite=False)
     for overwrite in (True, False):
-        with pytest.raises(ValueError, match=r"folder\.png is a folder"):
+        with pytest.raises(ValueError, match=r"folder\.png"):
             require_free([tmp_path / "folder.png"], overwrite=overwrite)
         with pytest.raises(ValueError, match=r"old\.png"):
             require_free([tmp_path / "old.png" / "sub" / "a.png"], overwrite=overwrite)

@@ -322,7 +322,7 @@ def test_every_rule_of_the_decoder(file, upright, monkeypatch):
             read()
     _place(file, _encoded(PIXELS, "PNG"))
     monkeypatch.setenv(LIMIT, "863")
-    with pytest.raises(UnreadableImageError, match=r"36 x 24 .*863"):
+    with pytest.raises(UnreadableImageError, match=r"36.*24.*863"):
         read()
 
 

@@ -69,7 +69,7 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
     with pytest.raises(UnreadableImageError, match=message):
         decode_image(bytes(content), "x")
     monkeypatch.setenv(LIMIT, "6143")
-    with pytest.raises(UnreadableImageError, match="has 96 x 64 pixels, more than 6,143"):
+    with pytest.raises(UnreadableImageError, match=r"96.*64.*6,143"):
         decode_image(_encode(picture, "PNG"))
 
 
@@ -90,7 +90,7 @@ def test_folder_is_searched_in_a_fixed_order(folders):
     with pytest.raises(IndexError):
         source[5]
     (folders / "coffee" / "b" / "1.JPEG").unlink()
-    with pytest.raises(UnreadableImageError, match=r"b/1\.JPEG is not there"):
+    with pytest.raises(UnreadableImageError, match=r"b/1\.JPEG"):
         source[2]
 
 

@@ -35,7 +35,7 @@ def test_both_streams_stay_what_published_results_were_drawn_with():
 
 
 def test_a_gpu_that_is_not_there():
-    with pytest.raises(ValueError, match=r"device .cuda"):
+    with pytest.raises(ValueError, match=r".cuda"):
         distributed.start("cuda")
 
 

@@ -85,7 +85,7 @@ def test_the_penalty_is_chosen_on_a_part_held_out(digits):
     noisy[::3] = torch.randint(0, 10, noisy[::3].shape)  # a weak penalty learns the noise by heart
     assert fit_best_linear(known, noisy, classes=10, candidates=(1e-6, 0.3)).l2 == 0.3
     assert fit_best_linear(known, noisy, classes=10, candidates=(0.7,)).l2 == 0.7
-    with pytest.raises(ValueError, match="4 samples are too few to choose l2"):
+    with pytest.raises(ValueError, match=r"4.*l2"):
         fit_best_linear(known[:4], noisy[:4], classes=10)
 
 

@@ -147,8 +147,7 @@ def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_pat
     assert lines[-2]["bad_samples"] == 2
     text = "replaced a sample that cannot be read: file-3.jpg: OSError: cannot id"
     assert caplog.text.count(text) == 1
-    with pytest.raises(TooManyUnreadableError, match="2 samples could not be read, max_bad_samples"
-                       " is 1"):  # fmt: skip
+    with pytest.raises(TooManyUnreadableError, match=r"2.*max_bad_samples.*1"):
         start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1)
     with pytest.raises(TooManyUnreadableError, match="2 samples"):  # remembered after a resume
         start("limited", rest=bad, max_bad_samples=1, checkpoint_every=1, resume=True)

@@ -71,7 +71,7 @@ def test_one_of_an_earlier_version_is_refused(checkpoints, start):
         (folder / STATE).rename(folder / "state.pt")
         list_again(folder)
     before = contents(checkpoints.folder)
-    with pytest.raises(ValueError, match=rf"step_00000008 has no {STATE}"):
+    with pytest.raises(ValueError, match=rf"step_00000008.*{STATE}"):
         start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
     assert contents(checkpoints.folder) == before
 
@@ -120,9 +120,7 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
         original(path)
 
     monkeypatch.setattr(saving, "flush", full)
-    with pytest.raises(
-        UnwritableError, match=r"/\.writing_step_00000016/.* cannot be written: No sp"
-    ):
+    with pytest.raises(UnwritableError, match=r"/\.writing_step_00000016/"):
         start(epochs=2, ema_decay=0.9, resume=True)
     assert contents(tmp_path / "run/checkpoints") == kept
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000008"]

@@ -49,7 +49,7 @@ def test_a_data_root_does_not_move_own_folders():
     own = {"type": "PairedFolders", "images": "/a", "maps": "/b"}
     cfg = merged()
     cfg.test_dataloader.dataset = own
-    with pytest.raises(ValueError, match="--data-root new has no effect on /a"):
+    with pytest.raises(ValueError, match=r"--data-root.*/a"):
         set_data_root(cfg, "new")
 
 

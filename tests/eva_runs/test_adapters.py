@@ -129,7 +129,7 @@ def test_another_base_is_refused_by_its_hash(folder, tmp_path):
     shutil.move(file, folder / file.name)  # it is found beside the adapter, too
     load_vit(folder)
     save_file(base | {"cls_token": base["cls_token"] + 1}, folder / file.name)
-    with pytest.raises(ValueError, match=r"base\.safetensors has SHA-256 .* its base has "):
+    with pytest.raises(ValueError, match=r"base\.safetensors.*SHA-256"):
         load_vit(folder)
     (folder / file.name).unlink()
     with pytest.raises(FileNotFoundError, match="base"):

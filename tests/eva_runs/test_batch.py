@@ -130,7 +130,7 @@ def test_processes_give_the_bytes_of_one_and_leave_out_what_kills_them(
     known = summarise(folder)
     assert known.done == {0, 1, 3, 4}
     assert "died 3 times" in known.failed[2]
-    with pytest.raises(ValueError, match="lacks 1 of 5 shards, such as part-000002"):
+    with pytest.raises(ValueError, match=r"1.*5.*part-000002"):
         merged(folder)
     (tmp_path / "poison").unlink()
     assert program.compute(folder) == 0
@@ -235,7 +235,7 @@ def test_a_thousand_damaged_of_twenty_thousand_are_listed_exactly(program, table
     bad = sorted(random.Random(0).sample(range(20_000), 1000))
     source, folder = table(20_000, bad=bad), tmp_path / "out"
     program.begin(folder, source)
-    with pytest.raises(TooManyUnreadableError, match="max-errors is 500"):
+    with pytest.raises(TooManyUnreadableError, match=r"max-errors.*500"):
         program.compute(folder, max_errors=500)
     assert program.compute(folder, max_errors=1000) == 0
     files = sorted((folder / "parts").glob("*.errors.jsonl"))

@@ -332,7 +332,7 @@ def test_patches_that_became_16_leave_a_variant_what_it_is(name, arguments_of):
     ],
 )
 def test_sizes_of_no_variant_are_named_with_close_ones(name, sizes, named):
-    with pytest.raises(ValueError, match=".*".join(named)):
+    with pytest.raises(ValueError, match=r".*".join(named)):
         load_vit(Weights("mine.pth", build_vit(name, **sizes).state_dict()))
 
 

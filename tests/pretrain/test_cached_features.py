@@ -78,7 +78,7 @@ def test_unreadable_images_are_left_out_up_to_a_number(config, tmp_path):
     expected = teacher(cache[11]["images"][None])[0]
     torch.testing.assert_close(cache[11]["features"].float(), expected, atol=5e-3, rtol=5e-3)
     strict = replace(config, run=replace(config.run, max_bad_samples=3))
-    with pytest.raises(TooManyUnreadableError, match="4 of 16 views"):
+    with pytest.raises(TooManyUnreadableError, match=r"4.*16"):
         _cache(strict, teacher)
 
 

@@ -183,7 +183,7 @@ def test_openai_tag_brings_quick_gelu(quick_file, monkeypatch):
     assert _activations(ClipTeacher.from_open_clip("tiny", "laion")) == {nn.GELU}
     with pytest.raises(ValueError, match=r"laion .*tiny"):
         ClipTeacher.from_open_clip("tiny-quickgelu", "laion")
-    with pytest.raises(ValueError, match=r"'opena' .*openai"):
+    with pytest.raises(ValueError, match=r"'opena'.*openai"):
         ClipTeacher.from_open_clip("tiny", "opena")
 
 

@@ -66,7 +66,7 @@ def test_a_predictor_sees_what_the_run_saw(run, data):
     assert predictor.bands.high[3] > 9000
     seen = predictor.model.data_preprocessor
     assert np.allclose(seen.mean.flatten(), 255 * np.array(predictor.bands.mean))
-    with pytest.raises(ValueError, match=r"4 bands.* 5"):
+    with pytest.raises(ValueError, match=r"4.*5"):
         predictor(pixels[..., :4])
 
 

@@ -73,13 +73,6 @@ def test_a_run_without_a_name_of_its_checkpoint_goes_on_from_the_newest(
     assert iterations(scalars(begun)) == [3]
 
 
-def test_a_refused_run_leaves_the_config_as_it_was(begun, spoilt, fails):
-    spoilt(lambda content: content["optimizer"]["param_groups"].pop())
-    before = (begun / "tiny.py").read_text()
-    assert "iter_2.pth" in fails(*resumed(begun), "train_cfg.max_iters=9")
-    assert (begun / "tiny.py").read_text() == before
-
-
 def test_the_text_of_a_config_in_a_checkpoint_is_not_run(begun, spoilt, launch, scalars, tmp_path):
     text = f"import os\nos.mkdir({str(tmp_path / 'harm')!r})"
     spoilt(lambda content: content["meta"].update(cfg=text, config=text))

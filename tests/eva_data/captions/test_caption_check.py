@@ -87,7 +87,7 @@ def test_the_index_of_a_list_that_was_edited(check, pictures, tmp_path, capsys, 
     os.utime(table, ns=(1, 1))
     assert open_captions(location).captions(1) == ("one",)
     _edited(table, "one", "two")
-    with pytest.raises(ValueError, match=r"pairs.csv has changed since its index .*i\.safetensors"):
+    with pytest.raises(ValueError, match=r"pairs.csv.*i\.safetensors"):
         open_captions(location)
     assert check(*given, "--write", index, "--overwrite") == 0
     assert open_captions(location).captions(1) == ("two",)

@@ -70,7 +70,7 @@ def test_wrong_keypoints_are_named_with_their_file(values, named, write):
 
 
 def test_counts_that_differ_are_both_named(write):
-    with pytest.raises(EntryError, match="9 numbers, not 6"):
+    with pytest.raises(EntryError, match=r"9.*6"):
         read_coco(write(POINTS[:6]))
 
 

@@ -33,7 +33,7 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, resolve_flag
     (tmp_path / "data.yaml").write_text(
         f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
     )
-    with pytest.raises(ValueError, match="leave out --val-share"):
+    with pytest.raises(ValueError, match="--val-share"):
         resolve_flags("--data", scenes / "voc", "--val-share", "0.3")
     found = resolve_flags(*flags, "--val-share", "0.3", "--boxes-only")
     names = {

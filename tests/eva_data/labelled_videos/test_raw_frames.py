@@ -48,5 +48,5 @@ def test_lists_of_mmaction2(make_frames, write_list, content, separator):
     assert content(videos) == [("run fast/a 1", 1), ("walk/b", 0), ("walk/b", 0)]
     with videos.open(0) as video:
         assert (len(video), video.frames([5])[0, 0, 0, 0]) == (6, 6)
-    with pytest.raises(UnreadableVideoError, match=r"walk/b lacks 2 of 5 frames"):
+    with pytest.raises(UnreadableVideoError, match=r"walk/b.*2.*5"):
         videos.open(2)

@@ -70,5 +70,5 @@ def test_labels(encoded, write_tar, content, tmp_path, caplog):
     assert unlisted[0] in caplog.text
     videos = open_videos(shard, classes=["swim", "run", "walk"])
     assert dict(content(videos)) == {"1.mp4": 2, "2.webm": 1, "3.mp4": 1, "6.MP4": 2}
-    with pytest.raises(ValueError, match=r"a\.tar:2\.webm has the label 'run'"):
+    with pytest.raises(ValueError, match=r"a\.tar:2\.webm.*'run'"):
         open_videos(shard, classes=["walk"])
