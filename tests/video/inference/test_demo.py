@@ -29,12 +29,13 @@ def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch, capsys):
     from eva_data.video.decoding import VideoFile
     from eva_data.video.source import UnreadableVideoError
 
-    def frames(self, indices, decode=VideoFile.frames):
-        if max(indices) > 30:
-            raise UnreadableVideoError(f"{self.name} is torn at frame 31")
-        return decode(self, indices)
+    def iterate(self, indices, decode=VideoFile.iterate_frames):
+        for index, rgb in decode(self, indices):
+            if index > 30:
+                raise UnreadableVideoError(f"{self.name} is torn at frame 31")
+            yield index, rgb
 
-    monkeypatch.setattr(VideoFile, "frames", frames)
+    monkeypatch.setattr(VideoFile, "iterate_frames", iterate)
     found = start(film, "--window", "1", "--stride", "1", "--batch-size", "1", code=1)
     assert "film.mp4" in capsys.readouterr().err
     (video,) = found["videos"]

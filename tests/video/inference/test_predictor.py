@@ -48,6 +48,20 @@ def test_windows(weights, film, frames, batch_size, stride):
     assert np.abs(different[0] - different[2]).max() > 1e-3
 
 
+def test_a_video_is_decoded_once_for_all_windows(weights, film, monkeypatch):
+    decoded = []
+
+    def iterate(self, indices, decode=VideoFile.iterate_frames):
+        for index, rgb in decode(self, indices):
+            decoded.append(index)
+            yield index, rgb
+
+    monkeypatch.setattr(VideoFile, "iterate_frames", iterate)
+    predictor = VideoPredictor.from_weights(weights, device="cpu", batch_size=1)
+    assert len(list(predictor.windows(film, seconds=2, stride=0.5))) == 6
+    assert decoded == sorted({*decoded})
+
+
 def test_frames_are_chosen_as_in_the_training(weights, film, tmp_path, monkeypatch):
     config = {"model": {"frames": 4}, "data": {"sampling": "dense", "frame_interval": 3}}
     save_weights(
@@ -56,11 +70,11 @@ def test_frames_are_chosen_as_in_the_training(weights, film, tmp_path, monkeypat
     predictor = VideoPredictor.from_weights(tmp_path / "dense.safetensors", device="cpu")
     asked = []
 
-    def frames(self, indices, decode=VideoFile.frames):
+    def iterate(self, indices, decode=VideoFile.iterate_frames):
         asked.extend(indices)
         return decode(self, indices)
 
-    monkeypatch.setattr(VideoFile, "frames", frames)
+    monkeypatch.setattr(VideoFile, "iterate_frames", iterate)
     predictor(film)
     assert asked == [18, 21, 24, 27]  # the middle of the 36 places of 10 frames among 45
 

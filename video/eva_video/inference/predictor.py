@@ -274,19 +274,31 @@ class VideoPredictor(NamedClasses):
                 video = ArrayVideo(video)
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video))
-            windows = windows_of(video, seconds=seconds, stride=stride)
-            while batch := list(itertools.islice(windows, self.batch_size)):
-                views = torch.stack([self._views(video, window) for window in batch])
-                probabilities = self._probabilities(views)
+            clips = self._clips(video, [*windows_of(video, seconds=seconds, stride=stride)])
+            while batch := list(itertools.islice(clips, self.batch_size)):
+                windows, views = zip(*batch, strict=True)
+                probabilities = self._probabilities(torch.stack(views))
                 require_finite(probabilities, f"predictions for {video.name}")
-                for window, row in zip(batch, probabilities, strict=True):
+                for window, row in zip(windows, probabilities, strict=True):
                     yield JudgedWindow(window.start, window.end, row)
 
-    def _views(self, video: VideoSource, window: Window) -> Tensor:
-        """Read the views (V, T, 3, S, S) of a window, crop by crop."""
-        indexes = self.sampling.fixed(window.length, clips=self.clips).reshape(-1)
-        views = self._transform(video.frames((window.first + indexes).tolist()))
-        return views.reshape(-1, self.sampling.frames, *views.shape[2:])
+    def _clips(
+        self, video: VideoSource, windows: Sequence[Window]
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """Read the views (V, T, 3, S, S) of each window, crop by crop, in one pass over a video."""
+        chosen = [
+            window.first + self.sampling.fixed(window.length, clips=self.clips).reshape(-1)
+            for window in windows
+        ]
+        decoded = video.iterate_frames(np.concatenate(chosen).tolist())
+        frames: dict[int, NDArray[np.uint8]] = {}
+        for window, indexes in zip(windows, chosen, strict=True):
+            frames = {index: rgb for index, rgb in frames.items() if index >= window.first}
+            while indexes.max() not in frames:
+                index, rgb = next(decoded)  # perhaps of the next window
+                frames[index] = rgb
+            views = self._transform(np.stack([frames[index] for index in indexes.tolist()]))
+            yield window, views.reshape(-1, self.sampling.frames, *views.shape[2:])
 
     def _probabilities(self, views: Tensor) -> NDArray[np.float32]:
         weight = self.model.head.weight
