@@ -52,7 +52,13 @@ def _same(first, second):
     )
 
 
-@pytest.mark.parametrize("aug", [(), ("test.aug.min_sizes=[64,96]", "test.aug.flip=True")])
+@pytest.mark.parametrize(
+    "aug",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        ("test.aug.min_sizes=[64,96]", "test.aug.flip=True"),
+    ],
+)
 def test_encoded_masks_are_pasted_a_few_at_a_time(aug, build, picture, monkeypatch):
     """Those of large pictures do not fit into memory together."""
     predictor = build(*aug)
@@ -132,7 +138,9 @@ def test_slices_of_one_tile_change_nothing(build, large):
     assert _same(build(slice="auto")(large[:180, :190]), build()(large[:180, :190]))
 
 
-@pytest.mark.parametrize("aug", [(), ("test.aug.min_sizes=[128]",)])
+@pytest.mark.parametrize(
+    "aug", [(), pytest.param(("test.aug.min_sizes=[128]",), marks=pytest.mark.slow)]
+)
 def test_slices_find_what_their_tiles_and_the_image_show(aug, build, large, tmp_path):
     plain, sliced = build(*aug), build(*aug, slice=128, overlap=0.2)
     found = sliced(large)

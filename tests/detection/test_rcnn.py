@@ -62,7 +62,7 @@ def test_the_canvas_grows_to_the_longest_side(pair, sizes, side, caplog):
     assert len([r for r in caplog.records if "exceeds square_pad=128" in r.message]) == 1
 
 
-@pytest.mark.parametrize("others", [[], [(150, 90)]])
+@pytest.mark.parametrize("others", [pytest.param([], marks=pytest.mark.slow), [(150, 90)]])
 def test_predictions_over_the_whole_image(make_tiny_detector, others):
     ours = make_tiny_detector(
         *(f"model.roi_heads.box_predictors.{i}.test_score_thresh=0.0" for i in range(3)),

@@ -45,8 +45,9 @@ def cut_off(source, output, *, step):
 
 
 @pytest.mark.parametrize(("first", "second", "name"), [
-    (0, 1, "adamw"), (1, 0, "adamw"), (2, 0, "lamb"), (1, 2, "deepspeed_lamb"),
-    *(pytest.param(*one, marks=pytest.mark.slow) for one in [(1, 2, "adamw"), (0, 2, "lamb")])
+    (0, 1, "adamw"), (1, 0, "adamw"), (1, 2, "deepspeed_lamb"),
+    *(pytest.param(*one, marks=pytest.mark.slow)
+      for one in [(1, 2, "adamw"), (0, 2, "lamb"), (2, 0, "lamb")])
 ])  # fmt: skip
 def test_another_zero_stage(start, program, metrics, tmp_path, first, second, name):
     """In one process, and where a group has one tensor, LAMB too gives the same numbers."""

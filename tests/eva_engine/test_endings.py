@@ -40,7 +40,9 @@ def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
     assert "Traceback" not in "".join(ended.texts)
 
 
-@pytest.mark.parametrize(("poison", "ranks"), [(6, {1}), (3, {0})])
+@pytest.mark.parametrize(
+    ("poison", "ranks"), [(6, {1}), pytest.param(3, {0}, marks=pytest.mark.slow)]
+)
 def test_a_loss_that_is_not_finite_points_at_the_samples_of_its_process(
     launch, tmp_path, poison, ranks
 ):

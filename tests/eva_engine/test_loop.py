@@ -63,8 +63,9 @@ def killed_and_resumed(start, killed, metrics, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "stage", "precision", "accumulate"), [
-    ("lamb", 0, "fp32", 1), ("lamb", 1, "bf16", 2),
-    ("deepspeed_lamb", 0, "fp32", 2), ("deepspeed_lamb", 1, "bf16", 1),
+    ("lamb", 1, "bf16", 2), ("deepspeed_lamb", 0, "fp32", 2),
+    pytest.param("lamb", 0, "fp32", 1, marks=pytest.mark.slow),
+    pytest.param("deepspeed_lamb", 1, "bf16", 1, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_resumed_with_lamb(killed_and_resumed, name, stage, precision, accumulate):
     """Its counter of steps, by which the first ones have another length, is one of the groups."""

@@ -89,7 +89,9 @@ def test_a_training_whose_checkpoint_does_not_fit_the_disk_is_refused(tmp_path, 
         output_folder.require_room_for_checkpoint(tmp_path, torch.nn.Linear(100, 100))
 
 
-@pytest.mark.parametrize("words", [["train", "x"], ["weights", "list"]])
+@pytest.mark.parametrize(
+    "words", [["train", "x"], pytest.param(["weights", "list"], marks=pytest.mark.slow)]
+)
 def test_off_linux_and_macos_models_import_and_commands_end_in_one_line(words):
     program = NOT_HERE + "import eva_backbone; eva_backbone.VisionTransformer\n"
     program += f"sys.argv[1:] = {words!r}\nfrom eva_command.main import main; sys.exit(main())"

@@ -103,7 +103,7 @@ def test_a_plan_counts_what_a_real_step_allocates():
     assert planned["peak"] == pytest.approx(measured_peak(step), rel=0.05)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_plan_counts_what_a_vit_allocates(checkpointing):
     planned = measure(lambda: deep(checkpointing))
     assert planned["frozen"] == 2
