@@ -23,8 +23,8 @@ def evaluate(launcher, noted_weights, folders, captions, tmp_path):
         assert ended.codes == [0] * ranks, ended.texts
         folder = tmp_path / output
         assert sorted(path.name for path in (folder / "results").glob("[!.]*")) == [
-            "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl",
-            "table.md",
+            "confusion.png", "per_class.csv", "predictions.csv", "report.html", "results.json",
+            "samples.json", "starts.jsonl", "table.md",
         ]  # fmt: skip
         return json.loads((folder / "results" / "results.json").read_text()), ended.texts
 
