@@ -55,3 +55,18 @@ def test_a_second_evaluation_is_the_first_again(tiny_config, make_tiny_detector,
     first, second = (test_set.score(model) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert read == {"digit_scenes_val": 1, "truth": 1}
+
+
+def test_a_data_set_that_cannot_be_read_is_read_once(
+    registered_demo_data, tiny_config, make_tiny_detector, monkeypatch, tmp_path
+):
+    reads = []
+
+    def read_dataset():
+        reads.append(1)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setitem(DatasetCatalog.data, "digit_scenes_val", read_dataset)
+    with pytest.raises(Exception, match="the disk is gone"):
+        EvaluationSet(tiny_config(f"train.output_dir={tmp_path}")).score(make_tiny_detector())
+    assert len(reads) == 1

@@ -156,11 +156,11 @@ class EvaluationSet:
             return {}
         if augment:
             model = with_test_time_augmentation(self.cfg, model)
-        model = with_slicing(self.cfg, model)
+        model, loader = with_slicing(self.cfg, model), self.loader
         try:
-            results = inference_on_dataset(model, self.loader, self.evaluator) or {}
+            results = inference_on_dataset(model, loader, self.evaluator) or {}
         finally:
-            self.loader.close()
+            loader.close()
         if results and comm.is_main_process():
             write_results(Path(self.cfg.train.output_dir), results)
         return results
