@@ -189,7 +189,9 @@ def _names(
 
 
 def _has_header(table: Path) -> bool:
-    """Return whether a table begins with names of columns, and not with the path of an image."""
+    """Return whether a list begins with names, as JSON does, and not with the path of an image."""
+    if table.suffix.lower() == ".json":  # which may be one line of any length
+        return True
     columns = find_columns(table, {"image": lists.IMAGE_COLUMNS})
     return len(columns.names) != 1 or Path(columns.names[0]).suffix.lower() not in IMAGE_SUFFIXES
 

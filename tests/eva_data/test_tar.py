@@ -213,3 +213,12 @@ def test_unreadable_members_are_named(shards, tmp_path):
     shard.unlink()
     with pytest.raises(UnreadableImageError, match=r"000001\.JPG.*s-00\.tar"):
         images[1]
+
+
+def test_a_json_list_is_not_looked_at_as_a_table(tmp_path, monkeypatch):
+    """All of it may be one line, whose cells would take more memory than the list."""
+    monkeypatch.setattr("eva_data.records.find_columns", None)
+    (tmp_path / "list.json").write_text(json.dumps([{"image": "a.png"}, {"image": "b.png"}]))
+    plan = plan_records([str(tmp_path / "list.json")], tmp_path)
+    names = [record.name for record in read_shard(plan, tmp_path, 0)]
+    assert names == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
