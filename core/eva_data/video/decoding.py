@@ -318,6 +318,7 @@ class VideoFile(VideoSource):
     """
 
     _video: OpenVideo | None = None
+    _reads = 0  # how often the decoder was sent somewhere
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
         self.name = name or ("the video" if isinstance(content, bytes) else os.fspath(content))
@@ -346,21 +347,39 @@ class VideoFile(VideoSource):
     def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """See `VideoSource`; frames of one keyframe are decoded together."""
         wanted = sorted({self.checked(index) for index in indices})
-        if self._video is None:
-            raise ValueError(f"{self.name} is closed")
+        self._require_open()
         with explain_decode_errors(self.name):
             for key, group in itertools.groupby(wanted, key=self._index.key_before):
                 missing = deque(group)
-                # a container may look for times of another kind, and end behind the keyframe
-                for start in (self._index.times[missing[0]], key, None):
-                    for index, frame in self._decode({*missing}, key, start):
-                        if index != missing[0]:  # which has not come
-                            break
-                        yield missing.popleft(), to_rgb(frame, self._stored_size)
-                    if not missing:
-                        break
-                else:
-                    raise OSError(f"its frame {missing[0]} of {len(self)} is damaged")
+                while missing:
+                    yield from self._decode_missing(missing, key)
+
+    def _decode_missing(
+        self, missing: deque[int], key: int | None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield frames of one keyframe, and take them out of `missing`.
+
+        Where others are read, or the file is closed, between two of them, it ends: the decoder is
+        elsewhere then, or gone.
+        """
+        # a container may look for times of another kind, and end behind the keyframe
+        for start in (self._index.times[missing[0]], key, None):
+            self._require_open()
+            self._reads += 1
+            read = self._reads
+            for index, frame in self._decode({*missing}, key, start):
+                if index != missing[0]:  # which has not come
+                    break
+                yield missing.popleft(), to_rgb(frame, self._stored_size)
+                if self._video is None or self._reads != read:
+                    return
+            if not missing:
+                return
+        raise OSError(f"its frame {missing[0]} of {len(self)} is damaged")
+
+    def _require_open(self) -> None:
+        if self._video is None:
+            raise ValueError(f"{self.name} is closed")
 
     def _decode(
         self, indices: set[int], key: int | None, start: int | None

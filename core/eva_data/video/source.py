@@ -48,6 +48,8 @@ class VideoSource(ABC):
     def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Decode frames one by one, and no more of the file than they need.
 
+        Others may be read meanwhile, after which it goes on from the keyframe again.
+
         Args:
             indices: Indexes from 0, in the order of display; any order, repeats are decoded once.
 

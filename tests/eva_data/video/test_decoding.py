@@ -52,6 +52,21 @@ def test_frames_are_those_of_reading_all_in_turn(videos, read_all, video_name):
         assert [index for index, _ in video.iterate_frames(backwards)] == [*range(len(video))]
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg2.mpg"])
+def test_frames_that_come_one_by_one_let_others_be_read_meanwhile(videos, read_all, name):
+    """A file with keyframes, and one that is decoded from its beginning."""
+    expected = read_all(videos / name)
+    with open_video(videos / name) as video:
+        for index, rgb in video.iterate_frames(range(5, 20)):
+            assert np.array_equal(rgb, expected[index])
+            other = (7 * index) % len(video)
+            assert np.array_equal(video.frames([other])[0], expected[other])
+        frames = video.iterate_frames([3, 4])
+        next(frames)
+    with pytest.raises(ValueError, match="closed"):
+        next(frames)
+
+
 @pytest.mark.parametrize("name", ["h264-jumps.mp4", "h264-jumps.mkv"])
 def test_times_are_those_that_were_written(videos, name):
     with open_video(videos / name) as video:
