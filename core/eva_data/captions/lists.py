@@ -143,9 +143,12 @@ def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Entries
     path, cell = (columns.places.get(role) for role in roles)
     if path is None or (caption and cell in (None, path)):
         shown = printable(", ".join(columns.names)[:200])
-        message = f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}"
+        message = f"{file} has the columns {shown}; that of the images is {' or '.join(image)}"
         if caption:
-            message += f", and caption_column another of {', '.join(caption)}"
+            message += f", that of the captions another, {' or '.join(caption)}"
+        message += (
+            ": name others by image_column, caption_column (--image-column, --caption-column)"
+        )
         raise ValueError(message)
 
     def is_row(cells: list[str]) -> bool:

@@ -106,7 +106,7 @@ class ArrayVideo(VideoSource):
     def iterate_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """See `VideoSource`."""
         for index in sorted({self.checked(index) for index in indices}):
-            yield index, self._frames[index]
+            yield index, self._frames[index].copy()
 
 
 class RawFrames(VideoSource):
