@@ -74,6 +74,7 @@ def test_unequal_training_steps_are_refused(bench, benchmark, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")  # of lvis
 def test_every_case_runs(bench, tmp_path):
     bench.main(["--trial", "--output", str(tmp_path)])
     (file,) = tmp_path.iterdir()

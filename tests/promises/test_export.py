@@ -75,7 +75,7 @@ def test_a_segmentor(finished, demo, run, documented, consume, facts, tmp_path):
     assert facts(file)["class_names"] == list(predictor.names)
     run("eva", "export", output, "--output", fixed, "--size", 100, 150)
     (given,) = onnxruntime.InferenceSession(fixed).get_inputs()
-    assert given.shape == [3, 100, 150]
+    assert given.shape[1:] == [3, 100, 150]
 
 
 @pytest.mark.slow
