@@ -162,7 +162,7 @@ def check(request: TrainingRequest) -> TrainingRequest:
     recipe = find_recipe("detection", request.recipe)
     output = request.output or _default_output(request, recipe)
     if request.data:
-        request.data.open()
+        request.data.check()
     continues = request.resumes
     if output:
         require_writable(output)

@@ -86,7 +86,7 @@ def test_an_evaluation_takes_weights(run):
 
 @pytest.mark.parametrize("output", [[], ["train.output_dir=mine"]])
 def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, output):
-    monkeypatch.setattr(DataRequest, "open", lambda request: {})
+    monkeypatch.setattr(DataRequest, "check", lambda request: None)
     request = look(DEMO, "--data", "coins/data.yaml", *output)
     expected = "mine" if output else "output/coins_eva_debug"
     assert request.output == Path(expected)

@@ -81,6 +81,11 @@ class DataRequest:
             allow_empty=True,  # as the run may have been
         )
 
+    def check(self) -> None:
+        """Refuse a path without a dataset; labels are read by `open`."""
+        for path in self.paths:
+            require_opener(path.absolute())
+
     def open(self) -> dict[Path, Source]:
         """Open the sources, by the paths that errors name."""
         if self.files:
@@ -178,9 +183,14 @@ def open_source(path: Path, *, report: Report = refuse) -> Source:
     Returns:
         Images with their labels; or part -> file in COCO format and its images.
     """
+    return require_opener(path)(report)
+
+
+def require_opener(path: Path) -> Callable[[Report], Source]:
+    """Find the format of a dataset; return what opens it, or raise a ValueError."""
     opener = find_opener(path)
     if opener is not None:
-        return opener(report)
+        return opener
     problem = "is not" if path.exists() else "is not there; it must be"
     raise ValueError(f"{path} {problem} {_FORMATS}")
 

@@ -43,7 +43,7 @@ def check(arguments: argparse.Namespace) -> DataRequest | None:
     training = hasattr(arguments, "train_annotations")
     request = sources.read_request(arguments, training=training)
     if request:
-        request.open()
+        request.check()
     return request
 
 
