@@ -6,7 +6,8 @@ choose in order of their scores the free label with the highest IoU of at least 
 class. Those that lie in a crowd without matching a label count neither way, as in COCO's rules.
 """
 
-from collections import defaultdict
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,6 +136,64 @@ def judgements(
     }
 
 
+class DetectionTruth:
+    """Ground truth; its classes are numbered in order of their ids, as detectors do.
+
+    Args:
+        content: Labels in COCO's format; ids of any kind, which if not numbers stay in their order.
+
+    Attributes:
+        annotations: Those of the content.
+        images: Id -> entry of the content.
+        numbers: Id of a class -> its number.
+        names: Names of the classes, by number.
+        skeletons: Id of a class -> pairs of its keypoints, from 1, that a line connects.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.annotations = content.get("annotations") or ()
+        self.images = {image["id"]: image for image in content["images"]}
+        categories = list(content["categories"])
+        if all(isinstance(entry["id"], int) for entry in categories):
+            categories.sort(key=lambda entry: entry["id"])
+        self.numbers = {entry["id"]: index for index, entry in enumerate(categories)}
+        self.names = [str(entry["name"]) for entry in categories]
+        self.skeletons = {entry["id"]: entry.get("skeleton") or () for entry in categories}
+        self._judgements = judgements(content, self.numbers)
+
+    def images_of_classes(self) -> dict[str, int]:
+        """Count the images with objects of each class; nothing of LVIS, whose classes are rare."""
+        if self._judgements:
+            return {}
+        pairs = {(a["category_id"], a["image_id"]) for a in self.annotations}
+        counts = Counter(self.numbers[key] for key, _ in pairs if key in self.numbers)
+        return {name: counts[number] for number, name in enumerate(self.names)}
+
+    def match(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
+        """Match predictions in COCO's format, image by image; unknown images and classes are out.
+
+        Returns:
+            Id -> labels and predictions of each image, also of one without any.
+        """
+        labels, predicted = self._boxes(self.annotations), self._boxes(predictions)
+        none = boxes_of(())
+        return {
+            image: match_image(
+                labels.get(image, none), predicted.get(image, none), self._judgements.get(image)
+            )
+            for image in self.images
+        }
+
+    def _boxes(self, entries: Iterable[Mapping[str, Any]]) -> dict[Hashable, Boxes]:
+        rows: dict[Hashable, array[float]] = defaultdict(lambda: array("d"))
+        for entry in entries:
+            number = self.numbers.get(entry["category_id"])
+            if number is not None and entry["image_id"] in self.images:
+                more = (number, entry.get("score", 1), entry.get("iscrowd") or 0)
+                rows[entry["image_id"]].extend((*entry["bbox"], *more))
+        return {image: boxes_of(np.frombuffer(values)) for image, values in rows.items()}
+
+
 def confusion(
     images: Iterable[ImageMatches], classes: int, *, threshold: float
 ) -> NDArray[np.int64]:
@@ -159,3 +218,38 @@ def confusion(
         missed[match.matched[is_matched]] = False
         np.add.at(counts[:, classes], match.truth.labels[missed], 1)
     return counts
+
+
+class ThresholdCurves(NamedTuple):
+    """What predictions above each score threshold are worth."""
+
+    thresholds: NDArray[np.floating]  # (S,) from 0 to 1
+    precision: NDArray[np.floating]  # (S,) share of right predictions; NaN without any
+    recall: NDArray[np.floating]  # (S,) share of objects with a right prediction
+    f1: NDArray[np.floating]  # (S,) their harmonic mean
+
+    @property
+    def best(self) -> int:
+        """Index of the threshold with the highest F1."""
+        return int(self.f1.argmax())
+
+
+def threshold_curves(images: Iterable[ImageMatches]) -> ThresholdCurves | None:
+    """Measure precision, recall and F1 over the score threshold; None without object or prediction.
+
+    Predictions that are ignored do not count.
+    """
+    objects, scores, right_scores = 0, [np.zeros(0)], [np.zeros(0)]
+    for match in images:
+        counts = match.matched != IGNORED
+        objects += int((~match.truth.crowd).sum())
+        scores.append(match.predictions.scores[counts])
+        right_scores.append(match.predictions.scores[counts & match.right])
+    all_scores, all_right = (np.sort(np.concatenate(parts)) for parts in (scores, right_scores))
+    if not objects or not len(all_scores):
+        return None
+    steps = np.linspace(0, 1, 101)
+    predicted = len(all_scores) - np.searchsorted(all_scores, steps)
+    hits = len(all_right) - np.searchsorted(all_right, steps)
+    precision = np.divide(hits, predicted, out=np.full(len(steps), np.nan), where=predicted > 0)
+    return ThresholdCurves(steps, precision, hits / objects, 2 * hits / (predicted + objects))

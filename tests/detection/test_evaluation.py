@@ -362,6 +362,7 @@ def test_a_group_without_objects_is_nan(register, tmp_path):
         predictions=tmp_path / evaluator.predictions_file,
         images={entry["id"]: tmp_path / "image.png" for entry in dataset["images"]},
         scores=results,
+        folder=tmp_path,
     )
     meanings = {row.name: row.meaning for row in sections[0].rows}
     assert meanings["APr"].endswith("there are none in the data")

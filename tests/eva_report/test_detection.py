@@ -55,11 +55,13 @@ def scene(tmp_path):
         "bbox": {"AP": 51.0, "APs": 51.0, "APl": math.nan, "AP-cat": 30.5, "AP-dog": 71.5},
         "segm": {"AP": 40.0, "APs": 40.0, "APl": None, "AP-cat": 20.0, "AP-dog": None},
     }
+    (tmp_path / "results.json").write_text(json.dumps(predictions, indent=1))
     return {
         "truth": truth,
-        "predictions": predictions,
+        "predictions": tmp_path / "results.json",
         "images": {key: tmp_path / name for key, name in names.items()},
         "scores": scores,
+        "folder": tmp_path,
     }
 
 
@@ -70,7 +72,7 @@ def _of(sections, kind):
 
 
 def test_classes_with_the_lowest_ap_first(scene, tmp_path):
-    (table,) = _of(detection_sections(**scene, folder=tmp_path), Table)
+    (table,) = _of(detection_sections(**scene), Table)
     assert table.heads == ["class", "AP box", "AP mask", "objects", "found", "missed", "false"]
     assert table.rows == [["cat", 30.5, 20.0, 3, 1, 2, 0], ["dog", 71.5, None, 1, 1, 0, 2]]
     lines = list(csv.reader((tmp_path / table.complete_in).read_text().splitlines()))
@@ -82,7 +84,7 @@ def test_classes_with_the_lowest_ap_first(scene, tmp_path):
 
 
 def test_confusion_of_matches(scene, tmp_path):
-    (section,) = _of(detection_sections(**scene, folder=tmp_path), Confusion)
+    (section,) = _of(detection_sections(**scene), Confusion)
     assert section.classes == ["cat", "dog", "background"]
     assert section.counts.tolist() == [[1, 1, 1], [0, 1, 0], [0, 1, 0]]
     lines = (tmp_path / section.complete_in).read_text().splitlines()
@@ -90,7 +92,7 @@ def test_confusion_of_matches(scene, tmp_path):
 
 
 def test_curves_over_the_least_score(scene, tmp_path):
-    (section,) = _of(detection_sections(**scene, folder=tmp_path), Curves)
+    (section,) = _of(detection_sections(**scene), Curves)
     at = {one.name: dict(one.points) for one in section.curves}
     assert at["precision"][0.0] == pytest.approx(3 / 5)
     assert at["recall"][0.0] == pytest.approx(3 / 4)
@@ -131,22 +133,20 @@ def test_the_threshold_is_that_of_the_best_weights(scene, tmp_path):
         _found("m", "d", TOP, 0.3),
     ]
     best.write_text(json.dumps(better))
-    detection_sections(**scene, folder=tmp_path, best=best)
+    detection_sections(**scene, best=best)
     assert 0.3 < read_threshold(tmp_path) <= 0.45
 
 
-def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeypatch):
+def test_a_file_of_predictions_is_read_object_by_object(scene, monkeypatch):
     expected = [one.counts.tolist() for one in _of(detection_sections(**scene), Confusion)]
-    scene_of_one = scene["predictions"][:1]
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(scene["predictions"], indent=1))
+    file = scene["predictions"]
+    first = json.loads(file.read_text())[:1]
     monkeypatch.setattr("eva_data.detection.scoring._CHUNK", 7)
-    scene["predictions"] = file
     sections = detection_sections(**scene)
     assert [one.counts.tolist() for one in _of(sections, Confusion)] == expected
     for text, message in (
         ('{"a": 1}', "is not a list"),
-        (json.dumps(scene_of_one)[:-1], "not a complete list"),
+        (json.dumps(first)[:-1], "not a complete list"),
         ("[1]", "holds 1, without bbox, category_id, image_id, score"),
     ):
         file.write_text(text)

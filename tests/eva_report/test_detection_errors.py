@@ -1,6 +1,7 @@
 """Kinds of errors, calibration and labels to check, on boxes whose errors are known."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ def page(
     tmp_path_factory: pytest.TempPathFactory, images: dict[int, Path]
 ) -> tuple[dict[str, Any], Path]:
     folder, scores = tmp_path_factory.mktemp("page"), {"bbox": {"AP": 1}}
+    file = folder / "results.json"
+    file.write_text(json.dumps(PREDICTIONS))
     sections = detection_sections(
-        truth=TRUTH, predictions=PREDICTIONS, images=images, scores=scores, folder=folder
+        truth=TRUTH, predictions=file, images=images, scores=scores, folder=folder
     )
     return {section.title: section for section in sections}, folder
 
@@ -85,9 +88,13 @@ def test_labels_that_confident_predictions_contradict_are_listed(
     assert ("3.jpg", "", "cat", "60.0") in listed
 
 
-def test_without_predictions_nothing_is_said_of_errors(images: dict[int, Path]) -> None:
+def test_without_predictions_nothing_is_said_of_errors(
+    images: dict[int, Path], tmp_path: Path
+) -> None:
+    file, scores = tmp_path / "results.json", {"bbox": {"AP": None}}
+    file.write_text("[]")
     sections = detection_sections(
-        truth=TRUTH, predictions=[], images=images, scores={"bbox": {"AP": None}}
+        truth=TRUTH, predictions=file, images=images, scores=scores, folder=tmp_path
     )
     titles = {section.title for section in sections}
     assert titles.isdisjoint({"Errors", "Calibration", "Labels to check"})
