@@ -93,8 +93,7 @@ def _step(cfg, data):
     return samples, losses, model
 
 
-@pytest.mark.parametrize("masks", [True, False])
-@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+@pytest.mark.parametrize(("flag", "masks"), [("iscrowd", True), ("ignore", False)])
 def test_crowds_and_empty_images_in_training(flag, masks, write, apply):
     crowd = _annotation(2, segmentation=_rle((0, 0, 90, 90)), **{flag: 1})
     one = _annotation(1, segmentation=SQUARE) if masks else _annotation(1)

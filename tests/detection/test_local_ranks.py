@@ -16,7 +16,7 @@ print(comm.get_rank(), comm.get_local_rank(), comm.get_local_size())
 @pytest.mark.parametrize(
     ("local_ranks", "variables", "ends"),
     [
-        ((0, 0), {"LOCAL_WORLD_SIZE": "1"}, {"0 0 1", "1 0 1"}),
+        pytest.param((0, 0), {"LOCAL_WORLD_SIZE": "1"}, {"0 0 1", "1 0 1"}, marks=pytest.mark.slow),
         ((0, 0), {}, {"0 0 1", "1 0 1"}),  # of Slurm
         ((0, 1), {}, {"0 0 2", "1 1 2"}),
     ],

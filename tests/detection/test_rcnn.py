@@ -44,7 +44,7 @@ def test_images_within_the_canvas_are_unchanged_bit_for_bit(pair, sizes, caplog)
 
 @pytest.mark.parametrize(
     ("sizes", "side"),
-    [([(100, 200)], 208), ([(100, 200), (150, 90)], 208), ([(145, 60), (20, 176)], 176)],
+    [([(100, 200), (150, 90)], 208), ([(145, 60), (20, 176)], 176)],
 )
 def test_the_canvas_grows_to_the_longest_side(pair, sizes, side, caplog):
     ours, _ = pair

@@ -52,8 +52,9 @@ def _flat(batches):
     return [image for batch in _ids(batches) for image in batch]
 
 
-@pytest.mark.parametrize("grouping", [False, True])
-@pytest.mark.parametrize("sampler", [None, RepeatFactorTrainingSampler])
+@pytest.mark.parametrize(
+    ("sampler", "grouping"), [(None, False), (RepeatFactorTrainingSampler, True)]
+)
 def test_batches_do_not_depend_on_workers_or_on_the_start(sampler, grouping):
     options = dict(aspect_ratio_grouping=grouping)
     if sampler is not None:

@@ -25,7 +25,6 @@ def test_a_part_is_complete_or_missing(monkeypatch):
 
 
 def test_a_version_that_does_not_fit_is_broken(monkeypatch):
-    assert doctor.check_versions() == []
     done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)  # pip finds nothing more
     versions = {"eva-toolkit": "1", "torch": "2.0", "onedl-mmcv": "1.0"}

@@ -135,16 +135,21 @@ def _imported(package):
             yield from (name.partition(".")[0] for name in names)
 
 
+@functools.cache
+def _file_of(module):
+    """File of a module of ours, or None."""
+    tops = (ROOT, *ROOT.glob("[a-z]*"))
+    ends = (f"{module.replace('.', '/')}{end}" for end in (".py", "/__init__.py"))
+    places = (top / end for end in ends for top in tops)
+    return next((place for place in places if place.is_file()), None)
+
+
 def _loaded(module, seen):
     """Packages of others that come with a module of ours, and ours that it imports on top."""
-    name = module.replace(".", "/")
-    places = [top / end for top in (ROOT, ROOT / "core", *ROOT.glob("[a-z]*"))
-              for end in (f"{name}.py", f"{name}/__init__.py")]  # fmt: skip
-    file = next((place for place in places if place.is_file()), None)
-    if file is None or module in seen:
+    if module in seen or _file_of(module) is None:
         return
     seen.add(module)
-    for node in _parsed(file).body:
+    for node in _parsed(_file_of(module)).body:
         names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
@@ -155,27 +160,18 @@ def _loaded(module, seen):
                 yield one.partition(".")[0]
 
 
-@pytest.mark.parametrize("project", TASK_OF)
-def test_the_extra_of_a_project_has_what_comes_with_its_commands(project, distributions):
+def test_the_extra_of_a_project_has_all_that_it_imports_and_what_comes_with_it(distributions):
     """pycocotools came with a writer of label tools that all demos share."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = _needed(TASK_OF[project], settings)
-    (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
-    seen: set[str] = set()
-    for path in package.rglob("*.py"):
-        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-        for name in {*_loaded(module, seen)} - {*sys.stdlib_module_names, "detectron2"} - IF_WANTED:
-            assert {canonicalize_name(one) for one in distributions[name]} & needed, (module, name)
-
-
-@pytest.mark.parametrize("project", TASK_OF)
-def test_the_extra_of_a_project_has_all_that_it_imports(project, distributions):
-    """OpenCV was in no extra of the demo data: they were made only where mmcv was installed."""
-    (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = _needed(TASK_OF[project], settings)
-    for name in {*_imported(package)} - {*sys.stdlib_module_names, "detectron2"}:
-        if not name.startswith("eva_") and name not in IF_WANTED:
+    for project, extra in TASK_OF.items():
+        (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
+        needed, own = _needed(extra, settings), {*_imported(package)}
+        names, seen = {*own}, set()
+        for path in package.rglob("*.py"):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            names |= {*_loaded(".".join(parts), seen)}
+        names = {one for one in names if not one.startswith("eva_")}
+        for name in names - {*sys.stdlib_module_names, "detectron2"} - IF_WANTED:
             providers = {canonicalize_name(one) for one in distributions[name]}
-            assert providers & needed, name
-            assert install_command(name, project) is not None, name
+            assert providers & needed, (project, name)
+            assert name not in own or install_command(name, project) is not None, name

@@ -90,7 +90,9 @@ def test_a_worker_ends_whose_parent_was_killed_while_it_started(tmp_path):
     assert ended(wait_for_pids(tmp_path, 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_workers_of_a_pool_end_with_their_parent(tmp_path, number):
     process = start(tmp_path, POOL)
     pids = wait_for_pids(tmp_path, 2)

@@ -173,7 +173,7 @@ def test_mmsegmentation_s_own_program_trains_adapters(
 # ---- saved, read and scored ----------------------------------------------------------------------
 
 
-@some("detection", "segmentation")
+@some("segmentation")
 def test_a_checkpoint_lacks_what_is_frozen_and_is_refused_as_weights(output, trainer):
     names, checkpoint = trainer.weights(output, 4).keys(), output / trainer.final.format(steps=4)
     assert any("lora_A" in name for name in names)
@@ -216,7 +216,7 @@ def maps(model):
     return [*(levels.values() if isinstance(levels, dict) else levels)]
 
 
-@some("detection", "segmentation")
+@some("segmentation")
 def test_peft_loads_the_adapter_and_it_is_the_trained_model(output, trainer, finished):
     """As much as whoever reads the folder of the run, or the adapter in it."""
     import peft  # a slow import, that nothing else needs
@@ -240,7 +240,7 @@ def test_peft_loads_the_adapter_and_it_is_the_trained_model(output, trainer, fin
     assert all(torch.equal(whole[name], trained[name]) for name in heads)
 
 
-@some("detection", "segmentation")
+@some("segmentation")
 def test_an_evaluation_scores_as_the_training_did(output, trainer, run, tmp_path):
     def scores(folder):
         results = next(folder.rglob("results.json"))

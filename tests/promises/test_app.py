@@ -339,7 +339,7 @@ def show(page, title, *files):
     page.locator(IMAGES).first.wait_for()
 
 
-@pytest.mark.parametrize("title", ["Segment", "CLIP"])
+@pytest.mark.parametrize("title", ["Segment", pytest.param("CLIP", marks=pytest.mark.slow)])
 def test_a_browser_shows_results_of_an_example(page, title):
     page.get_by_role("tab", name=title).click()
     page.locator(".examples:visible button").nth(1).click()

@@ -17,8 +17,13 @@ runpy.run_module("eva_command", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("alone", [True, False], ids=["weights alone", "finished run"])
-@pytest.mark.parametrize("task", ["segmentation", "mmdetection"])
+@pytest.mark.parametrize(
+    ("task", "alone"),
+    [
+        pytest.param("segmentation", False, id="finished run"),
+        pytest.param("mmdetection", True, id="weights alone"),
+    ],
+)
 def test_no_other_program_beside_weights_is_run(task, alone, finished, demo, run, tmp_path):
     folder, mark = tmp_path / "downloads", tmp_path / "mark"
     if alone:

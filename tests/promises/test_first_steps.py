@@ -61,7 +61,10 @@ def test_a_training_of_a_framework_leaves_a_page(
     assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize(
+    "name",
+    ["detection", "mmdetection", pytest.param("segmentation", marks=pytest.mark.slow)],
+)
 def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(
     name, finished, trainers, run, tmp_path
 ):

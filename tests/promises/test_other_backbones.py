@@ -27,7 +27,7 @@ NAMES = {"detection": "dinov3", "mmdetection": "pe", "segmentation": "eva02"}
     [
         ("detection", "dinov3_debug"),
         pytest.param("mmdetection", "pe_core_debug", marks=pytest.mark.slow),
-        ("segmentation", "eva02_debug"),
+        pytest.param("segmentation", "eva02_debug", marks=pytest.mark.slow),
         ("classification", "dinov2_reg_debug"),
         pytest.param("clip", "dinov3_debug", marks=pytest.mark.slow),
         pytest.param("pretrain", "dinov3_debug", marks=pytest.mark.slow),

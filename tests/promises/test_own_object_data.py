@@ -49,7 +49,9 @@ def expected(scenes, trainers, run, tmp_path_factory):
     return losses(output)
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize(
+    "form", ["yolo", *(pytest.param(form, marks=pytest.mark.slow) for form in ("coco", "voc"))]
+)
 def test_every_form_of_a_set_gives_the_same_first_step(form, scenes, expected, train, tmp_path):
     train(tmp_path / "out", "--data", scenes / form, "--boxes-only")
     assert len(expected) > 6

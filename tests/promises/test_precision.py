@@ -28,7 +28,7 @@ def test_features_are_close_to_those_of_fp32(precision):
         pytest.param("detection", "int8", marks=slow),
         pytest.param("mmdetection", "bf16", marks=slow),
         pytest.param("mmdetection", "int8", marks=slow),
-        ("segmentation", "int8"),
+        pytest.param("segmentation", "int8", marks=slow),
         pytest.param("segmentation", "fp16", marks=slow),
     ],
 )

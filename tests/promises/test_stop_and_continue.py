@@ -85,8 +85,7 @@ def test_one_run_with_all_accidents_ends_as_one_that_nobody_disturbed(
     "task",
     [
         "classification",
-        "clip",
-        *(pytest.param(t, marks=pytest.mark.slow) for t in ("pretrain", "video")),
+        *(pytest.param(t, marks=pytest.mark.slow) for t in ("clip", "pretrain", "video")),
     ],
 )
 def test_a_loss_that_is_not_finite_ends_a_run_of_the_engine_before_the_step(
@@ -270,7 +269,7 @@ def flip(file):
     file.write_bytes(content)
 
 
-@some("detection", "segmentation", of=FRAMEWORKS)
+@some("detection", of=FRAMEWORKS)
 def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_taken(
     trainer, finished, run, fails, tmp_path
 ):

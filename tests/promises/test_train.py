@@ -37,7 +37,7 @@ def data(demo, engine_data, tmp_path_factory):
 @pytest.mark.parametrize(
     "task",
     [
-        pytest.param(task, marks=[pytest.mark.slow] * (task in ("mmdetection", "video", "clip")))
+        pytest.param(task, marks=[pytest.mark.slow] * (task not in ("detection", "classification")))
         for task in TASKS
     ],
 )
