@@ -79,14 +79,6 @@ def test_official_names_and_shapes(name, golden, parameters, trainable, load_con
     assert _count(model, trainable_only=True) == trainable
 
 
-@pytest.mark.parametrize(("name", "warmup", "end"), [(COCO, 500, 0.1), (O365_1024, 15_000, 1.0)])
-def test_the_rate_rises_then_falls_to_a_tenth_or_stays(name, warmup, end, load_config):
-    cfg = load_config(name)
-    factor, last = instantiate(cfg.lr_multiplier), cfg.train.max_iter - 1
-    rates = [factor(step / cfg.train.max_iter) for step in (0, warmup // 2, warmup, last)]
-    assert rates == pytest.approx([0.001, (1 + 0.001) / 2, 1.0, end], rel=1e-3)
-
-
 @pytest.mark.parametrize("name", [COCO, O365_1024])
 def test_optimizer_groups(name, load_config):
     """Actual groups of the actual model: lr of every layer, weight decay of every parameter."""

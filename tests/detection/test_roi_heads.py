@@ -7,7 +7,6 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import CascadeROIHeads
 from safetensors.torch import load_file
 
 from eva_detection.config.recipes import update_each
@@ -87,10 +86,9 @@ def _detect(model, golden):
     return model([image])[0]["instances"]
 
 
-SLOW = {"soft_linear": pytest.mark.slow}  # soft_linear_maskness does the same and more
-
-
-@pytest.mark.parametrize("variant", [pytest.param(v, marks=SLOW.get(v, ())) for v in VARIANTS])
+@pytest.mark.parametrize(
+    "variant", sorted(VARIANTS.keys() - {"soft_linear"})
+)  # that of maskness does more
 def test_golden(variant, build, golden):
     model = build(**VARIANTS[variant])
     slack = _flips(model, golden) if "maskness" in variant else 0.0
@@ -107,18 +105,6 @@ def _flips(model, golden, threshold=0.5):
     means = maskness(found.pred_masks, threshold)
     # the score is s * mean, and a pixel changes the mean by (mean - threshold) / inside
     return pixels * found.scores * (1 - threshold / means) / (inside - 1)
-
-
-def test_a_mask_pixel_at_the_threshold_changes_maskness_by_the_closed_form():
-    """Rounding by 1e-9 there changes the mean by more than 1e-3; docs/numerics.md."""
-    masks = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(0)).double()
-    masks[0, 0, 3, 4] = 0.5 - 1e-9
-    below = maskness(masks, 0.5)
-    inside = int((masks > 0.5).sum())
-    masks[0, 0, 3, 4] = 0.5 + 1e-9
-    change = (maskness(masks, 0.5) - below).item()
-    assert change == pytest.approx((0.5 - below.item()) / (inside + 1), rel=1e-6)
-    assert abs(change) > 1e-3
 
 
 def test_soft_nms_is_left_out_by_one_setting(build, golden):
@@ -140,18 +126,6 @@ def _assert_golden(found, variant, golden, slack=0.0):
     torch.testing.assert_close(first.pred_boxes.tensor, expected["boxes"], atol=1e-2, rtol=0)
     area = first.pred_masks.flatten(1).sum(1)
     assert (area - expected["mask_area"]).abs().max() <= 3
-
-
-def test_without_options_it_is_detectron2s(build, golden, model_config):
-    ours = build()
-    config = copy.deepcopy(model_config)
-    config.roi_heads._target_ = CascadeROIHeads
-    theirs = instantiate(config).eval()
-    theirs.load_state_dict(ours.state_dict())
-    a, b = _detect(ours, golden), _detect(theirs, golden)
-    assert torch.equal(a.pred_classes, b.pred_classes)
-    torch.testing.assert_close(a.scores, b.scores)
-    torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
 
 
 def test_maskness_is_the_mean_inside():

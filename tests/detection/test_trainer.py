@@ -69,18 +69,6 @@ def test_two_half_batches_equal_one_batch(model):
     assert len(other.dtypes) == 6
 
 
-def test_a_step_is_that_of_plain_torch(model):
-    expected = copy.deepcopy(model)
-    losses = expected(Batches(8).batches[0])
-    sum(losses.values()).backward()
-    _sgd(expected).step()
-    storage = _train(DetectionTrainer(model, Batches(8), _sgd(model)))
-    for name, parameter in expected.named_parameters():
-        torch.testing.assert_close(model.get_parameter(name), parameter)
-    for name, value in losses.items():
-        assert storage.latest()[name][0] == pytest.approx(value.item())
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_step(model, precision, value):

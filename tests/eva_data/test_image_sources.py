@@ -118,17 +118,6 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
     assert [again.sample_id(i) for i in every] == [searched.sample_id(i) for i in every]
 
 
-def test_a_share_is_held_out_by_names_and_each_image_once(merged):
-    images = open_images(merged)
-    train, val = images.hold_out(0.4, name="share")
-    names = [[one.sample_id(index) for index in range(len(one))] for one in (images, train, val)]
-    every, rest, held = names
-    assert {*rest} | {*held} == {*every}
-    assert not {*rest} & {*held}
-    assert len({*held}) == len(held) > 0
-    assert val[0].shape[0] == 3
-
-
 def test_checksum_changes_with_names_and_counts(merged, folders):
     before = open_images(merged).checksum()
     (folders / "coffee" / "0.JPEG").rename(folders / "coffee" / "00.JPEG")

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import json
 import os
 import re
 import tarfile
@@ -19,7 +18,6 @@ from eva_data.image_sources import decode_image, open_images, open_source
 from eva_data.images import UnreadableImageError
 from eva_data.index import Table
 from eva_data.manifests import SourceEntry
-from eva_data.records import plan_records, read_shard
 from eva_data.tar import expand_shards, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
@@ -177,28 +175,6 @@ def shards_of(content, shard):
     return shard
 
 
-COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"id": 1, "image_id": 1}]}
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.json", '[{"image": "a.png"}]'),
-        ("a.json", json.dumps(COCO | {"categories": []})),
-        ("a.json", json.dumps({"images": [{"filename": "a.png", "sentences": [{"raw": "x"}]}]})),
-        ("a.csv", "a.png\n"),
-        ("a.csv", "image\na.png\n"),
-    ],
-)
-def test_images_of_a_list_need_no_captions(name, content, tmp_path):
-    (tmp_path / name).write_text(content)
-    (record,) = read_shard(plan_records([str(tmp_path / name)], tmp_path), tmp_path, 0)
-    assert record.name == str(tmp_path / "a.png")
-    if "sentences" not in content:
-        with pytest.raises(ValueError, match="image" if name == "a.json" else "column"):
-            plan_records([str(tmp_path / name)], tmp_path, captions=True)
-
-
 def test_unreadable_members_are_named(shards, tmp_path):
     images = open_images(shards)
     shard = tmp_path / "s-00.tar"
@@ -213,12 +189,3 @@ def test_unreadable_members_are_named(shards, tmp_path):
     shard.unlink()
     with pytest.raises(UnreadableImageError, match=r"000001\.JPG.*s-00\.tar"):
         images[1]
-
-
-def test_a_json_list_is_not_looked_at_as_a_table(tmp_path, monkeypatch):
-    """All of it may be one line, whose cells would take more memory than the list."""
-    monkeypatch.setattr("eva_data.records.find_columns", None)
-    (tmp_path / "list.json").write_text(json.dumps([{"image": "a.png"}, {"image": "b.png"}]))
-    plan = plan_records([str(tmp_path / "list.json")], tmp_path)
-    names = [record.name for record in read_shard(plan, tmp_path, 0)]
-    assert names == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]

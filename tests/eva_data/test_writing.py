@@ -1,10 +1,4 @@
-"""Labels as other programs read them: masks and boxes, names of any letters, folders of images.
-
-The importers of Label Studio (`label-studio-sdk`), CVAT (`datumaro`) and FiftyOne (`fiftyone`) are
-not installed with the toolkit, whose versions of other packages they do not take. In an environment
-of their own:
-`PYTHONPATH=core pytest -c /dev/null --noconftest tests/eva_data/test_writing.py`.
-"""
+"""Labels as other programs read them: masks and boxes, names of any letters, folders of images."""
 
 import copy
 import io
@@ -216,46 +210,6 @@ def test_tasks_of_label_studio_that_nobody_labelled_are_no_empty_images(images, 
     assert len(data.images) == len(tasks) - 1
 
 
-def test_label_studio_s_own_importer_reads_it(images, tmp_path):
-    interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
-    for given in (images[1][:1], images[1][1:]):  # polygons, or boxes
-        folder = write(tmp_path, "label-studio", given)
-        config = interface((folder / "label_config.xml").read_text())
-        config.validate()
-        ((prediction,),) = [
-            one["predictions"] for one in json.loads((folder / "tasks.json").read_text())
-        ]
-        assert not config.validate_prediction(prediction, return_errors=True)
-        prediction["result"][0]["type"] = "keypointlabels"
-        assert config.validate_prediction(prediction, return_errors=True)
-
-
-def test_cvat_s_own_importer_reads_it(images, tmp_path):
-    datumaro = pytest.importorskip("datumaro")
-    mask, given = images
-    dataset = datumaro.Dataset.import_from(str(write(tmp_path, "cvat", given)), "cvat")
-    (polygon,), (box,) = (item.annotations for item in dataset)
-    assert _iou(_mask(polygon.points), mask) > 0.9
-    assert box.get_bbox() == pytest.approx([1, 2, 3.5, 4])
-    categories = dataset.categories()[datumaro.AnnotationType.label]
-    assert [categories[one.label].name for one in (polygon, box)] == NAMES[::-1]
-
-
-def test_fiftyone_s_own_importer_reads_it(images, tmp_path):
-    coco = pytest.importorskip("fiftyone.utils.coco")
-    mask, given = images
-    folder = write(tmp_path, "fiftyone", given)
-    kinds = {"label_types": ["detections", "segmentations"]}
-    importer = coco.COCODetectionDatasetImporter(str(folder), **kinds)
-    with importer:
-        (_, _, first), (_, _, second) = importer
-    whole, box = first["segmentations"].detections[0], second["detections"].detections[0]
-    assert [whole.label, box.label] == NAMES[::-1]
-    assert [whole.confidence, box.confidence] == [0.9, 0.5]
-    assert (whole.mask == mask[5:38, 10:55]).all()
-    assert box.bounding_box == pytest.approx([1 / 60, 2 / 40, 3.5 / 60, 4 / 40])
-
-
 @pytest.mark.parametrize("form", ["yolo", "voc"])
 def test_images_with_one_label_file_are_refused(form, images, tmp_path):
     given = [images[1][0] | {"name": name} for name in ("a.jpg", "a.png")]
@@ -286,18 +240,6 @@ def test_paths_above_do_not_hide_images(images, tmp_path):
     place = write(tmp_path, "yolo", [one | {"name": name}]) / "images/train"
     (file,) = place.iterdir()
     assert file.name.startswith("photos__é")
-
-
-def test_regions_are_connected_parts_of_one_class():
-    classes = np.zeros((20, 20), np.uint8)
-    classes[:, 10:] = 1
-    classes[2:8, 2:8] = 1
-    classes[15, 2] = 1  # a speck
-    classes[:, 15:] = 2  # no class
-    found = {(one["category_id"], *one["bbox"]): one for one in regions_of(classes, 2)}
-    assert {*found} == {(0, 0, 0, 10, 20), (1, 10, 0, 5, 20), (1, 2, 2, 6, 6)}
-    hole = mask_api.decode(found[0, 0, 0, 10, 20]["segmentation"])
-    assert (hole == (classes == 0) * 1).all()
 
 
 def test_keypoints_are_labels_that_are_read_again(images, tmp_path):

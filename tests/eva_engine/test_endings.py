@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from eva_engine.report import Presentation
-
 HERE = Path(__file__).parent
 WORKERS = {"run__workers": 2, "limit": 40}
 # A limit gives -9, and so an ending that had to be forced is none.
@@ -18,15 +16,6 @@ def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
     assert ended.codes == [1], ended.texts
     log = (tmp_path / "run/log.txt").read_text()
     assert "SampleError: sample file-5.jpg (index 5, drawn as (0, 5)) met a bug: KeyError" in log
-
-
-def test_what_cannot_be_said_of_a_complete_run_is_a_warning(start, tmp_path, caplog):
-    def fail(folder):
-        raise KeyError(folder.name)
-
-    start(changes={"presentation": Presentation(task="Training", next_steps=fail)})
-    assert "'run'" in caplog.text
-    assert json.loads((tmp_path / "run/checkpoints/step_00000024/run.json").read_text())
 
 
 @pytest.mark.slow

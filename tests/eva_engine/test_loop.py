@@ -11,7 +11,6 @@ from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_engine import loop
 from eva_engine.config import OptimizerConfig
 from eva_engine.steps import engine as compilation
-from eva_engine.steps.parameter_groups import warmup_cosine
 from eva_runs.errors import TooManyUnreadableError
 
 ALL = tuple(range(64))
@@ -74,19 +73,6 @@ def test_resumed_with_lamb(killed_and_resumed, name, stage, precision, accumulat
         "batch_size": 16 // accumulate, "rest": {"optimizer": OptimizerConfig(name=name, **LAMB)},
     }  # fmt: skip
     killed_and_resumed(settings)
-
-
-def test_lines_of_the_log(start, metrics, tmp_path):
-    start(accumulate=2, batch_size=4)
-    lines = metrics(tmp_path / "run")
-    steps = [line for line in lines if "loss" in line]
-    assert [line["step"] for line in steps] == list(range(24))
-    assert [line["samples"] for line in steps] == [8 * (step + 1) for step in range(24)]
-    rates = [warmup_cosine(step, peak=3e-2, end=0, warmup_steps=8, total_steps=24)
-             for step in range(24)]  # fmt: skip
-    assert [line["lr"] for line in steps] == rates
-    assert [line["step"] for line in lines if "val_error" in line] == [7, 15, 23]
-    assert json.loads((tmp_path / "run/config.json").read_text())["run"]["accumulate"] == 2
 
 
 def test_evaluation_does_not_change_training(start, metrics, tmp_path):

@@ -66,16 +66,6 @@ def test_a_damaged_one_is_passed_over_and_kept(
     ] == damaged
 
 
-def test_one_of_an_earlier_version_is_refused(checkpoints, start):
-    for folder in checkpoints.complete():
-        (folder / STATE).rename(folder / "state.pt")
-        list_again(folder)
-    before = contents(checkpoints.folder)
-    with pytest.raises(ValueError, match=rf"step_00000008.*{STATE}"):
-        start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
-    assert contents(checkpoints.folder) == before
-
-
 def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics, tmp_path, caplog):
     with pytest.raises(SampleError):
         start(epochs=1, rest={"bug": 5})

@@ -1,14 +1,9 @@
 """Checkpoints under a name that is there already, and the first one."""
 
-import threading
-from types import SimpleNamespace
-
 import pytest
 import torch
-from mmengine.fileio import get_file_backend
 
 from eva_data.saving import write_text
-from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 from eva_runs import checkpoint_store
 from eva_runs.checkpoint_store import CheckpointStore, Snapshots, find_newest
 
@@ -47,26 +42,6 @@ def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(
     file.write_bytes(b"Once more")
     with pytest.raises(ValueError, match="SHA-256"):
         find_newest([file])
-
-
-def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
-    hook, released = EVACheckpointHook(interval=2, by_epoch=False), threading.Event()
-    hook.file_backend = get_file_backend(backend_args=hook.backend_args)
-    hook.out_dir = str(tmp_path)
-
-    def save(folder, name, *args, **options):
-        hook.store.writer.submit(released.wait)
-        hook.file_backend.put(b"content", tmp_path / name)
-
-    hub = SimpleNamespace(update_info=lambda *args: None)
-    runner = SimpleNamespace(work_dir=str(tmp_path), message_hub=hub, save_checkpoint=save)
-    hook._save_checkpoint_with_step(runner, 2, {})
-    try:
-        assert not [*tmp_path.iterdir()]
-    finally:
-        released.set()
-        hook.store.writer.wait()
-    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_2.pth")
 
 
 def test_a_copy_of_a_state_takes_the_memory_of_the_one_before():

@@ -52,11 +52,6 @@ def test_auto_of_a_gpu_is_bf16_where_it_is_native(monkeypatch):
         assert resolve(None, gpu) == "fp16"
 
 
-def test_an_unknown_precision_is_named():
-    with pytest.raises(ValueError, match=r"int8.*'fp8'"):
-        to_precision(nn.Linear(2, 2), "fp8", CPU)
-
-
 @pytest.fixture
 def vit():
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}

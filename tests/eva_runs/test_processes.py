@@ -1,19 +1,6 @@
 """Two processes of a run: they agree on values and errors, and map what one of them has read."""
 
-import pytest
-
-from eva_runs.errors import exit_on_error
 from eva_runs.processes import OtherProcessError
-
-
-@pytest.mark.parametrize("error", [ValueError("a\nb"), FileNotFoundError(2, "gone", "a.pth")])
-def test_expected_error_is_one_line(capsys, error):
-    with pytest.raises(SystemExit) as end, exit_on_error("train"):
-        raise error
-    said = capsys.readouterr().err
-    assert end.value.code == 1
-    assert said.startswith("train: ")
-    assert said.count("\n") == 1
 
 
 def test_two_processes_agree(launch, tmp_path):

@@ -1,6 +1,5 @@
 """Recipes are found by path and by name, in a checkout and in an installed package."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -38,18 +37,6 @@ def test_a_file_that_exists_is_taken_as_it_is_given(tmp_path, monkeypatch):
     assert find_recipe("video", own) == own
     monkeypatch.chdir(tmp_path)
     assert find_recipe("video", "own.py") == Path("own.py")
-
-
-@pytest.mark.parametrize(
-    ("task", "name", "close"),
-    [
-        ("video", "own_video", "own_videos"),
-        ("segmentation", "mask2former_eva_debgu", "demo/mask2former_eva_debug"),
-    ],
-)
-def test_a_misspelt_name_is_corrected(task, name, close):
-    with pytest.raises(ValueError, match=f"(?=.*{re.escape(close)}).*`eva recipes {task}`"):
-        find_recipe(task, name)
 
 
 def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +12,6 @@ from mmengine.logging import MessageHub
 from mmengine.runner import EpochBasedTrainLoop
 
 from eva_openmmlab.checkpoint_hook import BEST_PREDICTIONS, CompleteFiles, EVACheckpointHook
-from eva_openmmlab.loop import EVATrainLoop
-from eva_runs.run_logs import RunLogs
 from eva_segmentation.commands import train
 
 
@@ -36,18 +33,6 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
     (file,) = tmp_path.glob("*.pth")
     assert file.name == "iter_1.pth"
     torch.load(file, weights_only=False)  # written by this test
-
-
-def test_an_evaluation_is_noted_behind_the_checkpoint_that_has_its_score(tmp_path):
-    hook, written = EVACheckpointHook(by_epoch=False), threading.Event()
-    loop = EVATrainLoop.__new__(EVATrainLoop)
-    hook._save_best_checkpoint = lambda *_: hook.store.writer.submit(written.wait)
-    hook.after_val_epoch(SimpleNamespace(work_dir=tmp_path, iter=2, _train_loop=loop), {"mIoU": 1})
-    early = [*tmp_path.iterdir()]
-    written.set()
-    hook.store.writer.wait()
-    assert not early
-    assert RunLogs(tmp_path, "*").is_evaluated(2)
 
 
 @pytest.mark.parametrize(

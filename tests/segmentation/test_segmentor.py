@@ -1,7 +1,5 @@
 """Sliding windows and the streaming average over scales and flips."""
 
-import weakref
-
 import numpy as np
 import pytest
 import torch
@@ -164,23 +162,6 @@ def test_probabilities_of_two_classes_by_a_sigmoid_are_averaged(make_model, make
     torch.testing.assert_close(found.seg_logits.data, mean)
     assert torch.equal(found.pred_sem_seg.data, (mean > 0.5).long())
     assert found.pred_sem_seg.data.unique().tolist() == [0, 1]
-
-
-def test_scores_of_a_view_are_gone_before_the_next(make_model, make_views):
-    model = make_model()
-    alive = []
-    step = model.test_step
-
-    def watched(data):
-        assert all(reference() is None for reference in alive)
-        samples = step(data)
-        alive.extend(weakref.ref(one.seg_logits.data) for one in samples)
-        return samples
-
-    model.test_step = watched
-    with torch.no_grad():
-        StreamingTTA(model).test_step(pseudo_collate(make_views()))
-    assert len(alive) == 6
 
 
 # ---- padding -------------------------------------------------------------------------------------

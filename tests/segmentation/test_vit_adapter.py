@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from eva_backbone import VisionTransformer, load_pretrained
+from eva_backbone import VisionTransformer
 from eva_backbone.resample import resample_bias_table, resample_pos_embed
 from eva_openmmlab.adapter_backbone import EVAViTAdapter
 
@@ -39,14 +39,6 @@ def test_golden():
         expected = tensors[f"output.f{level}"]
         assert expected.std() > 1e-2
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_a_file_of_all_weights_is_loaded_whole(make_adapter, tmp_path):
-    model, other = make_adapter(), make_adapter()
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    load_pretrained(other, tmp_path / "weights.safetensors", complete=True)
-    for name, value in model.state_dict().items():
-        assert other.state_dict()[name].equal(value), name
 
 
 @FORMS

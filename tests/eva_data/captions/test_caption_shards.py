@@ -1,7 +1,6 @@
 """Pairs in tar shards: which there are, what is left out, what is an error when it is read."""
 
 import json
-import pickle
 import tarfile
 
 import pytest
@@ -10,8 +9,7 @@ from PIL import Image
 from webdataset import tariterators
 
 from eva_data.captions.lists import UnreadableCaptionError
-from eva_data.captions.sources import ShardCaptions, open_captions
-from eva_data.index import CAPTION_KIND, Table
+from eva_data.captions.sources import open_captions
 
 
 def test_what_webdataset_writes_is_read_in_any_order(tmp_path):
@@ -105,23 +103,6 @@ def test_json_beside_a_picture(tmp_path, write_tar, png, content, captions):
         return
     with pytest.raises(UnreadableCaptionError, match=r"a\.tar:1\.png"):
         pairs.captions(1)
-
-
-def test_a_damaged_index_is_refused_and_pairs_can_be_sent_to_workers(tmp_path, write_tar, png):
-    members = [m for n in range(4) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"text"))]
-    file = write_tar(tmp_path / "a.tar", members)
-    pairs = open_captions(file)
-    copy = pickle.loads(pickle.dumps(pairs))
-    assert (copy.captions(3), copy.checksum()) == (("text",), pairs.checksum())
-    table = pairs.table
-    for name, change in (("text.size", slice(3)), ("text.json", slice(0))):
-        arrays = {**table, name: table[name][change]}
-        with pytest.raises(ValueError, match=r"the index .* damaged"):
-            ShardCaptions([file], Table(arrays, table.about, kind=CAPTION_KIND))
-    arrays = {**table, "text.size": table["text.size"] * 0 + 10**6}
-    wrong = ShardCaptions([file], Table(arrays, table.about, kind=CAPTION_KIND))
-    with pytest.raises(UnreadableCaptionError, match=r"a\.tar:0\.png"):
-        wrong.captions(0)
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
