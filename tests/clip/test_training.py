@@ -79,19 +79,6 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device, tmp_path):
     assert {"text.logit_scale", "text.transformer.resblocks.1.ln_1.weight"} <= moved
 
 
-def test_a_complete_start_may_be_mixed_in(config, device, tmp_path):
-    """The report names the command that mixes the weights; none where parts begin at random."""
-    start = tmp_path / "start.safetensors"
-    save_file(training.build_model(config)[0].state_dict(), start)
-    run = replace(config.run, epochs=1)
-    training.train(replace(config, run=run), device)
-    assert "eva clip interpolate" not in (run.output / "report.html").read_text()
-    run = replace(run, output=tmp_path / "mixed")
-    model = replace(config.model, init_checkpoint=str(start))
-    training.train(replace(config, model=model, run=run), device)
-    assert f"eva clip interpolate {start}" in (run.output / "report.html").read_text()
-
-
 def test_a_second_start_reads_no_header_of_a_shard(config, device, tmp_path):
     """Of 413 million pairs that is hours; here one is damaged, with no change of size or time."""
     shard = Path(shutil.copy(config.data.train, tmp_path))

@@ -159,15 +159,6 @@ def test_formats_are_added_to_a_dataset_of_the_same_scenes(made, make, tmp_path)
     assert not (output / "yolo").exists()
 
 
-def test_data_of_an_earlier_generator_are_not_added_to(make, tmp_path):
-    make(tmp_path / "demo", formats=("captions",))
-    file = tmp_path / "demo" / "manifest.json"
-    manifest = json.loads(file.read_text())
-    file.write_text(json.dumps(manifest | {"caption_version": 0}))
-    with pytest.raises(ValueError, match="caption_version=0"):
-        make(tmp_path / "demo", formats=("coco",))
-
-
 def test_an_addition_that_was_killed_is_made_again(make, tmp_path, monkeypatch):
     output = tmp_path / "demo"
     make(output)

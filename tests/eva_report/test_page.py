@@ -206,12 +206,3 @@ def test_a_signal_ends_the_report_and_not_the_run(tmp_path, caplog, number):
             signal.signal(one, handler)
     assert "a signal ended its writing" in caplog.text
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_image_alone_is_as_wide_as_it_is(tmp_path):
-    sheet = TitledImage(title="sheet", image=Image.new("RGB", (1000, 580)))
-    for count, kind in ((1, "whole"), (2, "tiles")):
-        examples = [Example(caption="", images=[sheet])] * count
-        gallery = Gallery(title="Images", examples=examples)
-        report = Report(title="", summary="", facts=(), sections=[gallery])
-        assert f'class="gallery {kind}"' in render_page(report, tmp_path)

@@ -36,7 +36,9 @@ def test_each_recipe_builds_and_its_parameters_are_those_of_detectron2(name, loa
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_recipe_has_the_schedule_and_optimizer_of_detectron2(name, load_config, twin):
+def test_each_recipe_has_the_schedule_optimizer_data_and_rules_of_detectron2(
+    name, load_config, twin
+):
     cfg, other = load_config(name), twin(name)
     accumulate = other.train.get("accumulate", 1)
     assert cfg.train_cfg.max_iters == other.train.max_iter * accumulate
@@ -56,10 +58,6 @@ def test_each_recipe_has_the_schedule_and_optimizer_of_detectron2(name, load_con
     for step in range(0, iters, max(iters // 60, 1)):
         assert ours.factor(step) == pytest.approx(multiplier(step / iters), rel=1e-6), step
 
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_each_recipe_has_the_data_and_rules_of_detectron2(name, load_config, twin):
-    cfg, other = load_config(name), twin(name)
     if "custom/" not in name and "demo/" not in name:
         assert cfg.auto_scale_lr.base_batch_size == other.dataloader.train.total_batch_size
     rules = cfg.model.test_cfg.rcnn

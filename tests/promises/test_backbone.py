@@ -33,8 +33,8 @@ def test_every_official_file_has_a_variant_that_can_be_built(documented, files):
         assert find(entry.stem) == find(entry.name) == entry
 
 
-def test_the_command_lists_them(run, files):
-    ended = run("eva", "weights", "list")
+def test_the_command_lists_them(call_eva, files):
+    ended = call_eva("eva", "weights", "list", code=0)
     assert ended.names(*(entry.stem for entry in files))
 
 
@@ -67,7 +67,7 @@ def test_an_official_name_means_the_official_content(files, call_eva, fails, tmp
     fails(call_eva("eva", "weights", "verify", code=1), files[0].name)
 
 
-def test_one_file_by_name_path_run_and_container(run, tmp_path):
+def test_one_file_by_name_path_and_container(tmp_path):
     bundled = eva_backbone.load_vit("eva_debug").eval()
     state = bundled.state_dict()
     pixels = torch.randn(1, 3, 64, 80)

@@ -87,7 +87,9 @@ def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(
         assert set(np.unique(Image.open(maps[0]))) <= {1, 2, 3, 4, 5}
 
 
-@pytest.mark.parametrize("task", ENGINE)
+@pytest.mark.parametrize(
+    "task", ["video", *(pytest.param(t, marks=pytest.mark.slow) for t in ENGINE if t != "video")]
+)
 def test_the_program_of_a_checkout_has_the_same_settings(
     run, call_eva, training, root, tmp_path, task
 ):

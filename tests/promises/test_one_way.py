@@ -14,12 +14,12 @@ from eva_runs.precision import require_device
 NOT_HERE = "import sys; sys.modules.update(fcntl=None, resource=None)\n"
 
 
-def test_a_run_without_a_folder_does_not_meet_an_earlier_one(finished, run, tmp_path):
+def test_a_run_without_a_folder_does_not_meet_an_earlier_one(finished, call_eva, tmp_path):
     name = "output/classification_debug"
     words = ("eva", "classification", "train", "eva_debug_digits", "--print-config")
 
     def folder(*more):
-        return json.loads(run(*words, *more, folder=tmp_path).out)["run"]["output"]
+        return json.loads(call_eva(*words, *more, code=0).out)["run"]["output"]
 
     assert folder() == name
     shutil.copytree(finished("classification"), tmp_path / name)

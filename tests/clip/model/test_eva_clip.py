@@ -58,7 +58,9 @@ def test_texts(make_clip):
 DEBUG = [name for name in VARIANTS if name.endswith("_debug") and name != "sam3_debug"]
 
 
-@pytest.mark.parametrize("variant", DEBUG)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(v, marks=[pytest.mark.slow] * (i > 2)) for i, v in enumerate(DEBUG)]
+)
 def test_a_tower_of_another_family_is_read_as_it_was_written(variant, randomise, tmp_path):
     model = randomise(build_eva_clip(variant, "debug", embed_dim=24, img_size=64)).eval()
     save_weights(model.state_dict(), tmp_path / "model.safetensors", {})

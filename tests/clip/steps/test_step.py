@@ -75,8 +75,9 @@ def test_gradients_with_random_depth_and_patches(small_clip, device, tmp_path, k
     assert_same_gradients(small_clip.gradients(model), small_clip.gradients(other))
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "precision", "tolerance"), [("contrastive", "fp16", 0.01), ("sigmoid", "bf16", 0.05)]
+)
 def test_half_precision(small_clip, device, tmp_path, monkeypatch, kind, precision, tolerance):
     """Gradients of the full batch in float32, with fp16's loss scale and DeepSpeed's division."""
     monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
