@@ -25,7 +25,7 @@ MOST = "dataloader.evaluator.max_dets_per_image=1000"  # COCO counts 100 an imag
 def measure(folder: Path, steps_on_tiles: int) -> Iterator[Figure]:
     """Train twice and evaluate four times, in a folder."""
     packages = importlib.import_module("miniature.real_data")
-    packages.fetch_wheel(folder, "deepforest")
+    packages.fetch(folder, packages.TREES_PACKAGE)
     packages.write_trees(folder / "trees", folder)
     data, tiled = ["--data", str(folder / "trees"), MOST], ["--tile", SIDE]
     for training, steps, more in (

@@ -100,6 +100,15 @@ def test_equals_plain_pytorch(make_engine, stage, clip_grad):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_group_without_parameters_is_left_out(program, device, tmp_path, stage):
+    model, run = program.Model(dropout=0.0), RunConfig(output=tmp_path, zero_stage=stage)
+    optimizer = OptimizerConfig(**ADAMW)
+    groups = [ParameterGroup(name="none", params=[]), *program.make_groups(model, optimizer)]
+    engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
+    assert engine.optimizer_state()["state"].keys() == engine.parameters.keys()
+
+
 @pytest.mark.parametrize(("name", "precision", "stage", "accumulate"), [
     ("adamw", "fp32", 1, 2), ("adamw", "bf16", 1, 1), ("lamb", "fp32", 0, 2),
     ("deepspeed_lamb", "bf16", 1, 1),

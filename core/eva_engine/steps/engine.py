@@ -70,6 +70,7 @@ class TrainingEngine:
         self.adapters = adapters
         self.limits = dict(limits or {})
         self.parameters = dict(model.named_parameters())
+        groups = [group for group in groups if group.params]  # DeepSpeed leaves out the others
         assert self.limits.keys() <= self.parameters.keys(), self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
         names = {parameter: name for name, parameter in self.parameters.items()}
