@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.files import expand_home
 from eva_data.saving import write_text
-from eva_runs.output_folder import number_evaluation, number_folder
+from eva_runs.output_folder import evaluation_folder, number_folder
 from eva_runs.recipes import name_on_own_data
 from eva_runs.run_folder import RunFolder, require_config
 from eva_runs.run_logs import read_log
@@ -40,19 +40,19 @@ def run_folder(path: str | os.PathLike[str]) -> RunFolder:
 
 
 def choose_folder(cfg: "Config", request: "RunnerRequest") -> Path:
-    """Choose the folder of a run: as named, else by data and recipe; of evaluations one below."""
+    """Choose the folder of a run: as named, else by data and recipe; see `evaluation_folder`."""
     if request.output is not None:
         return request.output
-    if request.of_run and request.weights and request.evaluates:  # which may have been moved since
-        folder = folder_of_run(expand_home(request.weights))
-    elif path := request.first_path:
+    if "work_dir" in request.settings:
+        return Path(cfg.work_dir)
+    if request.evaluates:
+        weights = str(request.weights)
+        run = folder_of_run(expand_home(weights)) if request.of_run else None
+        return evaluation_folder(run, weights, shared=request.launcher != "none")
+    if path := request.first_path:
         folder = Path("output") / (name_on_own_data(request.config, path) or request.config.stem)
     else:
         folder = Path(cfg.get("work_dir") or Path("output") / request.config.stem)
-        if "work_dir" in request.settings:
-            return folder
-    if request.evaluates:
-        return number_evaluation(folder / "test", shared=request.launcher != "none")
     resume = bool(cfg.get("resume")) or request.resume
     return number_folder(folder, lambda path: run_folder(path).is_used(), resume=resume)
 

@@ -120,11 +120,16 @@ def number_folder(
     return folder.with_name(f"{folder.name}{count}{suffix}")
 
 
-def number_evaluation(folder: Path, *, shared: bool = False) -> Path:
+def evaluation_folder(
+    run: Path | None, weights: str | os.PathLike[str], *, shared: bool = False
+) -> Path:
     """Choose the folder of an evaluation that nobody named, and claim it.
 
-    Processes that `shared` says, or a launcher, choose alike: one without results.
+    It is RUN/evaluation of the weights of a run, else output/NAME_evaluation, numbered. Processes
+    that `shared` says, or a launcher, choose alike: one without results.
     """
+    named = Path("output") / f"{name_of_weights(weights)}_evaluation"
+    folder = named if run is None else run / "evaluation"
     if shared or os.environ.get("WORLD_SIZE", "1") != "1":
         return number_folder(folder, lambda path: (path / "results.json").exists())
     return claim_number(folder)

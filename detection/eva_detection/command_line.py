@@ -21,7 +21,7 @@ from eva_runs.options import (
     command_parser,
     resolve_auto_batch,
 )
-from eva_runs.output_folder import number_evaluation, number_folder
+from eva_runs.output_folder import evaluation_folder, number_folder
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 from eva_runs.request import RunRequest
 
@@ -175,13 +175,16 @@ def check(request: TrainingRequest) -> TrainingRequest:
 
 
 def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
-    """Name the folder of a run by own data and recipe, or as the recipe does; of an evaluation."""
+    """Name the folder of a run by own data and recipe, or as the recipe does.
+
+    That of an evaluation is named by its weights, see `evaluation_folder`.
+    """
+    if request.evaluates:
+        run = recipe.parent if recipe.name == SAVED else None
+        weights = request.weights or stated_start(recipe) or recipe
+        return evaluation_folder(run, weights, shared=request.num_machines > 1)
     data = request.data and request.data.first_path
     name = name_on_own_data(recipe, data) if data else ""
-    if request.evaluates:
-        run = recipe.parent / "evaluation" if recipe.name == SAVED else None
-        default = run or (Path(f"output/{name}_evaluation") if name else None)
-        return default and number_evaluation(default, shared=request.num_machines > 1)
     stated = re.search(r'output_dir ?= ?"(.+?)"', recipe.read_text(encoding="utf-8"))
     folder = Path(f"output/{name}" if name else stated[1] if stated else "")
     if not folder.name:

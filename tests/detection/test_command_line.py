@@ -63,7 +63,9 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_an_evaluation_takes_weights(run):
+def test_an_evaluation_takes_weights(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+
     def read(*words):
         request = parse(["--eval-only", *map(str, words)])
         return request.recipe, request.weights, request.output
@@ -75,6 +77,9 @@ def test_an_evaluation_takes_weights(run):
             assert read(*words) == expected
             assert check(parse(["--eval-only", *map(str, words)])).output == evaluation
             evaluation.rmdir()  # which was claimed
+    (run / "other.pth").touch()
+    other = check(parse(["--eval-only", DEMO, f"{run}/other.pth"])).output
+    assert other == Path("output/other_evaluation")
     expected = (DEMO, "eva_coco_seg", None)
     assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == expected
     assert read("--config-file", DEMO, "eva_coco_seg") == expected

@@ -38,11 +38,11 @@ CHOOSE = """
 import argparse, os, signal, sys, time
 from pathlib import Path
 from eva_runs.options import require_export
-from eva_runs.output_folder import number_evaluation
+from eva_runs.output_folder import evaluation_folder
 
 begin, refused = float(sys.argv[1]), sys.argv[2:]
 time.sleep(max(0, begin - time.time()))
-folder = number_evaluation(Path("output/run/evaluation"))
+folder = evaluation_folder(Path("output/run"), "run")
 options = argparse.Namespace(output=None, form=None, weights="run", overwrite=False)
 require_export(options)
 print(folder, options.output, flush=True)

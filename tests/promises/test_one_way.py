@@ -42,13 +42,18 @@ def test_results_without_a_folder_do_not_meet_earlier_ones(demo, run, finished, 
     assert (tmp_path / "output/features-2.parquet").is_file()
 
 
+@pytest.mark.parametrize(
+    "task", ["classification", pytest.param("segmentation", marks=pytest.mark.slow)]
+)
 def test_evaluations_without_a_folder_do_not_meet_earlier_ones(
-    engine_data, finished, run, tmp_path
+    task, engine_data, finished, run, tmp_path
 ):
-    mine = shutil.copytree(finished("classification"), tmp_path / "mine")
-    words = ("eva", "classification", "evaluate", mine, "--data", engine_data / "folder/val")
+    mine = shutil.copytree(finished(task), tmp_path / "mine")
+    words = ["eva", task, "evaluate", mine]
+    if task == "classification":
+        words += ["--data", engine_data / "folder/val", "--device", "cpu", "--workers", 0]
     for folder in ("evaluation", "evaluation-2"):
-        run(*words, "--device", "cpu", "--workers", 0, folder=tmp_path)
+        run(*words, folder=tmp_path)
         assert (mine / folder / "results.json").is_file()
 
 

@@ -23,7 +23,7 @@ from eva_runs.options import (
     integer,
     number,
 )
-from eva_runs.output_folder import name_of_weights, number_evaluation, reserve_folder
+from eva_runs.output_folder import evaluation_folder, reserve_folder
 
 if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
@@ -137,9 +137,7 @@ def parse_evaluation(
     options = parse_with_weights(parser, arguments)
     if options.output is None:
         weights = expand_home(options.weights)
-        folder = weights / "evaluation" if is_engine_run(weights) else None
-        folder = folder or Path("output") / f"{name_of_weights(weights)}_evaluation"
-        options.output = number_evaluation(folder)
+        options.output = evaluation_folder(weights if is_engine_run(weights) else None, weights)
     return options
 
 
