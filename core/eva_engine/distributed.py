@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,19 +52,17 @@ def start(device: str = "auto") -> torch.device:
     process_device = choose_device(device)
     if process_device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if "RANK" not in os.environ:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = str(listener.getsockname()[1])
-        alone = ("0", "1", "0", "127.0.0.1", port)
-        os.environ.update(zip(_VARIABLES, alone, strict=True))
+    group: dict[str, Any] = {}
+    if "RANK" not in os.environ:  # alone: no port, which another program may take meanwhile
+        os.environ.update(zip(_VARIABLES, ("0", "1", "0", "127.0.0.1", "0"), strict=True))
+        group = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     missing = [name for name in _VARIABLES if name not in os.environ]
     require(not missing, f"RANK is set but not {', '.join(missing)} (docs/scaling.md)")
     if process_device.type == "cuda":
         torch.cuda.set_device(process_device)
     if not dist.is_initialized():
         backend = "nccl" if process_device.type == "cuda" else "gloo"
-        join_group(backend, timeout=_TIMEOUT)
+        join_group(backend, timeout=_TIMEOUT, **group)
     return process_device
 
 

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from eva_runs.data_order import seed_everything
@@ -32,6 +33,17 @@ def test_both_streams_stay_what_published_results_were_drawn_with():
     assert draw(3, 7, purpose="step") == of_engine
 
 
+ALONE = """
+import sys, torch
+from eva_engine import distributed
+
+def taken(*arguments, **options):
+    raise torch.distributed.DistNetworkError("address already in use")
+
+sys.modules["torch.distributed.rendezvous"].TCPStore = taken
+with distributed.process_group("cpu", alone=True):
+    torch.distributed.all_reduce(torch.ones(1))
+"""
 TWICE = """
 import deepspeed, torch
 from eva_engine import distributed
@@ -46,8 +58,9 @@ for _ in range(2):
 """
 
 
-def test_two_trainings_in_one_process(run_started):
+@pytest.mark.parametrize("program", [ALONE, TWICE])
+def test_a_process_alone_needs_no_port_and_trains_twice(run_started, program):
     """DeepSpeed's copies of the first process group end with it."""
     environment = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
-    done = run_started("-c", TWICE, folder=Path.cwd(), environment=environment)
+    done = run_started("-c", program, folder=Path.cwd(), environment=environment)
     assert done.returncode == 0, done.stderr[-2000:]
