@@ -55,7 +55,8 @@ def start(device: str = "auto") -> torch.device:
     group: dict[str, Any] = {}
     if "RANK" not in os.environ:  # alone: no port, which another program may take meanwhile
         os.environ.update(zip(_VARIABLES, ("0", "1", "0", "127.0.0.1", "0"), strict=True))
-        group = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        group = {"store": store, "rank": 0, "world_size": 1}
     missing = [name for name in _VARIABLES if name not in os.environ]
     require(not missing, f"RANK is set but not {', '.join(missing)} (docs/scaling.md)")
     if process_device.type == "cuda":

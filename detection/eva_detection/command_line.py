@@ -175,10 +175,7 @@ def check(request: TrainingRequest) -> TrainingRequest:
 
 
 def _default_output(request: TrainingRequest, recipe: Path) -> Path | None:
-    """Name the folder of a run by own data and recipe, or as the recipe does.
-
-    That of an evaluation is named by its weights, see `evaluation_folder`.
-    """
+    """Name a run by own data and recipe, or as the recipe does; an evaluation by its weights."""
     if request.evaluates:
         run = recipe.parent if recipe.name == SAVED else None
         weights = request.weights or stated_start(recipe) or recipe
