@@ -126,8 +126,19 @@ def _read(source: Source, count: int | None) -> Pixels:
         return _upright(stored, facts.orientation)
     with open_image(path, str(path)) as image:
         if image.mode in _GREY:
-            return np.asarray(ImageOps.exif_transpose(image))
+            return _as_stored(image)
     return read_rgb(path, upright=True)
+
+
+def _as_stored(image: Any) -> Pixels:
+    """Read grey values, which Pillow stretches to 8 or 16 bits in PGM files of another maximum."""
+    is_pgm = image.format == "PPM" and image.mode in ("L", "I")
+    arguments = image.tile[0].args if is_pgm else None
+    pixels = np.asarray(ImageOps.exif_transpose(image))
+    if not isinstance(arguments, tuple):
+        return pixels
+    full = 65535 if image.mode == "I" else 255
+    return np.round(pixels * (arguments[1] / full)).astype(pixels.dtype)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

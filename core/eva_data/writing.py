@@ -283,8 +283,12 @@ def writing_segments(
         segments = np.zeros((height, width), np.int64)
         name = Path(image["name"]).with_suffix(".png").name
         _require_new(folder / name, image["name"])
-        masked = [item for item in image["objects"] if "segmentation" in item]
-        masked.sort(key=lambda item: item.get("score") or 0)
+        masked = sorted(image["objects"], key=lambda item: item.get("score") or 0)
+        if not all("segmentation" in item for item in masked):
+            raise ValueError(
+                f"{image['name']} has an object without a mask, which is no segment: choose a "
+                "model with masks, or another --to"
+            )
         labels = [item["category_id"] for item in masked]
         keys = [(label, index * things[label]) for index, label in enumerate(labels, start=1)]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}

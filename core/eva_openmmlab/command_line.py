@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from eva_data.files import is_there
 from eva_data.saving import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import Command, echo, lazy_import, program_name
@@ -164,8 +165,8 @@ def read(
     """Read a command line and look for the files that it names; `check` is for own data."""
     args = parser.parse_intermixed_args(arguments)
     loose = [*args.words, *args.cfg_options]
-    words = [word for word in loose if not _SETTING.match(word)]
-    settings = dict(word.split("=", 1) for word in loose if _SETTING.match(word))
+    words = [word for word in loose if not _SETTING.match(word) or is_there(word)]
+    settings = dict(word.split("=", 1) for word in loose if word not in words)
     if args.evaluates and args.weights is None:
         args.weights = words.pop() if words else parser.error("name the weights")
     if len(words) > 1 or not (words or args.evaluates):

@@ -13,6 +13,17 @@ FILES = {  # form -> files, task, words after the data's
     "classes": ([f"{n % 2}/{n}.png" for n in range(5)], "classification", ["--data.val-share"]),
     "few": (["a/1.png", "b/2.png"], "classification", ["--data.val"]),
     "split classes": (["train/a/1.png", "train/b/2.png", "val/a/3.png"], "classification", ["val"]),
+    "parts in other letters": (
+        [f"{name}/1.png" for name in ("Training/a", "Training/b", "Testing/a", "__MACOSX/a")],
+        "classification",
+        ["Training", "Testing"],
+    ),
+    "a program's settings": (
+        ["environment.yml", "train/a/1.png", "train/b/2.png", "val/a/3.png"],
+        "classification",
+        ["val"],
+    ),
+    "one folder each": (["image/1.png", "mask/1.png"], "segmentation", ["--val-images"]),
     "videos": ([f"{n % 2}/{n}.mp4" for n in range(5)], "video", ["--data.val-share"]),
     "maps": (
         [f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(5)],
@@ -47,8 +58,8 @@ def test_folders(form, write_picture, tmp_path):
     files, task, words = FILES[form]
     for name in files:
         write_picture(tmp_path / name)
-        if name.endswith(".xml"):
-            (tmp_path / name).write_text(XML)
+        if name.endswith((".xml", ".yml")):
+            (tmp_path / name).write_text("a: 1" if name.endswith(".yml") else XML)
     ((found, named),) = find_tasks(tmp_path).items()
     assert found == task
     assert {str(tmp_path / word) if "-" not in word else word for word in words} <= {*named}

@@ -36,6 +36,12 @@ def _write(file, pixels=VALUES):
     return file
 
 
+def test_a_pgm_of_12_bits_has_the_values_that_are_stored(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    (tmp_path / "a.pgm").write_bytes(b"P5 64 64 4095\n" + values.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_bands(tmp_path / "a.pgm")[..., 0], values)
+
+
 @pytest.mark.parametrize(
     "name", ["a.tif", "pages.tif", "planes.tif", "a.npy", "first.npy", "a.npz"]
 )

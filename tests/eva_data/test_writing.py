@@ -266,3 +266,8 @@ def test_stuff_is_one_segment_and_things_are_counted(tmp_path):
     labels = read_coco(tmp_path / "coco-panoptic/annotations/panoptic_train.json")
     areas = [(entry["category_id"], entry["area"]) for entry in labels.objects]
     assert sorted(areas) == [(1, 1300), (2, 800), (3, 100), (3, 200)]
+
+
+def test_a_box_is_no_segment(images, tmp_path):
+    with pytest.raises(ValueError, match="mask"):
+        write(tmp_path, "coco-panoptic", images[1])

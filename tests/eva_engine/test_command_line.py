@@ -60,6 +60,11 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
 
+def test_a_path_may_look_like_a_setting(parsed, recipe):
+    run = parsed(recipe, "--run.output", "lr=1/out", "run.seed=4").run
+    assert (str(run.output), run.seed) == ("lr=1/out", 4)
+
+
 def test_a_run_without_a_checkpoint_has_its_folder(parsed, recipe, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.jsonl").touch()

@@ -203,3 +203,21 @@ def test_names_belong_to_the_run(finished):
 def test_the_step_of_a_stopped_run_is_its_own(tmp_path):
     torch.save({"iteration": 96, "model": {}}, tmp_path / "model_stopped.pth")
     assert step_of_detectron2(tmp_path / "model_stopped.pth") == 97
+
+
+def test_validation_with_other_classes_is_a_problem_of_the_data(tmp_path, capsys):
+    (tmp_path / "annotations").mkdir()
+    for part, names in (("train", ("cat", "dog")), ("val", ("dog", "cat"))):
+        (tmp_path / part).mkdir()
+        Image.new("RGB", (40, 30)).save(tmp_path / part / "1.png")
+        content = {
+            "images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 30}],
+            "annotations": [
+                {"id": key, "image_id": 1, "category_id": key, "bbox": [1, 1, 9, 9]}
+                for key in (1, 2)
+            ],
+            "categories": [{"id": key, "name": name} for key, name in enumerate(names, start=1)],
+        }
+        (tmp_path / f"annotations/instances_{part}.json").write_text(json.dumps(content))
+    assert verify([str(tmp_path), *SMALL]) == 1
+    assert "dog" in capsys.readouterr().out

@@ -67,6 +67,8 @@ def _run_coco(args: argparse.Namespace) -> int:
     for part in parts:
         if not args.allow_empty_classes:
             part.check_classes(train if part.name != "train" else None)
+        if train is not None and part.name == "val":
+            part.check_fits(train)
         train = part.dataset if part.name == "train" else train
         if part.dataset.folder:
             part.decode_images(workers=args.workers, decode=not args.skip_decode, bands=args.bands)

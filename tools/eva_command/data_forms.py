@@ -29,7 +29,8 @@ except ImportError:  # pycocotools, which only detectors and segmentors have
 Words = list[str]
 FEWEST = 5  # samples; of fewer all are evaluated on
 _MANY = 50  # samples; of fewer a larger share is evaluated on
-_IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
+_IMAGES = ("images", "image", "imgs", "img", "photos")
+_MAPS = ("annotations", "annotation", "labels", "label", "maps", "map", "masks", "mask")
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie

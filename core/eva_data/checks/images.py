@@ -51,7 +51,7 @@ PAIR_KINDS = {
     **LEFT_OUT,
     "caption": Kind("caption that cannot be read", "left out of the index"),
 }
-_PARTS = ("train", "training", "val", "valid", "validation", "test")
+_PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 Source = TypeVar("Source", "Images", CaptionedImages)
@@ -114,10 +114,14 @@ class Part(NamedTuple):
 
 
 def find_parts(folder: Path) -> list[Path]:
-    """Find the folders of training and of what it is evaluated on, if there is nothing else."""
-    names = {path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    split = {*_PARTS[:2]} & names and len(names) > 1 and names <= {*_PARTS}
-    return [folder / name for name in _PARTS if name in names] if split else []
+    """Find the folders of training and of what it is evaluated on, if there is nothing else.
+
+    Their names may be in other letters; what macOS puts beside them does not count.
+    """
+    folders = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    parts = {path.name.lower(): path for path in folders if path.name != "__MACOSX"}
+    split = {*_PARTS[:2]} & parts.keys() and len(parts) > 1 and parts.keys() <= {*_PARTS}
+    return [parts[name] for name in _PARTS if name in parts] if split else []
 
 
 def list_part(folder: Path, findings: Findings, bands: int | None = None) -> Part:

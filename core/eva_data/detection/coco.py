@@ -28,7 +28,7 @@ from eva_data.detection.rules import (
     is_number,
     rle_runs,
 )
-from eva_data.files import list_files, load_json, stays_below, without_collector
+from eva_data.files import list_files, load_json, printable, stays_below, without_collector
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
@@ -37,7 +37,7 @@ _ROUNDING = 1e-6  # px
 _NEEDED = {
     "entry": "a JSON object",
     "id": "an integer from 0 to 2^63 - 1 that no other has",  # the evaluation sorts 64-bit integers
-    "name": "text or a number that no other has",
+    "name": "text in UTF-8 or a number that no other has",
     "file_name": "the path of an image",
     "size": "width and height in pixels",
     "image_id": "the id of an image",
@@ -154,9 +154,11 @@ def _panoptic(
 ) -> Panoptic:
     """Find the PNG file of each image, below the folder; images without one are left out."""
     files: dict[Any, Any] = {
-        entry.get("image_id"): entry.get("file_name")
+        entry["image_id"]: entry.get("file_name")
         for entry in annotations
-        if isinstance(entry, dict) and isinstance(entry.get("segments_info"), list)
+        if isinstance(entry, dict)
+        and is_id(entry.get("image_id"))
+        and isinstance(entry.get("segments_info"), list)
     }
     for number, (key, image) in enumerate([*images.items()]):
         file = files.get(key)
@@ -169,7 +171,7 @@ def _panoptic(
             report(EntryError("segments.file_name", where, message))
             del images[key]
     kinds = [entry for entry in categories if isinstance(entry, dict)]
-    things = frozenset(entry["id"] for entry in kinds if entry.get("isthing", 1) and "id" in entry)
+    things = frozenset(entry["id"] for entry in kinds if entry.get("isthing", 1) and _has_id(entry))
     return Panoptic(folder=path.with_suffix(""), files=files, things=things)
 
 
@@ -225,7 +227,8 @@ def _categories(path: Path, entries: Sequence[Any], report: Report) -> dict[int,
 
 def _name(entry: Entry) -> str:
     name = entry.get("name")
-    return str(name) if isinstance(name, str | int | float) else ""
+    text = str(name) if isinstance(name, str | int | float) else ""
+    return text if printable(text) == text else ""
 
 
 def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:

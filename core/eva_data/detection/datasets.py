@@ -14,6 +14,7 @@ from eva_data.classes import folded, list_names
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.panoptic import Panoptic, group_segments
 from eva_data.detection.rules import Size
+from eva_data.files import printable
 from eva_data.saving import write_text
 
 Entry = dict[str, Any]
@@ -205,6 +206,17 @@ class CocoDataset:
             )
             raise ValueError(f"{self.path} lists the keypoints {own}; {of} lists {other}")
 
+    def check_fits(self, train: "CocoDataset") -> None:
+        """Refuse other categories, keypoints or things of panoptic segments than training has."""
+        self.check_categories(train.categories, of=str(train.path))
+        self.check_keypoints(train.keypoints, of=str(train.path))
+        things, expected = (part.panoptic and part.panoptic.things for part in (self, train))
+        if things != expected:
+            raise ValueError(
+                f"{self.path} and {train.path} need segments of the same things, by `isthing` of "
+                "categories"
+            )
+
     def lists(self) -> dict[str, list[Entry]]:
         """Return the content as the lists of COCO's format; object ids count from 1."""
         points = self.keypoints
@@ -317,6 +329,9 @@ def open_shapes(
     ids = {name: number for number, name in enumerate(dict.fromkeys([*classes, *names]), start=1)}
     if not ids and not any(part.missing for part in parts.values()):
         raise ValueError(f"{source}: none of its {len(labels)} annotated images has an object")
+    for name in ids:
+        if printable(name) != name:
+            raise ValueError(f"{source}: class {name!r} is not text in UTF-8: save it as that")
     return ForeignDataset(
         format=format,
         source=source,

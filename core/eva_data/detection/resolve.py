@@ -88,12 +88,9 @@ def take_names(val: CocoDataset, expected: Mapping[int, str]) -> tuple[CocoDatas
 
 
 def _check_panoptic(datasets: Sequence[CocoDataset], request: DataRequest) -> None:
-    """Refuse parts with other things, and what panoptic segments do not go with."""
-    things = {dataset.panoptic and dataset.panoptic.things for dataset in datasets}
-    names = " and ".join(dict.fromkeys(str(dataset.path) for dataset in datasets))
-    if len(things) > 1:
-        raise ValueError(f"{names} need segments of the same things, by `isthing` of categories")
-    if things != {None} and (len(request.paths) > 1 or request.tile or request.boxes_only):
+    """Refuse what panoptic segments do not go with."""
+    names = " and ".join(dict.fromkeys(str(part.path) for part in datasets if part.panoptic))
+    if names and (len(request.paths) > 1 or request.tile or request.boxes_only):
         raise ValueError(f"{names}: panoptic segments go with one --data, no --tile, --boxes-only")
 
 

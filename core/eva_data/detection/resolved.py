@@ -79,9 +79,10 @@ class DetectionData:
                 "recipe with queries, such as custom/eomt_eva_small"
             )
         categories = train.categories if train is not None else saved or val.categories
-        val.check_categories(categories, of="the config" if train is None else str(train.path))
-        if train is not None:
-            val.check_keypoints(train.keypoints, of=str(train.path))
+        if train is None:
+            val.check_categories(categories, of="the config")
+        else:
+            val.check_fits(train)
         reason = "--boxes-only" if self.boxes_only else None
         if reason is None and (train is not None or not saved):  # else as it was trained
             reason = (train or val).reason_against_masks(training=train is not None)

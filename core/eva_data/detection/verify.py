@@ -62,6 +62,14 @@ class CheckedPart:
             self._kinds.setdefault("unseen", Kind("class without an object here", "-", note=True))
             self.findings.add_many("unseen", len(empty), empty)
 
+    def check_fits(self, train: CocoDataset) -> None:
+        """Find what training would refuse beside its own part."""
+        try:
+            self.dataset.check_fits(train)
+        except ValueError as error:
+            self._kinds.setdefault("fit", Kind("other than in training", "-"))
+            self.findings.add("fit", str(error))
+
     def check_masks(self) -> None:
         """Leave out objects without a mask where others have one, which training refuses."""
         try:

@@ -4,6 +4,7 @@ Labels of `.../images/a.jpg` are in `.../labels/a.txt`, else beside the image: b
 x_center y_center width height`, outlines as `class x1 y1 x2 y2 ...`, in fractions.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -40,13 +41,21 @@ _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 
 def find_yaml(folder: Path) -> Path | None:
-    """Find the `data.yaml` of a folder, or its only YAML file."""
+    """Find the `data.yaml` of a folder, or its only YAML file that names classes and images."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
-    files = [path for path in files if path.name.lower() in ("data.yaml", "data.yml")] or files
+    usual = [path for path in files if path.name.lower() in ("data.yaml", "data.yml")]
+    files = usual or [path for path in files if _names_images(path)]
     if len(files) > 1:
         names = ", ".join(path.name for path in files)
         raise ValueError(f"{folder} has several YAML files ({names}): name one of them")
     return files[0] if files else None
+
+
+def _names_images(file: Path) -> bool:
+    with contextlib.suppress(ValueError, OSError):
+        keys = _read_yaml(file).keys()
+        return "names" in keys and not keys.isdisjoint((*PART_NAMES["train"], *PART_NAMES["val"]))
+    return False
 
 
 def open_yolo(file: Path) -> ForeignDataset:

@@ -181,10 +181,12 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     """Write settings such as `run.epochs=3` or `optimizer.betas=0.9,0.98` as flags of `tyro`."""
     values = dict(_values(default))
     flags: list[str] = []
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
         name, _, argument = word.removeprefix("--").partition("=")
         value = values.get(name.replace("-", "_"))
-        if not _SETTING.match(word.removeprefix("--")):
+        flag = before.removeprefix("--").replace("-", "_")  # whose value a path like x=1 may be
+        takes_value = before[:2] == "--" and not isinstance(values.get(flag, True), bool)
+        if takes_value or not _SETTING.match(word.removeprefix("--")):
             flags.append(word)
         elif isinstance(value, bool) and argument.lower() in ("true", "false"):
             group, dot, last = name.rpartition(".")

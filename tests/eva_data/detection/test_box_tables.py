@@ -110,3 +110,9 @@ def test_images_with_xml_beside_them(folder, save, resolved):
     parts = resolved(folder, "--val-share", "0.5")
     assert boxes_of(parts["train"]) | boxes_of(parts["val"]) == expected
     assert run_check([str(folder), "--workers", "1"]) == 0
+
+
+def test_a_class_in_another_encoding_is_refused(folder, resolved):
+    (folder / "boxes.csv").write_bytes(f"{HEADER}\na.jpg,1,2,11,12,th\xe9".encode("latin-1"))
+    with pytest.raises(ValueError, match="UTF-8"):
+        resolved(folder, "--val-fraction", "0.5")
