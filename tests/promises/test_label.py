@@ -14,14 +14,16 @@ FORMATS = ("coco", "yolo", "cvat", "label-studio", "fiftyone")
 
 
 @pytest.fixture(scope="session")
-def photos(demo, tmp_path_factory):
+def photos(demo, once):
     """Folder of four images, one of them below, and a file that is no image."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "below").mkdir()
-    for number, file in enumerate(sorted((demo("coco") / "coco/val").iterdir())):
-        (folder / ("below" if number == 3 else ".") / file.name).write_bytes(file.read_bytes())
-    (folder / "broken.jpg").write_bytes(b"none")
-    return folder
+
+    def copy_images(folder):
+        (folder / "below").mkdir(parents=True)
+        for number, file in enumerate(sorted((demo("coco") / "coco/val").iterdir())):
+            (folder / ("below" if number == 3 else ".") / file.name).write_bytes(file.read_bytes())
+        (folder / "broken.jpg").write_bytes(b"none")
+
+    return once("photos", copy_images)
 
 
 @pytest.fixture(scope="session")
