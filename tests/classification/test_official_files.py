@@ -137,33 +137,26 @@ def recipe_of(stem, name):
     return replace(load_recipe(path, ClassificationConfig).model, init_checkpoint=name)
 
 
-@pytest.mark.parametrize("recipe", ["224px_linear", "336px_linear"])
-def test_probes_start_from_eva_clip(clip_file, recipe, caplog):
+def test_probes_start_from_eva_clip(clip_file, caplog):
     """The frozen features are those of the tower; projection and text tower are left out."""
     caplog.set_level(logging.INFO)
     source, name = clip_file
-    config = replace(recipe_of(recipe, name), trunk_precision="fp32")
+    config = replace(recipe_of("224px_linear", name), trunk_precision="fp32")
     model = training.build_model(config, num_classes=1000).eval()
     assert isinstance(model, LinearProbe)
     assert model.head[1].weight.shape == (1000, 44)
     images = torch.randn(2, 3, config.image_size, config.image_size)
-    if config.image_size == 224:
-        expected = source.forward_features(images)[:, 0].detach()
-        torch.testing.assert_close(model.pool(images), expected)
-    assert torch.equal(model.norm.weight, source.norm.weight)
-    report = caplog.text
+    expected = source.forward_features(images)[:, 0].detach()
+    torch.testing.assert_close(model.pool(images), expected)
     if name != "eva_clip_psz14_vision_enc.pt":
-        assert "visual." in report
-        assert "text." in report, report
+        assert "visual." in caplog.text
+        assert "text." in caplog.text
 
 
-@pytest.mark.parametrize("recipe", ["224px", "336px"])
-def test_fine_tuning_starts_from_eva_clip(clip_file, recipe):
+def test_fine_tuning_starts_from_eva_clip_at_another_size(clip_file):
     source, name = clip_file
-    config = recipe_of(recipe, name)
-    model = training.build_model(config, num_classes=1000)
-    side = config.image_size // 14
-    assert model.pos_embed.shape[1] == 1 + side**2
+    model = training.build_model(recipe_of("336px", name), num_classes=1000)
+    assert model.pos_embed.shape[1] == 1 + 24**2
     assert torch.equal(model.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     assert torch.equal(model.fc_norm.weight, torch.ones(44))
     assert model.norm is None or not list(model.norm.parameters())
@@ -171,19 +164,16 @@ def test_fine_tuning_starts_from_eva_clip(clip_file, recipe):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_its_projection_is_no_classifier_of_as_many_classes(clip_file, pooling, caplog):
+def test_its_projection_is_no_classifier_of_as_many_classes(clip_file, pooling):
     """Also that of a bare tower, whose names are those of a classifier of the class token."""
-    caplog.set_level(logging.INFO)
     _, name = clip_file
     config = replace(recipe_of("224px", name), pooling=pooling)
     model = training.build_model(config, num_classes=1024)
     assert model.head.weight.abs().max() < 1e-3  # initialised, not loaded
-    assert "not used (projection of CLIP, no classifier): visual." in caplog.text
 
 
-def test_a_head_of_the_class_token_is_none_of_the_mean(weights, randomise, caplog):
+def test_a_head_of_the_class_token_is_none_of_the_mean(weights, randomise):
     """Such as the tower under another name; one of the class token goes on with its head."""
-    caplog.set_level(logging.INFO)
     source = randomise(build_classifier("eva_g_patch14", num_classes=7, pooling="cls"))
     save_file(source.state_dict(), weights / "own.safetensors")
     config = ModelConfig(
@@ -191,8 +181,5 @@ def test_a_head_of_the_class_token_is_none_of_the_mean(weights, randomise, caplo
     )
     model = training.build_model(config, num_classes=7)
     assert model.head.weight.abs().max() < 1e-3
-    assert "head.bias, head.weight of own.safetensors: initialised from scratch, of the class" in (
-        caplog.text
-    )
     model = training.build_model(replace(config, pooling="cls"), num_classes=7)
     assert torch.equal(model.head.weight, source.head.weight)

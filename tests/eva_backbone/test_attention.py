@@ -22,12 +22,6 @@ def _dense(module, x, bias=0.0):
     return out @ module.proj.weight.t() + module.proj.bias
 
 
-def test_against_the_definition(randomise):
-    module = randomise(Attention(DIM, num_heads=HEADS, qkv_bias="qv"))
-    x = torch.randn(3, 11, DIM)
-    torch.testing.assert_close(module(x), _dense(module, x), atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("grid", [(4, 4), (3, 6)])
 def test_table_attention_against_the_definition(randomise, grid):
     """At the window that the table is made for, and resampled to another grid."""

@@ -7,7 +7,6 @@ from eva_backbone import load_pretrained, load_vit
 from eva_backbone.checkpoints.reading import read_weights
 
 NAME = "blocks.1.mlp.fc1.weight"
-FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
 
 def _with(value, where=5):
@@ -19,22 +18,17 @@ def _with(value, where=5):
     return change
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("dtype", FLOATS[1:3])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        (float("nan"), "1 NaN and 0 infinite values"),
-        (float("inf"), "0 NaN and 1 infinite values"),
-        (float("-inf"), "0 NaN and 1 infinite values"),
-    ],
+    ("value", "suffix"),
+    [(float("nan"), ".pt"), (float("inf"), ".safetensors"), (float("-inf"), ".pt")],
 )
-def test_not_finite(make_vit, save, refused, value, found, dtype, suffix):
+def test_not_finite(make_vit, save, refused, value, dtype, suffix):
     model = make_vit()
     state = {name: v.to(getattr(torch, dtype)) for name, v in make_vit().state_dict().items()}
     for where in (0, 700, -1):
         file = save(state | {NAME: _with(value, where)(state[NAME])}, f"weights{suffix}")
-        message = rf"weights{suffix} is refused: {NAME} \({dtype} \(48, 32\)\) has {found}"
+        message = rf"weights{suffix} .*{NAME} \({dtype} \(48, 32\)\)"
         with refused(model, message):
             load_pretrained(model, file)
     with pytest.raises(ValueError, match=message):

@@ -51,7 +51,7 @@ def _traced(model, size):
         ({"rel_pos": "table"}, False),
     ],
 )
-@pytest.mark.parametrize("size", [(40, 32), (64, 64)])
+@pytest.mark.parametrize("size", [(40, 32), pytest.param((64, 64), marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_every_form_of_attention(settings, any_size, size, make_vit, tmp_path):
     sides = {"img_size": 40, "patch_size": 8, "pretrain_img_size": 32}

@@ -29,9 +29,8 @@ def official_file(request, build_small, tmp_path, monkeypatch, official):
 def test_an_official_file_is_loaded_completely(official_file, build_small):
     source, expected = official_file
     model = build_small()
-    report = load_detector(model, source, complete=True)
+    load_detector(model, source, complete=True)
     assert not _same(model, expected)
-    assert str(report) == f"loaded {len(model.state_dict())} tensors from eva_coco_seg.pth"
 
 
 def test_other_classes_and_new_masks_start_from_scratch(build_small, tmp_path):

@@ -43,18 +43,14 @@ def test_every_name_and_shape_of_the_official_files(name):
     model.merge_from_dict(dict(model=dict(roi_head=DETECTORS[name])))
     with torch.device("meta"):
         detector = MODELS.build(model.model)
-    converted, changes = to_mmdet(official)
+    converted, _ = to_mmdet(official)
     assert _shapes(converted) == _shapes(detector.state_dict())
-    assert changes == [
-        f"renamed {sum(not key.startswith('backbone.') for key in official)} tensors from "
-        "detectron2's names to mmdetection's"
-    ]
     back, _ = to_detectron2(converted)
     assert _shapes(back) == _shapes(official)
     assert all(back[key] is value for key, value in official.items()), "not one is changed"
 
 
-def test_the_program_converts_there_and_back(tmp_path, capsys):
+def test_the_program_converts_there_and_back(tmp_path):
     from eva_command.convert import main as convert
 
     official = {"backbone.net.patch_embed.proj.weight": torch.rand(4, 3, 2, 2)}
@@ -66,10 +62,8 @@ def test_the_program_converts_there_and_back(tmp_path, capsys):
     torch.save({"model": official}, tmp_path / "official.pth")
     there, back = str(tmp_path / "mmdet.pth"), str(tmp_path / "back.pth")
     assert convert([str(tmp_path / "official.pth"), "--to", "mmdet", "--output", there]) == 0
-    assert "renamed 81 tensors from detectron2's names to mmdetection's" in capsys.readouterr().out
     assert set(torch.load(there)["model"]) == {mmdet_name(name) for name in official}
     assert convert([there, "--to", "official", "--output", back]) == 0
-    assert "gave official names to 81 tensors" in capsys.readouterr().out
     result = torch.load(back)["model"]
     assert result.keys() == official.keys()
     assert all(torch.equal(result[name], value) for name, value in official.items())
