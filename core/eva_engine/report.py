@@ -16,11 +16,15 @@ from typing import Any, NamedTuple
 import torch
 
 from eva_backbone.checkpoints.run_folders import (
+    BEST,
     CONFIG,
+    RECORD,
+    best_of_engine,
     describe_weights,
     is_average,
     weights_of_run,
 )
+from eva_data.files import load_object
 from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors, make_folder, write_text
 from eva_engine.checkpoints.files import rank_results
@@ -218,6 +222,16 @@ def evaluations_of(lines: Iterable[Mapping[str, Any]]) -> list[Evaluation]:
     return evaluations
 
 
+def _of_best_weights(folder: Path) -> Evaluation | None:
+    """Read the evaluation of the weights that a run's folder stands for, if it kept the best."""
+    file = best_of_engine(folder)
+    if file is None:
+        return None
+    entry = load_object(folder / BEST / RECORD)[file.relative_to(folder / BEST).as_posix()]
+    finite = {name: value for name, value in entry["results"].items() if math.isfinite(value)}
+    return Evaluation(entry["step"] + 1, is_average(file), finite)
+
+
 def curves(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
     """Draw the log of a training: loss, results of evaluations, metrics, learning rate."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -335,7 +349,7 @@ class Presenter:
         scored = [evaluation for evaluation in evaluations if metric in evaluation.results]
         if not scored:
             return []
-        best = max(
+        best = _of_best_weights(self._run.output) or max(
             reversed(scored), key=lambda evaluation: rank_results(evaluation.results, metric)
         )
         last = [e for e in evaluations if e.step == evaluations[-1].step and e != best]

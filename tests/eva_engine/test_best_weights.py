@@ -1,11 +1,14 @@
 """The best weights of a run: which are kept, and what happens when it is killed or continued."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_engine import loop
 from eva_engine.checkpoints import files as best_weights
 
@@ -100,3 +103,21 @@ def test_a_continued_run_remembers_the_best(run, start, tmp_path):
     start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
     assert (folder / "best/best.json").stat().st_mtime_ns == stamp
     assert_kept(folder, 15)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_best_scores_are_those_of_the_weights_that_the_folder_stands_for(
+    start, tmp_path, caplog, lost
+):
+    """Of equal scores the average has them; a checkpoint that is lost leaves better ones behind."""
+    caplog.set_level("INFO")
+    settings = {"best_metric": "score", **EVERY}
+    rows = {"score": (1.0, 1.0, 2.0, 2.0, 9.0, 9.0), "loss": (3.0, 4.25) * 3}
+    start(changes={"evaluate": Results(**rows), "results": ("score", "loss")}, **settings)
+    if lost:
+        shutil.rmtree(tmp_path / "run/checkpoints/step_00000024")
+        again = {name: values[:4] for name, values in rows.items()}
+        start(changes={"evaluate": Results(**again), "results": ("score", "loss")}, **settings)
+    assert weights_of_run(tmp_path / "run").name == "model_ema.safetensors"
+    *_, best = (message for message in caplog.messages if message.startswith("best   "))
+    assert re.findall(r"[\d.]+", best)[:2] == ["9", "4.25"]

@@ -110,14 +110,21 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
     if problem:
         raise ValueError(f"{folder} has no weights to show or publish: {problem}")
     record = read_run(complete[-1])
-    step = record["step"]
+    step, score = record["step"], re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
+    scores = {
+        match[1]: value
+        for line in read_log(folder / "metrics.jsonl")
+        if line["step"] == step - 1
+        for name, value in _finite(line).items()
+        if (match := score.fullmatch(name))
+    }
     if best_record is not None:
         noted = read_json(folder / run_folders.BEST / run_folders.RECORD)
-        step = int(noted[best_record.relative_to(folder / run_folders.BEST).as_posix()]["step"]) + 1
+        entry = noted[best_record.relative_to(folder / run_folders.BEST).as_posix()]
+        step, scores = int(entry["step"]) + 1, _finite(entry["results"])
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
-    score = re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
     published = clean(config)
     return Run(
         task=task_of_engine(config),
@@ -126,13 +133,7 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
         recipe_name="recipe.json",
         step=step,
         steps=samples // batch * epochs if samples and batch and epochs else None,
-        scores={
-            match[1]: value
-            for line in read_log(folder / "metrics.jsonl")
-            if line["step"] == step - 1
-            for name, value in _finite(line).items()
-            if (match := score.fullmatch(name))
-        },
+        scores=scores,
         data={
             use: data_name(str(location))
             for use, location in section(config, "data").items()
