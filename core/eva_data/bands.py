@@ -64,6 +64,7 @@ def read_bands(
         name = name or (str(source) if isinstance(source, str | os.PathLike) else "the image")
         with explain_damage(name, only=(Exception,)):  # of three libraries
             pixels = _read(source, count)
+    pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     number = pixels.dtype.kind in "uif"
@@ -166,6 +167,8 @@ def _read_tiff(path: Path) -> Pixels:
         turned = first.tags.get("Orientation")
         if turned is not None and turned.value != 1:
             raise ValueError(f"it has orientation {turned.value}: store it upright")
+        if any(page.aspage().photometric == tifffile.PHOTOMETRIC.PALETTE for page in pages):
+            raise ValueError("it has a palette: convert it to grey or RGB")
         for page in pages:
             _check_shape(*page.aspage().shape)
         planes = [page.asarray() for page in pages]

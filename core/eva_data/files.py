@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Collection, Iterator
@@ -83,7 +84,7 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     path = Path(file)
     with explain_format(path, "text in UTF-8"):
         decoded = read_regular(path).decode("utf-8-sig")
-    lines = [line.strip() for line in decoded.rstrip().split("\n")]
+    lines = [line.strip() for line in re.split(r"\r\n?|\n", decoded.rstrip())]
     if skip_blank:
         lines = [line for line in lines if line] or [""]
     if "" in lines:

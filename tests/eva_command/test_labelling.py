@@ -32,6 +32,12 @@ def test_images_in_doubt_and_unlike_each_other_come_next():
     assert choose_next(features[:1], np.ones(1), 100) == [0]
 
 
+def test_masks_are_needed_in_the_panoptic_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["photos", "--weights", "run", "--to", "coco-panoptic", "--boxes-only"])
+    assert "--boxes-only" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_labels_are_replaced_only_in_a_folder_that_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["photos", "--weights", "eva_coco_det.pth", "--to", "coco", "--overwrite"])

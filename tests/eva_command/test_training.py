@@ -23,6 +23,11 @@ FILES = {  # form -> files, task, words after the data's
         "classification",
         ["val"],
     ),
+    "images to predict": (
+        [*(f"train/{n % 2}/{n}.png" for n in range(5)), "test/5.png"],
+        "classification",
+        ["train", "--data.val-share"],
+    ),
     "one folder each": (["image/1.png", "mask/1.png"], "segmentation", ["--val-images"]),
     "videos": ([f"{n % 2}/{n}.mp4" for n in range(5)], "video", ["--data.val-share"]),
     "maps": (

@@ -185,10 +185,19 @@ def test_images_are_upright_as_in_rgb(name, orientation, tmp_path):
     assert ((bands[..., 0] > bands.max() // 2) == expected).all()
 
 
+@pytest.mark.parametrize("suffix", ["tif", "bmp"])
+def test_one_bit_is_a_band_of_0_and_1(suffix, tmp_path):
+    values = np.eye(16, dtype=bool)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(read_bands(tmp_path / f"a.{suffix}", count=1)[..., 0], values)
+
+
 def test_a_palette_and_a_turned_tiff_are_refused(tmp_path):
     Image.fromarray(VALUES[..., :3].astype(np.uint8)).quantize(8).save(tmp_path / "palette.png")
-    with pytest.raises(UnreadableImageError, match=r"palette.png"):
-        read_bands(tmp_path / "palette.png")
+    Image.open(tmp_path / "palette.png").save(tmp_path / "palette.tif")
+    for name in ("palette.png", "palette.tif"):
+        with pytest.raises(UnreadableImageError, match=f"{name}.*palette"):
+            read_bands(tmp_path / name)
     tifffile.imwrite(tmp_path / "turned.tif", VALUES[..., 0], extratags=[(274, "H", 1, 6)])
     with pytest.raises(UnreadableImageError, match=r"turned.tif.*6"):
         read_bands(tmp_path / "turned.tif")

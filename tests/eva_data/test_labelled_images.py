@@ -77,6 +77,8 @@ def test_a_class_list(tmp_path):
         read_class_list(tmp_path / "none.txt")
     file.write_text('id, name\n1, b\n0, "a, or A"\n')
     assert read_class_list(file) == ["a, or A", "b"]
+    file.write_bytes(b"id,name\r0,a\r1,b\r")  # lines of an old Mac
+    assert read_class_list(file) == ["a", "b"]
     file.write_text("id,name\n1,b\n1,a\n")
     with pytest.raises(ValueError, match=r"classes\.txt.*0"):
         read_class_list(file)

@@ -217,6 +217,8 @@ def test_a_program_asks_and_gets_the_same(client, folder, classifier, photos):
     for image in ("../secret.jpg", "/etc/passwd", "data:image/png;base64,none", upload):
         with pytest.raises(REFUSED):
             client.predict(image, *words, api_name="/predict")
+    with pytest.raises(REFUSED, match="high"):
+        client.predict("photo.jpg", words[0], "high", api_name="/predict")
 
 
 def test_tools_for_agents_say_what_they_do(app):

@@ -127,6 +127,19 @@ def test_a_damaged_prediction_is_named(
     fails(ended, next(file for file in files if ended.names(file)))
 
 
+def test_labels_of_names_that_differ_by_their_suffix_do_not_meet(
+    call_eva, weights, photos, fails, tmp_path
+):
+    names, output = ["a.jpg", "a.png"], tmp_path / "labels"
+    for name in names:
+        with Image.open(next((photos / "below").iterdir())) as image:
+            image.save(tmp_path / name)
+    words = ("eva", "label", tmp_path, "--weights", weights("detection"), "--output", output)
+    fails(call_eva(*words, "--to", "yolo", code=1), *names)
+    call_eva(*words, "--to", "coco")
+    assert sorted(image["file_name"] for image in _lists(output)["images"]) == names
+
+
 def test_thresholds_by_labelled_data(call_eva, labelled, weights, photos, demo, fails, tmp_path):
     output = labelled("detection", "coco")
     before = (output / "coco").stat().st_mtime_ns

@@ -326,7 +326,7 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
         classes = [*classes_of(models.load(model)).items()]
         return [
             {**detection, "category_id": classes[at][0], "category": classes[at][1]}
-            for detection in find_objects(models, model, seen, score, tiles=tiles)[0]
+            for detection in find_objects(models, model, seen, float(score), tiles=tiles)[0]
             for at in [detection["category_id"]]
         ]
 

@@ -55,7 +55,8 @@ def find_tasks(data: Path) -> dict[str, Words]:
     if len(subfolders) < _FEW and (sets := [str(entry) for entry in subfolders if _objects(entry)]):
         raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
     train, *other_parts = find_parts(data) or [data]
-    below = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    below = _folders_in(train)
+    other_parts = [part for part in other_parts if _folders_in(part)]  # others have no labels
     tasks = {}
     kinds = (("classification", IMAGE_SUFFIXES | ARRAY_SUFFIXES), ("video", VIDEO_SUFFIXES))
     for task, suffixes in kinds:
@@ -65,6 +66,10 @@ def find_tasks(data: Path) -> dict[str, Words]:
     if any((data / name).with_suffix(".txt").is_file() for name in images):
         tasks["clip"] = _samples(data)
     return tasks
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
 
 
 def _tasks_of_list(data: Path) -> Words:

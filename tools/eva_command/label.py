@@ -14,7 +14,7 @@ stopped. Another format, or other thresholds with --overwrite, take the predicti
 import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
@@ -37,6 +37,7 @@ from eva_runs.output_folder import number_folder
 from eva_runs.recipes import find_recipe
 
 TASKS = ("detection", "mmdetection", "segmentation")
+_FILES_OF_LABELS = ("coco-panoptic", "geojson", "maps", "voc", "yolo")  # one of each image
 NEXT = "label_next.txt"
 
 
@@ -69,6 +70,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.target_precision is None) != (options.val is None):
         parser.error("--target-precision and --val are given together")
+    if options.boxes_only and options.form == "coco-panoptic":
+        parser.error("--to coco-panoptic has masks: leave out --boxes-only")
     if options.output is None:
         if options.overwrite:
             parser.error("--overwrite replaces the dataset of a folder: name it by --output")
@@ -179,11 +182,16 @@ def _plan(options: argparse.Namespace) -> JobPlan:
         suffixes=IMAGE_SUFFIXES,
         results=[options.output],
         kinds="images",
-        targets=lambda name: [folder / "__".join(name.with_suffix("").parts)],  # of labels
+        targets=lambda name: [folder / "__".join(_labels_of(name, options.form).parts)],
     )
     if not plan.jobs:
         raise ValueError("; ".join(plan.problems))
     return plan
+
+
+def _labels_of(image: PurePath, form: str) -> PurePath:
+    """Name the labels of an image, of formats with a file for each of them without its suffix."""
+    return image.with_suffix("") if form in _FILES_OF_LABELS else image
 
 
 main = Command(
