@@ -47,13 +47,13 @@ check: ready ## lint, format, types, and who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
 test: ready ## all tests but the slow ones and those that need a GPU
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
 
 smoke: ready ## two minutes of tests that touch every project
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'smoke and not slow and not gpu' $(TEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m pytest -n 2 --dist worksteal -m 'smoke and not slow and not gpu' $(TEST_ARGS)
 
 test-slow: ready ## the slow tests
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu $(GPU_TEST_ARGS)

@@ -3,6 +3,7 @@
 import json
 
 import torch
+import pytest
 from safetensors import safe_open
 
 from eva_backbone import eva_debug, load_pretrained
@@ -10,6 +11,7 @@ from eva_backbone.checkpoints.registry import bundled_path
 from eva_demo import debug_backbone
 
 
+@pytest.mark.slow
 def test_a_short_training_makes_weights_that_load(tmp_path):
     assert debug_backbone.main(["--output", str(tmp_path), "--steps=2"]) == 0
     load_pretrained(eva_debug(), tmp_path / "eva_debug.safetensors", complete=True)

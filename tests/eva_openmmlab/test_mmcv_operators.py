@@ -61,6 +61,7 @@ for name, order in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not install_stand_in(), reason="mmcv's operations are compiled here")
 def test_what_is_imported_first_does_not_matter(mmengine_runs, tmp_path):
     environment = mmengine_runs.environment(tmp_path)

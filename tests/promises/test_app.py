@@ -348,6 +348,7 @@ def test_a_browser_shows_results_of_an_example(page, title):
     page.locator(IMAGES).first.wait_for()
 
 
+@pytest.mark.slow
 def test_results_stand_before_settings_on_a_phone(page):
     page.set_viewport_size({"width": 400, "height": 800})
     page.get_by_role("tab", name="Detect").click()

@@ -90,6 +90,7 @@ def test_an_evaluation_repeats_the_best_scores_and_shows_them(
     assert (tmp_path / "table.md").exists()
 
 
+@pytest.mark.slow
 def test_checked_pairs_are_trained_on_and_a_share_is_held_out(
     run, training, metrics_of, pairs, tmp_path
 ):

@@ -80,7 +80,8 @@ def test_torchscript_is_the_complete_detector_and_needs_torch_alone(output, pict
     assert sorted(scores, reverse=True) == pytest.approx(predicted, abs=5e-4)
 
 
-@pytest.mark.parametrize("form", [pytest.param("torch-export", marks=pytest.mark.slow), "onnx"])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch-export", "onnx"])
 def test_exports_of_the_backbone_give_its_pyramid(form, output, run, tmp_path):
     file = tmp_path / f"backbone.{'pt2' if form == 'torch-export' else 'onnx'}"
     run("eva", "detection", "export", "--weights", output, "--format", form, "--output", file)

@@ -124,9 +124,8 @@ def test_mmdetection_s_own_analysis_and_drawing_read_a_run_on_own_data(
     assert (tmp_path / "drawn/vis" / picture.name).is_file()
 
 
-@pytest.mark.parametrize(
-    "masks", [pytest.param(True, marks=pytest.mark.slow), False], ids=["masks", "boxes"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "boxes"])
 def test_a_run_is_exported_with_its_numbers(masks, request, scenes, run, documented, tmp_path):
     output, file = request.getfixturevalue("output" if masks else "own_run"), tmp_path / "out.onnx"
     picture = sorted((scenes / "val").iterdir())[0]
@@ -151,9 +150,8 @@ def test_a_run_is_exported_with_its_numbers(masks, request, scenes, run, documen
 VIT = "img_size=64 embed_dim=32 depth=2 num_heads=2 mlp_dim=64 window_size=2 pretrained=None"
 
 
-@pytest.mark.parametrize(
-    "name", ["retinanet_eva", pytest.param("dino_eva", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet_eva", "dino_eva"])
 def test_the_complete_configs_of_the_readme_train(name, root, scenes, run, tmp_path):
     """On mmdetection's own configs, whose batches are of like aspect ratios."""
     readme = (root / "mmdetection/README.md").read_text()

@@ -122,6 +122,7 @@ def test_gradients_of_several_processes_lie_in_their_buckets(device, accumulate)
     assert any(peak == expected for peak in peaks)  # gloo may hold a copy longer
 
 
+@pytest.mark.slow
 def test_a_plan_does_not_depend_on_earlier_plans():
     first, small = measure(with_bias_table), measure(lambda: with_bias_table(160))
     assert (measure(with_bias_table), measure(lambda: with_bias_table(160))) == (first, small)

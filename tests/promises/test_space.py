@@ -18,6 +18,7 @@ assert models.load(sys.argv[2]).categories
 """
 
 
+@pytest.mark.slow
 def test_the_space_shows_a_run(finished, run):
     card = SpaceCard.load(SPACE / "README.md").data
     assert (card.sdk, card.license) == ("gradio", "mit")
