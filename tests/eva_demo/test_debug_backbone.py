@@ -2,8 +2,8 @@
 
 import json
 
-import torch
 import pytest
+import torch
 from safetensors import safe_open
 
 from eva_backbone import eva_debug, load_pretrained
