@@ -16,7 +16,8 @@ from eva_contrastive.commands import has_features
 from eva_contrastive.evaluation.prompts import find_templates
 from eva_contrastive.inference.demo import entry, find_in_index, open_index, tile
 from eva_contrastive.inference.features import files_of
-from eva_contrastive.inference.finding import Hit, Library, make_queries, search, update
+from eva_contrastive.inference.finding import Hit, make_queries, search
+from eva_contrastive.inference.library import Library, update
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _TOP, _SIDE = 18, 480  # hits; longest side of an image in px

@@ -21,15 +21,8 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.finding import (
-    Hit,
-    Library,
-    Query,
-    absolute_paths,
-    make_queries,
-    search,
-    update,
-)
+from eva_contrastive.inference.finding import Hit, Query, make_queries, search
+from eva_contrastive.inference.library import Library, absolute_path, update
 from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import printable
 from eva_data.images import read_image, save_image
@@ -163,7 +156,7 @@ def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence
     line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
     line += f", {changes.known:,} known from before" if changes.known else ""
     line += f", {changes.gone:,} forgotten that are gone" if changes.gone else ""
-    names = {absolute_paths(job.source): job.name for job in jobs}
+    names = {absolute_path(job.source): job.name for job in jobs}
     _show_found(results, options, clip, names=names, line=line, problems=changes.problems)
     return list(changes.problems.values())
 

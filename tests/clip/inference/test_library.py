@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.finding import Library, update
+from eva_contrastive.inference.library import Library, update
 
 SETTINGS = {"weights": "0" * 64, "frames": 8}
 
