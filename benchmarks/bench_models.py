@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from eva_backbone import VisionTransformer, build_vit
 from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.variants import detector_arguments
-from eva_engine.planning import forward_flops, image_input
+from eva_engine.flops import forward_flops, image_input
 from eva_runs.precision import DTYPES, lower_backbone
 from eva_segmentation import planning
 from eva_segmentation.parts import vit

@@ -44,7 +44,7 @@ from eva_data.transforms import (
 from eva_engine import planning
 from eva_engine.classifier_training import classifier_step, train_classifier
 from eva_engine.evaluation.own_data import bands_of_training
-from eva_engine.planning import image_input, training_flops
+from eva_engine.flops import image_input, training_flops
 from eva_report.terminal import SHOWN
 from eva_runs.memory import MeasuredStep
 from eva_runs.precision import DTYPES

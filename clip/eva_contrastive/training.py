@@ -39,8 +39,8 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import planning
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.data.loading import open_shared
+from eva_engine.flops import image_input, training_flops
 from eva_engine.loop import TrainingRun
-from eva_engine.planning import image_input, training_flops
 from eva_engine.report import Presentation
 from eva_report.content import NextStep
 from eva_report.terminal import counted
@@ -260,7 +260,7 @@ def _presentation(
     return Presentation(
         task="CLIP",
         recipe=recipe,
-        what=f"{model.variant} at {model.image_size} px, text tower {model.text}",
+        model=f"{model.variant} at {model.image_size} px, text tower {model.text}",
         weights=model.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in names},

@@ -172,7 +172,7 @@ def train_classifier(
     presentation = Presentation(
         task=project.task,
         recipe=recipe,
-        what=title,
+        model=title,
         weights=base,
         data=described,
         first_batch=first_samples,

@@ -6,7 +6,6 @@ import logging
 import math
 import resource
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,8 +29,6 @@ from eva_data.saving import explain_os_errors, make_folder, write_text
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
 from eva_report.content import (
-    Curve,
-    Curves,
     Link,
     NextStep,
     Report,
@@ -40,6 +37,7 @@ from eva_report.content import (
     Section,
     score_name,
 )
+from eva_report.curves import plot_log
 from eva_report.first_batch import first_batch
 from eva_report.page import close_run
 from eva_report.sheets import Tile
@@ -232,27 +230,30 @@ def _of_best_weights(folder: Path) -> Evaluation | None:
     return Evaluation(entry["step"] + 1, is_average(file), finite)
 
 
-def curves(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
-    """Draw the log of a training: loss, results of evaluations, metrics, learning rate."""
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in lines:
-        for name, value in line.items():
-            if isinstance(value, int | float) and name not in _NOT_DRAWN:
-                points[name].append((line["step"] + 1.0, float(value)))
-    losses: list[str] = [name for name in ("loss", "val_loss", "val_ema_loss") if name in points]
-    results = [name for name in points if name.startswith(_VAL) and name not in losses]
-    groups: list[tuple[str, list[str]]] = [("Loss", losses), ("Validation", results)]
-    alone = [name for name in points if name not in {*losses, *results}]
-    groups += [(_legend(name).capitalize(), [name]) for name in alone]
+def curves(lines: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Plot the log of a training: loss, results of evaluations, metrics, learning rate."""
+    names = dict.fromkeys(
+        name
+        for line in lines
+        for name, value in line.items()
+        if isinstance(value, int | float) and name not in _NOT_DRAWN
+    )
+    losses: list[str] = [name for name in ("loss", "val_loss", "val_ema_loss") if name in names]
+    results = [name for name in names if name.startswith(_VAL) and name not in losses]
+    alone = [name for name in names if name not in {*losses, *results}]
+    groups = {"Loss": losses, "Validation": results}
+    groups |= {_legend(name).capitalize(): [name] for name in alone}
     return [
-        Curves(
-            title=title,
+        plot_log(
+            title,
+            lines,
+            {name: _legend(name) for name in group},
+            step=lambda line: line["step"] + 1,
             x_label="step",
             y_label=title.lower(),
-            curves=[Curve(name=_legend(name), points=points[name]) for name in names],
         )
-        for title, names in groups
-        if names
+        for title, group in groups.items()
+        if group
     ]
 
 
@@ -269,7 +270,7 @@ class Presentation:
 
     task: str  # "Classification"
     recipe: str = ""  # its name; a run without one is called by its folder
-    what: str = ""  # that is trained: "eva_debug at 48 px"
+    model: str = ""  # that is trained: "eva_debug at 48 px"
     weights: str = ""  # that it begins from, as they were named; empty for random ones
     data: Sequence[tuple[str, str]] = ()  # ("train", "1,425 images, 10 classes (output/train)")
     # of the results of `eva_engine.loop.TrainingRun`, the main one first
@@ -288,7 +289,7 @@ class Presenter:
     def __init__(
         self, presentation: Presentation, run: RunConfig, config: Mapping[str, Any], size: Size
     ) -> None:
-        self._says, self._run, self._config, self._size = presentation, run, config, size
+        self._presentation, self._run, self._config, self._size = presentation, run, config, size
         self._length = f"{counted(size.steps, 'step')} of {size.batch} samples"
         self._metric = run.best_metric or next(iter(presentation.meanings), "loss")
         self._recipe = presentation.recipe or run.output.name
@@ -296,17 +297,17 @@ class Presenter:
 
     def open(self, start_step: int, checkpoint: Path | None) -> None:
         """Record the start after some steps and the recipe, and say what is about to be done."""
-        run, says, size = self._run, self._says, self._size
+        run, size, presentation = self._run, self._size, self._presentation
         record_start(run.output, "training", continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{size.processes} x {size.device.type}" if size.processes > 1 else size.device.type
-        model = f" {says.what}," if says.what else ""
+        model = f" {presentation.model}," if presentation.model else ""
         epochs = counted(run.epochs, "epoch")
         show(
             *opening_lines(
                 task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
-                weights=str(checkpoint) if checkpoint else describe_weights(says.weights),
-                data=[f"{use}: {description}" for use, description in says.data],
+                weights=str(checkpoint) if checkpoint else describe_weights(presentation.weights),
+                data=[f"{use}: {description}" for use, description in presentation.data],
                 output=run.output,
                 more=[MESSAGES.resumed(start_step, size.steps, checkpoint)] if checkpoint else (),
             )
@@ -317,16 +318,26 @@ class Presenter:
 
         The run is complete: an error of it is a warning.
         """
+        folder = self._run.output
         try:
-            self._close(worked=worked)
+            next_steps = list(self._presentation.next_steps(folder))
+            lines = [*read_log(folder / METRICS)]
+            shown = self._best_and_last(evaluations_of(lines))
+            close_run(
+                folder,
+                "training",
+                lambda: self._report(lines, shown, next_steps),
+                began=self._began if worked else None,
+                scores=self._describe(shown),
+                weights=weights_of_run(folder),
+                next_command=lambda: next_steps[0].command if next_steps else None,
+            )
         except Exception as error:  # whatever it is
-            logger.warning("nothing is said of %s: %s", self._run.output, error)
+            logger.warning("nothing is said of %s: %s", folder, error)
             logger.debug("no closing lines", exc_info=True)
 
-    def _close(self, *, worked: bool) -> None:
-        folder, next_steps = self._run.output, list(self._says.next_steps(self._run.output))
-        lines = [*read_log(folder / METRICS)]
-        shown = self._best_and_last(evaluations_of(lines))
+    def _describe(self, shown: Sequence[Evaluation]) -> str:
+        """Write a line for the best evaluation and for each of the last, if others."""
         scores = []
         for title, evaluation in zip(("best", *("last" for _ in shown)), shown, strict=False):
             results = evaluation.results
@@ -334,15 +345,7 @@ class Presenter:
                 f"{score_name(name)} {results[name]:.4g}" for name in self._in_order(results)
             )
             scores.append(f"{title}     {values} ({evaluation.title})")
-        close_run(
-            folder,
-            "training",
-            lambda: self._report(lines, shown, next_steps),
-            began=self._began if worked else None,
-            scores="\n".join(scores),
-            weights=weights_of_run(folder),
-            next_command=next_steps[0].command if next_steps else None,
-        )
+        return "\n".join(scores)
 
     def _best_and_last(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         metric = self._metric
@@ -357,7 +360,7 @@ class Presenter:
 
     def _in_order(self, results: Iterable[str]) -> list[str]:
         """Put names of results in the order of the project's meanings."""
-        return sorted(results, key=lambda name: [*self._says.meanings, name].index(name))
+        return sorted(results, key=lambda name: [*self._presentation.meanings, name].index(name))
 
     def _report(
         self,
@@ -366,7 +369,7 @@ class Presenter:
         next_steps: Sequence[NextStep],
     ) -> Report:
         """Make the page; `shown` has the best evaluation, and the last ones if others."""
-        folder, says, metric = self._run.output, self._says, self._metric
+        folder, metric, presentation = self._run.output, self._metric, self._presentation
         weights = weights_of_run(folder)
         average = " (moving average)" if is_average(weights) else ""
         relative = weights.relative_to(folder)
@@ -384,13 +387,13 @@ class Presenter:
         )
         settings = {name: self._config[part][key] for name, (part, key) in _SETTINGS.items()}
         return Report(
-            title=f"{says.task}: training of {self._recipe}",
+            title=f"{presentation.task}: training of {self._recipe}",
             summary=f"{self._length}{score}.",
             facts=[
                 *how,
                 ("recipe", self._recipe),
-                ("began from", describe_weights(says.weights)),
-                *((_FACTS.get(name, name), value) for name, value in says.data),
+                ("began from", describe_weights(presentation.weights)),
+                *((_FACTS.get(name, name), value) for name, value in presentation.data),
                 ("length", self._length),
                 *((name, str(value)) for name, value in settings.items() if value),
             ],
@@ -398,7 +401,7 @@ class Presenter:
                 *first_batch(folder),
                 *([self._score_table(shown)] if shown else []),
                 *curves(lines),
-                *says.sections(),
+                *presentation.sections(),
             ],
             links=[
                 Link(title=f"weights{average}: {relative}", path=relative),
@@ -408,7 +411,7 @@ class Presenter:
         )
 
     def _score_table(self, shown: Sequence[Evaluation]) -> ScoreTable:
-        meanings = {"loss": LOSS, **self._says.meanings}
+        meanings = {"loss": LOSS, **self._presentation.meanings}
         names = dict.fromkeys(name for evaluation in shown for name in evaluation.results)
         rows = [
             ScoreRow(

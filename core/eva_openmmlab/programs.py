@@ -96,8 +96,7 @@ class Run:
                 runner = self._run(cfg)
                 processes.barrier()  # here: the other processes do not wait for the report
                 if processes.is_main():
-                    report = RunReport(runner, kind, task=self.request.task)
-                    show(*report.closing(report.write(), duration=time.monotonic() - began))
+                    RunReport(runner, kind, task=self.request.task).close(began=began)
             processes.destroy_group()
         return Result(folder / RESULTS)
 

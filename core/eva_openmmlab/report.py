@@ -1,9 +1,10 @@
 """What all runs on mmengine say at their end: facts, curves, links and next commands."""
 
 import importlib
-import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from eva_backbone.checkpoints.run_folders import is_mmengine_run
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.images import bands_of
 from eva_openmmlab.own_data import image_folder
-from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
+from eva_openmmlab.run_folder import STEP, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
-from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
+from eva_report.content import Link, NextStep, Report, Section
+from eva_report.curves import plot_log
 from eva_report.first_batch import first_batch
-from eva_report.page import NAME, RESULTS, report_name, try_report
-from eva_report.terminal import closing_lines
+from eva_report.page import RESULTS, close_run
 from eva_runs.commands import command_to_run
 from eva_runs.record import Kind, run_facts, threshold_words
 
@@ -85,24 +86,24 @@ class RunReport:
         losses = {name: name for name in names if "loss" in name and not re.match(without, name)}
         rates = {"base_lr" if "base_lr" in names else "lr": "learning rate"}
 
-        def plot(
-            title: str, axis: str, names: Mapping[str, str], description: str, factor: float = 1.0
-        ) -> Curves:
-            return Curves(
-                title=title,
-                x_label="iteration",
-                y_label=axis,
-                curves=[curve(self.entries, *name, factor=factor) for name in names.items()],
-                logarithmic=names is losses,
-                text=description,
-            )
-
-        all_losses = "All losses together, and those of the last layer or stage."
-        all_rates = "Before layer decay, which lowers it towards the patch embedding."
+        plot = partial(
+            plot_log, entries=self.entries, step=operator.itemgetter(STEP), x_label="iteration"
+        )
         return [
-            plot("Losses", "loss", losses, all_losses),
-            plot("Learning rate", "learning rate", rates, all_rates),
-            plot("Validation scores", scores, shown, "", factor),
+            plot(
+                "Losses",
+                names=losses,
+                y_label="loss",
+                logarithmic=True,
+                text="All losses together, and those of the last layer or stage.",
+            ),
+            plot(
+                "Learning rate",
+                names=rates,
+                y_label="learning rate",
+                text="Before layer decay, which lowers it towards the patch embedding.",
+            ),
+            plot("Validation scores", names=shown, y_label=scores, factor=factor),
         ]
 
     def report(
@@ -151,33 +152,27 @@ class RunReport:
             ],
         )
 
-    def write(self) -> Path | None:
-        """Write `results.json` and the page, and return it; None, and a warning, if that fails."""
-        page = self.folder / NAME
-        if self._over and page.is_file():  # what it shows was of an earlier start
-            return page
-
-        def make() -> Report:
-            # here: a run that is refused does not wait for what it imports
-            sections = importlib.import_module(f"eva_{self.task}.evaluation.sections")
-            report: Report = sections.make_report(self)
-            return report
-
-        return try_report(self.folder, make, name=report_name(self.folder, self.kind))
-
-    def closing(self, page: Path | None, *, duration: float) -> list[str]:
-        """Say what came out of a run that took some seconds, and where its page is."""
+    def close(self, *, began: float) -> None:
+        """Write the page of a run that began at a `time.monotonic`, and show what came out."""
         lines = score_lines(self.scores) or ([NOTHING] if self._scored else [])
         best = self.best()
         if best:  # the weights that are named are not those of the last evaluation
             lines = [f"best     {best}", *(f"last     {line}" for line in lines)]
-        return closing_lines(
+        close_run(
+            self.folder,
+            self.kind,
+            self._make,
+            began=None if self._over else began,
             scores="\n".join(lines),
-            duration=duration,
             weights=self._weights if self._trains else None,
-            report=page,
-            next_command=self._demo_command(),
+            next_command=self._demo_command,
         )
+
+    def _make(self) -> Report:
+        # here: a run that is refused does not wait for what it imports
+        sections = importlib.import_module(f"eva_{self.task}.evaluation.sections")
+        report: Report = sections.make_report(self)
+        return report
 
     def best(self) -> str:
         """Score and file of a training's best weights; empty if they are the last, or none."""
@@ -204,13 +199,3 @@ class RunReport:
             model = [*config, weights]
         script = f"{self.task}/{program}.py"
         return command_to_run(f"{self.task} {command}", script, *model, *words)
-
-
-def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float = 1.0) -> Curve:
-    """Make the curve of a logged value, times a factor, where it is finite."""
-    numbers = [
-        (entry[STEP], factor * float(value))
-        for entry in entries
-        if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
-    ]
-    return Curve(name=name or key, points=numbers)

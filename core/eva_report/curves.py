@@ -1,10 +1,10 @@
 """Plots of curves: what the page draws as SVG, which is small and sharp."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eva_report.content import Curves
+from eva_report.content import Curve, Curves
 
 COLORS = 8  # of the style sheet; further curves repeat them, dashed
 MOST_CURVES, MOST_POINTS = 24, 500
@@ -42,6 +42,46 @@ class PlotView(NamedTuple):
     left_out: int  # number of curves that are not drawn
     width: int = _WIDTH
     height: int = _HEIGHT
+
+
+def plot_log(
+    title: str,
+    entries: Iterable[Mapping[str, Any]],
+    names: Mapping[str, str],
+    *,
+    step: Callable[[Mapping[str, Any]], float],
+    x_label: str,
+    y_label: str,
+    factor: float = 1.0,
+    logarithmic: bool = False,
+    text: str = "",
+) -> Curves:
+    """Plot numbers that a training has logged, times a factor.
+
+    Args:
+        title: Title of the plot.
+        entries: Lines of the log; a curve has those with its number.
+        names: Name of a number in the log -> name of its curve.
+        step: Function that reads the steps that are done off a line.
+        x_label: What these are, such as "iteration".
+        y_label: What the numbers are.
+        factor: Factor of the numbers.
+        logarithmic: Whether the axis of the numbers is.
+        text: What to look for.
+    """
+    points: dict[str, list[Point]] = {name: [] for name in names}
+    for entry in entries:
+        for name in names.keys() & entry.keys():
+            if isinstance(entry[name], int | float):
+                points[name].append((float(step(entry)), factor * float(entry[name])))
+    return Curves(
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+        curves=[Curve(name=names[name], points=points[name]) for name in names],
+        logarithmic=logarithmic,
+        text=text,
+    )
 
 
 def has_points(content: Curves) -> bool:

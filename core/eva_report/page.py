@@ -97,7 +97,7 @@ def close_run(
     began: float | None,
     scores: str,
     weights: Path | None,
-    next_command: str | None,
+    next_command: Callable[[], str | None],
 ) -> None:
     """Write the page of a run, and show what came out.
 
@@ -109,14 +109,21 @@ def close_run(
             of an earlier one.
         scores: A few lines, or empty.
         weights: Weights of a training.
-        next_command: Command to run next.
+        next_command: Function that writes the command to run next; called behind the page, which
+            notes the threshold of a detector.
     """
     page: Path | None = folder / NAME
     if began is not None or not (folder / NAME).is_file():
         page = try_report(folder, make, name=report_name(folder, kind))
     duration = None if began is None else time.monotonic() - began
-    rest: Any = dict(weights=weights, report=page, next_command=next_command)
-    show(*closing_lines(scores=scores, duration=duration, **rest))
+    lines = closing_lines(
+        scores=scores,
+        duration=duration,
+        weights=weights,
+        report=page,
+        next_command=next_command(),
+    )
+    show(*lines)
 
 
 def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

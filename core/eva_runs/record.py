@@ -135,7 +135,8 @@ def _dates(since: float) -> str:
     began, end = datetime.fromtimestamp(since).astimezone(), datetime.now().astimezone()
     first, last, zone = f"{began:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}", end.isoformat()[-6:]
     until = f"{end:%H:%M}" if began.date() == end.date() else last
-    return first + f" to {until}" * (first != last) + f" (UTC{zone})"
+    dates = first if first == last else f"{first} to {until}"
+    return f"{dates} (UTC{zone})"
 
 
 def _toolkits(starts: list[Start]) -> str:
@@ -184,8 +185,8 @@ def commit(root: Path, *, without: Sequence[Path] = ()) -> str:
             timeout=_GIT_SECONDS,
             env=environment,
         ).splitlines()
-        modified = any(not line.startswith("#") for line in others)
-        return f"commit {first.removeprefix('# branch.oid ')[:12]}{', modified' * modified}"
+        name = f"commit {first.removeprefix('# branch.oid ')[:12]}"
+        return f"{name}, modified" if any(not line.startswith("#") for line in others) else name
     return ""
 
 

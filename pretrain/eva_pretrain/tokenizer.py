@@ -298,7 +298,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device, *, recipe: st
         presentation=Presentation(
             task="Tokenizer",
             recipe=recipe,
-            what=f"{config.num_codes:,} codes for {teacher_config.model} {teacher_config.weights}",
+            model=f"{config.num_codes:,} codes for {teacher_config.model} {teacher_config.weights}",
             data=[("train", f"{len(samples):,} images ({config.data.train})")],
             first_batch=partial(first_samples, mean=teacher.mean, std=teacher.std),
             sections=lambda: use_of_codes(tokenizer.codebook),

@@ -21,8 +21,8 @@ from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import LEFT_OUT, IndexedSamples, Mapped, collate_readable
+from eva_engine.flops import training_flops
 from eva_engine.loop import TrainingRun
-from eva_engine.planning import training_flops
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.cached_features import open_part
@@ -243,7 +243,7 @@ def _presentation(
     return Presentation(
         task="Pre-training",
         recipe=recipe,
-        what=f"{learned} by {student.variant} at {student.image_size} px",
+        model=f"{learned} by {student.variant} at {student.image_size} px",
         weights=student.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},

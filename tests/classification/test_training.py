@@ -23,7 +23,7 @@ from eva_classification.models import build_classifier, load_classifier
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe, parse
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.planning import training_flops
+from eva_engine.flops import training_flops
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_engine.planning import forward_flops, image_input
+from eva_engine.flops import forward_flops, image_input
 
 PUBLISHED = (534e9, 13e9)  # EVA01-g-14 in open_clip's docs/model_profile.csv, a sum counted as one
 

@@ -6,7 +6,7 @@ from torch import nn
 from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.variants import VARIANTS, build_vit
 from eva_engine.config import VitConfig
-from eva_engine.planning import forward_flops, image_input, training_flops
+from eva_engine.flops import forward_flops, image_input, training_flops
 
 
 def build(config):

@@ -38,14 +38,14 @@ def _plan(options: argparse.Namespace) -> int:
     echo(
         f"{recipe_name(task, path)} ({task}): {base['parameters'] / 1e6:,.1f} M parameters, "
         f"{base['trainable'] / 1e6:,.1f} M trained; {base['batch']} x {base['accumulate']} samples "
-        f"of {base['side']} px{'; DDP' * (base['processes'] > 1)}; GiB:\n{'':28}"
+        f"of {base['side']} px{'; DDP' if base['processes'] > 1 else ''}; GiB:\n{'':28}"
         f"{''.join(f'{column:>13}' for column in _COLUMNS)}  fits, GB"
     )
     full, half, vit = WORDS[task]
     off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
     above = [f"lora.first_block={base['frozen']}"] if base["frozen"] else []
     lora = ("--lora", "16", *above)
-    rows = {
+    variants = {
         "as it is": (),
         "fp32": full + off,
         "fp32, checkpointing": full + on,
@@ -53,29 +53,30 @@ def _plan(options: argparse.Namespace) -> int:
         "bf16, fp16, checkpointing": half + on,
         "the same, LoRA": half + on + lora,
     }
-    report: dict[str, Any] = {"recipe": recipe_name(task, path), **base, "rows": {}, "fits": {}}
-    for name, flags in rows.items():
+    rows: dict[str, dict[str, int]] = {}
+    for name, flags in variants.items():
         usage = changed(flags)
         if usage:
             cards = [str(card) for card in CARDS if fits(usage, card * 10**9)]
             numbers = "".join(f"{usage[column] / 2**30:13.2f}" for column in _COLUMNS)
-            report["rows"][name] = usage
             echo(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
-    sizes = [("--image-size", str(round(base["side"] * share))) for share in (0.75, 0.5)]
+            rows[name] = usage
+    # what makes it fit into the smallest card, one thing on top of the other
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
+    sizes = [("--image-size", str(round(base["side"] * share))) for share in (0.75, 0.5)]
     for flags in (half, on, ("--batch", "1"), lora, *sizes):
         if not fits(changed(tried[-1]), smallest) and changed(tried[-1] + flags):
             tried.append(tried[-1] + flags)
+    fitting: dict[int, dict[str, Any]] = {}
     for card in CARDS:
-        for flags in tried:
-            usage = changed(flags)
-            if fits(usage, card * 10**9):
-                report["fits"][card] = {"peak": usage["peak"], "settings": flags}
-                echo(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(flags) or 'as it is'}")
-                break
-        else:
+        first = next((flags for flags in tried if fits(changed(flags), card * 10**9)), None)
+        if first is None:
             echo(f"{card} GB: -")
-    return Result(report)
+            continue
+        peak = changed(first)["peak"]
+        echo(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(first) or 'as it is'}")
+        fitting[card] = {"peak": peak, "settings": first}
+    return Result({"recipe": recipe_name(task, path), **base, "rows": rows, "fits": fitting})
 
 
 main = Command("eva plan", _parse, _plan, interrupted="nothing was planned")

@@ -21,7 +21,7 @@ from eva_engine import planning
 from eva_engine.checkpoints.files import read_config
 from eva_engine.classifier_training import classifier_groups, classifier_step, train_classifier
 from eva_engine.config import require
-from eva_engine.planning import image_input, training_flops
+from eva_engine.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup
 from eva_runs.memory import MeasuredStep
 from eva_video.commands import VIDEOS

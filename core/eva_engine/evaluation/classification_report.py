@@ -336,13 +336,14 @@ def class_sections(
         numbers = dict(zip(names, counted.confusion.sum(1).tolist(), strict=True))
         sections += warn_of_few(sum(numbers.values()), numbers, unit)
         alike = describe_constant_prediction(counted, names, unit)
+        left_out = f" {len(counted.left_out):,} could not be read." if counted.left_out else ""
         sections += [
             Table(
                 title="Classes",
                 heads=["class", unit, "top-1 (%)", "top-5 (%)", "most often mistaken for", "times"],
                 rows=sorted(rows, key=lambda row: (row[2] is None, row[2])),
                 text=f"{alike}Worst class first. Mean of classes: {counted.mean_per_class:.1f} %."
-                + f" {len(counted.left_out):,} could not be read." * bool(counted.left_out),
+                f"{left_out}",
                 complete_in=complete_in,
             ),
             Confusion(

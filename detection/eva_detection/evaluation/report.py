@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from eva_detection.training.output_folder import (
     read_metrics,
 )
 from eva_report.comparison import note_samples
-from eva_report.content import Curve, Curves, Link, NextStep, Report, Section
+from eva_report.content import Curves, Link, NextStep, Report, Section
+from eva_report.curves import plot_log
 from eva_report.detection import (
     CONFUSION,
     LABEL_ERRORS,
@@ -228,37 +230,33 @@ def _needing_data(cfg: DictConfig, command: str) -> str:
 
 
 def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
-    """Make the curves of a training."""
+    """Plot losses, those of the last cascade stage alone, learning rate, and AP if repeated."""
+
+    def done(entry: Mapping[str, Any]) -> float:
+        # the last evaluation has the number of iterations that are done already
+        is_evaluation = entry is metrics[-1] and "total_loss" not in entry
+        return float(entry["iteration"] + (0 if is_evaluation else 1))
+
     names = dict.fromkeys(name for entry in metrics for name in entry)
     losses = [name for name in names if name.startswith("loss_")]
     if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
         losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
-    description = "The last stage's losses rise at first: it learns from what earlier stages find."
-    shown = {name: name for name in ("total_loss", *losses)}
-    made = [
-        _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=description),
-        _curves(metrics, {"lr": "learning rate"}, title="Learning rate", y_label="learning rate"),
-    ]
+    plot = partial(plot_log, entries=metrics, step=done, x_label="iteration")
     scores = {name: title_of(name.removesuffix("/AP")) for name in names if name.endswith("/AP")}
+    description = "The last stage's losses rise at first: it learns from what earlier stages find."
+    made = [
+        plot(
+            "Losses",
+            names={name: name for name in ("total_loss", *losses)},
+            y_label="loss",
+            logarithmic=True,
+            text=description,
+        ),
+        plot("Learning rate", names={"lr": "learning rate"}, y_label="learning rate"),
+    ]
     if sum(any(name in entry for name in scores) for entry in metrics) > 1:
-        made.append(_curves(metrics, scores, title="AP over the training", y_label="AP in percent"))
-    return [plot for plot in made if any(curve.points for curve in plot.curves)]
-
-
-def _curves(metrics: Sequence[dict[str, Any]], names: Mapping[str, str], **rest: Any) -> Curves:
-    plots = []
-    for name, shown in names.items():
-        points = [
-            # the last evaluation has the number of iterations that are done already
-            (
-                float(entry["iteration"] + (entry is not metrics[-1] or "total_loss" in entry)),
-                entry[name],
-            )
-            for entry in metrics
-            if isinstance(entry.get(name), int | float)
-        ]
-        plots.append(Curve(name=shown, points=points))
-    return Curves(x_label="iteration", curves=plots, **rest)
+        made.append(plot("AP over the training", names=scores, y_label="AP in percent"))
+    return made
 
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:

@@ -300,5 +300,5 @@ class DetectionRun:
             began=None if finished else self.began,
             scores=score_table(read_results(folder)),
             weights=weights if not self.evaluates and weights.is_file() else None,
-            next_command=demo_command(cfg, str(source)),
+            next_command=lambda: demo_command(cfg, str(source)),
         )
