@@ -75,9 +75,9 @@ class RunHook(Hook):
         """Listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
-        folder = Path(runner.work_dir)
+        folder, continues = Path(runner.work_dir), bool(runner.cfg.get("resume"))
         # what a run with checkpoints has logged below the folder stays when another begins there
-        if runner._resume or not any(folder.glob("*.pth")):
+        if continues or not any(folder.glob("*.pth")):
             self._log_sizes = {}
         rank = (runner.cfg.get("lora") or {}).get("rank")
         if rank and trains(runner) and _adapters(runner) is None:
@@ -90,14 +90,21 @@ class RunHook(Hook):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
-        if trains(runner) and runner._resume:
+        if trains(runner) and continues:
             checkpoints = run_folder(folder).checkpoints
             self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints))
-            runner._resume = self.resumed is not None
             if self.resumed is None:
+                runner._resume = False  # else `EMAHook` would take the average of other weights
                 runner.logger.info(MESSAGES.nothing_to_resume(folder), extra=SHOWN)
-            else:
-                runner._load_from, runner._has_loaded = f"{CONTINUED}{self.resumed}", False
+        runner.load_or_resume = partial(self._load, runner)  # mmengine knows the newest file alone
+
+    def _load(self, runner: Any) -> None:
+        """Load the checkpoint to continue from, or the first weights."""
+        first = runner.cfg.get("load_from")
+        if self.resumed is not None:
+            runner.resume(f"{CONTINUED}{self.resumed}")
+        elif first and _adapters(runner) is None:  # which have loaded them before the optimizer
+            runner.load_checkpoint(first)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest."""
@@ -110,7 +117,7 @@ class RunHook(Hook):
                 raise ValueError(f"{self.resumed} cannot be continued from: {reason}") from None
             return
         inside = getattr(model, "module", model)  # test-time augmentation wraps it
-        report = load_start(inside, runner._load_from, complete=not trains(runner))
+        report = load_start(inside, runner.cfg.load_from, complete=not trains(runner))
         if report.from_scratch:
             runner.logger.warning(report.from_scratch, extra=SHOWN)
         loaded = model.state_dict()

@@ -1,162 +1,25 @@
-"""The training data as a function of a seed and a position, and the loop that reads them so.
+"""The loop of a training: its samples and steps own their random numbers, see `data_order`."""
 
-mmengine ties each augmentation to the random state of a worker, which cannot be restored. Here the
-sampler numbers what it draws, a sample seeds all generators from (seed, number) before it is
-loaded, a step from (seed, iteration, rank), and a run that continues skips what it has seen
-without loading it. No random state has to be saved, and the number of workers changes nothing.
-"""
-
-import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, count, islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import DATASETS, LOOPS
+from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
-from torch.utils.data import DataLoader, Dataset
 
 from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
+from eva_openmmlab.data_order import STEP, build_shared, numbered_loader
 from eva_openmmlab.run_folder import run_folder
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
-from eva_runs.data_order import (
-    Draw,
-    ElasticSampler,
-    choose_micro_batch_size,
-    end_workers,
-    guard_workers,
-    seed_everything,
-)
+from eva_runs.data_order import choose_micro_batch_size, end_workers, seed_everything
 from eva_runs.processes import run_on_main_rank
 from eva_runs.run_folder import MESSAGES
-from eva_runs.sharing import share
-
-SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
-_OF_LOADER = (
-    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context"),
-    *("generator", "prefetch_factor", "persistent_workers", "worker_init_fn"),
-)
-
-
-@dataclass
-class SamplerDraws:
-    """What a sampler of mmengine draws; a finite one is taken again for each epoch."""
-
-    sampler: Any
-    batch_size: int  # samples of an iteration of each process that the run began with
-    groups: Any = None  # batch sampler that makes batches of it, such as of like aspect ratios
-
-    def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the sampler can be told which process of how many it draws for."""
-        return hasattr(self.sampler, "rank") and hasattr(self.sampler, "world_size")
-
-    def steps(self, shard: int, shards: int, start: int) -> Iterator[list[Draw]]:
-        """Iterate over what one of so many processes draws for each iteration."""
-        numbered = zip(count(shard, shards), self._indexes(shard, shards), strict=False)
-        draws = islice(numbered, start * self.batch_size, None)
-        while True:
-            yield [
-                Draw((SAMPLE, number), index) for number, index in islice(draws, self.batch_size)
-            ]
-
-    def _indexes(self, shard: int, shards: int) -> Iterator[int]:
-        sampler = self.sampler
-        if self.is_cut and (shard, shards) != (sampler.rank, sampler.world_size):
-            sampler = copy.copy(sampler)
-            sampler.rank, sampler.world_size = shard, shards
-            if getattr(sampler, "round_up", True):
-                sampler.num_samples = -(-len(sampler.dataset) // shards)
-                sampler.total_size = sampler.num_samples * shards
-            if hasattr(sampler, "skip"):  # of mmengine's InfiniteSampler: it draws anew
-                sampler.skip(0)
-        if self.groups is None:
-            return iter(Epochs(sampler))
-        # without an end of the epoch no batch is smaller, and a position is one of batches
-        groups = copy.deepcopy(self.groups, {id(self.groups.sampler): Epochs(sampler)})
-        groups.batch_size = self.batch_size
-        return chain.from_iterable(groups)
-
-
-class Epochs:
-    """What a sampler draws, epoch after epoch."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler, self.dataset = sampler, getattr(sampler, "dataset", None)
-
-    def __iter__(self) -> Iterator[int]:
-        for epoch in count():
-            if hasattr(self.sampler, "set_epoch"):
-                self.sampler.set_epoch(epoch)
-            index = None
-            for index in self.sampler:
-                yield int(index)
-            if index is None:
-                raise ValueError("the training data have no samples for this process")
-
-
-class NumberedDataset(Dataset[Any]):
-    """Samples by draw, which seeds whatever the transforms draw.
-
-    The other attributes of the dataset are found here, too.
-    """
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __getitem__(self, draw: Draw) -> Any:
-        seed_everything(self.seed, *draw.key, devices=False)
-        return self.dataset[draw.sample_index]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet, while a worker unpickles it
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-
-def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
-    """Rebuild a loader of mmengine with an `ElasticSampler` and a `NumberedDataset`."""
-    batches: Any = loader.batch_sampler
-    size = batches.batch_size
-    groups = batches if loader.batch_size is None else None
-    sampler = ElasticSampler(
-        sampler=SamplerDraws(batches.sampler, size, groups),
-        step_batch=size * get_world_size(),
-        micro_batch=size,
-        shards=get_world_size(),
-    )
-    numbered = DataLoader(
-        NumberedDataset(loader.dataset, seed),
-        batch_sampler=sampler,
-        **{name: getattr(loader, name) for name in _OF_LOADER},
-    )
-    return guard_workers(numbered)
-
-
-def build_shared(*, config: Any) -> Any:
-    """Build a dataset, as a `type` of mmengine: its annotations are read once on each machine."""
-
-    def build() -> Any:
-        dataset = DATASETS.build(config)
-        getattr(dataset, "full_init", lambda: None)()
-        for part in getattr(dataset, "datasets", [dataset]):
-            vars(part).pop("cat_img_map", None)  # a number for each object, for filtering alone
-        return dataset
-
-    return share(build)
 
 
 def run_seed(runner: Any) -> int:
@@ -170,19 +33,21 @@ def _add_adapters(runner: Any) -> Adapters | None:
     settings = LoraSettings.of(runner.cfg.get("lora"))
     if not settings.rank:
         return None
-    runner._init_model_weights()
-    runner._init_model_weights = lambda: None  # no more, behind the weights that are loaded here
-    model: Any = getattr(runner.model, "module", runner.model).cpu()
-    start, run = runner._load_from, Path(runner.work_dir, ADAPTER).parent
-    if runner._resume and not start and is_adapter(run):  # mmdetection's own --resume forgets it
+    model: Any = getattr(runner.model, "module", runner.model)
+    model.init_weights()  # once: what the runner asks for behind this changes nothing
+    for value in model.state_dict().values():
+        broadcast(value)
+    model.cpu()
+    start, continues = runner.cfg.get("load_from"), bool(runner.cfg.get("resume"))
+    run = Path(runner.work_dir, ADAPTER).parent
+    if continues and not start and is_adapter(run):  # mmdetection's own --resume forgets it
         start = read_adapter_config(run)[BASE]
     base = start or getattr(model.backbone, "pretrained", None) or ""
     if start:
         report = load_start(model, base)
-        if report.from_scratch and not runner._resume:
+        if report.from_scratch and not continues:
             runner.logger.warning(report.from_scratch, extra=SHOWN)
     adapters = Adapters(model, settings, base)
-    runner._has_loaded = True
     runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
     return adapters
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from eva_openmmlab.loop import build_shared
+from eva_openmmlab.data_order import build_shared
 
 @DATASETS.register_module()
 class Numbers(BaseDataset):

@@ -8,7 +8,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from eva_detection.data import stream
-from eva_openmmlab import loop
+from eva_openmmlab import data_order
 from eva_runs.data_order import ElasticSampler, Permutations, choose_micro_batch_size
 
 STEP, STEPS, SIZE = 12, 9, 31
@@ -30,10 +30,10 @@ SOURCES = {
     "detectron2, by frequency": of_detectron2(
         lambda: RepeatFactorTrainingSampler(torch.linspace(1, 2, SIZE), seed=3)
     ),
-    "mmengine": lambda began: loop.SamplerDraws(
+    "mmengine": lambda began: data_order.SamplerDraws(
         InfiniteSampler(range(SIZE), seed=3), STEP // began
     ),
-    "mmengine, by epoch": lambda began: loop.SamplerDraws(
+    "mmengine, by epoch": lambda began: data_order.SamplerDraws(
         DefaultSampler(range(SIZE), seed=3), STEP // began
     ),
 }

@@ -3,7 +3,7 @@
 import torch
 from mmengine.config import Config
 
-from eva_openmmlab.loop import numbered_loader
+from eva_openmmlab.data_order import numbered_loader
 from eva_runs.data_order import end_workers
 
 
