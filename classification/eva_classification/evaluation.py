@@ -28,13 +28,8 @@ from eva_engine.checkpoints.files import save_weights
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation import frozen
 from eva_engine.evaluation.attentive import KEPT, FittedProbe, choose_probe
-from eva_engine.evaluation.classification_report import (
-    announce,
-    average_and_gap,
-    class_sections,
-    report_scores,
-    write_outcomes,
-)
+from eva_engine.evaluation.class_report import class_sections, write_outcomes
+from eva_engine.evaluation.classification_report import announce, average_and_gap, report_scores
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
     bands_of_training,

@@ -17,12 +17,8 @@ from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig, LabelledConfig, RunConfig, require
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
-from eva_engine.evaluation.classification_report import (
-    BestSections,
-    class_sections,
-    describe_scores,
-    write_outcomes,
-)
+from eva_engine.evaluation.class_report import BestSections, class_sections, write_outcomes
+from eva_engine.evaluation.classification_report import describe_scores
 from eva_engine.evaluation.counting import (
     LEFT_OUT,
     Counted,

@@ -31,7 +31,8 @@ from eva_engine.config import (
     require,
 )
 from eva_engine.data.loading import EvaluationInterruptedError, running_loader
-from eva_engine.report import Presentation, Presenter, RunLog, Size
+from eva_engine.report import Presentation, Presenter
+from eva_engine.run_log import RunLog, Size
 from eva_engine.steps.engine import (
     MovingAverage,
     TrainingEngine,

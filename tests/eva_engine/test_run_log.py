@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eva_engine.config import RunConfig
-from eva_engine.report import RunLog, Size
+from eva_engine.run_log import RunLog, Size
 
 
 @pytest.fixture

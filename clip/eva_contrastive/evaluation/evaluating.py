@@ -26,10 +26,10 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.saving import write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
+from eva_engine.evaluation.class_report import class_sections
 from eva_engine.evaluation.classification_report import (
     announce,
     average_and_gap,
-    class_sections,
     report_evaluation,
     write_results,
 )

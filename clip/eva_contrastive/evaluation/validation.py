@@ -20,10 +20,7 @@ from eva_contrastive.reports import retrieval_examples
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import (
-    BestSections,
-    class_sections,
-)
+from eva_engine.evaluation.class_report import BestSections, class_sections
 from eva_engine.evaluation.counting import LEFT_OUT, OneLabel, ShownSamples, count
 from eva_report.content import Section
 from eva_runs.interruption import StopSignal

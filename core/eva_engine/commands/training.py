@@ -345,7 +345,7 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
     file: Path | None = None
     with exit_on_error(program, log=log_of_begun, saved=saved):
         from eva_engine import distributed
-        from eva_engine.report import logging_to_folder
+        from eva_engine.run_log import logging_to_folder
 
         with (
             distributed.process_group(run.device) as device,

@@ -22,12 +22,8 @@ from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.attentive import FittedProbe, fit_probe
-from eva_engine.evaluation.classification_report import (
-    announce,
-    class_sections,
-    report_scores,
-    warn_of_left_out,
-)
+from eva_engine.evaluation.class_report import class_sections
+from eva_engine.evaluation.classification_report import announce, report_scores, warn_of_left_out
 from eva_engine.evaluation.counting import (
     IndexedSamples,
     LabelledSamples,

@@ -29,7 +29,7 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.options import take_options
 from eva_engine.config import PixelConfig
-from eva_engine.evaluation.classification_report import (
+from eva_engine.evaluation.class_report import (
     describe_constant_prediction,
     draw_confusion,
     write_outcomes,

@@ -20,7 +20,8 @@ from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.sources import LabelledVideos, open_videos
 from eva_data.saving import write_text
 from eva_engine import distributed
-from eva_engine.evaluation.classification_report import announce, class_sections, report_scores
+from eva_engine.evaluation.class_report import class_sections
+from eva_engine.evaluation.classification_report import announce, report_scores
 from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
