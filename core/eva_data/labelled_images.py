@@ -16,7 +16,7 @@ from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.index import FolderFiles, Table
-from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_data.samples import LabelledSamples
 from eva_data.transforms import BandTransform, ImageTransform
 

@@ -16,7 +16,8 @@ from eva_data.classes import list_names
 from eva_data.files import require_regular_file
 from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
-from eva_data.labelled_videos.sources import LabelledVideos, open_videos
+from eva_data.labelled_videos.sources import open_videos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_engine import planning
 from eva_engine.checkpoints.files import read_config
 from eva_engine.classifier_training import classifier_groups, classifier_step, train_classifier

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from eva_data.checks.findings import Findings, Kind
 from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Table
 from eva_data.labelled_videos.lists import youtube_id
-from eva_data.labelled_videos.sources import LabelledVideos, open_videos
+from eva_data.labelled_videos.sources import open_videos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_data.pools import ordered_map
 
 _OUT, _FIRST = "left out", "left out but the first"

@@ -1,32 +1,18 @@
-"""Labelled videos as samples by whatever names them, and the index of what a check found."""
+"""Labelled videos by whatever names them: folders, lists, shards, an index."""
 
-import hashlib
-import json
 import logging
 import os
 import re
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eva_data.checks.findings import Findings
 from eva_data.classes import find_class_files, list_names, read_class_list
-from eva_data.files import VIDEO_SUFFIXES, expand_home, require_regular_file
-from eva_data.index import (
-    INDEX_SUFFIX,
-    VIDEO_KIND,
-    FolderFiles,
-    Names,
-    StoredFiles,
-    Table,
-    damaged,
-    require_unchanged,
-)
+from eva_data.files import VIDEO_SUFFIXES, expand_home
+from eva_data.index import INDEX_SUFFIX, FolderFiles, Names, Table
 from eva_data.inputs import is_video
+from eva_data.labelled_videos.index import open_video_index
 from eva_data.labelled_videos.lists import (
     COLUMNS,
     ClipFinder,
@@ -36,23 +22,10 @@ from eva_data.labelled_videos.lists import (
     read_path_list,
     read_table,
 )
-from eva_data.samples import LabelledSamples
+from eva_data.labelled_videos.shards import open_video_shards
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_data.tables import find_columns, text_lines
-from eva_data.tar import (
-    Member,
-    TarIndex,
-    expand_shards,
-    group_members,
-    index_shards,
-    is_shard_pattern,
-    table_of_members,
-)
-from eva_data.video.source import (
-    RawFrames,
-    UnreadableVideoError,
-    VideoSource,
-    open_video,
-)
+from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
 
@@ -62,82 +35,7 @@ FORMS = (
     "or path, tar shards such as {0000..0009}.tar, or an index of `eva data verify video`"
 )
 _SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
-_FIELDS = ("cls", *COLUMNS["label"])  # of JSON
 _UCF101_LISTS = "ucfTrainTestlist"
-
-
-class LabelledVideos(LabelledSamples[StoredFiles]):
-    """Videos with labels, in files or shards, each opened when it is asked for.
-
-    `labels` (number of videos,) count `classes`. `images` are the numbers of images of each, where
-    some are folders of images: 0 if it is not known, and -1 for files of videos. `missing` are
-    paths or ids that were listed and are not there, `unlisted` videos that were not listed, or have
-    no label, where that is known.
-    """
-
-    def __init__(
-        self,
-        files: StoredFiles,
-        labels: NDArray[np.int32],
-        classes: Sequence[str],
-        *,
-        images: NDArray[np.int32] | None = None,
-        missing: Iterable[str] = (),
-        unlisted: Iterable[str] = (),
-    ) -> None:
-        super().__init__(files)
-        self.labels, self.classes, self.images = labels, tuple(classes), images
-        self.missing, self.unlisted = Names.collect(missing), Names.collect(unlisted)
-
-    def checksum(self) -> int:
-        """Compute a number that changes with the videos, their order, labels or classes.
-
-        Where the dataset lies does not matter.
-        """
-        value = zlib.crc32(self.labels.tobytes(), zlib.crc32("\n".join(self.classes).encode()))
-        for name in map(self.name, range(len(self))):
-            value = zlib.crc32(name.encode("utf-8", "surrogateescape") + b"\0", value)
-        return value
-
-    def subset(self, indices: Sequence[int] | NDArray[Any]) -> Self:
-        """See `Samples`; the classes stay."""
-        selected = super().subset(indices)
-        if self.images is not None:
-            selected.images = self.images[np.asarray(indices, np.int64)]
-        selected.missing = selected.unlisted = Names.collect(())
-        return selected
-
-    def open(self, index: int) -> VideoSource:
-        """Open a video, which the caller closes; an UnreadableVideoError if it cannot be."""
-        name = self.sample_id(index)
-        if self.images is not None and self.images[index] >= 0:
-            return RawFrames(name, count=int(self.images[index]) or None)
-        files, position = self.locate(index)
-        content = name if isinstance(files, FolderFiles) else self._read(files, position)
-        return open_video(content, name=name)
-
-    def _read(self, files: StoredFiles, position: int) -> bytes:
-        try:
-            return files.read(position)
-        except OSError as error:
-            raise UnreadableVideoError(f"cannot read {error}") from error
-
-    def digest(self, index: int) -> tuple[int, bytes]:
-        """Read a video's content: its bytes, and their SHA-256; an OSError if it cannot be read."""
-        files, position = self.locate(index)
-        if not isinstance(files, FolderFiles):
-            content = self._read(files, position)
-            return len(content), hashlib.sha256(content).digest()
-        path, size, digest = Path(self.sample_id(index)), 0, hashlib.sha256()
-        paths = [path]
-        if self.images is not None and self.images[index] >= 0:
-            paths = sorted(entry for entry in path.iterdir() if entry.is_file())
-        for file in paths:
-            require_regular_file(file)
-            with file.open("rb") as stream:
-                hashlib.file_digest(stream, lambda: digest)
-                size += stream.tell()
-        return size, digest.digest()
 
 
 def open_videos(
@@ -169,7 +67,7 @@ def open_videos(
     if is_shard_pattern(path):
         return open_video_shards(expand_shards(str(path)), classes=classes)
     if path.suffix == INDEX_SUFFIX:
-        return _open_index(path, classes, None if root is None else below, may_lack=may_lack)
+        return open_video_index(path, classes, None if root is None else below, may_lack=may_lack)
     return _open_list(path, classes, below, may_lack=may_lack)
 
 
@@ -283,140 +181,3 @@ def open_ucf101(
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) -> LabelledVideos:
-    """Look through tar shards for videos with labels, as webdataset and video2dataset write them.
-
-    A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with `KEY.json` that
-    has a field for it.
-    """
-    table = index_shards(shards, _index_videos, Findings({}), kind=VIDEO_KIND)
-    files, written = TarIndex(shards, table), [*Names(table, "labels")]
-    first = dict[str, str]()  # where each label comes first; without one, "" does
-    for index, label in enumerate(written):
-        first.setdefault(label, files.sample_id(index))
-    unlabelled = [files.sample_id(index) for index, label in enumerate(written) if not label]
-    first.pop("", None)
-    if not first:
-        raise ValueError(
-            f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
-            "KEY.mp4 with KEY.cls, or KEY.json that has a label"
-        )
-    if unlabelled:
-        shown = list_names(unlabelled, 5)
-        logger.warning("videos without a label of their own are left out: %s", shown)
-    labels = Labels.among(first) if classes is None else Labels(classes)
-    numbers = {label: labels.require(label, where) for label, where in first.items()}
-    arrays = {name: table[name] for name in table if not name.startswith("labels.")}
-    members = Table(arrays, table.about, kind=VIDEO_KIND)
-    return LabelledVideos(
-        TarIndex(shards, members.select(np.array(written) != "")),
-        np.array([numbers[label] for label in written if label], np.int32),
-        labels.classes(),
-        unlisted=unlabelled,
-    )
-
-
-def _index_videos(shard: Path, _: Findings) -> Table:
-    """Look through a shard for videos: arrays of `table_of_members`, and `labels.*`, the labels.
-
-    A video has none, "", without a file of it, or behind another video of its key.
-    """
-    videos, labels = list[Member](), list[str]()
-    with shard.open("rb") as stream:
-        for members in group_members(shard, VIDEO_SUFFIXES | {".cls", ".json"}):
-            label = ""
-            for member in sorted(members, key=lambda member: member.suffix):
-                if member.suffix in (".cls", ".json") and not label:
-                    stream.seek(member.offset)
-                    label = _label_of(member, stream.read(member.size), shard)
-            for member in members:
-                if member.suffix in VIDEO_SUFFIXES:
-                    videos.append(member)
-                    labels.append(label)
-                    label = ""
-    table = table_of_members(shard, videos, kind=VIDEO_KIND)
-    arrays = {**table, **Names.collect(labels, "labels").arrays()}
-    return Table(arrays, table.about, kind=VIDEO_KIND)
-
-
-def _label_of(member: Member, content: bytes, shard: Path) -> str:
-    try:
-        label = content.decode("utf-8-sig").strip()
-        fields = json.loads(label) if member.suffix == ".json" else {"cls": label}
-        values = [fields.get(name) for name in _FIELDS]
-    except (ValueError, RecursionError, AttributeError) as error:
-        kind = member.suffix[1:]
-        raise ValueError(f"{shard}:{member.name} is no {kind} with a label: {error}") from error
-    value = next((candidate for candidate in values if candidate is not None), "")
-    only = value[0] if isinstance(value, list) and len(value) == 1 else value  # "label": [3]
-    return str(only).strip()
-
-
-def write_video_index(
-    file: Path,
-    videos: LabelledVideos,
-    indices: Sequence[int],
-    facts: Mapping[str, NDArray[Any]],
-    *,
-    listed_in: Path | None = None,
-    state: list[Any] | None = None,
-) -> None:
-    """Write an index, `.safetensors`, of the videos of some indexes.
-
-    `facts` are arrays about all videos, see `eva_data.checks.videos.read_videos`. Of videos that a
-    list names, `state` is what `state_of` gave of it before it was read.
-    """
-    places, files = np.asarray(indices, np.int64), videos.source
-    arrays = dict(files.table.select(places))
-    arrays |= {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
-    arrays["label"] = videos.labels[places]
-    about: dict[str, Any] = {"classes": list(videos.classes), "shards": None}
-    if isinstance(files, TarIndex):
-        about["shards"] = files.table.about
-        about["paths"] = [os.fspath(shard.absolute()) for shard in files.shards]
-    elif isinstance(files, FolderFiles):
-        about["root"] = os.fspath(files.folder.absolute())
-    if videos.images is not None:
-        arrays["pictures"] = videos.images[places]
-    if listed_in is not None:
-        about["list"] = [os.fspath(listed_in.absolute()), state]
-    Table(arrays, about, kind=VIDEO_KIND).save(file)
-
-
-def _open_index(
-    file: Path, classes: Sequence[str] | None, root: Path | None, *, may_lack: bool
-) -> LabelledVideos:
-    table = Table.open(file, kind=VIDEO_KIND)
-    try:
-        about = dict(table.about)
-        indexed_classes, shards = list(about["classes"]), about["shards"]
-        paths = [Path(path) for path in ([about["root"]] if shards is None else about["paths"])]
-        noted, state = about.get("list") or (None, None)
-        labels = np.array(table["label"])
-        if not 0 <= labels.min() <= labels.max() < len(indexed_classes):
-            raise IndexError(f"labels of {len(indexed_classes)} classes")
-    except (TypeError, ValueError, LookupError) as error:
-        raise damaged(file, repr(error)) from error
-    if noted is not None:
-        require_unchanged(Path(noted), state, index=file)  # it would keep earlier labels
-    images = np.array(table["pictures"]) if "pictures" in table else None
-    of_each = ("label", "pictures") if "pictures" in table else ("label",)
-    table.require_equal_lengths(*of_each, length=len(Names(table)))
-    if classes is not None:
-        labels_of_classes, numbers = Labels(classes), np.zeros(len(indexed_classes), np.int32)
-        for label in np.unique(labels).tolist():
-            numbers[label] = labels_of_classes.require(indexed_classes[label], str(file))
-        labels, indexed_classes = numbers[labels], list(classes)
-    if root is not None:
-        paths = [root] if shards is None else [root / path.name for path in paths]
-    gone = [path for path in paths if not path.exists()]
-    if gone and not may_lack:
-        raise ValueError(
-            f"{file} is an index of videos in {gone[0]}, which is not there: name their folder as "
-            "root"
-        )
-    table.about = shards
-    files = FolderFiles(paths[0], table) if shards is None else TarIndex(paths, table)
-    return LabelledVideos(files, labels, indexed_classes, images=images)

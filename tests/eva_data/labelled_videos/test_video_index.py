@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eva_data.index import IMAGE_KIND, VIDEO_KIND, Table
-from eva_data.labelled_videos.sources import open_videos, write_video_index
+from eva_data.labelled_videos.index import write_video_index
+from eva_data.labelled_videos.sources import open_videos
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from eva_data.index import FolderFiles, Names, Table
-from eva_data.labelled_videos.sources import LabelledVideos, open_videos
+from eva_data.labelled_videos.sources import open_videos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_runs.data_order import Draw, SeededDataset
 from eva_video.config import AugmentConfig
 from eva_video.data.clips import Clips, Sampling, TrainingClips, Views

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.sheets import strip_of
 from eva_video.config import Kind

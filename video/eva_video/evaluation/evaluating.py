@@ -17,7 +17,8 @@ from torch import Tensor
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.classes import names_of_head
 from eva_data.kinetics import official_classes
-from eva_data.labelled_videos.sources import LabelledVideos, open_videos
+from eva_data.labelled_videos.sources import open_videos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_data.saving import write_text
 from eva_engine import distributed
 from eva_engine.evaluation.class_report import class_sections

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eva_data.labelled_videos.sources import LabelledVideos, open_videos
+from eva_data.labelled_videos.sources import open_videos
+from eva_data.labelled_videos.videos import LabelledVideos
 from eva_engine.commands.options import check_frozen
 from eva_engine.evaluation.attentive import KEPT, choose_probe
 from eva_engine.evaluation.frozen import Kept, evaluate_frozen
