@@ -18,6 +18,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from eva_backbone import VisionTransformer
+from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.registry import find_backbone
 from eva_backbone.layer_decay import freeze_same_share
 from eva_backbone.variants import (
@@ -27,8 +28,11 @@ from eva_backbone.variants import (
     fine_tuning,
 )
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
-from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.run_folder import RUN, config_of_run, run_folder
+from eva_openmmlab.weights import METADATA
+from eva_runs.checkpoint_store import find_newest
 from eva_runs.extras import describe_missing_package
+from eva_runs.processes import run_on_main_rank
 from eva_runs.recipes import require_python
 from eva_runs.request import RunRequest
 
@@ -188,12 +192,24 @@ def set_epochs(cfg: Config, request: RunRequest) -> str:
         raise ValueError(f"--epochs {request.epochs}: {cfg.filename} has no train_cfg.max_iters")
     init_default_scope(cfg.get("default_scope", "mmengine"))
     samples = len(DATASETS.build(cfg.train_dataloader.dataset))
-    images = cfg.train_dataloader.batch_size * get_world_size()
+    images = run_on_main_rank(lambda: _images_of_iteration(cfg))
     multiple = cfg.optim_wrapper.get("accumulative_counts", 1)
     before = cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters, line = request.iterations(samples, images, multiple=multiple)
     _stretch_schedule(cfg, cfg.train_cfg.max_iters / before)
     return line
+
+
+def _images_of_iteration(cfg: Config) -> int:
+    """Count the images that all processes take; a run that others continue keeps their number."""
+    count = get_world_size()
+    newest = find_newest(run_folder(cfg.work_dir).checkpoints) if cfg.get("resume") else None
+    saved = {}
+    if newest is not None:
+        saved = read_torch_file(newest, allowed=METADATA, mapped=True).get(RUN, {})
+    begun: int = saved.get("processes", count)
+    images: int = cfg.train_dataloader.batch_size * count
+    return images if begun == count else saved["samples_of_a_batch"]
 
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:

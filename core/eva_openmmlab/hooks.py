@@ -23,7 +23,7 @@ from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
 from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop, own_loop, trains
-from eva_openmmlab.run_folder import RECORD, run_folder, write_record
+from eva_openmmlab.run_folder import RECORD, RUN, run_folder, write_record
 from eva_openmmlab.weights import CONTINUED, load_start
 from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
@@ -39,7 +39,6 @@ from eva_runs.run_folder import MESSAGES
 from eva_runs.run_logs import ANOTHER
 from eva_runs.step_guard import StepGuard, gradients_are_finite
 
-RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eva_openmmlab.command_line import RunnerRequest
 
 RECORD = "run.json"
+RUN = "eva_run"  # key of the place in the data, in a checkpoint
 STEP = "step"
 Entry = Mapping[str, Any]  # of a log
 

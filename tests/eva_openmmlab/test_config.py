@@ -8,7 +8,7 @@ from eva_openmmlab import config
 from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_epochs
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
-from eva_openmmlab.run_folder import config_of_run, write_record
+from eva_openmmlab.run_folder import RUN, config_of_run, write_record
 from eva_runs.recipes import find_recipe
 from eva_runs.request import RunRequest
 
@@ -109,6 +109,17 @@ def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
     assert "12 x 150 images" in set_epochs(cfg, RunRequest(epochs=12))
     assert cfg.train_cfg.max_iters == 1808  # 113 steps of 16
     assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)
+
+
+def test_epochs_of_a_run_that_another_number_of_processes_continues(monkeypatch, tmp_path):
+    """An iteration has the images that it had, here 2 of 2 processes, and so has a step."""
+    cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))
+    cfg.update(work_dir=str(tmp_path), resume=True)
+    saved = {"processes": 2, "samples_of_a_batch": 2}
+    torch.save({RUN: saved}, tmp_path / "iter_16.pth")
+    monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
+    set_epochs(cfg, RunRequest(epochs=12))
+    assert cfg.train_cfg.max_iters == 912  # 57 steps of 32
 
 
 @pytest.mark.parametrize(
