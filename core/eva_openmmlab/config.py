@@ -8,6 +8,7 @@ import argparse
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
 
 
 def apply_request(cfg: Config, request: RunRequest) -> None:
-    """Put what a user asks of a training into a config; its epochs wait, see `set_epochs`."""
+    """Put what a user asks of a training into a config; its length waits, see `set_length`."""
     cfg.resume = bool(cfg.get("resume")) or request.resume
     if request.backbone:
         set_backbone(cfg, request.backbone)
@@ -86,8 +87,6 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
         cfg.lora = {**(cfg.get("lora") or {}), "rank": request.lora}
     if request.image_size:
         set_image_size(cfg, request.image_size)
-    if request.batch:
-        set_batch(cfg, request)
     if request.precision:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
 
@@ -183,16 +182,25 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
             metric[key] = moved.get(str(Path(metric[key] or "")), metric[key])
 
 
-def set_epochs(cfg: Config, request: RunRequest) -> str:
-    """Set the iterations of a number of epochs, and return a line; all processes have joined.
+def set_length(cfg: Config, request: RunRequest) -> str:
+    """Set the batch and the epochs that are asked for; return a line. All processes have joined.
 
+    An iteration of a run that continues keeps its images, of which a forward pass takes a batch.
     Warm-ups and milestones that count iterations keep their share of the run.
     """
+    saved = run_on_main_rank(lambda: _saved_place(cfg)) if cfg.get("resume") else {}
+    if request.batch:
+        begun = saved["samples_of_a_batch"] // saved["processes"] if saved else request.batch
+        set_batch(cfg, replace(request, batch=begun))
+        cfg.train_dataloader.batch_size = request.batch
+    if not request.epochs:
+        return ""
     if "max_iters" not in cfg.train_cfg:
         raise ValueError(f"--epochs {request.epochs}: {cfg.filename} has no train_cfg.max_iters")
     init_default_scope(cfg.get("default_scope", "mmengine"))
     samples = len(DATASETS.build(cfg.train_dataloader.dataset))
-    images = run_on_main_rank(lambda: _images_of_iteration(cfg))
+    images = cfg.train_dataloader.batch_size * get_world_size()
+    images = saved.get("samples_of_a_batch", images)
     multiple = cfg.optim_wrapper.get("accumulative_counts", 1)
     before = cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters, line = request.iterations(samples, images, multiple=multiple)
@@ -200,16 +208,12 @@ def set_epochs(cfg: Config, request: RunRequest) -> str:
     return line
 
 
-def _images_of_iteration(cfg: Config) -> int:
-    """Count the images that all processes take; a run that others continue keeps their number."""
-    count = get_world_size()
-    newest = find_newest(run_folder(cfg.work_dir).checkpoints) if cfg.get("resume") else None
-    saved = {}
-    if newest is not None:
-        saved = read_torch_file(newest, allowed=METADATA, mapped=True).get(RUN, {})
-    begun: int = saved.get("processes", count)
-    images: int = cfg.train_dataloader.batch_size * count
-    return images if begun == count else saved["samples_of_a_batch"]
+def _saved_place(cfg: Config) -> Mapping[str, int]:
+    """Read what the checkpoint that a run continues from notes of its data; nothing without one."""
+    newest = find_newest(run_folder(cfg.work_dir).checkpoints)
+    content = read_torch_file(newest, allowed=METADATA, mapped=True) if newest else {}
+    place: Mapping[str, int] = content.get(RUN, {})
+    return place
 
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:

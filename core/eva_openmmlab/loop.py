@@ -105,7 +105,8 @@ class EVATrainLoop(IterBasedTrainLoop):
         """
         sampler, now = self._sampler, get_world_size()
         begun, samples = saved.get("processes", now), saved["samples_of_a_batch"]
-        if begun != now and sampler.sampler.is_cut:
+        same = (begun, samples) == (now, sampler.step_batch)
+        if not same and (begun == now or sampler.sampler.is_cut):
             size = choose_micro_batch_size(samples, now, largest=sampler.micro_batch)
             sampler.shards, sampler.step_batch, sampler.micro_batch = begun, samples, size
             sampler.sampler.batch_size = samples // begun

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
 from torch import Tensor, nn
 
 from eva_openmmlab.command_line import train_parser
-from eva_openmmlab.config import apply_request, load_config
+from eva_openmmlab.config import apply_request, load_config, set_batch
 from eva_openmmlab.own_data import image_side
 from eva_runs.memory import MeasuredStep, add_configured_adapters, optimizer_bytes_per_weight
 from eva_runs.recipes import find_recipe
@@ -29,7 +29,10 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
         recipe, *settings = sorted([*args.words, *args.cfg_options], key=lambda word: "=" in word)
         overrides = dict(word.split("=", 1) for word in settings)
         cfg = load_config(find_recipe(task, recipe), overrides)
-        apply_request(cfg, RunRequest.from_options(args))
+        request = RunRequest.from_options(args)
+        apply_request(cfg, request)
+        if request.batch:
+            set_batch(cfg, request)
         return cfg
 
     return read

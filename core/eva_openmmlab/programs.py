@@ -20,7 +20,7 @@ from eva_openmmlab.config import (
     load_config,
     require_data,
     set_data_root,
-    set_epochs,
+    set_length,
 )
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
@@ -77,9 +77,9 @@ class Run:
             folder = Path(cfg.work_dir)
             kind: Kind = "training" if self.trains else "evaluation"
             _join(cfg)
-            if self.request.epochs:
-                line = set_epochs(cfg, self.request)
-                if processes.is_main():
+            if self.request.epochs or self.request.batch:
+                line = set_length(cfg, self.request)
+                if line and processes.is_main():
                     show(line)
             self._is_record_new = watch(folder / RECORD)
             reserved = reserve_folder(

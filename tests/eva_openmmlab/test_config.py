@@ -5,7 +5,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from eva_openmmlab import config
-from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_epochs
+from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_length
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import RUN, config_of_run, write_record
@@ -106,20 +106,27 @@ def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
     recipe = find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb")
     cfg = load_config(recipe)
     monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
-    assert "12 x 150 images" in set_epochs(cfg, RunRequest(epochs=12))
+    assert "12 x 150 images" in set_length(cfg, RunRequest(epochs=12))
     assert cfg.train_cfg.max_iters == 1808  # 113 steps of 16
     assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)
 
 
-def test_epochs_of_a_run_that_another_number_of_processes_continues(monkeypatch, tmp_path):
-    """An iteration has the images that it had, here 2 of 2 processes, and so has a step."""
+@pytest.mark.parametrize(("processes", "images"), [(2, 2), (1, 8)])
+def test_a_run_that_continues_with_other_processes_or_batches_keeps_its_length(
+    monkeypatch, tmp_path, processes, images
+):
+    """An iteration has the images that it had, of 1 x 2 or 8 x 1, and so has a step of 16 x 1."""
     cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))
     cfg.update(work_dir=str(tmp_path), resume=True)
-    saved = {"processes": 2, "samples_of_a_batch": 2}
-    torch.save({RUN: saved}, tmp_path / "iter_16.pth")
+    torch.save(
+        {RUN: {"processes": processes, "samples_of_a_batch": images}}, tmp_path / "iter_16.pth"
+    )
     monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
-    set_epochs(cfg, RunRequest(epochs=12))
-    assert cfg.train_cfg.max_iters == 912  # 57 steps of 32
+    set_length(cfg, RunRequest(epochs=12, batch=4))
+    steps = {2: 57, 8: 113}[images]  # of 32 and 16 images
+    assert cfg.train_cfg.max_iters == steps * 16 * processes // images
+    assert cfg.optim_wrapper.accumulative_counts == 16 * processes // images
+    assert cfg.train_dataloader.batch_size == 4
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from itertools import chain
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 ENGINE = ("classification", "pretrain", "video", "clip")
 FRAMEWORKS = ("detection", "segmentation", "mmdetection")
@@ -200,6 +201,15 @@ def test_other_numbers_of_processes_see_the_same_images_in_the_same_steps(traine
     assert end.names("4 processes", "6 samples", "1, 2, 3, 6"), end.text
     _, seen = train("run", 3, "--resume")
     assert seen == whole[done:]
+
+
+@some("segmentation", of=FRAMEWORKS[1:])
+def test_a_smaller_batch_takes_the_images_of_an_iteration_in_parts(trainer, run, tmp_path):
+    for steps, batch in ((1, 4), (2, 2)):
+        more = f"train_dataloader.batch_size={batch}", "--resume"
+        run(*trainer.command(tmp_path, *more, steps=steps, period=1), **trainer.variables)
+    saved = torch.load(tmp_path / "iter_2.pth", weights_only=False)["eva_run"]
+    assert (saved["samples_of_a_batch"], saved["samples"]) == (4, 8)
 
 
 @some("segmentation", of=FRAMEWORKS)
