@@ -1,6 +1,7 @@
 """`eva train DATA`: which task data of a form are for, and how they are named to its training."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -124,6 +125,15 @@ def test_a_large_card_with_official_weights_takes_the_large_recipe(
 def test_a_coco_file_is_a_detector_s_data_with_its_images_beside_it(demo):
     file = demo("coco") / "coco/annotations/instances_val.json"
     assert find_tasks(file) == {"detection": ["--data", str(file), "--val-share", "1"]}
+
+
+def test_a_folder_above_label_maps_has_no_classes(write_picture, tmp_path):
+    """As `eva label --to maps` writes it; its folders would be classes of images."""
+    for name in ("maps/images/1.png", "maps/maps/1.png", "predictions/1.png"):
+        write_picture(tmp_path / name)
+    (tmp_path / "maps/classes.toml").touch()
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "maps"))):
+        find_tasks(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ FEWEST = 5  # samples; of fewer all are evaluated on
 _MANY = 50  # samples; of fewer a larger share is evaluated on
 _IMAGES = ("images", "image", "imgs", "img", "photos")
 _MAPS = ("annotations", "annotation", "labels", "label", "maps", "map", "masks", "mask")
+_CLASSES = "classes.toml"  # of label maps
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
@@ -52,8 +53,10 @@ def find_tasks(data: Path) -> dict[str, Words]:
     if words:
         return {"segmentation": words}
     subfolders = [entry for entry in data.iterdir() if entry.is_dir()]
-    if len(subfolders) < _FEW and (sets := [str(entry) for entry in subfolders if _objects(entry)]):
-        raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
+    sets = [entry for entry in subfolders if (entry / _CLASSES).is_file() and map_folders(entry)]
+    sets += [entry for entry in subfolders if len(subfolders) < _FEW and _objects(entry)]
+    if sets:
+        raise ValueError(f"{data} holds the dataset {', '.join(map(str, sets))}: name that")
     train, *other_parts = find_parts(data) or [data]
     below = _folders_in(train)
     other_parts = [part for part in other_parts if _folders_in(part)]  # others have no labels
@@ -165,7 +168,7 @@ def map_folders(data: Path) -> Words:
     pairs *= 2 if share == "1" else 1
     for part, (images, maps) in zip(("train", "val"), pairs, strict=False):
         words += [f"--{part}-images", str(images), f"--{part}-maps", str(maps)]
-    classes = data / "classes.toml"
+    classes = data / _CLASSES
     return words + (["--classes", str(classes)] if words and classes.is_file() else [])
 
 
