@@ -41,6 +41,8 @@ class Attention(nn.Module):
         self, dim: int, *, num_heads: int, qkv_bias: QkvBias, proj_bias: bool = True
     ) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide the width {dim}")
         self.num_heads = num_heads
         joint, separate = {"qv": (False, True), "qkv": (True, False), "none": (False, False)}[
             qkv_bias

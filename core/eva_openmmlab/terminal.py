@@ -110,10 +110,11 @@ class TerminalHook(Hook):
         resumed, parts = run_hook(runner).resumed, ["test"]
         task = f"evaluate {self._recipe}"
         if trains(runner):
-            loader, parts = runner.train_dataloader, ["train", "val"]
-            images = getattr(loader.batch_sampler, "step_batch", 0)  # of `EVATrainLoop`
-            images = images or loader.batch_sampler.batch_size * get_world_size()
-            task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images"
+            batches, parts = runner.train_dataloader.batch_sampler, ["train", "val"]
+            task = f"train {self._recipe}: {runner.max_iters:,} iterations"
+            if not resumed:  # a checkpoint, which is read later, has its own number of images
+                images = getattr(batches, "step_batch", 0)  # of `EVATrainLoop`
+                task += f" of {images or batches.batch_size * get_world_size()} images"
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",

@@ -187,6 +187,7 @@ def test_initial_values():
     ("options", "message"),
     [
         ({"img_size": 100}, "img_size=100.*patch_size=14"),
+        ({"num_heads": 3}, "num_heads=3.*32"),
         (
             {"window_size": 1000, "extra_tokens": ()},
             "window_size=1000",

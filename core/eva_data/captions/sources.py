@@ -335,6 +335,6 @@ def open_source(
             table = table_of_pairs(pairs, state)
         files = ListedCaptions(root, table)
     if not len(files):
-        seen = "; ".join(left_out.lines())
+        seen = "; ".join(left_out.lines()) or f"looked for {FORMS}"
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
     return CaptionedImages(files, left_out)
