@@ -209,11 +209,17 @@ def set_length(cfg: Config, request: RunRequest) -> str:
 
 
 def _saved_place(cfg: Config) -> Mapping[str, int]:
-    """Read what the checkpoint that a run continues from notes of its data; nothing without one."""
+    """Read what the checkpoint that a run continues from notes of its data; nothing without one.
+
+    Nothing, too, where that is damaged: `RunHook` says so when it loads the checkpoint.
+    """
     newest = find_newest(run_folder(cfg.work_dir).checkpoints)
     content = read_torch_file(newest, allowed=METADATA, mapped=True) if newest else {}
-    place: Mapping[str, int] = content.get(RUN, {})
-    return place
+    place: Any = content.get(RUN)
+    if not isinstance(place, dict):
+        return {}
+    counts: dict[str, Any] = {name: place.get(name) for name in ("processes", "samples_of_a_batch")}
+    return counts if all(type(count) is int and count > 0 for count in counts.values()) else {}
 
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:

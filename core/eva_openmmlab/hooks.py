@@ -111,7 +111,7 @@ class RunHook(Hook):
         if self.resumed is not None:
             try:
                 self._check(runner, model, checkpoint)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"{self.resumed} cannot be continued from: {reason}") from None
             return

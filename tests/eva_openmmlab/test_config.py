@@ -129,6 +129,16 @@ def test_a_run_that_continues_with_other_processes_or_batches_keeps_its_length(
     assert cfg.train_dataloader.batch_size == 4
 
 
+@pytest.mark.parametrize("place", [[], {"processes": 0, "samples_of_a_batch": 2}, {"processes": 1}])
+def test_a_damaged_place_in_the_data_is_not_computed_with(monkeypatch, tmp_path, place):
+    cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))
+    cfg.update(work_dir=str(tmp_path), resume=True)
+    torch.save({RUN: place}, tmp_path / "iter_16.pth")
+    monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
+    set_length(cfg, RunRequest(epochs=12, batch=4))
+    assert cfg.train_dataloader.batch_size == 4
+
+
 @pytest.mark.parametrize(
     ("task", "recipe"),
     [("segmentation", "custom/upernet_eva_small"), ("mmdetection", "cascade_mask_rcnn_eva_small")],
