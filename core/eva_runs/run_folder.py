@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import require_known
-from eva_backbone.checkpoints.run_folders import LATEST, noted_checkpoint
+from eva_backbone.checkpoints.run_folders import LATEST, complete_checkpoints, noted_checkpoint
 from eva_runs.run_logs import RunLogs, RunMessages
 
 MESSAGES = RunMessages(unit="iteration")
@@ -53,15 +53,18 @@ class RunFolder:
         return next(iter(self.checkpoints), None)
 
     def is_used(self) -> bool:
-        """Return whether the folder holds a run."""
-        return (self.path / LATEST).exists() or self.newest is not None
+        """Return whether the folder holds a run, also one of `eva_engine`."""
+        noted = (self.path / LATEST).exists() or self.newest is not None
+        return noted or bool(complete_checkpoints(self.path))
 
     def continues(self, *, resume: bool) -> bool:
         """Return whether a run continues in the folder.
 
         Raises:
-            ValueError: If it holds a run that is not to be continued.
+            ValueError: If it holds a run that is not to be continued, or one of `eva_engine`.
         """
+        if complete_checkpoints(self.path):
+            raise ValueError(MESSAGES.foreign(self.path))
         newest = self.newest
         if not resume and self.is_used():
             raise ValueError(MESSAGES.used(self.path, checkpoint=newest.name if newest else ""))

@@ -39,6 +39,10 @@ class RunMessages:
         fix = "continue it with --resume, or choose another --output"
         return f"{folder} has a run{reached}: {fix}"
 
+    def foreign(self, folder: Path) -> str:
+        """Refuse a folder that has a run of a trainer with other checkpoints."""
+        return f"{folder} has a run of another trainer: choose another --output"
+
     def saved(self, checkpoint: str, *, done: int | None = None) -> str:
         """Say what of a run is saved, by its newest checkpoint or "", and how to go on."""
         again = "and the same command with --resume"

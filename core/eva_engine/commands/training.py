@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.registry import find_backbone
-from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
+from eva_backbone.checkpoints.run_folders import CONFIG, LATEST, complete_checkpoints
 from eva_backbone.variants import FAMILIES, VARIANTS, fine_tuning
 from eva_data.saving import require_writable
 from eva_engine.config import (
@@ -153,7 +153,8 @@ def _name_output(run: RunConfig, recipe: Path, values: Mapping[str, str]) -> Pat
 def has_run(folder: Path) -> bool:
     """Return whether a folder has what a run has trained."""
     log = folder / METRICS
-    return bool(complete_checkpoints(folder)) or (log.is_file() and log.stat().st_size > 0)
+    saved = bool(complete_checkpoints(folder)) or (folder / LATEST).exists()
+    return saved or (log.is_file() and log.stat().st_size > 0)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -370,6 +371,8 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
 
 def _check_output(run: RunConfig) -> bool:
     """Refuse a folder with a run that is not to be continued; return whether there is one."""
+    if (run.output / LATEST).exists():  # of detectron2 or mmengine
+        raise ValueError(MESSAGES.foreign(run.output))
     complete = complete_checkpoints(run.output)
     if complete and not run.resume:
         raise ValueError(MESSAGES.used(run.output, checkpoint=complete[-1].name))
