@@ -132,7 +132,7 @@ def warn_of_few(count: int, classes: Mapping[str, int], unit: str = "images") ->
     """Warn of scores of few validation samples, all and of each class; nothing where they do."""
     rare = [name for name, number in classes.items() if number < FEWEST_OF_CLASS]
     lines = [f"only {count} {unit}"] if count < FEWEST else []
-    lines += [f"less than {FEWEST_OF_CLASS} {unit} of {list_names(rare)}"] if rare else []
+    lines += [f"fewer than {FEWEST_OF_CLASS} {unit} of {list_names(rare)}"] if rare else []
     if not lines:
         return []
     text = f"The validation data have {' and '.join(lines)}: a score may be chance, and so may be "

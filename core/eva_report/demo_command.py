@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.registry import is_weights, resolve_source
 from eva_data.detection.tiles import add_slicing
 from eva_data.files import expand_home
 from eva_data.inputs import JobPlan
@@ -118,5 +118,6 @@ def named_model(
             rest.pop(0)
     weights = weights or (rest.pop(0) if rest else None)
     if weights is None or not rest:
-        raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
+        missing = "images" if weights and is_weights(weights) else "weights and images"
+        raise ValueError(f"name {missing} behind {words[-1]}: files, folders, patterns")
     return file, weights, [Path(word) for word in rest]

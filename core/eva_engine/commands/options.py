@@ -121,6 +121,8 @@ def take_weights(options: argparse.Namespace) -> None:
     if options.weights is not None:
         return
     first, *others = options.inputs
+    if not others and is_weights(first):
+        raise ValueError(f"name files, folders or patterns behind {first}")
     if not others or not is_weights(first):
         wrong = (others and describe_missing(first)) or f"{first} has no weights of a run"
         message = "give --weights, or the folder of a training as the first INPUT"
