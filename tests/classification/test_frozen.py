@@ -57,12 +57,11 @@ ATTENTIVE = ["--attentive", "--probe-epochs", "30", "--probe-lr", "1e-3"]
 
 
 @pytest.mark.parametrize("head", [[], ATTENTIVE])
-def test_a_head_is_saved_as_a_run(folders, tmp_path, head):
+def test_a_head_is_saved_as_a_run_and_replaces_none(folders, tmp_path, refused, head):
     words = [*("--val-share", "0.3", "--save", "--neighbours"), *head]
-    main([
-        "--weights", "eva_debug", "--train", str(folders / "train"), "--image-size", "32",
-        "--workers", "0", "--device", "cpu", "--output", str(tmp_path), *words,
-    ])  # fmt: skip
+    words += ["--weights", "eva_debug", "--train", str(folders / "train"), "--image-size", "32"]
+    words += ["--workers", "0", "--device", "cpu", "--output", str(tmp_path)]
+    main(words)
     predict = Predictor.from_weights(tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     method = "attentive" if head else "linear"
@@ -72,6 +71,10 @@ def test_a_head_is_saved_as_a_run(folders, tmp_path, head):
     right = [predict(file)[0][0] == file.parent.name for file in files]
     assert sum(right) >= 0.9 * len(files)
     assert f"Confusion ({method})" in (tmp_path / "report.html").read_text()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with refused("--save .*--output"):
+        main(words)
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
 
 
 def test_a_classifier_of_the_mean_is_not_saved(folders, tmp_path, refused):
