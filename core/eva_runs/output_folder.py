@@ -148,6 +148,9 @@ def claim_number(folder: Path, *, suffix: str = "") -> Path:
         with contextlib.suppress(FileExistsError):
             claim = path.with_name(f".{path.name}{_CLAIM}") if suffix else path
             claim.touch(exist_ok=False) if suffix else claim.mkdir()
+            if suffix and path.exists():  # another command has claimed it, written it and ended
+                claim.unlink()
+                continue
             atexit.register(_release, claim.absolute(), missing)
             return path
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from eva_runs import output_folder
 from eva_runs.output_folder import claim_number, number_folder
 
 
@@ -63,6 +64,16 @@ def test_commands_that_begin_at_once_choose_other_outputs(tmp_path):
     pairs = [command.communicate()[0].split() for command in commands]
     folders, files = zip(*pairs, strict=True)
     assert len({*folders}) == len({*files}) == 4
+
+
+def test_a_file_that_is_written_after_its_name_was_chosen_is_another_commands(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "run.onnx").touch()
+    names = iter(["run.onnx", "run-2.onnx"])
+    monkeypatch.setattr(output_folder, "number_folder", lambda *_, **__: tmp_path / next(names))
+    assert claim_number(tmp_path / "run", suffix=".onnx").name == "run-2.onnx"
+    assert [*tmp_path.glob(".run.*")] == []
 
 
 def test_a_killed_command_leaves_no_file_that_looks_like_a_result(tmp_path):
