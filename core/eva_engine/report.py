@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_backbone.checkpoints.run_folders import (
-    BEST,
     CONFIG,
-    RECORD,
     best_of_engine,
     describe_weights,
+    evaluation_of_best,
     is_average,
     weights_of_run,
 )
-from eva_data.files import load_object
 from eva_data.saving import write_text
 from eva_engine.checkpoints.files import rank_results
 from eva_engine.config import MESSAGES, METRICS, RunConfig
@@ -96,7 +94,7 @@ def _of_best_weights(folder: Path) -> Evaluation | None:
     file = best_of_engine(folder)
     if file is None:
         return None
-    entry = load_object(folder / BEST / RECORD)[file.relative_to(folder / BEST).as_posix()]
+    entry = evaluation_of_best(folder, file)
     finite = {name: value for name, value in entry["results"].items() if math.isfinite(value)}
     return Evaluation(entry["step"] + 1, is_average(file), finite)
 

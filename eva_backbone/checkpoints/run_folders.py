@@ -187,6 +187,14 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
     return None if best is None else folder / BEST / best
 
 
+def evaluation_of_best(folder: Path, file: Path) -> dict[str, Any]:
+    """Read step (from 0) and results of best weights that `best_of_engine` has found."""
+    entry: dict[str, Any] = _table(folder / BEST / RECORD)[
+        file.relative_to(folder / BEST).as_posix()
+    ]
+    return entry
+
+
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
     """Name the file of the weights of a complete checkpoint, or of their moving average."""
     name = EMA_WEIGHTS if ema else WEIGHTS

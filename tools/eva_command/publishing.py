@@ -110,18 +110,18 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
     if problem:
         raise ValueError(f"{folder} has no weights to show or publish: {problem}")
     record = read_run(complete[-1])
-    step, score = record["step"], re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
-    scores = {
-        match[1]: value
-        for line in read_log(folder / "metrics.jsonl")
-        if line["step"] == step - 1
-        for name, value in _finite(line).items()
-        if (match := score.fullmatch(name))
-    }
     if best_record is not None:
-        noted = read_json(folder / run_folders.BEST / run_folders.RECORD)
-        entry = noted[best_record.relative_to(folder / run_folders.BEST).as_posix()]
+        entry = run_folders.evaluation_of_best(folder, best_record)
         step, scores = int(entry["step"]) + 1, _finite(entry["results"])
+    else:
+        step, score = record["step"], re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
+        scores = {
+            match[1]: value
+            for line in read_log(folder / "metrics.jsonl")
+            if line["step"] == step - 1
+            for name, value in _finite(line).items()
+            if (match := score.fullmatch(name))
+        }
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
