@@ -5,6 +5,7 @@ from the maintained forks, which mmengine knows under the names of the original 
 """
 
 import argparse
+import contextlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ from eva_backbone.variants import (
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import RUN, config_of_run, run_folder
 from eva_openmmlab.weights import METADATA
-from eva_runs.checkpoint_store import find_newest
 from eva_runs.extras import describe_missing_package
 from eva_runs.processes import run_on_main_rank
 from eva_runs.recipes import require_python
@@ -209,17 +209,18 @@ def set_length(cfg: Config, request: RunRequest) -> str:
 
 
 def _saved_place(cfg: Config) -> Mapping[str, int]:
-    """Read what the checkpoint that a run continues from notes of its data; nothing without one.
+    """Read the images and processes that a run began with from its newest checkpoint that has them.
 
-    Nothing, too, where that is damaged: `RunHook` says so when it loads the checkpoint.
+    All of a run have the same, so `RunHook` alone looks for damage, when it loads one.
     """
-    newest = find_newest(run_folder(cfg.work_dir).checkpoints)
-    content = read_torch_file(newest, allowed=METADATA, mapped=True) if newest else {}
-    place: Any = content.get(RUN)
-    if not isinstance(place, dict):
-        return {}
-    counts: dict[str, Any] = {name: place.get(name) for name in ("processes", "samples_of_a_batch")}
-    return counts if all(type(count) is int and count > 0 for count in counts.values()) else {}
+    names = ("processes", "samples_of_a_batch")
+    for checkpoint in run_folder(cfg.work_dir).checkpoints:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            place = read_torch_file(checkpoint, allowed=METADATA, mapped=True)[RUN]
+            counts = {name: place[name] for name in names}
+            if all(type(count) is int and count > 0 for count in counts.values()):
+                return counts
+    return {}
 
 
 def _stretch_schedule(cfg: Config, factor: float) -> None:
