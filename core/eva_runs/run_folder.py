@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import require_known
-from eva_backbone.checkpoints.run_folders import LATEST, complete_checkpoints, noted_checkpoint
+from eva_backbone.checkpoints.run_folders import (
+    complete_checkpoints,
+    has_checkpoints,
+    noted_checkpoint,
+)
 from eva_runs.run_logs import RunLogs, RunMessages
 
 MESSAGES = RunMessages(unit="iteration")
@@ -54,8 +58,7 @@ class RunFolder:
 
     def is_used(self) -> bool:
         """Return whether the folder holds a run, also one of `eva_engine`."""
-        noted = (self.path / LATEST).exists() or self.newest is not None
-        return noted or bool(complete_checkpoints(self.path))
+        return has_checkpoints(self.path) or self.newest is not None
 
     def continues(self, *, resume: bool) -> bool:
         """Return whether a run continues in the folder.

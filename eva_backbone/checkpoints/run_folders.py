@@ -132,6 +132,11 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / CHECKPOINTS).glob("step_*") if is_complete(path))
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether a folder has those of a run, whatever trainer wrote them and notes them."""
+    return (folder / LATEST).exists() or bool(complete_checkpoints(folder))
+
+
 def is_complete(folder: Path) -> bool:
     """Check that a checkpoint lists its files and all have their size, without reading them."""
     return not isinstance(listed_files(folder), str)

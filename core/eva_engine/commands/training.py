@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.registry import find_backbone
-from eva_backbone.checkpoints.run_folders import CONFIG, LATEST, complete_checkpoints
+from eva_backbone.checkpoints.run_folders import (
+    CONFIG,
+    LATEST,
+    complete_checkpoints,
+    has_checkpoints,
+)
 from eva_backbone.variants import FAMILIES, VARIANTS, fine_tuning
 from eva_data.saving import require_writable
 from eva_engine.config import (
@@ -153,8 +158,7 @@ def _name_output(run: RunConfig, recipe: Path, values: Mapping[str, str]) -> Pat
 def has_run(folder: Path) -> bool:
     """Return whether a folder has what a run has trained."""
     log = folder / METRICS
-    saved = bool(complete_checkpoints(folder)) or (folder / LATEST).exists()
-    return saved or (log.is_file() and log.stat().st_size > 0)
+    return has_checkpoints(folder) or (log.is_file() and log.stat().st_size > 0)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
