@@ -48,15 +48,24 @@ def test_the_expectation_is_the_full_branch(rate):
     torch.testing.assert_close(outs.var(0), variance, atol=0, rtol=0.15)
 
 
-def test_samples_are_dropped_independently():
+def test_the_kept_count_is_binomial_and_samples_are_independent():
     """Unlike a subset of fixed size, whose count does not vary."""
     batch, rate, draws = 16, 0.3, 4000
     kept = _kept_rows(rate, batch=batch, draws=draws)
     probability = 1 - rate
     variance = batch * probability * rate
-    counts = kept.sum(1).double()  # which correlated samples would spread, or hold together
+    counts = kept.sum(1).double()
     assert abs(counts.mean() - batch * probability) < 4 * math.sqrt(variance / draws)
     assert counts.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / draws))
+    observed = torch.bincount(counts.long(), minlength=batch + 1) / draws
+    for k in range(batch + 1):
+        expected = math.comb(batch, k) * probability**k * rate ** (batch - k)
+        error = math.sqrt(expected * (1 - expected) / draws)
+        assert abs(observed[k].item() - expected) < 4 * error + 1 / draws
+    each = kept.double().mean(0)  # every position of the batch alike
+    assert ((each - probability).abs() < 4 * math.sqrt(probability * rate / draws)).all()
+    correlation = torch.corrcoef(kept.double().t()) - torch.eye(batch)
+    assert correlation.abs().max() < 5 / math.sqrt(draws)  # the largest of 120
 
 
 def test_gradients_of_zero_arrive_in_the_order_of_others_when_all_are_dropped(randomise):

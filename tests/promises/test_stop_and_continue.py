@@ -265,19 +265,15 @@ def test_a_used_folder_is_refused_by_the_first_process_and_stays(
     assert state(output) == before
 
 
-@pytest.mark.parametrize(
-    "other", ["classification", "detection", "segmentation"], ids=lambda name: f"of_{name}"
-)
 @some("classification", "detection", "segmentation")
-def test_a_folder_with_a_run_of_another_framework_stays(trainer, other, finished, call_eva, fails):
-    if other == trainer.name:
-        pytest.skip("its own run")
-    output = finished(other)
-    before = state(output)
-    of_engine = {other, trainer.name} & set(ENGINE)
-    for words in (trainer.fresh, trainer.resume) if of_engine else (trainer.fresh,):
-        fails(call_eva(*trainer.command(output, *words), **trainer.variables), output)
-        assert state(output) == before
+def test_folders_with_runs_of_other_frameworks_stay(trainer, finished, call_eva, fails):
+    for other in {"classification", "detection", "segmentation"} - {trainer.name}:
+        output = finished(other)
+        before = state(output)
+        of_engine = {other, trainer.name} & set(ENGINE)
+        for words in (trainer.fresh, trainer.resume) if of_engine else (trainer.fresh,):
+            fails(call_eva(*trainer.command(output, *words), **trainer.variables), output)
+            assert state(output) == before
 
 
 def test_two_runs_in_one_folder(run, start, fails, training, wait_for, metrics_of, tmp_path):
