@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -180,6 +181,23 @@ def test_own_objects_need_masks(write_scenes, load_config, tmp_path):
     assert cfg.val_evaluator.metric == ["bbox", "segm"]
     with pytest.raises(ValueError, match="EoMTHead"):
         own_data.apply(config, own_data.check(parser.parse_args([*words, "--boxes-only"])))
+
+
+def test_boxes_without_masks_are_refused_by_the_name_of_their_folder(load_config, tmp_path):
+    folder = tmp_path / "boxes"
+    for part in ("train", "val"):
+        (folder / "images" / part).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "images" / part / "a.png")
+        (folder / "labels" / part).mkdir(parents=True)
+        (folder / "labels" / part / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [disc]\n")
+    parser = argparse.ArgumentParser()
+    own_data.add_arguments(parser)
+    config = load_config("custom/eomt_eva_small")
+    config.work_dir = str(tmp_path / "run")
+    with pytest.raises(ValueError, match=re.escape(str(folder))):
+        own_data.apply(config, own_data.check(parser.parse_args(["--data", str(folder)])))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

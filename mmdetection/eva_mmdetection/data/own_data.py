@@ -50,16 +50,20 @@ def check(arguments: argparse.Namespace) -> DataRequest | None:
 def apply(config: "Config", request: DataRequest) -> "Config":
     """Read the data that `check` has seen, and put them into a copy of a config."""
     config = copy.deepcopy(config)
-    folder = Path(config.get("work_dir") or "work_dirs")
-    data = resolve(request).place(folder)  # what is not a file in COCO format yet
-    parts, boxes_only = data.parts, data.boxes_only
-    data.write(continues="train" in parts and run_folder(folder).is_used())
+    data = resolve(request)
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") in (DATASET, PANOPTIC):
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
     by_queries, head = "panoptic_head" in config.model, config.model.get("roi_head") or {}
     has_masks = by_queries or head.get("mask_head") is not None
     targets = data.for_detector(stated, masks=has_masks, segments=by_queries)
+    if by_queries and not targets.masks:
+        reason = targets.reason_against_masks
+        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
+    folder = Path(config.get("work_dir") or "work_dirs")
+    data = data.place(folder)  # what is not a file in COCO format yet
+    parts, boxes_only = data.parts, data.boxes_only
+    data.write(continues="train" in parts and run_folder(folder).is_used())
     categories, notes = targets.categories, targets.notes
     things = parts["val"].panoptic.things if parts["val"].panoptic else frozenset(categories)
     categories = dict(sorted(categories.items(), key=lambda item: item[0] not in things))
@@ -73,9 +77,6 @@ def apply(config: "Config", request: DataRequest) -> "Config":
         for node in dicts(config.model.train_cfg):
             if "ignore_iof_thr" in node:
                 node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
-    if by_queries and not targets.masks:
-        reason = targets.reason_against_masks
-        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
     if has_masks and not targets.masks:
         head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
