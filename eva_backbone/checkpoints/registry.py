@@ -140,9 +140,8 @@ def find_official_file(name: str) -> OfficialFile:
     if name in _BY_NAME:
         return _BY_NAME[name]
     raise ValueError(
-        f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files.{_close_to(name)} "
-        "`eva weights list` and list_official_files() have them all; for a file of your own pass "
-        "its path, e.g. './my_checkpoint.pt'."
+        f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files, which "
+        f"list_official_files() gives.{_close_to(name)}"
     )
 
 
@@ -209,9 +208,15 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     bundled = bundled_path(name)
     if bundled:
         return bundled
+    if name in _BY_NAME:
+        return _resolve_official(_BY_NAME[name])
     looks_like_a_path = path.name != name or path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
-    if name in _BY_NAME or not looks_like_a_path:
-        return _resolve_official(find_official_file(name))
+    if not looks_like_a_path:
+        raise ValueError(
+            f"{name!r} is neither a path nor the name of weights.{_close_to(name)} `eva weights "
+            "list` has all names; pass your own weights by their path, e.g. './my_checkpoint.pt', "
+            "or by the folder of their run."
+        )
     if path.is_dir():
         files = [path / DEFAULT_FILE, path / f"model{SHARDS}"]  # transformers', timm's
         present = [file for file in files if file.is_file() and (path / "config.json").is_file()]

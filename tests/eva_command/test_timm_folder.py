@@ -4,12 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import open_clip
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel
 
 from eva_backbone import load_vit, variants
 from eva_backbone.checkpoints import families
@@ -49,6 +50,12 @@ def convert(tmp_path, capsys):
         return (captured.err if code else captured.out), tmp_path / output
 
     return run
+
+
+def _load_as_reported(report):
+    """Run the expression that the report of a conversion ends with."""
+    expression = report.partition("load with ")[2]
+    return eval(expression, {m.__name__: m for m in (open_clip, timm, transformers)})
 
 
 @torch.no_grad()
@@ -120,7 +127,11 @@ def test_vision_tower_of_clip(variant, convert, randomise):
     assert "left out (outside the ViT): text." in text
     peer = _same(folder, expected, images)
     assert peer.global_pool == "token"
-    _, open_clip_folder = convert(dict(model.state_dict()), to="open-clip", output="of_open_clip")
+    torch.testing.assert_close(_load_as_reported(text).eval()(images), expected, **TOLERANCE)
+    text, open_clip_folder = convert(
+        dict(model.state_dict()), to="open-clip", output="of_open_clip"
+    )
+    assert _load_as_reported(text)[0].visual.image_size in (32, (32, 32))
     _same(convert(open_clip_folder, output="from_open_clip")[1], expected, images)
     _same(convert(dict(model.visual.state_dict()), output="tower")[1], expected, images)
 
@@ -296,8 +307,8 @@ def test_a_classifier_of_features_that_vary_little_at_the_size_of_its_training(
 @torch.no_grad()
 def test_transformers(other, convert, randomise):
     vit, images = _other_trunk(other, randomise)
-    _, folder = convert(dict(vit.state_dict()), to="transformers")
-    peer = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    text, folder = convert(dict(vit.state_dict()), to="transformers")
+    peer = _load_as_reported(text).float().eval()
     torch.testing.assert_close(peer(images).last_hidden_state, vit(images), **TOLERANCE)
     torch.testing.assert_close(load_vit(folder)(images), vit(images), **TOLERANCE)
     _, back = convert(folder, to="timm", output="from_transformers")

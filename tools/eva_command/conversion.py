@@ -39,6 +39,11 @@ _WRITERS = {
     "timm": timm_folder.write_folder,
     "transformers": transformers_folder.write_folder,
 }
+_LOADED_BY = {
+    "open-clip": "open_clip.create_model_and_transforms('local-dir:{}')",
+    "timm": "timm.create_model('local-dir:{}', pretrained=True)",
+    "transformers": "transformers.AutoModel.from_pretrained('{}')",
+}
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -75,6 +80,7 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     if folder:
         with replace_folder(args.output) as part:
             lines += _WRITERS[args.to](weights, part, source)
+        lines.append(f"load with {_LOADED_BY[args.to].format(args.output)}")
     else:
         as_before = args.to == "official" and args.patch_size is None
         notes = read_config(source) if as_before else None  # classes, mean and std, crop

@@ -131,7 +131,6 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         *changes,
         f"timm's {config['architecture']}; its outputs differ from ours by at most "
         f"{difference:.2g}",
-        "load with timm.create_model('local-dir:FOLDER', pretrained=True)",
     ]
 
 

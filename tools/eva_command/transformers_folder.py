@@ -102,7 +102,6 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         *lines,
         f"{_MODELS[trunk.family][1]} of transformers; its outputs differ from ours by at most "
         f"{difference:.2g}",
-        "load with transformers.AutoModel.from_pretrained('FOLDER')",
     ]
 
 

@@ -230,7 +230,6 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     kind = f"the sizes of EVA01-g-14, through timm's {trunk}" if trunk else "open_clip's own ViT"
     return [
         f"{kind}; its features differ from ours by at most {max(differences):.2g}",
-        "load with open_clip.create_model_and_transforms('local-dir:FOLDER')",
     ]
 
 
