@@ -121,9 +121,12 @@ def describe_empty(dataset: CocoDataset, empty: Sequence[str]) -> str:
 
 def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]) -> dict[str, Any]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
-    parts: dict[str, Any] = dict(source.parts if isinstance(source, ForeignDataset) else source)
     if isinstance(source, ForeignDataset):
         notes += source.notes
+        parts: dict[str, Any] = dict(source.parts)
+        is_split = source.is_split
+    else:
+        parts, is_split = dict(source), path.is_dir()
     if "val" in parts and parts["val"] == parts.get("train"):  # as in ultralytics' small examples
         if request.val_fraction is not None or len(request.paths) > 1:
             del parts["val"]
@@ -131,7 +134,7 @@ def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]
             notes.append(f"{path}: val has the images of train: scores say nothing of other images")
     if request.val_fraction is not None:
         parts.pop("test", None)
-    elif isinstance(source, ForeignDataset) and not source.is_split and request.parts == ("val",):
+    elif not is_split and request.parts == ("val",):
         return {"val": parts["train"]}
     elif "test" in parts and "val" not in parts:
         notes.append(f"{path} has no val: its test images are evaluated on")
@@ -147,9 +150,10 @@ def _check_parts(available: Mapping[Path, Collection[str]], request: DataRequest
         raise ValueError(f"{names} has validation data: leave out --val-share (--val-fraction)")
     needed = ("train",) if held_out else request.parts
     if not {*needed} <= parts or (held_out and not all(available.values())):
+        advice = ". --val-share 0.1 takes training images in place of val"
         raise ValueError(
             f"{names} has data for {' and '.join(sorted(parts)) or 'nothing'}; needed are "
-            f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
+            f"{' and '.join(needed)}{advice if 'train' in needed else ''}"
         )
 
 

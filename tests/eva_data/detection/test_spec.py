@@ -53,6 +53,13 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, resolve_flag
     assert "no image that is trained on" not in " ".join(found.notes)
 
 
+def test_an_annotation_file_is_evaluated_on_whatever_its_name(scenes, resolve_flags):
+    for part, number in {"train": 12, "val": 4}.items():
+        file = scenes / f"coco/annotations/instances_{part}.json"
+        found = resolve_flags("--data", file, training=False)
+        assert len(found.parts["val"].images) == number
+
+
 NAME = "_annotations.coco.json"
 
 
