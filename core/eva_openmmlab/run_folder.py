@@ -36,7 +36,11 @@ def iteration_of(checkpoint: Path) -> int:
 def run_folder(path: str | os.PathLike[str]) -> RunFolder:
     """Return the work folder of a run."""
     return RunFolder(
-        Path(path), checkpoints="iter_*.pth", logs="*/vis_data/*.json", order=iteration_of
+        Path(path),
+        checkpoints="iter_*.pth",
+        foreign="model_*.pth",
+        logs="*/vis_data/*.json",
+        order=iteration_of,
     )
 
 

@@ -26,6 +26,7 @@ class RunFolder:
     Args:
         path: The folder.
         checkpoints: Pattern of the checkpoints; other files may be weights to begin from.
+        foreign: Pattern of the checkpoints of the other framework.
         logs: Pattern of the logs that a checkpoint notes the length of, see `RunLogs`.
         order: Key by which the newest checkpoint is the last one.
         first: Number of the first iteration in the name of a checkpoint.
@@ -36,12 +37,14 @@ class RunFolder:
         path: Path,
         *,
         checkpoints: str,
+        foreign: str,
         logs: str,
         order: Callable[[Path], float],
         first: int = 1,
     ) -> None:
         self.path, self.logs = path, RunLogs(path, logs)
-        self._pattern, self._order, self._first = checkpoints, order, first
+        self._pattern, self._foreign = checkpoints, foreign
+        self._order, self._first = order, first
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -64,9 +67,10 @@ class RunFolder:
         """Return whether a run continues in the folder.
 
         Raises:
-            ValueError: If it holds a run that is not to be continued, or one of `eva_engine`.
+            ValueError: If it holds a run that is not to be continued, or one of another trainer.
         """
-        if complete_checkpoints(self.path):
+        noted = noted_checkpoint(self.path)
+        if complete_checkpoints(self.path) or (noted and noted.match(self._foreign)):
             raise ValueError(MESSAGES.foreign(self.path))
         newest = self.newest
         if not resume and self.is_used():

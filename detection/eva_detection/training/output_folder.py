@@ -18,7 +18,12 @@ class TrainingFolder(RunFolder):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            path, checkpoints="model_*.pth", logs=METRICS, order=os.path.getmtime, first=0
+            path,
+            checkpoints="model_*.pth",
+            foreign="[ei]*_*.pth",  # by iterations or epochs
+            logs=METRICS,
+            order=os.path.getmtime,
+            first=0,
         )
 
     @property
