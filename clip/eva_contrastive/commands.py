@@ -395,7 +395,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     make_folder(options.output)
     options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(options.files, overwrite=options.overwrite, inputs=sources)
-    lazy_import("eva_contrastive.training:write_mixtures")(options, sources)
+    lazy_import("eva_contrastive.inference.export:write_mixtures")(options, sources)
     return 0
 
 

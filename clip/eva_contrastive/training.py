@@ -7,11 +7,9 @@ a sample does not depend on the process, the worker or the step in which it is l
 Shapes: H x W pixels, L tokens.
 """
 
-import argparse
 import logging
 import math
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,7 @@ from eva_backbone.layers import no_init_weights
 from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip, tokenize
-from eva_contrastive.model.loading import initialise, read_clip_weights
+from eva_contrastive.model.loading import initialise
 from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
@@ -37,7 +35,6 @@ from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import planning
-from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.data.loading import open_shared
 from eva_engine.flops import image_input, training_flops
 from eva_engine.loop import TrainingRun
@@ -46,7 +43,7 @@ from eva_report.content import NextStep
 from eva_report.terminal import counted
 from eva_runs import memory
 from eva_runs.adapters import Adapters
-from eva_runs.commands import command_to_run, echo
+from eva_runs.commands import command_to_run
 from eva_runs.data_order import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -297,32 +294,3 @@ def _next_steps(data: DataConfig, start: str, folder: Path) -> list[NextStep]:
     )
     scored = NextStep(text="Score the best weights by class names or retrieval.", command=evaluate)
     return [scored, *steps]
-
-
-def interpolate(
-    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """Compute `(1 - share) * start + share * end` of each weight, in float32.
-
-    Raises:
-        ValueError: If names or shapes differ, naming the first that does.
-    """
-    for name in (*start, *end):
-        first, last = (
-            tuple(weights[name].shape) if name in weights else None for weights in (start, end)
-        )
-        if first != last:
-            raise ValueError(
-                f"start and end are of different models: {name} has shape {first} in the start "
-                f"and {last} in the end"
-            )
-    return {name: torch.lerp(start[name].float(), end[name].float(), share) for name in end}
-
-
-def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
-    """Write a file for each share of `eva clip interpolate`, with the notes of the end."""
-    start, end = (read_clip_weights(sources[name]).tensors for name in ("start", "end"))
-    notes = read_config(sources["end"])
-    for share, file in zip(options.share, options.files, strict=True):
-        save_weights(interpolate(start, end, share), file, notes)
-        echo(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")

@@ -1,6 +1,6 @@
-"""Export of both towers with `torch.export` or as ONNX.
+"""Export of both towers with `torch.export` or as ONNX, and mixtures of two sets of weights.
 
-The folder has a program for each tower, `clip.json` with the preparation of images and texts, and
+An export has a program for each tower, `clip.json` with the preparation of images and texts, and
 the tokenizer's vocabulary. Each program is compared with its tower before the folder appears.
 
 Shapes: B images or texts, S the side of an image, L tokens of a text, D values of a feature.
@@ -15,14 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.tokenizer import default_bpe
 from torch import Tensor
 
 from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
-from eva_contrastive.model.loading import load_eva_clip
+from eva_contrastive.model.loading import load_eva_clip, read_clip_weights
 from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.saving import replace_folder, write_text
+from eva_engine.checkpoints.files import read_config, save_weights
 from eva_engine.distributed import choose_device
 from eva_runs.commands import echo
 from eva_runs.exported import CallableModule, normal_batches, write_compared
@@ -150,3 +152,32 @@ def _facts(model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool) -> dic
             "bias": None if bias is None else bias.item(),
         },
     }
+
+
+def interpolate(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Compute `(1 - share) * start + share * end` of each weight, in float32.
+
+    Raises:
+        ValueError: If names or shapes differ, naming the first that does.
+    """
+    for name in (*start, *end):
+        first, last = (
+            tuple(weights[name].shape) if name in weights else None for weights in (start, end)
+        )
+        if first != last:
+            raise ValueError(
+                f"start and end are of different models: {name} has shape {first} in the start "
+                f"and {last} in the end"
+            )
+    return {name: torch.lerp(start[name].float(), end[name].float(), share) for name in end}
+
+
+def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
+    """Write a file for each share of `eva clip interpolate`, with the notes of the end."""
+    start, end = (read_clip_weights(sources[name]).tensors for name in ("start", "end"))
+    notes = read_config(sources["end"])
+    for share, file in zip(options.share, options.files, strict=True):
+        save_weights(interpolate(start, end, share), file, notes)
+        echo(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
