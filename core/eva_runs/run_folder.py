@@ -11,7 +11,7 @@ from pathlib import Path
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import (
     complete_checkpoints,
-    has_checkpoints,
+    has_trained_weights,
     noted_checkpoint,
 )
 from eva_runs.run_logs import RunLogs, RunMessages
@@ -61,7 +61,7 @@ class RunFolder:
 
     def is_used(self) -> bool:
         """Return whether the folder holds a run, also one of `eva_engine`."""
-        return has_checkpoints(self.path) or self.newest is not None
+        return has_trained_weights(self.path) or self.newest is not None
 
     def continues(self, *, resume: bool) -> bool:
         """Return whether a run continues in the folder.

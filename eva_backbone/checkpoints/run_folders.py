@@ -132,9 +132,10 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / CHECKPOINTS).glob("step_*") if is_complete(path))
 
 
-def has_checkpoints(folder: Path) -> bool:
-    """Return whether a folder has those of a run, whatever trainer wrote them and notes them."""
-    return (folder / LATEST).exists() or bool(complete_checkpoints(folder))
+def has_trained_weights(folder: Path) -> bool:
+    """Return whether a folder has checkpoints or best weights of a run of any trainer."""
+    noted = (folder / LATEST).exists() or (folder / BEST / RECORD).is_file()
+    return noted or bool(complete_checkpoints(folder))
 
 
 def is_complete(folder: Path) -> bool:

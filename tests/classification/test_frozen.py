@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from eva_backbone import eva_debug
 from eva_classification.commands import evaluate_frozen as main
+from eva_classification.commands import train
 from eva_classification.inference.predictor import Predictor
 
 
@@ -74,6 +75,9 @@ def test_a_head_is_saved_as_a_run_and_replaces_none(folders, tmp_path, refused, 
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     with refused("--save .*--output"):
         main(words)
+    data = [f"--data.{part}={folders / part}" for part in ("train", "val")]
+    with refused("has a run"):
+        train(["eva_debug_digits", f"--run.output={tmp_path}", "--run.epochs=1", *data])
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
 
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_backbone.checkpoints.registry import is_weights
-from eva_backbone.checkpoints.run_folders import LATEST, describe_missing, is_engine_run
+from eva_backbone.checkpoints.run_folders import (
+    describe_missing,
+    has_trained_weights,
+    is_engine_run,
+)
 from eva_data.files import expand_home
 from eva_engine.config import LARGEST_SEED, MOST_WORKERS
 from eva_runs.commands import Command, Result, program_name
@@ -57,7 +61,7 @@ def _run(
     log_to_terminal()
     output: Path | None = getattr(options, "output", None)
     is_saved = getattr(options, "save", False)
-    if output and is_saved and (is_engine_run(output) or (output / LATEST).exists()):
+    if output and is_saved and has_trained_weights(output):
         raise ValueError(f"{output} has a run, which --save would replace: choose another --output")
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(options.device, alone=False))

@@ -17,7 +17,7 @@ from eva_backbone.checkpoints.run_folders import (
     CONFIG,
     LATEST,
     complete_checkpoints,
-    has_checkpoints,
+    has_trained_weights,
 )
 from eva_backbone.variants import FAMILIES, VARIANTS, fine_tuning
 from eva_data.saving import require_writable
@@ -158,7 +158,7 @@ def _name_output(run: RunConfig, recipe: Path, values: Mapping[str, str]) -> Pat
 def has_run(folder: Path) -> bool:
     """Return whether a folder has what a run has trained."""
     log = folder / METRICS
-    return has_checkpoints(folder) or (log.is_file() and log.stat().st_size > 0)
+    return has_trained_weights(folder) or (log.is_file() and log.stat().st_size > 0)
 
 
 def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -378,7 +378,8 @@ def _check_output(run: RunConfig) -> bool:
     if (run.output / LATEST).exists():  # of detectron2 or mmengine
         raise ValueError(MESSAGES.foreign(run.output))
     complete = complete_checkpoints(run.output)
-    if complete and not run.resume:
-        raise ValueError(MESSAGES.used(run.output, checkpoint=complete[-1].name))
+    if not run.resume and has_trained_weights(run.output):
+        newest = complete[-1].name if complete else ""
+        raise ValueError(MESSAGES.used(run.output, checkpoint=newest))
     require_writable(run.output)
     return bool(complete)
