@@ -17,13 +17,8 @@ from eva_data.images import inspect_image, read_encoded, read_rgb
 from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import IMAGES, SourceEntry, expand_path, open_parts
 from eva_data.samples import Mixture, Samples, View
-from eva_data.tar import (
-    TarIndex,
-    expand_shards,
-    find_members,
-    index_shards,
-    table_of_members,
-)
+from eva_data.tar import expand_shards, find_members
+from eva_data.tar_index import TarIndex, index_shards, table_of_members
 from eva_data.transforms import TensorTransform
 
 _GIF = b"GIF8"  # torchvision decodes every frame of it

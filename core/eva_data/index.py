@@ -156,7 +156,7 @@ class Names:
 
 
 class StoredFiles(ABC):
-    """Files of a dataset by their index: below a folder, or in shards (`eva_data.tar.TarIndex`)."""
+    """Files of a dataset by their index: below a folder, or in shards (`TarIndex`)."""
 
     def __init__(self, table: Table) -> None:
         self.table, self.names = table, Names(table)

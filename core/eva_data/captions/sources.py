@@ -30,14 +30,8 @@ from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, INDEX_SUFFIX, FolderFiles, Names, Table, state_of
 from eva_data.manifests import Form, SourceEntry, entry_of, expand_path, file_and_split, open_parts
 from eva_data.samples import Mixture, Samples, View
-from eva_data.tar import (
-    Member,
-    TarIndex,
-    expand_shards,
-    group_members,
-    index_shards,
-    table_of_members,
-)
+from eva_data.tar import Member, expand_shards, group_members
+from eva_data.tar_index import TarIndex, index_shards, table_of_members
 
 logger = logging.getLogger(__name__)
 

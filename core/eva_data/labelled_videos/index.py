@@ -18,7 +18,7 @@ from eva_data.index import (
 )
 from eva_data.labelled_videos.lists import Labels
 from eva_data.labelled_videos.videos import LabelledVideos
-from eva_data.tar import TarIndex
+from eva_data.tar_index import TarIndex
 
 
 def write_video_index(

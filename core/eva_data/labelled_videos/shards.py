@@ -13,13 +13,8 @@ from eva_data.files import VIDEO_SUFFIXES
 from eva_data.index import VIDEO_KIND, Names, Table
 from eva_data.labelled_videos.lists import COLUMNS, Labels
 from eva_data.labelled_videos.videos import LabelledVideos
-from eva_data.tar import (
-    Member,
-    TarIndex,
-    group_members,
-    index_shards,
-    table_of_members,
-)
+from eva_data.tar import Member, group_members
+from eva_data.tar_index import TarIndex, index_shards, table_of_members
 
 logger = logging.getLogger(__name__)
 
