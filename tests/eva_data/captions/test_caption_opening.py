@@ -90,7 +90,7 @@ def test_an_index_gives_the_same_without_a_look_at_the_shards(mixed, tmp_path, l
     index(mixed, file)
     text = mixed.read_text()
     mixed.write_text('index = "mixed.safetensors"\n' + text)
-    for reader in ("sources.group_members", "sources.pairs_of_list", "sources.find_files"):
+    for reader in ("shards.group_members", "sources.pairs_of_list", "sources.find_files"):
         monkeypatch.setattr(f"eva_data.captions.{reader}", None)
     for location in (mixed, file):
         pairs = open_captions(location)

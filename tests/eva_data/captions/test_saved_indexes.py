@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eva_data import tar
-from eva_data.captions import sources
+from eva_data.captions import shards as caption_shards
 from eva_data.captions.sources import open_captions
 from eva_data.image_sources import open_images
 
@@ -32,7 +32,7 @@ def read(monkeypatch):
         names.append(shard.name)
         return tar.group_members(shard, suffixes)
 
-    monkeypatch.setattr(sources, "group_members", note)
+    monkeypatch.setattr(caption_shards, "group_members", note)
     return names
 
 
@@ -66,7 +66,7 @@ def test_a_changed_shard_is_read_again_alone(shards, tmp_path, read, write_tar, 
 
 
 def test_an_interruption_keeps_the_shards_that_were_read(shards, tmp_path, read, monkeypatch):
-    noting = sources.group_members
+    noting = caption_shards.group_members
 
     def interrupt(shard, suffixes):
         if len(read) == 2:
@@ -74,7 +74,7 @@ def test_an_interruption_keeps_the_shards_that_were_read(shards, tmp_path, read,
         return noting(shard, suffixes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "group_members", interrupt)
+        patch.setattr(caption_shards, "group_members", interrupt)
         with pytest.raises(KeyboardInterrupt):
             open_captions(shards, indexes=tmp_path / "indexes")
     open_captions(shards, indexes=tmp_path / "indexes")
