@@ -134,7 +134,7 @@ def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]
             notes.append(f"{path}: val has the images of train: scores say nothing of other images")
     if request.val_fraction is not None:
         parts.pop("test", None)
-    elif not is_split and request.parts == ("val",):
+    elif not is_split and "val" not in parts and request.parts == ("val",):
         return {"val": parts["train"]}
     elif "test" in parts and "val" not in parts:
         notes.append(f"{path} has no val: its test images are evaluated on")
