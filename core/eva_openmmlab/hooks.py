@@ -17,13 +17,14 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
 from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop, own_loop, trains
 from eva_openmmlab.run_folder import RECORD, RUN, run_folder, write_record
+from eva_openmmlab.step_watch import StepWatch
 from eva_openmmlab.weights import CONTINUED, load_start
 from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
@@ -37,11 +38,8 @@ from eva_runs.output_folder import require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
 from eva_runs.run_folder import MESSAGES
 from eva_runs.run_logs import ANOTHER
-from eva_runs.step_guard import StepGuard, gradients_are_finite
 
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
-MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
-_NAMED = 16  # images of a process in a message
 _HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
@@ -61,12 +59,8 @@ class RunHook(Hook):
     def __init__(self) -> None:
         self.resumed: Path | None = None
         self._stop = StopSignal()
-        self._guard = StepGuard(MESSAGES, self._stop, get_device())
+        self._watch = StepWatch(self._stop)
         self._stack = contextlib.ExitStack()
-        self._images: list[list[str]] = []
-        self._iteration = 0
-        self._stepped = False
-        self._skipped = 0
         self._saved = 0  # iteration of the newest checkpoint
         self._log_sizes: dict[str, int] | None = None  # as it notes them
 
@@ -167,11 +161,10 @@ class RunHook(Hook):
             if classes and _HEAD.fullmatch(name) and count != classes:
                 raise ValueError(f"num_classes of {name} is {count}, of the data {classes}")
         require_room_for_checkpoint(Path(runner.work_dir), model)
-        model.register_forward_hook(self._see_losses)
+        self._watch.attach(model, runner.optim_wrapper.optimizer)
         if self.resumed is None and is_main_process():
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         logs = run_folder(runner.work_dir).logs
         processes.run_on_main_rank(lambda: logs.cut(self._saved, self._log_sizes))
         self._begin(runner)
@@ -207,34 +200,7 @@ class RunHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Note the images of a batch."""
-        samples = data_batch.get("data_samples", ()) if isinstance(data_batch, dict) else ()
-        self._images.append([str(getattr(sample, "img_path", "an image")) for sample in samples])
-        self._iteration = batch_idx + 1
-
-    def _see_losses(self, module: nn.Module, inputs: Any, losses: Any) -> None:
-        if not module.training or not isinstance(losses, dict):
-            return
-        values = [
-            v for loss in losses.values() for v in (loss if isinstance(loss, list) else [loss])
-        ]
-        finite = [value.detach().isfinite().all() for value in values if isinstance(value, Tensor)]
-        # before the backward pass, whose collectives a process without finite losses may not join
-        here = bool(torch.stack(finite).all())
-        together, _ = self._guard.agree(finite=here)
-        if not together:
-            self._refuse("The loss", mine=not here)
-
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Look at gradients, which are the same on all processes."""
-        overflow = getattr(optimizer, "found_inf", None)  # a fused one skips such a step by itself
-        if overflow is not None and overflow.item():
-            return
-        self._stepped = True
-        parameters = [
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        ]
-        if not gradients_are_finite(parameters):
-            self._refuse("A gradient")
+        self._watch.note_batch(batch_idx, data_batch)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -242,21 +208,9 @@ class RunHook(Hook):
         """Stop after a step of the optimizer, if any process was asked to."""
         if not runner.optim_wrapper.should_update():
             return
-        self._skipped = 0 if self._stepped else self._skipped + 1  # by a loss scale
-        half = getattr(runner.optim_wrapper, "cast_dtype", None) is not torch.bfloat16
-        if self._skipped > (MAX_SKIPPED if half else 0):
-            self._refuse(f"For {self._skipped} steps, whatever the loss scale, a gradient")
-        self._stepped, self._images = False, []
-        if self._guard.stopping and batch_idx + 1 < runner.max_iters:
+        if self._watch.finish_step(runner.optim_wrapper) and batch_idx + 1 < runner.max_iters:
             self._save(runner, batch_idx + 1)
             self._exit(runner)
-
-    def _refuse(self, quantity: str, *, mine: bool = True) -> NoReturn:
-        """Name the last images of the processes where it is so, or all of a step for a gradient."""
-        batches = self._images[-1:] if quantity == "The loss" else self._images
-        images = [name for batch in batches for name in batch][:_NAMED]
-        culprit = f"images: {', '.join(images)}" if mine else None
-        self._guard.refuse(quantity, self._iteration, culprit)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data to a checkpoint; with adapters take out what is frozen."""

@@ -8,8 +8,8 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
-from eva_openmmlab import hooks
 from eva_openmmlab.hooks import RunHook
+from eva_openmmlab.step_watch import MAX_SKIPPED
 from eva_runs import checkpoint_store
 from eva_runs.errors import NonFiniteError
 from eva_segmentation.commands import train
@@ -108,10 +108,10 @@ def scaled(hooked, monkeypatch, request):
 def test_a_loss_scale_skips_steps_that_overflow(scaled):
     layer, wrapper, _, step = scaled
     before, scale = layer.weight.clone(), wrapper.loss_scaler.get_scale()
-    for _ in range(hooks.MAX_SKIPPED):
+    for _ in range(MAX_SKIPPED):
         step(gradient=float("inf"))
     assert torch.equal(layer.weight, before)
-    assert wrapper.loss_scaler.get_scale() == scale / 2**hooks.MAX_SKIPPED
+    assert wrapper.loss_scaler.get_scale() == scale / 2**MAX_SKIPPED
     for gradient in (1.0, float("inf"), float("inf")):
         step(gradient=gradient)
     assert not torch.equal(layer.weight, before)
@@ -119,7 +119,7 @@ def test_a_loss_scale_skips_steps_that_overflow(scaled):
 
 def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
     *_, step = scaled
-    for _ in range(hooks.MAX_SKIPPED):
+    for _ in range(MAX_SKIPPED):
         step(gradient=float("inf"))
-    with pytest.raises(NonFiniteError, match=f"{hooks.MAX_SKIPPED + 1} steps"):
+    with pytest.raises(NonFiniteError, match=f"{MAX_SKIPPED + 1} steps"):
         step(gradient=float("inf"))
