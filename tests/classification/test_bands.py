@@ -19,7 +19,8 @@ from eva_engine import distributed
 def _alone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "stop", lambda *_: None)  # other tests need the group
-        patch.delenv("WORLD_SIZE", raising=False)
+        for name in ("RANK", "WORLD_SIZE"):
+            patch.delenv(name, raising=False)
         yield
 
 
@@ -126,8 +127,7 @@ def test_a_run_that_continues_has_its_bands(run, data, tmp_path, capsys):
     assert "0 to 12600" in line
 
 
-def test_bad_data_are_named_before_a_training(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)  # of a process group of these tests
+def test_bad_data_are_named_before_a_training(data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         train(_words(data, tmp_path / "a", "--bands", "4"))
     assert "has 5 bands" in capsys.readouterr().err
