@@ -17,14 +17,8 @@ class TrainingFolder(RunFolder):
     """The output folder of a training in detectron2, which counts iterations from 0."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            path,
-            checkpoints="model_*.pth",
-            foreign="[ei]*_*.pth",  # by iterations or epochs
-            logs=METRICS,
-            order=os.path.getmtime,
-            first=0,
-        )
+        patterns = {"checkpoints": "model_*.pth", "foreign": "[ei]*_*.pth", "logs": METRICS}
+        super().__init__(path, **patterns, order=os.path.getmtime, first=0)
 
     @property
     def weights(self) -> Path:
