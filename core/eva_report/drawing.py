@@ -4,6 +4,7 @@ Boxes, masks and labels are drawn by supervision; label maps, legends and class 
 Images are (H, W, 3) RGB arrays of uint8.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from colorsys import hls_to_rgb
@@ -115,9 +116,10 @@ def shorten(label: str, letters: Font, width: float) -> str:
     label = printable(" ".join(label[:_MOST_LETTERS].split()))
     if letters.getlength(label) <= width:
         return label
-    while label and letters.getlength(label + "...") > width:
-        label = label[:-1]
-    return label.rstrip() + "..."
+    length = bisect.bisect_right(
+        range(len(label)), width, key=lambda count: letters.getlength(f"{label[:count]}...")
+    )
+    return label[: max(length - 1, 0)].rstrip() + "..."
 
 
 def clock(seconds: float) -> str:
