@@ -1,6 +1,7 @@
 """The check with frozen features: the command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,13 @@ def test_a_head_is_saved_as_a_run_and_replaces_none(folders, tmp_path, refused, 
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     with refused("--save .*--output"):
         main(words)
+    begun = tmp_path / "begun"  # a run before its first checkpoint
+    (begun / "checkpoints").mkdir(parents=True)
+    (begun / "config.json").write_text("{}")
+    with refused("--save .*--output"):
+        main([*words, "--output", str(begun)])
+    assert (begun / "config.json").read_text() == "{}"
+    shutil.rmtree(begun)
     data = [f"--data.{part}={folders / part}" for part in ("train", "val")]
     with refused("has a run"):
         train(["eva_debug_digits", f"--run.output={tmp_path}", "--run.epochs=1", *data])

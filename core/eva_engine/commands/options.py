@@ -61,7 +61,7 @@ def _run(
     log_to_terminal()
     output: Path | None = getattr(options, "output", None)
     is_saved = getattr(options, "save", False)
-    if output and is_saved and has_trained_weights(output):
+    if output and is_saved and (is_engine_run(output) or has_trained_weights(output)):
         raise ValueError(f"{output} has a run, which --save would replace: choose another --output")
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(options.device, alone=False))
