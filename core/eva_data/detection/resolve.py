@@ -150,10 +150,9 @@ def _check_parts(available: Mapping[Path, Collection[str]], request: DataRequest
         raise ValueError(f"{names} has validation data: leave out --val-share (--val-fraction)")
     needed = ("train",) if held_out else request.parts
     if not {*needed} <= parts or (held_out and not all(available.values())):
-        advice = ". --val-share 0.1 takes training images in place of val"
         raise ValueError(
             f"{names} has data for {' and '.join(sorted(parts)) or 'nothing'}; needed are "
-            f"{' and '.join(needed)}{advice if 'train' in needed else ''}"
+            f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
         )
 
 
