@@ -267,8 +267,8 @@ def _describe_variant(
     arguments["final_norm"] = "norm.weight" in shapes
     rows = max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)
     side = math.isqrt(rows // frames) * arguments["patch_size"]
-    if side and "pretrain_img_size" in arguments:
-        arguments["pretrain_img_size"] = side
+    if side and (of_detector or "pretrain_img_size" in arguments):
+        arguments["pretrain_img_size"] = side  # resampled once, to the size of each image
     elif side:
         arguments["img_size"] = side
     family = VARIANTS[variant].family
@@ -404,7 +404,7 @@ def load_pooled(
     weights = Weights.read(source)
     trunk = describe(weights)
     side = trunk.arguments["img_size"] if image_size is None else image_size
-    if image_size is not None and "pretrain_img_size" not in trunk.arguments:
+    if image_size is not None and trunk.arguments.get("rel_pos") not in _OTHER_INTERPOLATION:
         # a detector's tables stay, and are interpolated as in its tests
         vit_arguments = {"img_size": image_size, **vit_arguments}
     if clips and frames is None:

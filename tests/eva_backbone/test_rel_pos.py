@@ -249,7 +249,7 @@ def test_no_map_of_beits_table_is_ever_held(monkeypatch, cached):
     if not cached:  # as on accelerators
         monkeypatch.setattr(rel_pos, "is_recorded", lambda: True)
     monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
-    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**16)
+    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**16 // torch.get_num_threads())
     monkeypatch.setattr(rel_pos, "KEPT_INDEX", 576**2)
     module = TableRelPosAttention(64, num_heads=8, qkv_bias="qv", window=24)
     x = torch.randn(1, 1 + 24 * 24, 64, requires_grad=True)

@@ -291,18 +291,19 @@ def test_a_classifier_of_eva_is_no_other_family(variant):
     assert find_variant(state) is None
 
 
-def test_the_windows_of_a_detector_are_asked_for(tmp_path):
+@pytest.mark.parametrize("name", ["dinov3_debug", "eva02_debug"])  # without positions, and with
+def test_a_detector_is_loaded_with_the_windows_that_are_asked_for(tmp_path, name):
     from safetensors.torch import save_file
 
-    arguments = detector_arguments("dinov3_debug", img_size=128, window_size=4)
+    arguments = detector_arguments(name, img_size=192, window_size=4)
     model = _randomise(VisionTransformer(**arguments))
     state = {f"backbone.net.{name}": value for name, value in model.state_dict().items()}
     save_file(state, tmp_path / "detector.safetensors")
     with pytest.raises(ValueError, match="window_size"):
         load_vit(tmp_path / "detector.safetensors")
-    windows = {name: arguments[name] for name in ("window_size", "global_attn_indexes")}
-    loaded = load_vit(tmp_path / "detector.safetensors", **windows)
-    images = torch.randn(1, 3, 128, 128)
+    asked = {key: arguments[key] for key in ("window_size", "img_size", "global_attn_indexes")}
+    loaded = load_vit(tmp_path / "detector.safetensors", **asked)
+    images = torch.randn(1, 3, 192, 160)
     torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
 
 
