@@ -126,7 +126,9 @@ def _parts_of(source: Source, request: DataRequest, path: Path, notes: list[str]
         parts: dict[str, Any] = dict(source.parts)
         is_split = source.is_split
     else:
-        parts, is_split = dict(source), path.is_dir()
+        parts = dict(source)
+        file, _ = next(iter(parts.values()))
+        is_split = path not in (file, file.parent)
     if "val" in parts and parts["val"] == parts.get("train"):  # as in ultralytics' small examples
         if request.val_fraction is not None or len(request.paths) > 1:
             del parts["val"]

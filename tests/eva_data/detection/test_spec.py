@@ -1,6 +1,7 @@
 """Own data on a command line, in any form: the same objects, a held-out share, and its files."""
 
 import json
+import shutil
 
 import pytest
 
@@ -53,11 +54,15 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, resolve_flag
     assert "no image that is trained on" not in " ".join(found.notes)
 
 
-def test_an_annotation_file_is_evaluated_on_whatever_its_name(scenes, resolve_flags):
+def test_an_annotation_file_is_evaluated_on_whatever_its_name(scenes, resolve_flags, tmp_path):
     for part, number in {"train": 12, "val": 4}.items():
         file = scenes / f"coco/annotations/instances_{part}.json"
-        found = resolve_flags("--data", file, training=False)
-        assert len(found.parts["val"].images) == number
+        (tmp_path / part).mkdir()
+        shutil.copy(file, tmp_path / part / "labels.json")  # as FiftyOne exports
+        (tmp_path / part / "data").symlink_to(scenes / "coco" / part)
+        for data in (file, tmp_path / part):
+            found = resolve_flags("--data", data, training=False)
+            assert len(found.parts["val"].images) == number
 
 
 NAME = "_annotations.coco.json"
