@@ -3,9 +3,11 @@
 import pytest
 from detectron2.config import LazyConfig
 
+from eva_detection import command_line
+from eva_detection.building import training_precision
 from eva_detection.config.files import load_config_file
 from eva_detection.config.recipes import set_backbone
-from eva_detection.config.settings import check_config
+from eva_detection.config.settings import apply_request, check_config
 from eva_runs.recipes import find_recipe
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
@@ -42,3 +44,20 @@ def test_another_backbone_leaves_the_strides_of_the_maps():
     set_backbone(cfg.model, cfg.optimizer, "eva02_ti14")
     assert cfg.model.backbone.net.patch_size == 16
     assert [16 / scale for scale in cfg.model.backbone.scale_factors] == before
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_precision_that_nothing_reads_is_refused(enabled):
+    """The recipe trains in float32; the setting alone changed nothing, without a word."""
+    recipe = "custom/cascade_mask_rcnn_vitdet_eva_small"
+    settings = [f"train.amp.enabled={enabled}", "train.amp.precision=bf16"]
+    request, cfg = (
+        command_line.parse([recipe, *settings]),
+        load_config_file(find_recipe("detection", recipe)),
+    )
+    if enabled:
+        apply_request(cfg, request)
+        assert training_precision(cfg.train) == "bf16"
+    else:
+        with pytest.raises(ValueError, match="set both"):
+            apply_request(cfg, request)
