@@ -218,6 +218,9 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused, tmp_pa
     assert [file.exists() for file in leftovers] == [False, True]
     with refused("merged.parquet"):
         rows_of(first)
+    with refused("holds no objects"):
+        batch(["merge", str(first), "--to", "coco", "--output", str(tmp_path / "dataset")])
+    assert not (tmp_path / "dataset").exists()
 
 
 @pytest.mark.parametrize(

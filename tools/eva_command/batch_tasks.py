@@ -168,11 +168,13 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 
     The output is a file in COCO's format, or with a `form` a folder that receives a dataset.
     """
-    facts, count = load_object(folder / MODEL), 0
+    manifest, facts, count = read_manifest(folder), load_object(folder / MODEL), 0
+    if manifest["options"]["task"] != "detect":
+        raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
     categories = {int(key): name for key, name in facts.get("categories", {}).items()}
     points = read_keypoints([facts.get("keypoints")])
     indexes = {pair: index for index, pair in enumerate(categories.items())}
-    plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
+    plan, write = manifest["plan"], writing_dataset if form else writing_predictions
     arguments: Any = (output, form, categories) if form else (output, categories)
     arguments_of_format: Any = {"things": facts.get("things")} if form else {}
     records = (
@@ -180,8 +182,6 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
     )
     with write(*arguments, keypoints=points, **arguments_of_format) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
-            if "objects" not in row:
-                raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
             size, count = (row["height"], row["width"]), count + 1
             for detection in row["objects"]:
                 counts = detection.pop("segmentation")
