@@ -1,7 +1,7 @@
 """The one decoder of images, with one rule for each kind of file.
 
-8 bits are as they are, of 16 the upper 8 are kept (`eva_data.bands` reads all); 32 and fractions
-have no agreed range and are refused.
+8 bits are as they are, of 16 the upper 8 are kept (`eva_data.band_files` reads all); 32 and
+fractions have no agreed range and are refused.
 Transparency shows white, as a viewer shows it; test sets with published results drop it, as the
 official code (`on_white=False`). Animations give their first frame. A truncated file is refused,
 and before anything is decoded one of more pixels than `max_pixels()`.

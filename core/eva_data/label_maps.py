@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.bands import inspect_bands
+from eva_data.band_files import inspect_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.files import ARRAY_SUFFIXES, IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import holdout_mask

@@ -11,7 +11,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.bands import BAND_SUFFIXES, Bands
+from eva_data.band_files import BAND_SUFFIXES
+from eva_data.bands import Bands
 from eva_data.classes import find_class_files, list_names, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image

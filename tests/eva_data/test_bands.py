@@ -8,7 +8,8 @@ import tifffile
 from PIL import Image
 
 from eva_command.verify import main as verify
-from eva_data.bands import BandRequest, Bands, measure_bands, read_bands
+from eva_data.band_files import read_bands
+from eva_data.bands import BandRequest, Bands, measure_bands
 from eva_data.checks.findings import Findings
 from eva_data.checks.images import inspect
 from eva_data.checks.label_maps import KINDS, Split, check_split

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.bands import BAND_SUFFIXES, inspect_bands
+from eva_data.band_files import BAND_SUFFIXES, inspect_bands
 from eva_data.captions.lists import LEFT_OUT, UnreadableCaptionError
 from eva_data.captions.sources import CaptionedImages
 from eva_data.checks.findings import Findings, Kind

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eva_data.bands import inspect_bands
+from eva_data.band_files import inspect_bands
 from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.images import DARK
 from eva_data.images import UnreadableImageError, describe_dark

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_data.bands import inspect_bands
+from eva_data.band_files import inspect_bands
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
 from eva_data.detection.coco import read_coco, validate
 from eva_data.detection.datasets import (
