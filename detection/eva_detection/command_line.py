@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eva_data.detection import sources
+from eva_data.detection import request as data_request
 from eva_data.files import expand_home, is_there
 from eva_data.saving import require_writable
 from eva_detection.training.output_folder import SAVED, TrainingFolder, config_of_run
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dist-url", default="auto", help=help_text)
     launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     parser.set_defaults(launched=launched)
-    sources.add_arguments(parser)
+    data_request.add_arguments(parser)
     add_size_and_length(parser)
     add_lora(parser)
     help_text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
@@ -128,7 +128,7 @@ def parse(arguments: Sequence[str]) -> TrainingRequest:
         recipe="".join(names) or str(saved or ""),
         overrides=(*settings, *slice_settings(args.slice, args.overlap)),
         output=expand_home(args.output) if args.output else None,
-        data=sources.read_request(args, training=not args.evaluates),
+        data=data_request.read_request(args, training=not args.evaluates),
     )
 
 

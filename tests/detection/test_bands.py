@@ -13,8 +13,8 @@ from detectron2.config import LazyCall, instantiate
 from detectron2.utils.events import EventStorage
 
 from eva_data.bands import BandRequest, continue_bands
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.building import bands_of
 from eva_detection.config.files import load_config_file, save_config

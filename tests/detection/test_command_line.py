@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.detection.sources import DataRequest
+from eva_data.detection.request import DataRequest
 from eva_detection.command_line import check, parse
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"

@@ -12,8 +12,8 @@ from detectron2.utils.events import EventStorage
 
 from eva_command.label import main as label
 from eva_data.detection.coco import read_coco
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing
 from eva_detection.config.files import load_config_file, save_config
 from eva_detection.config.own_data import apply_data

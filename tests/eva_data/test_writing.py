@@ -13,8 +13,8 @@ from PIL import Image
 
 from eva_data.detection.coco import read_coco
 from eva_data.detection.keypoints import KeypointNames
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.writing import regions_of, writing_dataset
 
 NAMES = ["a <b>", 'é "q" 😀']

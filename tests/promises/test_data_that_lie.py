@@ -11,8 +11,8 @@ from PIL import Image
 from eva_backbone.checkpoints.run_folders import step_of_detectron2
 from eva_command.data_forms import find_tasks
 from eva_command.verify import main as verify
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.image_sources import decode_image
 from eva_data.images import read_image
 from eva_data.writing import writing_dataset

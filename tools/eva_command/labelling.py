@@ -20,8 +20,8 @@ from eva_command.data_forms import map_folders
 from eva_command.label import NEXT, load_model
 from eva_command.recipes import digest_of
 from eva_data.classes import list_names
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.files import load_object, printable
 from eva_data.images import open_image, save_image
 from eva_data.inputs import Job, JobPlan

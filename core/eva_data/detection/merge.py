@@ -7,7 +7,8 @@ from pathlib import Path
 
 from eva_data.classes import list_names
 from eva_data.detection.datasets import CocoDataset, Entry, ForeignDataset
-from eva_data.detection.sources import DataRequest, Source
+from eva_data.detection.request import DataRequest
+from eva_data.detection.sources import Source
 
 
 def merge(

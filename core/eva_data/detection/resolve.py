@@ -23,8 +23,9 @@ from eva_data.detection.datasets import (
     refuse,
 )
 from eva_data.detection.merge import merge
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolved import DetectionData
-from eva_data.detection.sources import PARTS, DataRequest, Source
+from eva_data.detection.sources import PARTS, Source
 from eva_data.detection.tiles import tile_dataset
 from eva_data.holdout import Flags, holdout_mask, stem
 from eva_data.images import ImageFacts, UnreadableImageError, warn_of_depth

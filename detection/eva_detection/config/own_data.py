@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from eva_data.bands import BandRequest, continue_bands, measure_bands
 from eva_data.classes import list_names
 from eva_data.detection.keypoints import KeypointNames
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
 from eva_data.detection.resolved import NO_FEDERATED_LOSS, DetectionData
-from eva_data.detection.sources import DataRequest
 from eva_detection.building import bands_of, image_side, target_of
 from eva_detection.command_line import TrainingRequest
 from eva_detection.config.files import literal, own_keypoints

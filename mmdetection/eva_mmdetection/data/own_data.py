@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eva_data.detection import sources
+from eva_data.detection import request as data_request
 from eva_data.detection.datasets import CocoDataset
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
 from eva_data.detection.resolved import NO_FEDERATED_LOSS, NO_MASK_HEAD
-from eva_data.detection.sources import DataRequest
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
@@ -35,13 +35,13 @@ _WITHOUT_MASKS = {
 }
 
 
-add_arguments = sources.add_arguments
+add_arguments = data_request.add_arguments
 
 
 def check(arguments: argparse.Namespace) -> DataRequest | None:
     """Look for the data of the flags before anything heavy is imported; None without any."""
     training = hasattr(arguments, "train_annotations")
-    request = sources.read_request(arguments, training=training)
+    request = data_request.read_request(arguments, training=training)
     if request:
         request.check()
     return request

@@ -9,8 +9,9 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_command.verify import main as run_check
+from eva_data.detection.request import add_arguments, read_request
 from eva_data.detection.resolve import read_labels, resolve
-from eva_data.detection.sources import add_arguments, open_source, read_request
+from eva_data.detection.sources import open_source
 
 WIDTH, HEIGHT = 40, 20
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from eva_command.verify import main as verify
 from eva_data.detection.panoptic import as_rgb, read_ids
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import PARTS, DataRequest
+from eva_data.detection.sources import PARTS
 from eva_data.detection.verify import check_parts
 
 SIZE, KEYS = 16, (7, 300)

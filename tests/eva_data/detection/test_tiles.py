@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.sources import DataRequest
 from eva_data.detection.tiles import Slicing, detect_in_tiles, read_slicing
 
 
