@@ -146,10 +146,7 @@ def _check_flags(
     if "://" in (args.output or ""):
         parser.error(f"--output {args.output} must be a local folder")
     if args.precision and not args.evaluates:
-        parser.error(
-            "--precision is for --eval-only: a training has train.amp.enabled and "
-            "train.amp.precision"
-        )
+        parser.error("--precision is for --eval-only: a training has train.amp.enabled, .precision")
     of_training = {name: getattr(args, name) for name in ("epochs", "batch", "tile", "lora")}
     if args.evaluates and any(of_training.values()):
         parser.error(f"--{', --'.join(of_training)} are for a training, not for --eval-only")

@@ -99,8 +99,7 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if request.image_size:
         set_image_size(cfg.model, cfg.dataloader, request.image_size)
     apply_overrides(cfg, request.overrides)
-    names = [override.partition("=")[0].lstrip("+") for override in request.overrides]
-    if "train.amp.precision" in names and cfg.train.amp.precision != training_precision(cfg.train):
+    if any("amp.precision=" in word for word in request.overrides) and not cfg.train.amp.enabled:
         raise ValueError("train.amp.precision is read with train.amp.enabled=True alone: set both")
     if request.weights is not None:
         cfg.train.init_checkpoint = request.weights
