@@ -34,7 +34,8 @@ class ContrastiveValidation:
     them.
 
     Args:
-        run: Batch size, on which `loss` depends, workers and `max_bad_samples`.
+        run: Pairs that a step contrasts on a process, on which `loss` depends, workers and
+            `max_bad_samples`.
         transform: Transform of an image of `pairs` to the model's input.
         pairs: Images with captions; `loss` takes the first of an image's, the retrieval all.
         classes: Images with labels, whose folders' names are the classes, see `prompts.names_of`.
@@ -90,7 +91,8 @@ class ContrastiveValidation:
             )
             self._left_out.add(dict.fromkeys(encoded.left_out, ""))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
-            shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
+            contrasted = self._run.batch_size * self._run.accumulate
+            shares["loss"] = _contrastive_loss(clip, encoded, batch_size=contrasted)
             results |= {name: shares[name] for name in OF_PAIRS}
             sections.append(partial(retrieval_examples, encoded, self.pairs))
         if self.classes is not None:

@@ -36,13 +36,15 @@ def test_features_of_classes_are_those_of_open_clip(small_model):
 
 
 def run_config(tmp_path, **more):
-    return RunConfig(output=tmp_path, epochs=1, batch_size=4, workers=0, device="cpu", **more)
+    return RunConfig(output=tmp_path, epochs=1, workers=0, device="cpu", **more)
 
 
-def test_validation(small_model, noise_pairs, folders, tmp_path):
+@pytest.mark.parametrize("batch", [{"batch_size": 4}, {"batch_size": 2, "accumulate": 2}])
+def test_validation(small_model, noise_pairs, folders, tmp_path, batch):
+    """The loss is that of the batches of a step, also in micro-batches."""
     samples = open_labelled(folders, TRANSFORM, upright=False)
     both = ContrastiveValidation(
-        run_config(tmp_path), pairs=noise_pairs, transform=TRANSFORM, classes=samples,
+        run_config(tmp_path, **batch), pairs=noise_pairs, transform=TRANSFORM, classes=samples,
         templates=("a {}.", "{}"),
     )  # fmt: skip
     assert both.results == ("loss", "image_to_text_r1", "text_to_image_r1", "top1", "top5")
