@@ -89,6 +89,9 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
         set_image_size(cfg, request.image_size)
     if request.precision:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    elif cfg.optim_wrapper.get("type") == "OptimWrapper":  # which knows nothing of a recipe's
+        for name in ("dtype", "loss_scale"):
+            cfg.optim_wrapper.pop(name, None)
 
 
 def set_backbone(cfg: Config, name: str) -> None:

@@ -32,7 +32,6 @@ from eva_runs import processes
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main_process
 from eva_runs.output_folder import reserve_folder, watch
-from eva_runs.precision import require_device
 from eva_runs.recipes import recipe_name
 from eva_runs.record import Kind
 
@@ -120,7 +119,10 @@ class Run:
             apply_request(cfg, request)
             cfg.update(stated)  # before the weights of --backbone
             if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
-                require_device("cuda")
+                raise ValueError(
+                    "mixed precision (--amp, optim_wrapper.type=AmpOptimWrapper) needs a GPU in "
+                    "mmengine: on a CPU leave out --amp and set optim_wrapper.type=OptimWrapper"
+                )
             cfg.load_from = request.weights or cfg.get("load_from")
             run_folder(cfg.work_dir).continues(resume=cfg.resume)
         else:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
+from eva_command.main import call
 from eva_openmmlab import config
-from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_length
+from eva_openmmlab.config import apply_request, load_config, set_backbone, set_data_root, set_length
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import RUN, config_of_run, write_record
@@ -43,6 +44,23 @@ def test_what_the_runner_the_loaders_and_constructors_read_is_merged(name, value
 def test_what_nothing_reads_is_refused(name):
     with pytest.raises(ValueError, match=name.replace("__", r"\.")):
         merged(**{name: "1"})
+
+
+EOMT = "ade20k/eomt_eva_l_512_24gb"  # trains in mixed precision
+
+
+def test_a_recipe_of_mixed_precision_is_trained_in_float32_by_one_setting():
+    settings = {"optim_wrapper.type": "OptimWrapper"}
+    cfg = load_config(find_recipe("segmentation", EOMT), settings)
+    apply_request(cfg, RunRequest())
+    assert not cfg.optim_wrapper.keys() & {"dtype", "loss_scale"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in mixed precision")
+@pytest.mark.parametrize("words", [[EOMT], ["demo/upernet_eva_debug", "--amp"]])
+def test_mixed_precision_without_a_gpu_is_named(words, refused, tmp_path):
+    with refused("optim_wrapper.type=OptimWrapper"):
+        call("segmentation train", [*words, "--output", str(tmp_path / "run")])
 
 
 def test_a_data_root_does_not_move_own_folders():
