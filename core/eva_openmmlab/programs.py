@@ -120,8 +120,8 @@ class Run:
             cfg.update(stated)  # before the weights of --backbone
             if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
                 raise ValueError(
-                    "mixed precision (--amp, optim_wrapper.type=AmpOptimWrapper) needs a GPU in "
-                    "mmengine: on a CPU leave out --amp and set optim_wrapper.type=OptimWrapper"
+                    "mixed precision (--amp, optim_wrapper.type=AmpOptimWrapper) needs cuda: on a "
+                    "CPU leave out --amp and set optim_wrapper.type=OptimWrapper"
                 )
             cfg.load_from = request.weights or cfg.get("load_from")
             run_folder(cfg.work_dir).continues(resume=cfg.resume)
