@@ -49,7 +49,7 @@ from eva_runs.data_order import seed_everything
 logger = logging.getLogger(__name__)
 
 MEANINGS = {
-    "loss": "Mean contrastive loss of the validation pairs; it depends on the pairs of a step.",
+    "loss": "Mean contrastive loss of the validation pairs, in batches of batch_size x accumulate.",
     "image_to_text_r1": "Percent of images whose nearest caption is one of their own.",
     "text_to_image_r1": "Percent of captions whose nearest image is their own.",
     "top1": "Zero-shot: percent of images whose class is ranked first.",

@@ -267,9 +267,10 @@ def _describe_variant(
     arguments["final_norm"] = "norm.weight" in shapes
     rows = max(0, shapes.get("pos_embed", (1, 1, 0))[1] - 1)
     side = math.isqrt(rows // frames) * arguments["patch_size"]
-    if side and (of_detector or "pretrain_img_size" in arguments):
-        arguments["pretrain_img_size"] = side  # resampled once, to the size of each image
-    elif side:
+    has_own_size = "pretrain_img_size" in arguments  # the positions, beside the images
+    if side and (of_detector or has_own_size):  # they are resampled once, to the size of each image
+        arguments["pretrain_img_size"] = side
+    if side and not has_own_size:
         arguments["img_size"] = side
     family = VARIANTS[variant].family
     return Trunk(

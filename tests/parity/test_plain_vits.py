@@ -291,20 +291,23 @@ def test_a_classifier_of_eva_is_no_other_family(variant):
     assert find_variant(state) is None
 
 
-@pytest.mark.parametrize("name", ["dinov3_debug", "eva02_debug"])  # without positions, and with
-def test_a_detector_is_loaded_with_the_windows_that_are_asked_for(tmp_path, name):
+@pytest.mark.parametrize(("name", "side"), [("dinov3_debug", 128), ("eva02_debug", 160)])
+def test_the_windows_of_a_detector_are_asked_for(tmp_path, name, side):
+    """The size of the images is that of the positions, or of the variant, unless it is named."""
     from safetensors.torch import save_file
 
-    arguments = detector_arguments(name, img_size=192, window_size=4)
+    arguments = detector_arguments(name, img_size=192, window_size=4) | {"pretrain_img_size": side}
     model = _randomise(VisionTransformer(**arguments))
     state = {f"backbone.net.{name}": value for name, value in model.state_dict().items()}
     save_file(state, tmp_path / "detector.safetensors")
     with pytest.raises(ValueError, match="window_size"):
         load_vit(tmp_path / "detector.safetensors")
-    asked = {key: arguments[key] for key in ("window_size", "img_size", "global_attn_indexes")}
-    loaded = load_vit(tmp_path / "detector.safetensors", **asked)
+    windows = {key: arguments[key] for key in ("window_size", "global_attn_indexes")}
     images = torch.randn(1, 3, 192, 160)
-    torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
+    for size, sizes in ((side, {}), (192, {"img_size": 192})):
+        loaded = load_vit(tmp_path / "detector.safetensors", **windows, **sizes)
+        assert loaded.img_size == size
+        torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("arguments_of", [dense_arguments, detector_arguments])

@@ -34,7 +34,7 @@ class ContrastiveValidation:
     them.
 
     Args:
-        run: Pairs that a step contrasts on a process, on which `loss` depends, workers and
+        run: Batch size and accumulation, on whose product `loss` depends, workers and
             `max_bad_samples`.
         transform: Transform of an image of `pairs` to the model's input.
         pairs: Images with captions; `loss` takes the first of an image's, the retrieval all.
