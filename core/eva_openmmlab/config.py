@@ -75,6 +75,10 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
             cfg.merge_from_dict({name: value})
         except (KeyError, TypeError) as error:
             raise ValueError(f"option {name}: {error}") from error
+    if settings and settings.get("optim_wrapper.type") == "OptimWrapper":
+        for name in ("dtype", "loss_scale"):  # of a recipe in mixed precision, which it has not
+            if f"optim_wrapper.{name}" not in settings:
+                cfg.optim_wrapper.pop(name, None)
     return cfg
 
 
@@ -89,9 +93,6 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
         set_image_size(cfg, request.image_size)
     if request.precision:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
-    elif cfg.optim_wrapper.get("type") == "OptimWrapper":  # which knows nothing of a recipe's
-        for name in ("dtype", "loss_scale"):
-            cfg.optim_wrapper.pop(name, None)
 
 
 def set_backbone(cfg: Config, name: str) -> None:

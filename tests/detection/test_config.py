@@ -51,10 +51,8 @@ def test_a_precision_that_nothing_reads_is_refused(enabled):
     """The recipe trains in float32; the setting alone changed nothing, without a word."""
     recipe = "custom/cascade_mask_rcnn_vitdet_eva_small"
     settings = [f"train.amp.enabled={enabled}", "train.amp.precision=bf16"]
-    request, cfg = (
-        command_line.parse([recipe, *settings]),
-        load_config_file(find_recipe("detection", recipe)),
-    )
+    request = command_line.parse([recipe, *settings])
+    cfg = load_config_file(find_recipe("detection", recipe))
     if enabled:
         apply_request(cfg, request)
         assert training_precision(cfg.train) == "bf16"
