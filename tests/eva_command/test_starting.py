@@ -143,10 +143,11 @@ def test_quick_heads(hub, ran, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     training.main([photos, "--quick"])
     assert value(ran.pop()[1], "--output").endswith("_quick-2")
-    maps = ["--train-images", "a"]
-    assert starting.plan_quick("segmentation", maps, ["--backbone", "x"], "")[2:4] == maps
+    maps = {"--train-images": "a"}
+    words = starting.plan_quick("segmentation", maps, ["--backbone", "x"], "")
+    assert words[2:4] == ["--train-images", "a"]
     with pytest.raises(ValueError, match="detection"):
-        starting.plan_quick("detection", [], [], "")
+        starting.plan_quick("detection", {}, [], "")
     with pytest.raises(SystemExit):
         training.main([photos, "--quick", "--bands", "5"])
     assert re.search("--quick .*--bands", capsys.readouterr().err)

@@ -126,11 +126,11 @@ def test_class_folders_of_other_letters_are_the_same_class(tmp_path, write_pictu
 
 def test_few_images_have_a_share_that_works(tmp_path):
     write_yolo(tmp_path / "14", ["cell"], [[0]] * 14)
-    ((task, words),) = find_tasks(tmp_path / "14").items()
-    assert (task, words[-2:]) == ("detection", ["--val-share", "0.2"])
+    ((task, options),) = find_tasks(tmp_path / "14").items()
+    assert (task, options["--val-share"]) == ("detection", "0.2")
     write_yolo(tmp_path / "4", ["cell"], [[0]] * 4)
-    ((_, words),) = find_tasks(tmp_path / "4").items()
-    assert words[-2:] == ["--val-share", "1"]  # of the training images
+    ((_, options),) = find_tasks(tmp_path / "4").items()
+    assert options["--val-share"] == "1"  # of the training images
 
 
 def test_held_out_images_without_an_object_name_the_way_out(tmp_path):
@@ -186,8 +186,8 @@ def test_labels_of_a_model_name_training_and_validation(tmp_path):
     assert (tmp_path / "yolo" / content["train"]).is_dir()
     assert (tmp_path / "yolo" / content["val"]).is_dir()
     assert (tmp_path / "yolo/labels/train/0.txt").read_text().startswith("0 ")
-    ((_, words),) = find_tasks(tmp_path / "yolo").items()
-    assert words[-2:] == ["--val-share", "0.2"]  # val has the images of train
+    ((_, options),) = find_tasks(tmp_path / "yolo").items()
+    assert options["--val-share"] == "0.2"  # val has the images of train
     parts = resolve(DataRequest(paths=(tmp_path / "yolo",), val_fraction=0.2)).parts
     assert len(parts["train"].images) + len(parts["val"].images) == 6
     parts = resolve(DataRequest(paths=(tmp_path / "yolo",), val_fraction=1)).parts

@@ -26,7 +26,7 @@ try:
 except ImportError:  # pycocotools, which only detectors and segmentors have
     sources = None  # type: ignore[assignment]
 
-Words = list[str]
+Options = dict[str, str]  # flag of `eva TASK train` -> value
 FEWEST = 5  # samples; of fewer all are evaluated on
 _MANY = 50  # samples; of fewer a larger share is evaluated on
 _IMAGES = ("images", "image", "imgs", "img", "photos")
@@ -37,21 +37,21 @@ _START = 2**16  # bytes of a JSON file that are looked at
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 
 
-def find_tasks(data: Path) -> dict[str, Words]:
-    """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
+def find_tasks(data: Path) -> dict[str, Options]:
+    """Find the tasks that data fit, with the options that name the data to `eva TASK train`."""
     if is_shard_pattern(data):
         return {task: _samples(data) for task in ("video", "clip")}
     missing = describe_missing(data)
     if missing:
         raise ValueError(missing)
-    words = _objects(data)
-    if words:
-        return {"mmdetection" if _has_segments(data) else "detection": words}
+    options = _objects(data)
+    if options:
+        return {"mmdetection" if _has_segments(data) else "detection": options}
     if not data.is_dir():
         return {task: _samples(data) for task in _tasks_of_list(data)}
-    words = map_folders(data)
-    if words:
-        return {"segmentation": words}
+    options = map_folders(data)
+    if options:
+        return {"segmentation": options}
     subfolders = [entry for entry in data.iterdir() if entry.is_dir()]
     sets = [entry for entry in subfolders if (entry / _CLASSES).is_file() and map_folders(entry)]
     sets += [entry for entry in subfolders if len(subfolders) < _FEW and _objects(entry)]
@@ -75,7 +75,7 @@ def _folders_in(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
 
 
-def _tasks_of_list(data: Path) -> Words:
+def _tasks_of_list(data: Path) -> list[str]:
     suffix = data.suffix.lower()
     if suffix == ".json":
         return ["clip"] if guess_check([str(data)])[0] == "captions" else []
@@ -98,20 +98,20 @@ def _has_segments(data: Path) -> bool:
     )
 
 
-def _objects(data: Path) -> Words:
+def _objects(data: Path) -> Options:
     if not _finds_objects(data):
-        return []
+        return {}
     source = sources.open_source(data.absolute())
     parts: Any = getattr(source, "parts", source)  # of files in COCO format a table
     train = parts.get("train")
     if train is None or ({*parts} != {"train"} and parts.get("val") != train):
-        return ["--data", str(data)]
+        return {"--data": str(data)}
     names = (
         train.names
         if isinstance(source, datasets.ForeignDataset)
         else coco.load_lists(train[0])["images"]
     )
-    return ["--data", str(data), "--val-share", _share(names)]
+    return {"--data": str(data), "--val-share": _share(names)}
 
 
 def guess_check(arguments: Sequence[str]) -> list[str]:
@@ -132,12 +132,12 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
         kind = ["captions"] if captions else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
     if path.is_dir():
-        words = map_folders(path)
-        if words:
+        options = map_folders(path)
+        options.pop("--val-share", None)
+        if options:
             renamed = {"--train-images": "--images", "--train-maps": "--maps"}
-            pairs = zip(words[::2], words[1::2], strict=True)
-            named = [(renamed.get(key, key), value) for key, value in pairs if key != "--val-share"]
-            return ["semantic", *itertools.chain(*named), *rest]
+            named = {renamed.get(flag, flag): value for flag, value in options.items()}
+            return ["semantic", *itertools.chain(*named.items()), *rest]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if path.is_dir() and any(find_files(path, suffixes)):
             return [check, str(path), *rest]
@@ -146,7 +146,7 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
 
 
-def map_folders(data: Path) -> Words:
+def map_folders(data: Path) -> Options:
     """Name folders of images and label maps; training and validation may lie above or below."""
     pairs = []
     for top in find_parts(data)[:2] or [data]:
@@ -164,21 +164,21 @@ def map_folders(data: Path) -> Words:
     for images, maps in pairs[:1]:
         pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
     share = _share(find_files(pairs[0][1], IMAGE_SUFFIXES)) if len(pairs) == 1 else ""
-    words = ["--val-share", share] if share not in ("", "1") else []
+    options = {"--val-share": share} if share not in ("", "1") else {}
     pairs *= 2 if share == "1" else 1
     for part, (images, maps) in zip(("train", "val"), pairs, strict=False):
-        words += [f"--{part}-images", str(images), f"--{part}-maps", str(maps)]
+        options |= {f"--{part}-images": str(images), f"--{part}-maps": str(maps)}
     classes = data / _CLASSES
-    return words + (["--classes", str(classes)] if words and classes.is_file() else [])
+    return options | ({"--classes": str(classes)} if options and classes.is_file() else {})
 
 
-def _samples(train: Path, *others: Path) -> Words:
+def _samples(train: Path, *others: Path) -> Options:
     kinds = IMAGE_SUFFIXES | ARRAY_SUFFIXES | VIDEO_SUFFIXES
     below = find_files(train, kinds) if train.is_dir() else ()
     share = _share(below) if train.is_dir() and not others else "0.1"
     others = (train,) if share == "1" else others
-    val = [str(others[0])] if others else ["", "--data.val-share", share]
-    return ["--data.train", str(train), "--data.val", *val]
+    options = {"--data.train": str(train), "--data.val": str(others[0]) if others else ""}
+    return options if others else options | {"--data.val-share": share}
 
 
 def _share(samples: Iterable[Any]) -> str:

@@ -175,8 +175,7 @@ class Labeller:
 
     def _judge_pixels(self, data: Path) -> tuple[Floats, Floats]:
         """Judge the pixels that have a class: (4, n) classes, right ones, scores, all of these."""
-        words = map_folders(data)
-        folders = {name: Path(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        folders = {name: Path(value) for name, value in map_folders(data).items()}
         part = "val" if "--val-maps" in folders else "train"
         if "--classes" not in folders:
             raise ValueError(f"--val {data} is no folder with images/, maps/ and classes.toml")

@@ -4,12 +4,12 @@ import argparse
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from eva_backbone.checkpoints.run_folders import BEST, describe_missing
-from eva_command.data_forms import FEWEST, Words, find_tasks
+from eva_command.data_forms import FEWEST, Options, find_tasks
 from eva_command.label import find_task
 from eva_command.main import call
 from eva_command.starting import EOMT, choose_recipe, plan_quick, require_task
@@ -28,7 +28,13 @@ _NEEDS: Mapping[str, str] = {
     "video": "a folder of videos for each class, or a list",
     "clip": "captions: a table, shards, or a .txt beside each image",
 }
-_SAME = {"--val-fraction": "--val-share", "--work-dir": "--output", "--run.output": "--output"}
+# options of a task's training that mean the same -> their plain name
+_SAME = {
+    **{f"data.{name}": name for name in ("train", "val", "val-share")},
+    "val-fraction": "val-share",
+    "work-dir": "output",
+    "run.output": "output",
+}
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")  # a word that begins so has a name itself
 
 
@@ -44,8 +50,10 @@ def train(options: argparse.Namespace) -> int:
     task_data = tasks.get("detection" if task == "mmdetection" and not segments else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
-    task_data = _drop_validation(task_data, options.rest)
-    for line in _describe_validation(_keep_last([*task_data, *options.rest])):
+    named = _read_named(options.rest)
+    task_data = _choose_validation(task_data, named)
+    line = _describe_validation({_plain_name(flag): v for flag, v in task_data.items()} | named)
+    if line:
         echo(line)
     if options.quick:
         name = name_on_own_data(find_recipe("classification", "custom/eva_small"), options.data)
@@ -53,15 +61,21 @@ def train(options: argparse.Namespace) -> int:
         output = number_folder(folder, lambda run: (run / BEST).exists())
         command, *words = plan_quick(task, task_data, options.rest, str(output))
         return _call(command, words)
-    recipe, *words = (
+    recipe, *settings = (
         [options.recipe]
         if options.recipe
         else choose_recipe(task, head, options.data, options.rest)
     )
-    return _call(f"{task} train", [recipe, *_keep_last([*words, *task_data, *options.rest])])
+    chosen = dict(zip(settings[::2], settings[1::2], strict=True)) | task_data
+    chosen = {
+        flag: value
+        for flag, value in chosen.items()
+        if flag == "--data" or _plain_name(flag) not in named
+    }
+    return _call(f"{task} train", [recipe, *chain(*chosen.items()), *options.rest])
 
 
-def _explain_misfit(data: Path, tasks: Mapping[str, Words], task: str | None) -> str:
+def _explain_misfit(data: Path, tasks: Collection[str], task: str | None) -> str:
     if task:
         return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
     if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
@@ -76,49 +90,48 @@ def _explain_misfit(data: Path, tasks: Mapping[str, Words], task: str | None) ->
     )
 
 
-def _keep_last(words: Words) -> Words:
-    """Leave out flags that come again with their values; `--data` may come several times."""
-    names = [_SAME.get(flag, flag) for flag in (word.partition("=")[0] for word in words)]
-    result, skips = list[str](), False
-    for number, (word, name) in enumerate(zip(words, names, strict=True), start=1):
-        if word.startswith("--"):
-            skips = name != "--data" and name in names[number:]
-        elif _SETTING.match(word):
-            skips = False
-        result += [] if skips else [word]
-    return result
+def _plain_name(word: str) -> str:
+    """Return the name of an option or setting: of `--val-fraction=0.1`, `val-share`."""
+    name = word.partition("=")[0].removeprefix("--").replace("_", "-")
+    return _SAME.get(name, name)
 
 
-def _drop_validation(task_data: Words, rest: Sequence[str]) -> Words:
+def _read_named(words: Sequence[str]) -> dict[str, str]:
+    """Read the options and settings among a user's words: plain name -> value."""
+    named = {}
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word.startswith("--") or _SETTING.match(word):
+            named[_plain_name(word)] = word.partition("=")[2] if "=" in word else following
+    return named
+
+
+def _choose_validation(task_data: Options, named: Mapping[str, str]) -> Options:
     """Leave out what would be evaluated on, if the user names other data for it, or a share."""
-    names = {word.partition("=")[0] for word in rest if word[:2] == "--" or _SETTING.match(word)}
-    pairs = [*zip(task_data[::2], task_data[1::2], strict=True)]
-    if names & {"--val-images", "--val-maps", "--val", "--data.val", "data.val"}:
-        pairs = [pair for pair in pairs if not pair[0].endswith("val-share")]
-    elif names & {"--val-share", "--data.val-share", "data.val_share"}:  # not of all of few
-        trained = {value for flag, value in pairs if "train" in flag}
-        pairs = [pair for pair in pairs if pair[0][:6] != "--val-" or pair[1] not in trained]
-        pairs = [
-            (flag, "" if flag == "--data.val" and value in trained else value)
-            for flag, value in pairs
-        ]
-    return [word for pair in pairs for word in pair]
+    if named.keys() & {"val-images", "val-maps", "val"}:
+        return {flag: v for flag, v in task_data.items() if _plain_name(flag) != "val-share"}
+    if "val-share" not in named:
+        return task_data
+    trained = {value for flag, value in task_data.items() if "train" in flag}  # all of few
+    return {
+        flag: "" if flag == "--data.val" and value in trained else value
+        for flag, value in task_data.items()
+        if not (flag.startswith("--val-") and value in trained)
+    }
 
 
-def _describe_validation(words: Words) -> list[str]:
-    """Say what is evaluated on where the data do not name it, in a line or none."""
-    named = dict(pairwise(words))
-    share = named.get("--val-share") or named.get("--data.val-share")
-    trained = {named.get("--train-images"), named.get("--data.train")} - {None}
-    if share == "1" or trained & {named.get("--val-images"), named.get("--data.val")}:
-        return [
+def _describe_validation(options: Mapping[str, str]) -> str:
+    """Say what is evaluated on where the data do not name it."""
+    share = options.get("val-share")
+    trained = {options.get("train-images"), options.get("train")} - {None}
+    if share == "1" or trained & {options.get("val-images"), options.get("val")}:
+        return (
             f"fewer than {FEWEST} samples: evaluated on the training data, which says nothing of "
             "other images"
-        ]
-    return [f"no validation data: about {share} of the data are held out for it"] if share else []
+        )
+    return f"no validation data: about {share} of the data are held out for it" if share else ""
 
 
-def _call(command: str, words: Words) -> int:
+def _call(command: str, words: Sequence[str]) -> int:
     echo(f"$ eva {command} {shlex.join(words)}")
     return call(command, words)
 
@@ -138,7 +151,7 @@ def export(options: argparse.Namespace) -> int:
     return _call(f"{task} export", words)
 
 
-def _export_mmdetection(run: Path, words: Words) -> int:
+def _export_mmdetection(run: Path, words: Sequence[str]) -> int:
     if lazy_import("eva_command.mmdetection_export:has_queries")(run):
         return call("mmdetection export", ["--weights", str(run), *words])
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ weights or a recipe of one's own are taken in their place: `--backbone eva_debug
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,27 +116,33 @@ def plan_demo(task: str) -> Words:
     return ["--backbone", name, *size] if fetch_start(name) else []
 
 
-def plan_quick(task: str, data: Sequence[str], words: Sequence[str], output: str) -> Words:
+def plan_quick(task: str, data: Mapping[str, str], words: Sequence[str], output: str) -> Words:
     """Write the command that trains a linear head on frozen features, with the user's `words`.
 
-    `data` names the data to the task's training, `output` the folder of a classifier's run. Weights
-    of the user's own see images of their size.
+    `data` are the options that name the data to the task's training, `output` is the folder of a
+    classifier's run. Weights of the user's own see images of their size.
     """
     require_task(task, "--quick", ("classification", "segmentation"))
     name = _QUICK if not _has_weights(words) and fetch_start(_QUICK) else BUNDLED
     if task == "segmentation":
         backbone = ["--backbone", name] if name != BUNDLED else []
-        return ["segmentation train", "custom/linear_eva_small_quick", *backbone, *data, *words]
+        data_words = [*chain(*data.items())]
+        return [
+            "segmentation train",
+            "custom/linear_eva_small_quick",
+            *backbone,
+            *data_words,
+            *words,
+        ]
     if any(re.match(r"--(data\.)?bands(=|$)", word) for word in words):
         raise ValueError("--quick is of frozen features of RGB: leave it out with --bands")
-    options = dict(zip(data[::2], data[1::2], strict=True))
-    share, val = options.get("--data.val-share"), options["--data.val"]
-    on = ["--val-share", share] if share else ["--val", val]
+    share = data.get("--data.val-share")
+    on = ["--val-share", share] if share else ["--val", data["--data.val"]]
     words = [re.sub(r"^--backbone(?=$|=)", "--weights", word) for word in words]
     start = ["--weights", name, "--image-size", "112" if name == _QUICK else "64"]
     if "--weights" in (word.partition("=")[0] for word in words):
         start = []
-    start += ["--train", options["--data.train"], *on, "--neighbours", "--output", output]
+    start += ["--train", data["--data.train"], *on, "--neighbours", "--output", output]
     return ["classification evaluate-frozen", *start, "--save", *words]
 
 
