@@ -5,7 +5,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 
 from eva_backbone.checkpoints.run_folders import BEST, describe_missing
@@ -50,9 +50,9 @@ def train(options: argparse.Namespace) -> int:
     task_data = tasks.get("detection" if task == "mmdetection" and not segments else task)
     if task_data is None:
         raise ValueError(_explain_misfit(options.data, tasks, options.task))
-    named = _read_named(options.rest)
+    named = _names_in(options.rest)
     task_data = _choose_validation(task_data, named)
-    line = _describe_validation({_plain_name(flag): v for flag, v in task_data.items()} | named)
+    line = _describe_validation(task_data)
     if line:
         echo(line)
     if options.quick:
@@ -66,12 +66,8 @@ def train(options: argparse.Namespace) -> int:
         if options.recipe
         else choose_recipe(task, head, options.data, options.rest)
     )
-    chosen = dict(zip(settings[::2], settings[1::2], strict=True)) | task_data
-    chosen = {
-        flag: value
-        for flag, value in chosen.items()
-        if flag == "--data" or _plain_name(flag) not in named
-    }
+    chosen = _leave_out(dict(zip(settings[::2], settings[1::2], strict=True)), named)
+    chosen |= task_data
     return _call(f"{task} train", [recipe, *chain(*chosen.items()), *options.rest])
 
 
@@ -96,31 +92,37 @@ def _plain_name(word: str) -> str:
     return _SAME.get(name, name)
 
 
-def _read_named(words: Sequence[str]) -> dict[str, str]:
-    """Read the options and settings among a user's words: plain name -> value."""
-    named = {}
-    for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word.startswith("--") or _SETTING.match(word):
-            named[_plain_name(word)] = word.partition("=")[2] if "=" in word else following
-    return named
+def _names_in(words: Sequence[str]) -> set[str]:
+    """Return the plain names of the options and settings among words."""
+    return {_plain_name(word) for word in words if word[:2] == "--" or _SETTING.match(word)}
 
 
-def _choose_validation(task_data: Options, named: Mapping[str, str]) -> Options:
-    """Leave out what would be evaluated on, if the user names other data for it, or a share."""
-    if named.keys() & {"val-images", "val-maps", "val"}:
-        return {flag: v for flag, v in task_data.items() if _plain_name(flag) != "val-share"}
-    if "val-share" not in named:
-        return task_data
-    trained = {value for flag, value in task_data.items() if "train" in flag}  # all of few
+def _leave_out(options: Options, named: Collection[str]) -> Options:
+    """Leave out options that the user names; `--data` may come several times."""
     return {
-        flag: "" if flag == "--data.val" and value in trained else value
-        for flag, value in task_data.items()
-        if not (flag.startswith("--val-") and value in trained)
+        flag: value
+        for flag, value in options.items()
+        if flag == "--data" or _plain_name(flag) not in named
     }
 
 
-def _describe_validation(options: Mapping[str, str]) -> str:
-    """Say what is evaluated on where the data do not name it."""
+def _choose_validation(task_data: Options, named: Collection[str]) -> Options:
+    """Leave out what the user names, and what would be evaluated on in its place."""
+    if {"val-images", "val-maps", "val"} & {*named}:
+        return _leave_out(task_data, [*named, "val-share"])
+    if "val-share" in named:
+        trained = {value for flag, value in task_data.items() if "train" in flag}  # all of few
+        task_data = {
+            flag: "" if flag == "--data.val" and value in trained else value
+            for flag, value in task_data.items()
+            if not (flag.startswith("--val-") and value in trained)
+        }
+    return _leave_out(task_data, named)
+
+
+def _describe_validation(task_data: Options) -> str:
+    """Say what is evaluated on where neither the data nor the user name it."""
+    options = {_plain_name(flag): value for flag, value in task_data.items()}
     share = options.get("val-share")
     trained = {options.get("train-images"), options.get("train")} - {None}
     if share == "1" or trained & {options.get("val-images"), options.get("val")}:

@@ -126,23 +126,16 @@ def plan_quick(task: str, data: Mapping[str, str], words: Sequence[str], output:
     name = _QUICK if not _has_weights(words) and fetch_start(_QUICK) else BUNDLED
     if task == "segmentation":
         backbone = ["--backbone", name] if name != BUNDLED else []
-        data_words = [*chain(*data.items())]
-        return [
-            "segmentation train",
-            "custom/linear_eva_small_quick",
-            *backbone,
-            *data_words,
-            *words,
-        ]
+        command = ["segmentation train", "custom/linear_eva_small_quick"]
+        return [*command, *backbone, *chain(*data.items()), *words]
     if any(re.match(r"--(data\.)?bands(=|$)", word) for word in words):
         raise ValueError("--quick is of frozen features of RGB: leave it out with --bands")
-    share = data.get("--data.val-share")
-    on = ["--val-share", share] if share else ["--val", data["--data.val"]]
+    samples = [(flag.replace("--data.", "--"), value) for flag, value in data.items() if value]
     words = [re.sub(r"^--backbone(?=$|=)", "--weights", word) for word in words]
     start = ["--weights", name, "--image-size", "112" if name == _QUICK else "64"]
     if "--weights" in (word.partition("=")[0] for word in words):
         start = []
-    start += ["--train", data["--data.train"], *on, "--neighbours", "--output", output]
+    start += [*chain(*samples), "--neighbours", "--output", output]
     return ["classification evaluate-frozen", *start, "--save", *words]
 
 

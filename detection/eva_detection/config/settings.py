@@ -99,7 +99,8 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if request.image_size:
         set_image_size(cfg.model, cfg.dataloader, request.image_size)
     apply_overrides(cfg, request.overrides)
-    if any("amp.precision=" in word for word in request.overrides) and not cfg.train.amp.enabled:
+    names = [word.partition("=")[0] for word in request.overrides]
+    if not cfg.train.amp.enabled and any(name.endswith("amp.precision") for name in names):
         raise ValueError("train.amp.precision is read with train.amp.enabled=True alone: set both")
     if request.weights is not None:
         cfg.train.init_checkpoint = request.weights
