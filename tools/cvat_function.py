@@ -9,7 +9,7 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image
 
 from eva_command.label import open_model
-from eva_data.writing import TOLERANCE, is_seen, outline
+from eva_data.label_files import TOLERANCE, is_seen, outline
 
 _LEAST, _DEFAULT = 0.05, 0.5  # score that is kept at all; score without --conf-threshold
 

@@ -9,7 +9,7 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from eva_command.label import open_model
 from eva_data.images import read_rgb
-from eva_data.writing import describe_image, render_template
+from eva_data.label_files import describe_image, render_template
 
 weights = os.environ["EVA_MODEL"]
 names, find = open_model(weights, recipe=os.environ.get("EVA_RECIPE"))

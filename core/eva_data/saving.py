@@ -251,6 +251,13 @@ def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
             raise ValueError(f"{file} {problem}")
 
 
+def require_new(file: Path, name: str) -> Path:
+    """Return the file of an image of a dataset; a ValueError if another image has it."""
+    if file.exists():
+        raise ValueError(f"{name} and another image would both have {file.name}")
+    return file
+
+
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
     require_writable(folder)

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from eva_data.bands import draw_pixels, read_pixels
+from eva_data.coco_writing import writing_predictions
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.images import save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.saving import write_text
-from eva_data.writing import writing_dataset, writing_predictions
+from eva_data.writing import writing_dataset
 from eva_report.demos import (
     DetectionSummary,
     draw_video,

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from eva_app.examples import offer_examples
 from eva_app.models import Models
 from eva_app.uploads import Image, drop_images, legend, read_images, read_named, show_images
+from eva_data.coco_writing import writing_predictions
 from eva_data.detection.tiles import encode_mask
-from eva_data.writing import writing_dataset, writing_predictions
+from eva_data.writing import writing_dataset
 from eva_report.demos import Prediction
 from eva_report.detection_demo import PREDICTIONS, as_drawn
 from eva_report.drawing import (

@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from eva_command.label import load_model
+from eva_data.coco_writing import writing_predictions
 from eva_data.detection.keypoints import read_keypoints
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import IMAGE_SUFFIXES, load_object, printable
 from eva_data.records import Record, read_shard
-from eva_data.writing import writing_dataset, writing_predictions
+from eva_data.writing import writing_dataset
 from eva_runs.commands import lazy_import
 from eva_runs.precision import DTYPES, precision_of, require_finite, resolve
 from eva_runs.shard_workers import MODEL, Task

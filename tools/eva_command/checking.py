@@ -20,6 +20,7 @@ from eva_data.checks.images import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
 from eva_data.detection import verify
 from eva_data.index import INDEX_SUFFIX, FolderFiles, state_of
+from eva_data.label_files import render_template
 from eva_data.label_maps import find_classes, read_class_file
 from eva_data.labelled_videos.index import write_video_index
 from eva_data.labelled_videos.lists import list_line
@@ -27,7 +28,6 @@ from eva_data.labelled_videos.sources import open_videos
 from eva_data.manifests import Manifest, entry_of, expand_path, write_index
 from eva_data.saving import make_folder, open_atomic, write_text
 from eva_data.tar import is_shard_pattern
-from eva_data.writing import render_template
 from eva_report.terminal import counted
 from eva_runs.commands import Result, check_outputs, echo
 from eva_runs.errors import print_error

@@ -25,10 +25,11 @@ from eva_data.detection.resolve import resolve
 from eva_data.files import load_object, printable
 from eva_data.images import open_image, save_image
 from eva_data.inputs import Job, JobPlan
+from eva_data.label_files import is_seen, render_template
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
 from eva_data.saving import link_or_copy, replace_folder, write_text
-from eva_data.writing import is_object, is_seen, regions_of, render_template, writing_dataset
+from eva_data.writing import is_object, regions_of, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
 from eva_report.demos import log_to_terminal, run_jobs
 from eva_report.detection_demo import as_drawn

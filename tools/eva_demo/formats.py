@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from eva_data.writing import outline, render_template
+from eva_data.label_files import outline, render_template
 from eva_demo.captions import CaptionGenerator, export_captions, finish_captions
 from eva_demo.clips import ClipGenerator, export_clip, finish_clips
 from eva_demo.scenes import Scene, SceneGenerator

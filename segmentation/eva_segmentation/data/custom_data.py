@@ -16,6 +16,7 @@ from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
 from eva_data.holdout import check_share
 from eva_data.images import warn_of_depth
+from eva_data.label_files import render_template
 from eva_data.label_maps import (
     ClassFile,
     Pair,
@@ -29,7 +30,6 @@ from eva_data.label_maps import (
     read_class_file,
 )
 from eva_data.saving import write_text
-from eva_data.writing import render_template
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset, set_bands
 from eva_openmmlab.run_folder import config_of_run, run_folder
 from eva_report.terminal import SHOWN
