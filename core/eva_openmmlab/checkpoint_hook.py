@@ -1,4 +1,4 @@
-"""The hook that saves a run: whole files, written in the background, and the best weights."""
+"""The hook that saves a run, whole files written in the background, and what is read of them."""
 
 import contextlib
 import math
@@ -15,6 +15,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
 
 from eva_backbone.checkpoints.run_folders import LATEST
 from eva_data.saving import write_text
@@ -22,6 +23,7 @@ from eva_openmmlab.loop import trains
 from eva_openmmlab.run_folder import run_folder
 from eva_runs import processes
 from eva_runs.checkpoint_store import CheckpointStore
+from eva_runs.fits import check_model, check_optimizer
 
 BEST_PREDICTIONS = "best_results.bbox.json"  # beside those of the last evaluation
 
@@ -147,3 +149,32 @@ def _mean_loss(runner: Any) -> float:
         return math.inf
     is_by_epochs = isinstance(loop, EpochBasedTrainLoop)
     return float(losses.mean(loop.val_interval * (len(loop.dataloader) if is_by_epochs else 1)))
+
+
+def check_checkpoint(content: dict[str, Any], model: nn.Module, runner: Any) -> None:
+    """Refuse the content of a checkpoint that does not fit the run, and prepare it for mmengine.
+
+    Raises:
+        ValueError: If weights, optimizer, schedules or iteration are not those of the run.
+        LookupError, TypeError, AttributeError: If a part of it is missing or of another kind.
+    """
+    check_model(content["state_dict"], model)
+    check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
+    schedules = [sorted(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
+    if [sorted(state) for state in content["param_schedulers"]] != schedules:
+        raise ValueError("it has other schedules than the config")
+    meta, last = content["meta"], runner.train_loop.max_iters
+    counts = [meta[name] for name in ("iter", "epoch", "seed")]
+    are_valid = all(type(value) is int and value >= 0 for value in counts)
+    if not are_valid or meta["iter"] > last:
+        raise ValueError(f"iteration, epoch, seed are {counts}, the last is {last}")
+    meta.pop("config", None)  # mmengine would run it
+    _keep_to_folder(content["message_hub"]["runtime_info"], runner.work_dir)
+
+
+def _keep_to_folder(info: dict[str, Any], folder: str) -> None:
+    """Let the notes of `CheckpointHook` name files of the run's folder, which may have moved."""
+    for name in [name for name in info if name.startswith("best_ckpt")]:
+        file = Path(folder, Path(str(info[name])).name)
+        info[name] = str(file) if file.name.startswith("best_") else None
+    info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]

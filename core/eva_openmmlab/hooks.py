@@ -20,9 +20,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
-from eva_openmmlab.checkpoint_hook import EVACheckpointHook
+from eva_openmmlab.checkpoint_hook import EVACheckpointHook, check_checkpoint
 from eva_openmmlab.images import first_samples
-from eva_openmmlab.loop import EVATrainLoop, own_loop, trains
+from eva_openmmlab.loop import own_loop, trains
 from eva_openmmlab.run_folder import RECORD, RUN, run_folder, write_record
 from eva_openmmlab.step_watch import StepWatch
 from eva_openmmlab.weights import CONTINUED, load_start
@@ -32,7 +32,6 @@ from eva_runs import processes
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import find_newest
 from eva_runs.data_order import guard_workers
-from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import require_room_for_checkpoint
 from eva_runs.precision import lower_backbone, resolve
@@ -104,7 +103,7 @@ class RunHook(Hook):
         model = _inner(runner.model)
         if self.resumed is not None:
             try:
-                self._check(runner, model, checkpoint)
+                self._continue_from(runner, model, checkpoint)
             except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"{self.resumed} cannot be continued from: {reason}") from None
@@ -117,39 +116,14 @@ class RunHook(Hook):
         checkpoint.clear()  # mmengine removes one "module." and loads the rest
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
 
-    def _check(self, runner: Any, model: nn.Module, content: dict[str, Any]) -> None:
+    def _continue_from(self, runner: Any, model: nn.Module, content: dict[str, Any]) -> None:
         complete(content, "state_dict", model, _adapters(runner))
-        check_model(content["state_dict"], model)
-        check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
-        own = [sorted(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
-        if [sorted(state) for state in content["param_schedulers"]] != own:
-            raise ValueError("it has other schedules than the config")
-        meta, loop = content["meta"], runner.train_loop
-        counts = [meta[name] for name in ("iter", "epoch", "seed")]
-        are_valid = all(type(value) is int and value >= 0 for value in counts)
-        if not are_valid or meta["iter"] > loop.max_iters:
-            raise ValueError(f"iteration, epoch, seed are {counts}, the last is {loop.max_iters}")
-        meta.pop("config", None)  # mmengine would run it
-        # a checkpoint names files of this folder alone; the run may have been moved
-        info = content["message_hub"]["runtime_info"]
-        for name in [name for name in info if name.startswith("best_ckpt")]:
-            file = Path(runner.work_dir, Path(str(info[name])).name)
-            info[name] = str(file) if file.name.startswith("best_") else None
-        info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
-        self._saved, self._log_sizes = meta["iter"], None
-        if isinstance(loop, EVATrainLoop):
-            saved = content[RUN]
-            self._log_sizes = saved.get("logs")
-            loop.continue_at(meta["iter"], saved)
-            now = loop.position(meta["iter"]) | {"seed": meta["seed"]}
-            compared = now.keys() & saved.keys() - {"samples"}
-            other = sorted(name for name in compared if saved[name] != now[name])
-            if other:
-                runner.logger.warning(
-                    "the order of the data is not that of a run without a break: %s",
-                    ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
-                    extra=SHOWN,
-                )
+        check_checkpoint(content, model, runner)
+        done, loop = content["meta"]["iter"], own_loop(runner)
+        self._saved, self._log_sizes = done, None
+        if loop:
+            self._log_sizes = content[RUN].get("logs")
+            loop.continue_at(done, content[RUN])
 
     def before_train(self, runner: Any) -> None:
         """Watch losses and gradients, of a head that fits the data."""

@@ -98,7 +98,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         }
 
     def continue_at(self, iteration: int, saved: Mapping[str, int]) -> None:
-        """Begin after an iteration, at its `position`.
+        """Begin after an iteration, at its `position`; warn if other samples come than would have.
 
         Raises:
             ValueError: If the processes cannot share the samples of an iteration.
@@ -118,6 +118,15 @@ class EVATrainLoop(IterBasedTrainLoop):
         batch = sampler.step_batch
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch
+        position = self.position(iteration)
+        names = ("images", "processes", "samples_of_a_batch")
+        other = [name for name in names if saved.get(name, position[name]) != position[name]]
+        if other:
+            self.runner.logger.warning(
+                "the order of the data is not that of a run without a break: %s",
+                ", ".join(f"{name} was {saved[name]} and is {position[name]}" for name in other),
+                extra=SHOWN,
+            )
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""
