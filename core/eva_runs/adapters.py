@@ -68,7 +68,7 @@ class Adapters:
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}
         self._config = {
             "peft_type": "LORA",
-            BASE: os.fspath(path if Path(base).is_dir() else base),
+            BASE: os.fspath(path.absolute() if Path(base).expanduser().exists() else base),
             SHA256_OF_BASE: self.identity["base"],
             "r": settings.rank,
             "lora_alpha": settings.scale * settings.rank,

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from eva_backbone.checkpoints.registry import resolve_source, weights_directories
-from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG
+from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 
 PREFIX, BASE_NAMES = "base_model.model.", "base_names"  # of each name; key of the metadata
@@ -59,6 +59,7 @@ def find_base(config: Mapping[str, Any], folder: Path) -> Path:
     candidates = [
         folder_of_base / Path(name).name for folder_of_base in (folder, *weights_directories())
     ]
+    candidates = [file for file in candidates if file != folder / ADAPTER_WEIGHTS]
     matches = [] if Path(name).is_file() else [*filter(Path.is_file, candidates)]
     try:
         path = matches[0] if matches else resolve_source(name)

@@ -121,6 +121,18 @@ def test_adapters_of_an_adapter(saved, tmp_path):
     torch.testing.assert_close(load_classifier(tmp_path / "second")(IMAGES), model(IMAGES))
 
 
+def test_a_base_by_a_relative_path_is_found_from_another_folder(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved[0][0], tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    model = trained(tmp_path / "second", seed=5, base="first")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    torch.testing.assert_close(load_classifier(tmp_path / "second")(IMAGES), model(IMAGES))
+    shutil.rmtree(tmp_path / "first")  # the adapter is not taken for its base, of the same name
+    with pytest.raises(FileNotFoundError, match="first"):
+        load_classifier(tmp_path / "second")
+
+
 def test_another_base_is_refused_by_its_hash(folder, tmp_path):
     file = tmp_path / "base.safetensors"
     base = dict(Weights.read("eva_debug").tensors)
