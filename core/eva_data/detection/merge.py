@@ -1,11 +1,15 @@
-"""Several datasets of one task as one: their classes are the same, and no image stands in two."""
+"""Datasets that are used together: classes of training and validation, and several merged into one.
+
+In one that is merged, no image stands twice.
+"""
 
 import itertools
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from eva_data.classes import list_names
+from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
 from eva_data.detection.datasets import CocoDataset, Entry, ForeignDataset
 from eva_data.detection.request import DataRequest
 from eva_data.detection.sources import Source
@@ -95,3 +99,42 @@ def _merge_part(
         lvis=any(dataset.lvis for dataset in datasets),
         keypoints=datasets[0].keypoints,
     )
+
+
+def take_names(val: CocoDataset, expected: Mapping[int, str]) -> tuple[CocoDataset, list[str]]:
+    """Give classes the names of training where they differ by case or spaces; say which."""
+    names = {key: expected.get(key, name) for key, name in val.categories.items()}
+    respelled = [
+        f"{name!r} is {names[key]!r}"
+        for key, name in val.categories.items()
+        if names[key] != name and folded(names[key]) == folded(name)
+    ]
+    if len(respelled) < sum(names[key] != name for key, name in val.categories.items()):
+        return val, []
+    notes = [f"{val.path}: names of classes in other letters: {list_names(respelled)}"]
+    return replace(val, categories=names), notes if respelled else []
+
+
+def check_classes(train: CocoDataset, val: CocoDataset, request: DataRequest) -> list[str]:
+    """Refuse classes without an object; return what to say of those missing in validation alone."""
+    empty, unseen = train.empty_classes, val.empty_classes
+    if request.val_fraction is not None:  # of both, which are parts of one
+        empty = [name for name in empty if name in unseen]
+    if empty and not request.allow_empty:
+        raise ValueError(
+            f"{train.path}: no object for training is of {describe_empty(train, empty)}"
+        )
+    if not val.instances:
+        another = "" if request.val_fraction is None else ": choose another --val-share"
+        raise ValueError(f"{val.path} has no objects to evaluate on, crowds aside{another}")
+    missing = [name for name in unseen if name not in empty]
+    return [f"no object for validation is of {list_names(missing)}: no score"] if missing else []
+
+
+def describe_empty(dataset: CocoDataset, empty: Sequence[str]) -> str:
+    """Say which classes no object is of, of which the others are, and what to do."""
+    others = [name for name in dataset.categories.values() if name not in empty]
+    lines = [f"{list_names(empty)}; there are objects of {list_names(others) or 'no class'}"]
+    alike = [f"{name!r} is {other!r}" for name, other in find_respelled(empty, others).items()]
+    lines += [f"but for case or spaces {list_names(alike)}"] if alike else []
+    return "; ".join([*lines, f"take it out of the classes, or allow that by {ALLOW_EMPTY}"])

@@ -1,18 +1,33 @@
-"""Sources of detection data: the format of a file or folder, and what opens it."""
+"""Sources of detection data: the format of a file or folder, what opens it, and its labels."""
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from eva_data.band_files import inspect_bands
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
-from eva_data.detection.coco import file_name_of
-from eva_data.detection.datasets import PART_NAMES, ForeignDataset, Report, refuse
+from eva_data.detection.coco import file_name_of, validate
+from eva_data.detection.datasets import (
+    PART_NAMES,
+    CocoDataset,
+    Entry,
+    ForeignDataset,
+    ImageList,
+    Report,
+    refuse,
+)
 from eva_data.detection.label_tools import find_labels
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 from eva_data.files import load_json
+from eva_data.images import ImageFacts, UnreadableImageError
+from eva_data.pools import ordered_map
 
 PARTS = ("train", "val")
+_FEW = 20_000  # images whose sizes one process reads in some seconds
 _FORMATS = (
     "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages; or images "
     f"with .xml beside them), a table of boxes (.csv with {COLUMNS}) or its folder, a folder of "
@@ -137,3 +152,59 @@ def find_exports(folder: Path) -> dict[str, tuple[Path, Path]]:
                 f"--{part}-annotations, and its images with --{part}-images"
             )
     return exports
+
+
+def read_labels(
+    source: ForeignDataset,
+    images: ImageList,
+    *,
+    scored: Container[str] = (),
+    boxes_only: bool = False,
+    report: Report = refuse,
+) -> tuple[CocoDataset, list[str], int]:
+    """Read images and labels of a part of a dataset; ids count from 1 in the order of the names.
+
+    `scored` are the names of images for evaluation; `report` takes errors of labels, which are
+    raised by default.
+
+    Returns:
+        The dataset; each image that is not in it, with the reason; how many have alpha.
+    """
+    workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
+    work = functools.partial(_facts, str(images.folder))
+    facts = list(ordered_map(work, images.names, workers=workers, title="image sizes", chunk=256))
+    lost = [f"{name} is not there" for name in images.missing]
+    entries: list[Entry] = []
+    transparent = 0
+    for name, fact in zip(images.names, facts, strict=True):
+        if isinstance(fact, str):
+            lost.append(fact)
+            continue
+        width, height = fact.seen_size
+        number = len(entries) + 1
+        entries.append({"id": number, "file_name": name, "height": height, "width": width})
+        transparent += fact.transparent
+
+    def annotations() -> Iterator[Entry]:
+        for entry in entries:
+            name, size = entry["file_name"], (entry["height"], entry["width"])
+            if name in images.labels:
+                for annotation in source.read(images.labels[name], size, name in scored, report):
+                    yield {"image_id": entry["id"], **annotation}
+
+    lists: dict[str, Iterable[Any]] = {
+        "images": entries,
+        "categories": [{"id": n, "name": name} for n, name in enumerate(source.classes, start=1)],
+        "annotations": annotations(),
+    }
+    dataset = validate(
+        source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
+    )
+    return dataset, lost, transparent
+
+
+def _facts(folder: str, name: str) -> ImageFacts | str:
+    try:
+        return inspect_bands(f"{folder}/{name}", decode=False)
+    except UnreadableImageError as error:
+        return str(error)

@@ -12,10 +12,10 @@ from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.images import FOLDER_KINDS, inspect_all
 from eva_data.detection.coco import load_lists, validate
 from eva_data.detection.datasets import CocoDataset, EntryError, ForeignDataset
+from eva_data.detection.merge import describe_empty, take_names
 from eva_data.detection.panoptic import find_faults, read_ids
-from eva_data.detection.resolve import describe_empty, read_labels, take_names
 from eva_data.detection.rules import is_id
-from eva_data.detection.sources import open_source
+from eva_data.detection.sources import open_source, read_labels
 from eva_data.images import describe_dark
 from eva_data.pools import ordered_map
 

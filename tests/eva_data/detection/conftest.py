@@ -10,8 +10,8 @@ from pycocotools import mask as rle
 
 from eva_command.verify import main as run_check
 from eva_data.detection.request import add_arguments, read_request
-from eva_data.detection.resolve import read_labels, resolve
-from eva_data.detection.sources import open_source
+from eva_data.detection.resolve import resolve
+from eva_data.detection.sources import open_source, read_labels
 
 WIDTH, HEIGHT = 40, 20
 
