@@ -149,8 +149,8 @@ class _Resolver:
         if images.missing or len(lost) > _MOST_UNREADABLE or not count:
             raise ValueError(
                 f"{source.source}: {len(lost)} of {len(lost) + count} images for {part} are "
-                f"missing or cannot be read, such as {lost[0]}; up to {_MOST_UNREADABLE} unreadable "
-                "ones are left out"
+                f"missing or cannot be read, such as {lost[0]}; up to {_MOST_UNREADABLE} "
+                "unreadable ones are left out"
             )
         if lost:
             self.notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
