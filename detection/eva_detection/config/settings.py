@@ -107,9 +107,8 @@ def apply_request(cfg: DictConfig, request: TrainingRequest) -> None:
     if request.output:
         cfg.train.output_dir = str(request.output)
     if request.batch:  # of a forward pass of each process, while a step keeps its number of images
-        images, processes = images_per_step(cfg), request.processes
-        cfg.train.accumulate = request.accumulation_steps(images, processes)
-        cfg.dataloader.train.total_batch_size = request.batch * processes
+        cfg.train.accumulate = request.accumulation_steps(images_per_step(cfg), request.processes)
+        cfg.dataloader.train.total_batch_size = request.batch * request.processes
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
