@@ -157,9 +157,11 @@ def test_adapters_of_each_other_are_refused(folder):
         load_vit(folder)
 
 
-def test_adapters_of_a_detector_without_relative_positions_are_merged(tmp_path):
-    """Nothing in its weights says how large its windows are."""
+@pytest.mark.parametrize("rel_pos", ["none", "vitdet"])
+def test_adapters_of_a_detector_are_merged(tmp_path, rel_pos):
+    """Without relative positions nothing in its weights says how large its windows are."""
     sizes = {"img_size": 64, "patch_size": 8, "window_size": 4, "global_attn_indexes": (1,)}
+    sizes["rel_pos"] = rel_pos
     sizes |= {"embed_dim": 128, "depth": 5, "num_heads": 4, "mlp_dim": 512, "extra_tokens": ()}
     detector = torch.nn.Module()
     detector.backbone = torch.nn.Module()

@@ -118,8 +118,10 @@ def merge_adapters(args: argparse.Namespace) -> str:
     base = to_eva_names(read_weights(find_base(config, source.parent)))
     merged = Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
-    detector = describe(merged)  # adapters are on linear layers, which windows do not change
-    windows: dict[str, Any] = {"window_size": 0} if detector.of_detector else {}
+    trunk = describe(merged)
+    # adapters are on linear layers, for which any windows do where the weights show none
+    is_open = trunk.of_detector and "window_size" not in trunk.arguments
+    windows: dict[str, Any] = {"window_size": 0} if is_open else {}
     vit = load_vit(replace(merged, tensors=apart), **windows)
     scale = config["lora_alpha"] / config["r"]
     for name in (name for name in factors if name.endswith(".lora_A.weight")):
