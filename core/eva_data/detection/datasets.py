@@ -21,6 +21,7 @@ Entry = dict[str, Any]
 
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _TINY = 8  # px of a box at the training size, below which little of it is seen
+_ROUNDED = 2  # px by which boxes may end outside their images
 
 
 class EntryError(ValueError):
@@ -122,7 +123,17 @@ class CocoDataset:
             description += (
                 f"; {self.left_out} objects are left out: their box has no area in the image"
             )
+        outside = sum(map(self._ends_outside, instances))
+        if outside > len(instances) / 10:
+            description += (
+                f"; {outside} boxes end outside their images: a bbox is x, y, width, height"
+            )
         return description
+
+    def _ends_outside(self, annotation: Entry) -> bool:
+        x, y, width, height = annotation["bbox"]
+        rows, columns = image_size(self.images[annotation["image_id"]])
+        return bool(x + width > columns + _ROUNDED or y + height > rows + _ROUNDED)
 
     def misfits_of_scores(self, most: int) -> list[str]:
         """Say, in a line, that objects of an image cannot all be found.

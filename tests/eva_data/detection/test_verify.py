@@ -99,6 +99,15 @@ def test_what_training_accepts_is_no_problem(check_coco, tmp_path, capsys, coco_
     assert "no problem" in printed
 
 
+def test_boxes_that_are_corners_are_told(check_coco, capsys, coco_set):
+    for annotation in coco_set["annotations"]:
+        annotation["bbox"] = [20, 15, 38, 28]  # of an image of 40 x 30
+    assert check_coco(coco_set) == (0, {})
+    assert (
+        "boxes end outside their images: a bbox is x, y, width, height" in capsys.readouterr().out
+    )
+
+
 def test_boxes_alone_and_headers_alone(check_coco, picture_folder, coco_set):
     coco_set["annotations"][0]["segmentation"] = 7
     assert check_coco(coco_set, "--boxes-only") == (0, {})
