@@ -45,7 +45,7 @@ _NEEDED = {
     "bbox": "[x, y, width, height] in pixels",
     "iscrowd": "0 or 1",
     "ignore": "0 or 1",
-    "segmentation": "polygons [x, y, x, y, ...] of finite numbers, or an RLE that fills its image",
+    "segmentation": "a list of polygons [x, y, x, y, ...] or an RLE that fills its image",
     "segment_id": "an integer from 1, which no other segment of the image has",
     "segments_info": "a list of segments in an annotation of the image",
 }
@@ -346,7 +346,8 @@ def _mask(segmentation: Any, size: Size) -> Any:
         polygons = [polygon for polygon in lists if len(polygon) >= 6 and len(polygon) % 2 == 0]
         values = [value for polygon in polygons for value in polygon]
         numbers = {*map(type, values)} <= {int, float}
-        if not numbers or not all(abs(value) <= _FARTHEST for value in values):
+        flat = any(map(is_number, segmentation))  # one polygon in place of a list of them
+        if flat or not numbers or not all(abs(value) <= _FARTHEST for value in values):
             raise ValueError("polygons of other values than finite numbers, or of far ones")
         return polygons or None
     if not isinstance(segmentation, dict):
