@@ -214,7 +214,9 @@ def test_a_program_asks_and_gets_the_same(client, folder, classifier, photos):
     assert {"category", "score", "bbox", "segmentation"} <= found[0][0].keys()
     assert len(client.predict("photo.jpg", classifier, api_name="/predict")) == 5
     upload = {"path": str(folder / "photo.jpg"), "meta": {"_type": "none"}}  # which it is not
-    for image in ("../secret.jpg", "/etc/passwd", "data:image/png;base64,none", upload):
+    with pytest.raises(REFUSED, match="no image"):
+        client.predict(None, *words, api_name="/predict")
+    for image in ("", "../secret.jpg", "/etc/passwd", "data:image/png;base64,none", upload):
         with pytest.raises(REFUSED):
             client.predict(image, *words, api_name="/predict")
     with pytest.raises(REFUSED, match="high"):

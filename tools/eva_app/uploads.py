@@ -100,11 +100,13 @@ def read_images(files: Sequence[str] | None) -> list[Image]:
     return images
 
 
-def read_named(image: str | Mapping[str, Any], folder: Path | None) -> Image:
+def read_named(image: str | Mapping[str, Any] | None, folder: Path | None) -> Image:
     """Read an image that a program names: a path below the folder, `data:` in base64, or an upload.
 
     An upload is what `gradio_client.handle_file` sends.
     """
+    if image is None:
+        raise ValueError("no image: name a path, data: in base64, or an upload")
     if isinstance(image, Mapping):
         image, folder = str(image.get("path")), Path(gr.utils.get_upload_folder())
     path = Path(folder or "", image[:1000]).resolve()
