@@ -192,6 +192,11 @@ class TrainingRun:
         )
         self._steps_per_epoch = len(self._batches)
         self._total = run.epochs * self._steps_per_epoch
+        if self._start > self._total:
+            raise ValueError(
+                f"{checkpoint} is after step {self._start}, and run.epochs={run.epochs} are "
+                f"{self._total} steps: raise it, or choose another run.output"
+            )
         left = size % step_batch
         if left:
             message = f"{left:,} of {size:,} samples are left out of each epoch, others each time: "

@@ -23,7 +23,7 @@ from eva_openmmlab.loop import trains
 from eva_openmmlab.run_folder import run_folder
 from eva_runs import processes
 from eva_runs.checkpoint_store import CheckpointStore
-from eva_runs.fits import check_model, check_optimizer
+from eva_runs.fits import check_model, check_optimizer, take_settings
 
 BEST_PREDICTIONS = "best_results.bbox.json"  # beside those of the last evaluation
 
@@ -160,6 +160,7 @@ def check_checkpoint(content: dict[str, Any], model: nn.Module, runner: Any) -> 
     """
     check_model(content["state_dict"], model)
     check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
+    take_settings(content["optimizer"], runner.optim_wrapper.optimizer)
     schedules = [sorted(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
     if [sorted(state) for state in content["param_schedulers"]] != schedules:
         raise ValueError("it has other schedules than the config")
@@ -167,7 +168,10 @@ def check_checkpoint(content: dict[str, Any], model: nn.Module, runner: Any) -> 
     counts = [meta[name] for name in ("iter", "epoch", "seed")]
     are_valid = all(type(value) is int and value >= 0 for value in counts)
     if not are_valid or meta["iter"] > last:
-        raise ValueError(f"iteration, epoch, seed are {counts}, the last is {last}")
+        raise ValueError(
+            f"iteration, epoch, seed are {counts}, and train_cfg.max_iters={last}: raise it, or "
+            "choose another work_dir"
+        )
     meta.pop("config", None)  # mmengine would run it
     _keep_to_folder(content["message_hub"]["runtime_info"], runner.work_dir)
 

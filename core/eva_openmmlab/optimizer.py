@@ -77,9 +77,12 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
         super().__init__(optimizer, by_epoch=False, **base)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at a checkpoint's iteration."""
-        counted = ("base_values", "last_step", "_global_step", "_last_value")
-        super().load_state_dict({name: state_dict[name] for name in counted})
+        """Continue at a checkpoint's iteration, with the rates and the length of this config."""
+        self._global_step = state_dict["_global_step"]
+        self.last_step = min(self._global_step, self.end - 1)
+        self._last_value = self._get_value()
+        for group, value in zip(self.optimizer.param_groups, self._last_value, strict=True):
+            group[self.param_name] = value
 
     def _get_value(self) -> list[float]:
         return [base * self.factor(self.last_step) for base in self.base_values]

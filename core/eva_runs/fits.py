@@ -67,6 +67,22 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
     _refuse(wrong, "optimizer")
 
 
+def take_settings(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Give the `state_dict` of an optimizer the learning rates and weight decay of this config.
+
+    What a schedule has made of them keeps its share of their first value.
+    """
+    for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        for name in ("lr", "weight_decay"):
+            first = f"initial_{name}"
+            value = own.get(first, own[name])
+            if first not in group:
+                group[name] = value
+            elif group[first] != value:
+                share = group[name] / group[first] if group[first] else 1.0
+                group |= {name: share * value, first: value}
+
+
 def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point():
         return True

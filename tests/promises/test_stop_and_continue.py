@@ -213,6 +213,35 @@ def test_a_smaller_batch_takes_the_images_of_an_iteration_in_parts(trainer, run,
     assert (saved["samples_of_a_batch"], saved["samples"]) == (4, 8)
 
 
+@some("detection", "segmentation", of=FRAMEWORKS)
+def test_a_learning_rate_that_is_given_anew_is_that_of_the_steps_to_come(trainer, run, tmp_path):
+    names = dict.fromkeys(FRAMEWORKS[1:], "optim_wrapper.optimizer.lr")
+    lr = f"{names.get(trainer.name, 'optimizer.lr')}=3e-6"
+    for folder, steps, words in (
+        ("run", 1, ()),
+        ("run", 2, (lr, *trainer.resume)),
+        ("whole", 2, (lr,)),
+    ):
+        more = trainer.command(tmp_path / folder, *words, steps=steps, period=1)
+        run(*more, **trainer.variables)
+    rates = [
+        [line["lr"] for line in trainer.logged(tmp_path / name) if "lr" in line]
+        for name in ("run", "whole")
+    ]
+    assert rates[0][-1] == rates[1][-1]
+
+
+@some("classification", "segmentation", of=("classification", *FRAMEWORKS))
+def test_a_run_that_is_longer_than_asked_is_refused_and_stays(trainer, finished, run, tmp_path):
+    folder = shutil.copytree(finished(trainer.name), tmp_path / "run")
+    before = {file: file.read_bytes() for file in folder.glob("config.*")}
+    shorter = ("run.epochs=1",) if trainer.name in ENGINE else ()
+    words = trainer.command(folder, *shorter, *trainer.resume, steps=1)
+    end = run(*words, code=1, **trainer.variables)
+    assert end.names("raise it, or choose another"), end.text
+    assert {file: file.read_bytes() for file in folder.glob("config.*")} == before
+
+
 @some("segmentation", of=FRAMEWORKS)
 def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_path):
     words = trainer.command(tmp_path / "run", steps=3, period=3, processes=2)

@@ -141,10 +141,8 @@ def _check_name(cfg: DictConfig, key: str) -> None:
 
 def _fits(before: Any, after: Any) -> bool:
     """Return whether a value is not of another kind: `no` is a text, which counts as true."""
-    if after is None:
-        return True
     if isinstance(before, bool | DictConfig):
-        return isinstance(after, type(before))
+        return after is None or isinstance(after, type(before))
     return not (isinstance(before, int | float) and isinstance(after, str | bool))
 
 

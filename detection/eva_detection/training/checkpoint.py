@@ -17,7 +17,7 @@ from eva_detection.building import error_context
 from eva_detection.training.output_folder import TrainingFolder
 from eva_runs.adapters import Adapters, complete
 from eva_runs.checkpoint_store import CheckpointStore
-from eva_runs.fits import check_model, check_optimizer
+from eva_runs.fits import check_model, check_optimizer, take_settings
 
 
 class RunCheckpointer(DetectionCheckpointer):
@@ -76,6 +76,7 @@ class RunCheckpointer(DetectionCheckpointer):
             complete(content, "model", self.model, self.adapters)
             check_model(content.get("model"), self.model)
             check_optimizer(trainer.get("optimizer"), optimizer)
+            take_settings(trainer["optimizer"], optimizer)
             if not isinstance(done, int) or done != trainer.get("iteration") or done >= max_iter:
                 raise ValueError(
                     f"it is after iteration {done} (from 0), and train.max_iter={max_iter}: raise "
