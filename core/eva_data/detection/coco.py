@@ -341,6 +341,8 @@ def _mask(segmentation: Any, size: Size) -> Any:
 
     Damaged ones are a ValueError.
     """
+    if not segmentation:
+        return None
     if isinstance(segmentation, list):
         lists = [polygon for polygon in segmentation if isinstance(polygon, list)]
         polygons = [polygon for polygon in lists if len(polygon) >= 6 and len(polygon) % 2 == 0]
@@ -350,8 +352,6 @@ def _mask(segmentation: Any, size: Size) -> Any:
         if flat or not numbers or not all(abs(value) <= _FARTHEST for value in values):
             raise ValueError("polygons of other values than finite numbers, or of far ones")
         return polygons or None
-    if not isinstance(segmentation, dict):
-        return None
     rle_runs(segmentation, size)
     code = {key: segmentation[key] for key in ("size", "counts")}
     if not isinstance(code["counts"], str):

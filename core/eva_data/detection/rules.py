@@ -39,18 +39,19 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
-def rle_runs(segmentation: Mapping[str, Any], size: Size) -> list[int]:
+def rle_runs(segmentation: Any, size: Size) -> list[int]:
     """Read the runs, of background and foreground in turn, of an RLE, compressed or not.
 
     pycocotools does not check what it decodes, and writes beyond its memory if the runs are too
     long: those that do not fill the image of this size exactly are a ValueError ("RLE ...").
     """
-    counts = segmentation.get("counts")
+    rle = segmentation if isinstance(segmentation, Mapping) else {"counts": segmentation}
+    counts, stated = rle.get("counts"), rle.get("size")
     lengths = _run_lengths(counts)
-    right = segmentation.get("size") == [*size] and min(lengths, default=-1) >= 0
+    right = stated == [*size] and min(lengths, default=-1) >= 0
     if not right or sum(lengths) != math.prod(size):
         raise ValueError(
-            f"RLE of size {format_value(segmentation.get('size'))} with counts "
+            f"RLE of size {format_value(stated)} with counts "
             f"{format_value(counts)}; its image "
             f"needs size [{size[0]}, {size[1]}] and runs of {math.prod(size)} pixels"
         )

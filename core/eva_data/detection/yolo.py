@@ -80,6 +80,10 @@ def open_yolo(file: Path) -> ForeignDataset:
     parts = {
         part: _part(file, part, values, root) for part, values in folders_of_parts.items() if values
     }
+    for name, images in parts.items():
+        folders = [_find(value, root) for value in folders_of_parts[name]]
+        if all(folder is not None and folder.is_dir() for folder in folders):  # and no list of some
+            notes += _describe_unread(images)
     if not any(part.labels for part in parts.values()):
         first = next(iter(parts.values()))
         looked = _label_path(str(first.folder / first.names[0]))
@@ -200,6 +204,19 @@ def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
         if file := list_once(folder).get(label):
             label_files[name] = Path(folder, file)
     return label_files
+
+
+def _describe_unread(images: ImageList) -> list[str]:
+    """Say, in a line or none, that label files beside those of the images are of no image."""
+    files = {*images.labels.values()}
+    folders = {file.parent for file in files}
+    others = {folder / name for folder in folders for name in list_files(str(folder))} - files
+    labels = (file for file in others if file.suffix.lower() == ".txt" and file.stem != "classes")
+    unread = sorted(labels)
+    if not unread:
+        return []
+    have = "label file has" if len(unread) == 1 else "label files have"
+    return [f"{len(unread)} {have} no image ({LISTED_IMAGE_SUFFIXES}), such as {unread[0]}"]
 
 
 def _list_by_lower_suffix(folder: str) -> dict[str, str]:

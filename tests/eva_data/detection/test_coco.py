@@ -56,6 +56,7 @@ def test_areas_are_those_of_masks(write_coco):
         ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd .*'0'"),
         ({"segmentation": [[math.nan] * 6]}, {}, r"segmentation .*\[nan, nan, "),
         ({"segmentation": [20, 20, 60, 20, 60, 60]}, {}, "segmentation .*list of polygons"),
+        ({"segmentation": "[[20, 20, 60, 20, 60, 60]]"}, {}, "segmentation .*list of polygons"),
         ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, "segmentation .*'a'"),
         (_counts([-5, PIXELS + 5]), {}, "segmentation .*-5"),
     ],

@@ -28,6 +28,19 @@ def test_boxes_and_outlines_in_pixels(yolo, read):
     assert found.images == {1: {"id": 1, "file_name": "0.jpg", "height": 20, "width": 40}}
 
 
+def test_labels_of_images_that_are_not_read_are_told(yolo, save):
+    root = yolo(BOX, BOX, BOX)
+    assert not open_source(root).notes
+    (root / "images/train/1.jpg").rename(root / "images/train/1.gif")
+    (root / "labels/train/classes.txt").write_text("cat")
+    (note,) = open_source(root).notes
+    assert "1 label file has no image" in note
+    assert "1.txt" in note
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: list.txt\n")
+    (root / "list.txt").write_text("images/train/0.jpg\n")
+    assert not open_source(root).notes  # the others may be of another part
+
+
 @pytest.mark.parametrize(
     "line",
     [
