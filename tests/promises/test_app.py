@@ -223,6 +223,14 @@ def test_a_program_asks_and_gets_the_same(client, folder, classifier, photos):
         client.predict("photo.jpg", words[0], "high", api_name="/predict")
 
 
+def test_a_program_searches_by_a_clip(client, folder):
+    clip, other = str(folder / "clip"), str(folder / "video")
+    assert len(client.predict("seven", clip, 2, api_name="/find_images")) == 2
+    for words, named in (("seven", other, 2), other), (("seven", clip, -2), "-2"):
+        with pytest.raises(REFUSED, match=re.escape(named)):
+            client.predict(*words, api_name="/find_images")
+
+
 def test_tools_for_agents_say_what_they_do(app):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client

@@ -116,6 +116,10 @@ def build(models: Models, names: Sequence[str]) -> None:
             model: Name of a CLIP, such as the folder of its run.
             top: Number of files.
         """
+        if model not in names or top < 1:
+            raise ValueError(
+                f"model={model!r}, top={top}: there are {', '.join(names)}, and top is from 1"
+            )
         return [entry(hit) for hit in find_hits(models, model, sentence, top=top)]
 
     models.offer(find_images)

@@ -138,5 +138,5 @@ def _explain_errors() -> Iterator[None]:
     """Make a mistake of the visitor one sentence on the page."""
     try:
         yield
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, TypeError, FloatingPointError) as error:
         raise gr.Error(str(error), print_exception=False) from error
