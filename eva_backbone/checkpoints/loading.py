@@ -227,8 +227,8 @@ def _naming_recipe(source: str | os.PathLike[str] | None) -> Iterator[None]:
         if folder is None or not (is_detectron2_run(folder) or is_mmengine_run(folder)):
             raise
         raise ValueError(
-            f"{folder} does not fit this recipe, and has its own: leave the recipe, and settings "
-            "of the model, out"
+            f"{folder} does not fit this recipe, and has its own: name the run alone, without "
+            "settings of the model, to the task that it is of"
         ) from error
 
 

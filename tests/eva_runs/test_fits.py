@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from eva_runs.fits import check_model, check_optimizer
+from eva_runs.fits import check_model, check_optimizer, take_settings
 
 
 def model():
@@ -61,3 +61,16 @@ def test_state_of_sgd_is_not_adams():
     saved = optimizer(model(), torch.optim.SGD, momentum=0.9).state_dict()
     with pytest.raises(ValueError, match="not Adam"):
         check_optimizer(saved, optimizer(model()))
+
+
+@pytest.mark.parametrize("first", [0.1, 0.0])
+def test_rates_given_anew_keep_what_a_schedule_has_made_of_them(first):
+    net = model()
+    saved = optimizer(net, weight_decay=0.5).state_dict()
+    saved["param_groups"][0] |= {"lr": first / 4, "initial_lr": first}
+    made = optimizer(net, weight_decay=0.25)  # of a rate of 0.1
+    take_settings(saved, made)
+    made.load_state_dict(saved)
+    (group,) = made.param_groups
+    assert (group["lr"], group["initial_lr"]) == (0.1 / 4 if first else 0.1, 0.1)
+    assert group["weight_decay"] == 0.25
