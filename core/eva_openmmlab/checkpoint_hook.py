@@ -160,16 +160,23 @@ def check_checkpoint(content: dict[str, Any], model: nn.Module, runner: Any) -> 
     """
     check_model(content["state_dict"], model)
     check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
-    take_settings(content["optimizer"], runner.optim_wrapper.optimizer)
-    schedules = [sorted(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
-    if [sorted(state) for state in content["param_schedulers"]] != schedules:
+    schedulers, states = runner.param_schedulers or [], content["param_schedulers"]
+    if [sorted(state) for state in states] != [sorted(s.state_dict()) for s in schedulers]:
         raise ValueError("it has other schedules than the config")
+    if (runner.auto_scale_lr or {}).get("enable"):
+        # for the batch of this start, while an iteration keeps its images
+        for scheduler, state in zip(schedulers, states, strict=True):
+            scheduler.base_values = state["base_values"]
+    else:
+        take_settings(content["optimizer"], runner.optim_wrapper.optimizer)
     meta, last = content["meta"], runner.train_loop.max_iters
     counts = [meta[name] for name in ("iter", "epoch", "seed")]
     are_valid = all(type(value) is int and value >= 0 for value in counts)
-    if not are_valid or meta["iter"] > last:
+    if not are_valid:
+        raise ValueError(f"iteration, epoch, seed are {counts}")
+    if meta["iter"] > last:
         raise ValueError(
-            f"iteration, epoch, seed are {counts}, and train_cfg.max_iters={last}: raise it, or "
+            f"it is after iteration {meta['iter']}, and train_cfg.max_iters={last}: raise it, or "
             "choose another work_dir"
         )
     meta.pop("config", None)  # mmengine would run it

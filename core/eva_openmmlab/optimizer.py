@@ -79,10 +79,12 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at a checkpoint's iteration, with the rates and the length of this config."""
         self._global_step = state_dict["_global_step"]
-        self.last_step = min(self._global_step, self.end - 1)
-        self._last_value = self._get_value()
-        for group, value in zip(self.optimizer.param_groups, self._last_value, strict=True):
+        self.last_step = max(-1, min(self._global_step, self.end - 1) - self.begin)
+        groups = self.optimizer.param_groups
+        values = self._get_value() if self.last_step >= 0 else []  # -1 is before it begins
+        for group, value in zip(groups, values, strict=False):
             group[self.param_name] = value
+        self._last_value = [group[self.param_name] for group in groups]
 
     def _get_value(self) -> list[float]:
         return [base * self.factor(self.last_step) for base in self.base_values]

@@ -18,7 +18,7 @@ from eva_backbone.checkpoints.adapters import BASE, BASE_NAMES, PREFIX, SHA256_O
 from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.reading import read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.registry import bundled_path, list_official_files, resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
@@ -68,7 +68,7 @@ class Adapters:
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}
         self._config = {
             "peft_type": "LORA",
-            BASE: os.fspath(path.absolute() if Path(base).expanduser().exists() else base),
+            BASE: _name_of_base(os.fspath(base), path),
             SHA256_OF_BASE: self.identity["base"],
             "r": settings.rank,
             "lora_alpha": settings.scale * settings.rank,
@@ -125,6 +125,13 @@ def complete(
     if adapters is not None and isinstance(content.get(key), dict):
         state = model.state_dict().items()
         content[key] = {n: v for n, v in state if n not in adapters.names} | content[key]
+
+
+def _name_of_base(name: str, path: Path) -> str:
+    """Return by what the base is found again: a released name, or a whole path of the user's."""
+    released = any(name in (entry.name, entry.stem) for entry in list_official_files())
+    is_own = Path(name).expanduser().exists() and not (released or bundled_path(name))
+    return str(path.absolute()) if is_own else name
 
 
 def _plain(name: str) -> str:

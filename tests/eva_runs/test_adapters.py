@@ -121,6 +121,14 @@ def test_adapters_of_an_adapter(saved, tmp_path):
     torch.testing.assert_close(load_classifier(tmp_path / "second")(IMAGES), model(IMAGES))
 
 
+def test_a_released_base_keeps_its_name_beside_a_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eva_debug").mkdir()
+    trained(tmp_path / "adapter", seed=5)
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "eva_debug"
+
+
 def test_a_base_by_a_relative_path_is_found_from_another_folder(saved, tmp_path, monkeypatch):
     shutil.copytree(saved[0][0], tmp_path / "first")
     monkeypatch.chdir(tmp_path)

@@ -171,3 +171,26 @@ def test_the_head_warms_up_before_the_vit_and_both_decay_to_zero():
         assert rates == pytest.approx([expected[1], expected[1], expected[0]])
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize("begin", [0, 4])
+@pytest.mark.parametrize("stop", [1, 3, 7, 12])
+def test_a_schedule_continues_where_it_was(begin, stop):
+    rates = []
+    for stops in ((), (stop,)):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        schedule = WarmupPolyLR(optimizer, warmup_iters=3, begin=begin, end=12, by_epoch=False)
+        rates.append([])
+        for step in range(13):
+            if step in stops:
+                saved = optimizer.state_dict(), schedule.state_dict()
+                optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+                schedule = WarmupPolyLR(
+                    optimizer, warmup_iters=3, begin=begin, end=12, by_epoch=False
+                )
+                optimizer.load_state_dict(saved[0])
+                schedule.load_state_dict(saved[1])
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    assert rates[0] == rates[1]

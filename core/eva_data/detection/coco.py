@@ -341,19 +341,22 @@ def _mask(segmentation: Any, size: Size) -> Any:
 
     Damaged ones are a ValueError.
     """
-    if not segmentation:
-        return None
     if isinstance(segmentation, list):
-        lists = [polygon for polygon in segmentation if isinstance(polygon, list)]
+        is_nested = all(
+            isinstance(polygon, list) and not any(isinstance(v, list | dict) for v in polygon)
+            for polygon in segmentation
+        )
+        lists = segmentation if is_nested else []
         polygons = [polygon for polygon in lists if len(polygon) >= 6 and len(polygon) % 2 == 0]
         values = [value for polygon in polygons for value in polygon]
-        numbers = {*map(type, values)} <= {int, float}
-        flat = any(map(is_number, segmentation))  # one polygon in place of a list of them
-        if flat or not numbers or not all(abs(value) <= _FARTHEST for value in values):
-            raise ValueError("polygons of other values than finite numbers, or of far ones")
+        numbers = is_nested and {*map(type, values)} <= {int, float}
+        if not numbers or not all(abs(value) <= _FARTHEST for value in values):
+            raise ValueError("no list of polygons of finite numbers that are not far")
         return polygons or None
+    if segmentation == "" or type(segmentation) not in (dict, str):
+        return None
     rle_runs(segmentation, size)
-    code = {key: segmentation[key] for key in ("size", "counts")}
+    code: Any = {key: segmentation[key] for key in ("size", "counts")}
     if not isinstance(code["counts"], str):
         code["counts"] = mask_api.frPyObjects(code, *size)["counts"].decode()
     return code

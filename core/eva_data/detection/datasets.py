@@ -124,9 +124,9 @@ class CocoDataset:
                 f"; {self.left_out} objects are left out: their box has no area in the image"
             )
         outside = sum(map(self._ends_outside, instances))
-        if outside > len(instances) / 10:
+        if outside and outside >= len(instances) / 10:
             description += (
-                f"; {outside} boxes end outside their images: a bbox is x, y, width, height"
+                f"; boxes that end outside their images: {outside} (a bbox is x, y, width, height)"
             )
         return description
 

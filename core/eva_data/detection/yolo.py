@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ from eva_data.files import (
 
 YAML = (".yaml", ".yml")
 _DATASETS = "datasets"  # where ultralytics looks, here or beside the repository, by default
+_NO_LABELS = re.compile(
+    r"\.|readme|(predefined_)?classes\.|notes\.|(train|val|test)\.", re.IGNORECASE
+)
 _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 
@@ -94,7 +98,7 @@ def open_yolo(file: Path) -> ForeignDataset:
         classes=classes,
         parts=parts,
         read=functools.partial(read_label_file, len(classes)),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -208,11 +212,14 @@ def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
 
 def _describe_unread(images: ImageList) -> list[str]:
     """Say, in a line or none, that label files beside those of the images are of no image."""
-    files = {*images.labels.values()}
-    folders = {file.parent for file in files}
-    others = {folder / name for folder in folders for name in list_files(str(folder))} - files
-    labels = (file for file in others if file.suffix.lower() == ".txt" and file.stem != "classes")
-    unread = sorted(labels)
+    labels = {str(file.with_suffix("")) for file in images.labels.values()}
+    unread = sorted(
+        f"{folder}{os.sep}{name}"
+        for folder in {str(file.parent) for file in images.labels.values()}
+        for name in list_files(folder)
+        if name.lower().endswith(".txt") and not _NO_LABELS.match(name)
+        if f"{folder}{os.sep}{name[:-4]}" not in labels
+    )
     if not unread:
         return []
     have = "label file has" if len(unread) == 1 else "label files have"

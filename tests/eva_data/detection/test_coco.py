@@ -1,6 +1,7 @@
 """Files in COCO format: what is filled in, and which message names what is wrong."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -14,6 +15,14 @@ COLUMNS = [20 * 96, 40 * 96, 68 * 96]  # uncompressed RLE, column by column: 40 
 IMAGE = {"id": 1, "file_name": "1.png", "width": 128, "height": 96}
 PIXELS = 96 * 128
 HUGE = 10**400
+NO_POLYGONS: list[Any] = [
+    [20, 20, 60, 20, 60, 60],
+    "[[20, 20, 60, 20, 60, 60]]",
+    [[[20, 20], [60, 20], [60, 60]]],
+    ["20", "20", "60", "20", "60", "60"],
+    [{"size": [96, 128], "counts": COLUMNS}],
+    {},
+]
 
 
 def _annotation(**more):
@@ -55,8 +64,10 @@ def test_areas_are_those_of_masks(write_coco):
         ({"bbox": [1, 2, math.nan, 3]}, {}, r"bbox .* got \[1, 2, nan, 3\]"),
         ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd .*'0'"),
         ({"segmentation": [[math.nan] * 6]}, {}, r"segmentation .*\[nan, nan, "),
-        ({"segmentation": [20, 20, 60, 20, 60, 60]}, {}, "segmentation .*list of polygons"),
-        ({"segmentation": "[[20, 20, 60, 20, 60, 60]]"}, {}, "segmentation .*list of polygons"),
+        *(
+            ({"segmentation": wrong}, {}, "segmentation .*list of polygons")
+            for wrong in NO_POLYGONS
+        ),
         ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, "segmentation .*'a'"),
         (_counts([-5, PIXELS + 5]), {}, "segmentation .*-5"),
     ],

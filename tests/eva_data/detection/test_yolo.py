@@ -32,7 +32,9 @@ def test_labels_of_images_that_are_not_read_are_told(yolo, save):
     root = yolo(BOX, BOX, BOX)
     assert not open_source(root).notes
     (root / "images/train/1.jpg").rename(root / "images/train/1.gif")
-    (root / "labels/train/classes.txt").write_text("cat")
+    for name in ("classes.txt", "README.dataset.txt", "._0.txt", "0.TXT"):
+        (root / "labels/train" / name).write_text("cat" if name != "0.TXT" else BOX)
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: images/train\nval: images/train\n")
     (note,) = open_source(root).notes
     assert "1 label file has no image" in note
     assert "1.txt" in note
