@@ -284,6 +284,8 @@ def test_uploads_are_bounded_and_each_mistake_is_one_sentence(ask, app, folder, 
         with pytest.raises(REFUSED, match=said):
             ask("show_objects", files, *words)
     assert len(ask("show_objects", [broken, deep, photos[0]], *words)[0]) == 2
+    with pytest.raises(REFUSED, match=r"^cannot read (?!.*/).*no\.png"):
+        ask("watch", broken, str(folder / "video"), 1.0)
     for length in (2**40, "none"):
         connection = http.client.HTTPConnection(app.split("/")[2])
         connection.putrequest("POST", "/gradio_api/upload")
@@ -293,6 +295,20 @@ def test_uploads_are_bounded_and_each_mistake_is_one_sentence(ask, app, folder, 
         connection.close()
     files = {"files": ("long.png", long.read_bytes())}
     assert httpx.post(f"{app}gradio_api/upload", files=files).status_code == 413
+
+
+def test_an_address_where_nobody_can_listen_is_refused_at_once():
+    from eva_app.models import Models
+    from eva_app.server import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for host, said in (("127.0.0.1", f":{port} .*in use"), ("192.0.2.1", "192.0.2.1")):
+            with (
+                pytest.raises(ValueError, match=f"{said}.*--port"),
+                serve(Models([]), host=host, port=port),
+            ):
+                pass
 
 
 def test_others_are_let_in_by_a_password_and_nothing_of_them_stays(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -139,4 +140,6 @@ def _explain_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, FloatingPointError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        # of an upload its name alone, as the visitor knows it
+        message = re.sub(rf"{re.escape(gr.utils.get_upload_folder())}/\w+/", "", str(error))
+        raise gr.Error(message, print_exception=False) from error

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -207,7 +208,11 @@ def serve(
 
     Yields:
         Its address.
+
+    Raises:
+        ValueError: If the address is taken, or not of this machine.
     """
+    _require_address(host, port)
     temporary = tempfile.TemporaryDirectory(prefix="eva-app-", ignore_cleanup_errors=True)
     with temporary as folder:
         forbid_fetching()
@@ -224,7 +229,7 @@ def serve(
                 pwa=False,
                 prevent_thread_lock=True,
                 mcp_server=mcp,
-                server_name=host,
+                server_name=f"[{host.strip('[]')}]" if ":" in host else host,
                 server_port=port,
                 auth=(USER, password) if password else None,
                 max_file_size=MOST_BYTES,
@@ -237,6 +242,19 @@ def serve(
         finally:
             blocks.close(verbose=False)
             del os.environ["GRADIO_TEMP_DIR"]
+
+
+def _require_address(host: str, port: int | None) -> None:
+    """Refuse, at once, where nobody can listen; gradio tries its hundred ports, for minutes."""
+    name = host.strip("[]")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    try:
+        socket.create_server((name, port or 0), family=family).close()
+    except OSError as error:
+        address = host if port is None else f"{host}:{port}"
+        reason = str(error.strerror).partition(" (while")[0]
+        message = f"cannot listen at {address} ({reason}): choose another --host or --port"
+        raise ValueError(message) from None
 
 
 def run(options: argparse.Namespace) -> None:

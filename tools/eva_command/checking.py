@@ -68,6 +68,7 @@ def _run_coco(args: argparse.Namespace) -> int:
     for part in parts:
         if not args.allow_empty_classes:
             part.check_classes(train if part.name != "train" else None)
+        part.check_masks()
         if train is not None and part.name == "val":
             part.check_fits(train)
         train = part.dataset if part.name == "train" else train

@@ -117,10 +117,11 @@ class _Resolver:
             raise ValueError(f"{names} has validation data: leave out --val-share (--val-fraction)")
         needed = ("train",) if held_out else self.request.parts
         if not {*needed} <= parts or (held_out and not all(available.values())):
-            raise ValueError(
-                f"{names} has data for {' and '.join(sorted(parts)) or 'nothing'}; needed are "
-                f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
-            )
+            present = " and ".join(sorted(parts)) or "nothing"
+            message = f"{names} has data for {present}; needed are {' and '.join(needed)}"
+            if "train" in needed and not held_out:
+                message += ". --val-share 0.1 takes training images in place of val"
+            raise ValueError(message)
 
     def _read_source(self, source: Source, available: Mapping[str, Any]) -> dict[str, CocoDataset]:
         datasets = {}

@@ -182,7 +182,6 @@ def check_file(file: Path, folder: Path | None, *, boxes_only: bool, name: str =
     part.dataset = validate(
         file, part.data, folder=folder or "", boxes_only=boxes_only, report=part.report
     )
-    part.check_masks()
     return part
 
 
@@ -206,5 +205,4 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
         for error in errors:  # those of VOC's files are found before any part, and told with it
             part.report(error)
         errors.clear()
-        part.check_masks()
         yield part

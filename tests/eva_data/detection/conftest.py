@@ -141,14 +141,15 @@ def picture_folder(tmp_path):
     return tmp_path / "images"
 
 
-SMALL = ("--overwrite", "--workers", 1, "--allow-empty-classes")  # a class has one object
+SMALL = ("--overwrite", "--workers", 1)
 
 
 @pytest.fixture
 def check_coco(picture_folder, tmp_path):
     """Function: check a data set; returns the exit code and count by list and field."""
 
-    def run(data, *more):
+    def run(data, *more, allows_empty=True):  # a class has one object
+        more = (*more, "--allow-empty-classes") if allows_empty else more
         file, report = tmp_path / "instances.json", tmp_path / "report.json"
         file.write_text(json.dumps(data))
         words = ["coco", "--annotations", file, "--images", picture_folder, "--report", report]

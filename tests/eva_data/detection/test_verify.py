@@ -99,6 +99,14 @@ def test_what_training_accepts_is_no_problem(check_coco, tmp_path, capsys, coco_
     assert "no problem" in printed
 
 
+def test_a_class_of_objects_without_masks_is_no_empty_one(check_coco, coco_set):
+    del coco_set["categories"][0]["frequency"]  # of LVIS, where classes may be empty
+    for annotation in coco_set["annotations"][1:]:
+        del annotation["segmentation"]
+    found = {"annotations.segmentation": 1}
+    assert check_coco(coco_set, allows_empty=False) == (1, found)
+
+
 def test_boxes_that_are_corners_are_told(check_coco, capsys, coco_set):
     for annotation in coco_set["annotations"]:
         annotation["bbox"] = [20, 15, 38, 28]  # of an image of 40 x 30
