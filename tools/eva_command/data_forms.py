@@ -22,7 +22,7 @@ from eva_data.tables import find_columns
 from eva_data.tar import is_shard_pattern
 
 try:
-    from eva_data.detection import coco, datasets, sources
+    from eva_data.detection import coco, foreign, sources
 except ImportError:  # pycocotools, which only detectors and segmentors have
     sources = None  # type: ignore[assignment]
 
@@ -108,7 +108,7 @@ def _objects(data: Path) -> Options:
         return {"--data": str(data)}
     names = (
         train.names
-        if isinstance(source, datasets.ForeignDataset)
+        if isinstance(source, foreign.ForeignDataset)
         else coco.load_lists(train[0])["images"]
     )
     return {"--data": str(data), "--val-share": _share(names)}

@@ -8,17 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eva_data.detection.datasets import (
-    PART_NAMES,
-    EntryError,
-    ForeignDataset,
-    ImageLabels,
-    ImageList,
-    Report,
-    Shape,
-    open_shapes,
-    refuse,
-)
+from eva_data.detection.datasets import PART_NAMES, EntryError, Report, refuse
+from eva_data.detection.foreign import ForeignDataset, ImageLabels, ImageList, Shape, open_shapes
 from eva_data.detection.rules import edges_of, format_value
 from eva_data.tables import Columns, find_columns, open_text, rows_of_table
 

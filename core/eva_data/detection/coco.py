@@ -98,146 +98,201 @@ def validate(
     `path` is the file that errors name. `report` takes the error of an entry, which is left out; by
     default it is raised.
     """
-    listed = list(data["categories"])
-    categories = _categories(path, listed, report)
-    groups = frozenset(
-        str(above)
-        for entry in listed
-        if isinstance(entry, dict) and (above := entry.get("supercategory")) != entry.get("name")
-    )
-    points = None
-    try:
-        points = None if boxes_only else read_keypoints(listed)
-    except ValueError as error:
-        report(EntryError("categories.keypoints", str(path), str(error)))
-    entries = list(data["images"])
-    images = _images(path, entries, report)
-    annotations, panoptic = data["annotations"], None
-    if is_panoptic(annotations):
-        panoptic = _panoptic(path, listed, annotations, images, report)
-        annotations = list_segments(annotations, images)
-    read = _objects(path, annotations, images, categories, boxes_only, points, report)
-    checked = [*read]
-    objects = [annotation for annotation in checked if annotation is not None]
-    boxes = [
-        annotation["bbox"]
-        for annotation in objects
-        if min(image_size(images[annotation["image_id"]])) > _SMALL
-    ]
-    if boxes and all(abs(value) <= 1 for box in boxes for value in box):
+    return _Validation(path, report).run(data, str(folder), boxes_only)
+
+
+class _Validation:
+    """The validation of an annotation file: each method takes a list of it, entry by entry."""
+
+    categories: Mapping[int, str]
+    images: dict[int, Entry]
+    keypoints: KeypointNames | None = None
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path, self.report = path, report
+
+    def run(self, data: Mapping[str, Iterable[Any]], folder: str, boxes_only: bool) -> CocoDataset:
+        categories, images = list(data["categories"]), list(data["images"])
+        annotations, panoptic = data["annotations"], None
+        self.categories = self._read_categories(categories)
+        if not boxes_only:
+            self._read_keypoints(categories)
+        self.images = self._read_images(images)
+        if is_panoptic(annotations):
+            panoptic = self._read_panoptic(categories, annotations)
+            annotations = list_segments(annotations, self.images)
+        checked = [*self._read_objects(annotations, boxes_only)]
+        objects = [annotation for annotation in checked if annotation is not None]
+        if self._are_fractions(objects):
+            objects = []
+        groups = (entry.get("supercategory") for entry in categories if _is_group(entry))
+        return CocoDataset(
+            path=self.path,
+            folder=folder,
+            categories=self.categories,
+            images=self.images,
+            objects=objects,
+            left_out=len(checked) - len(objects),
+            lvis=any(
+                isinstance(entry, dict) and "neg_category_ids" in entry for entry in images[:1]
+            ),
+            groups=frozenset(map(str, groups)),
+            keypoints=self.keypoints,
+            panoptic=panoptic,
+        )
+
+    def _read_categories(self, entries: Sequence[Any]) -> dict[int, str]:
+        names = Counter(_name(entry) for entry in entries if isinstance(entry, dict))
+
+        def find_wrong(entry: Entry) -> str:
+            return "" if names[_name(entry)] == 1 and _name(entry) else "name"
+
+        usable = self._usable("categories", entries, find_wrong)
+        return dict(sorted((category["id"], _name(category)) for category in usable))
+
+    def _read_keypoints(self, categories: Sequence[Any]) -> None:
+        try:
+            self.keypoints = read_keypoints(categories)
+        except ValueError as error:
+            self.report(EntryError("categories.keypoints", str(self.path), str(error)))
+
+    def _read_images(self, entries: Sequence[Any]) -> dict[int, Entry]:
+        images = {}
+        for image in self._usable("images", entries, _wrong_field_of_image):
+            width, height = int(image["width"]), int(image["height"])
+            facts = {"file_name": file_name_of(image), "width": width, "height": height}
+            images[image["id"]] = {"id": image["id"], **facts}
+        return images
+
+    def _read_panoptic(self, categories: Sequence[Any], annotations: Iterable[Any]) -> Panoptic:
+        """Find the PNG file of each image, below the folder; images without one are left out."""
+        files: dict[Any, Any] = {
+            entry["image_id"]: entry.get("file_name")
+            for entry in annotations
+            if isinstance(entry, dict)
+            and is_id(entry.get("image_id"))
+            and isinstance(entry.get("segments_info"), list)
+        }
+        folder = self.path.with_suffix("")
+        for number, (key, image) in enumerate([*self.images.items()]):
+            file = files.get(key)
+            if not isinstance(file, str):
+                self.report(self._error("images", number, image, "segments_info"))
+                del self.images[key]
+            elif not stays_below(file):
+                location = f"{self.path}: annotation of image {key}"
+                message = f"file_name must be a path below {folder}, got {format_value(file)}"
+                self.report(EntryError("segments.file_name", location, message))
+                del self.images[key]
+        things = frozenset(
+            entry["id"] for entry in categories if _has_id(entry) and entry.get("isthing", 1)
+        )
+        return Panoptic(folder=folder, files=files, things=things)
+
+    def _read_objects(self, annotations: Iterable[Any], boxes_only: bool) -> Iterator[Entry | None]:
+        """Yield the objects, None for one whose box has no area in its image."""
+        points = self.keypoints
+        for number, entry in enumerate(annotations):
+            field, mask, needed = self._wrong_field(entry), None, ""
+            is_segment = isinstance(entry, dict) and "segment_id" in entry
+            size = (0, 0) if field else image_size(self.images[entry["image_id"]])
+            if not (field or is_segment) and _is_empty(entry["bbox"], size):
+                yield None
+                continue
+            if not field and not boxes_only:
+                try:
+                    mask = _mask(entry.get("segmentation"), size)
+                except ValueError:
+                    field = "segmentation"
+            if not field and points and (needed := points.find_fault(entry.get("keypoints"))):
+                field = "keypoints"
+            if field:
+                self.report(self._error("annotations", number, entry, field, needed))
+                continue
+            annotation = _uniform(entry, mask, size)
+            if is_segment:
+                annotation["segment_id"] = entry["segment_id"]
+            if points:
+                annotation["keypoints"] = entry.get("keypoints") or [0, 0, 0] * len(points.names)
+            yield annotation
+
+    def _wrong_field(self, entry: Any) -> str:
+        if not isinstance(entry, dict):
+            return "entry"
+        for key, ids in (("image_id", self.images), ("category_id", self.categories)):
+            if not is_integer(entry.get(key)) or entry[key] not in ids:
+                return key
+        if not is_box(entry.get("bbox")):
+            return "bbox"
+        if "segment_id" in entry and not (is_id(entry["segment_id"]) and entry["segment_id"]):
+            return "segment_id"
+        for key in ("iscrowd", "ignore"):  # null is 0
+            if isinstance(entry.get(key), str) or entry.get(key) not in (None, 0, 1):
+                return key
+        return ""
+
+    def _are_fractions(self, objects: Sequence[Entry]) -> bool:
+        """Return whether boxes are fractions of their images, and report it."""
+        boxes = [
+            annotation["bbox"]
+            for annotation in objects
+            if min(image_size(self.images[annotation["image_id"]])) > _SMALL
+        ]
+        if not boxes or any(abs(value) > 1 for box in boxes for value in box):
+            return False
         message = (
             f"no number of any bbox is above 1 (such as {boxes[0]}): they look like fractions of "
             "the image, as YOLO writes them, and must be in pixels"
         )
-        report(EntryError("annotations.bbox", str(path), message))
-        objects = []
-    return CocoDataset(
-        path=path,
-        folder=str(folder),
-        categories=categories,
-        images=images,
-        objects=objects,
-        left_out=len(checked) - len(objects),
-        lvis=any(isinstance(entry, dict) and "neg_category_ids" in entry for entry in entries[:1]),
-        groups=groups,
-        keypoints=points,
-        panoptic=panoptic,
-    )
+        self.report(EntryError("annotations.bbox", str(self.path), message))
+        return True
 
+    def _usable(
+        self, part: str, entries: Sequence[Any], find_wrong: Callable[[Entry], str]
+    ) -> Iterator[Entry]:
+        """Yield the entries without a wrong field, each of an id of its own."""
+        ids = Counter(entry["id"] for entry in entries if _has_id(entry))
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                field = "entry"
+            elif not _has_id(entry) or ids[entry["id"]] > 1:
+                field = "id"
+            else:
+                field = find_wrong(entry)
+            if field:
+                self.report(self._error(part, number, entry, field))
+            else:
+                yield entry
 
-def _panoptic(
-    path: Path,
-    categories: Sequence[Any],
-    annotations: Iterable[Any],
-    images: dict[int, Entry],
-    report: Report,
-) -> Panoptic:
-    """Find the PNG file of each image, below the folder; images without one are left out."""
-    files: dict[Any, Any] = {
-        entry["image_id"]: entry.get("file_name")
-        for entry in annotations
-        if isinstance(entry, dict)
-        and is_id(entry.get("image_id"))
-        and isinstance(entry.get("segments_info"), list)
-    }
-    for number, (key, image) in enumerate([*images.items()]):
-        file = files.get(key)
-        if not isinstance(file, str):
-            report(_entry_error(path, "images", number, image, "segments_info"))
-            del images[key]
-        elif not stays_below(file):
-            where, folder = f"{path}: annotation of image {key}", path.with_suffix("")
-            message = f"file_name must be a path below {folder}, got {format_value(file)}"
-            report(EntryError("segments.file_name", where, message))
-            del images[key]
-    kinds = [entry for entry in categories if isinstance(entry, dict)]
-    things = frozenset(entry["id"] for entry in kinds if entry.get("isthing", 1) and _has_id(entry))
-    return Panoptic(folder=path.with_suffix(""), files=files, things=things)
-
-
-def _entry_error(
-    path: Path, part: str, number: int, entry: Any, field: str, needed: str = ""
-) -> EntryError:
-    fields = entry if isinstance(entry, dict) else {field: entry}
-    keys = ("width", "height") if field == "size" else (field,)
-    values = ", ".join(format_value(fields.get(key)) for key in keys)
-    name = f" (id {format_value(fields['id'])})" if "id" in fields and field != "id" else ""
-    return EntryError(
-        f"{part}.{field}",
-        f"{path}: {part}[{number}]{name}",
-        f"{field} must be {needed or _NEEDED[field]}, got {values}",
-    )
-
-
-def _usable(
-    path: Path,
-    part: str,
-    entries: Sequence[Any],
-    find_wrong: Callable[[Entry], str],
-    report: Report,
-) -> Iterator[Entry]:
-    """Yield the entries without a wrong field, each of an id of its own."""
-    ids = Counter(entry["id"] for entry in entries if _has_id(entry))
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            field = "entry"
-        elif not _has_id(entry) or ids[entry["id"]] > 1:
-            field = "id"
-        else:
-            field = find_wrong(entry)
-        if field:
-            report(_entry_error(path, part, number, entry, field))
-        else:
-            yield entry
+    def _error(
+        self, part: str, number: int, entry: Any, field: str, needed: str = ""
+    ) -> EntryError:
+        fields = entry if isinstance(entry, dict) else {field: entry}
+        keys = ("width", "height") if field == "size" else (field,)
+        values = ", ".join(format_value(fields.get(key)) for key in keys)
+        name = f" (id {format_value(fields['id'])})" if "id" in fields and field != "id" else ""
+        return EntryError(
+            f"{part}.{field}",
+            f"{self.path}: {part}[{number}]{name}",
+            f"{field} must be {needed or _NEEDED[field]}, got {values}",
+        )
 
 
 def _has_id(entry: Any) -> bool:
     return isinstance(entry, dict) and is_id(entry.get("id"))
 
 
-def _categories(path: Path, entries: Sequence[Any], report: Report) -> dict[int, str]:
-    names = Counter(_name(entry) for entry in entries if isinstance(entry, dict))
-
-    def find_wrong(entry: Entry) -> str:
-        return "" if names[_name(entry)] == 1 and _name(entry) else "name"
-
-    usable = _usable(path, "categories", entries, find_wrong, report)
-    return dict(sorted((category["id"], _name(category)) for category in usable))
+def _is_group(category: Any) -> bool:
+    """Return whether a category names another as the one above it."""
+    return isinstance(category, dict) and bool(
+        category.get("supercategory") and category["supercategory"] != category.get("name")
+    )
 
 
 def _name(entry: Entry) -> str:
     name = entry.get("name")
     text = str(name) if isinstance(name, str | int | float) else ""
     return text if printable(text) == text else ""
-
-
-def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
-    images = {}
-    for image in _usable(path, "images", entries, _wrong_field_of_image, report):
-        width, height = int(image["width"]), int(image["height"])
-        facts = {"file_name": file_name_of(image), "width": width, "height": height}
-        images[image["id"]] = {"id": image["id"], **facts}
-    return images
 
 
 def _wrong_field_of_image(image: Entry) -> str:
@@ -257,57 +312,6 @@ def file_name_of(entry: Entry) -> str:
     if name is None and isinstance(entry.get("coco_url"), str):
         name = "/".join(entry["coco_url"].split("/")[-2:])
     return name if isinstance(name, str) else ""
-
-
-def _objects(
-    path: Path,
-    annotations: Iterable[Any],
-    images: Mapping[int, Entry],
-    categories: Mapping[int, str],
-    boxes_only: bool,
-    points: KeypointNames | None,
-    report: Report,
-) -> Iterator[Entry | None]:
-    """Yield the objects, None for one whose box has no area in its image."""
-    for number, entry in enumerate(annotations):
-        field, mask, needed = _wrong_field(entry, images, categories), None, ""
-        segment = isinstance(entry, dict) and "segment_id" in entry
-        size = (0, 0) if field else image_size(images[entry["image_id"]])
-        if not (field or segment) and _is_empty(entry["bbox"], size):
-            yield None
-            continue
-        if not field and not boxes_only:
-            try:
-                mask = _mask(entry.get("segmentation"), size)
-            except ValueError:
-                field = "segmentation"
-        if not field and points and (needed := points.find_fault(entry.get("keypoints"))):
-            field = "keypoints"
-        if field:
-            report(_entry_error(path, "annotations", number, entry, field, needed))
-            continue
-        annotation = _uniform(entry, mask, size)
-        if segment:
-            annotation["segment_id"] = entry["segment_id"]
-        if points:
-            annotation["keypoints"] = entry.get("keypoints") or [0, 0, 0] * len(points.names)
-        yield annotation
-
-
-def _wrong_field(entry: Any, images: Mapping[int, Entry], categories: Mapping[int, str]) -> str:
-    if not isinstance(entry, dict):
-        return "entry"
-    for key, ids in (("image_id", images), ("category_id", categories)):
-        if not is_integer(entry.get(key)) or entry[key] not in ids:
-            return key
-    if not is_box(entry.get("bbox")):
-        return "bbox"
-    if "segment_id" in entry and not (is_id(entry["segment_id"]) and entry["segment_id"]):
-        return "segment_id"
-    for key in ("iscrowd", "ignore"):  # null is 0
-        if isinstance(entry.get(key), str) or entry.get(key) not in (None, 0, 1):
-            return key
-    return ""
 
 
 def _is_empty(box: Sequence[float], size: Size) -> bool:

@@ -15,15 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from eva_data.detection.datasets import (
-    EntryError,
-    ForeignDataset,
-    ImageLabels,
-    ImageList,
-    Report,
-    Shape,
-    open_shapes,
-)
+from eva_data.detection.datasets import EntryError, Report
+from eva_data.detection.foreign import ForeignDataset, ImageLabels, ImageList, Shape, open_shapes
 from eva_data.detection.rules import Size
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import (

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from eva_data.classes import ALLOW_EMPTY, find_respelled, folded, list_names
-from eva_data.detection.datasets import CocoDataset, Entry, ForeignDataset
+from eva_data.detection.datasets import CocoDataset, Entry
+from eva_data.detection.foreign import ForeignDataset
 from eva_data.detection.request import DataRequest
 from eva_data.detection.sources import Source
 

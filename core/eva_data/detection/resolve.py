@@ -12,7 +12,8 @@ import numpy as np
 
 from eva_data.classes import list_names
 from eva_data.detection.coco import read_coco
-from eva_data.detection.datasets import CocoDataset, ForeignDataset, ImageList
+from eva_data.detection.datasets import CocoDataset
+from eva_data.detection.foreign import ForeignDataset, ImageList
 from eva_data.detection.merge import check_classes, merge, take_names
 from eva_data.detection.request import DataRequest
 from eva_data.detection.resolved import DetectionData

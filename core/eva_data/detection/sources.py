@@ -10,15 +10,8 @@ from typing import Any
 from eva_data.band_files import inspect_bands
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import file_name_of, validate
-from eva_data.detection.datasets import (
-    PART_NAMES,
-    CocoDataset,
-    Entry,
-    ForeignDataset,
-    ImageList,
-    Report,
-    refuse,
-)
+from eva_data.detection.datasets import PART_NAMES, CocoDataset, Entry, Report, refuse
+from eva_data.detection.foreign import ForeignDataset, ImageList
 from eva_data.detection.label_tools import find_labels
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo

@@ -11,7 +11,8 @@ from typing import Any
 from eva_data.checks.findings import Findings, Kind
 from eva_data.checks.images import FOLDER_KINDS, inspect_all
 from eva_data.detection.coco import load_lists, validate
-from eva_data.detection.datasets import CocoDataset, EntryError, ForeignDataset
+from eva_data.detection.datasets import CocoDataset, EntryError
+from eva_data.detection.foreign import ForeignDataset
 from eva_data.detection.merge import describe_empty, take_names
 from eva_data.detection.panoptic import find_faults, read_ids
 from eva_data.detection.rules import is_id

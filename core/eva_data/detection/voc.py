@@ -10,17 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from eva_data.detection.datasets import (
-    PART_NAMES,
-    EntryError,
-    ForeignDataset,
-    ImageLabels,
-    ImageList,
-    Report,
-    Shape,
-    open_shapes,
-    refuse,
-)
+from eva_data.detection.datasets import PART_NAMES, EntryError, Report, refuse
+from eva_data.detection.foreign import ForeignDataset, ImageLabels, ImageList, Shape, open_shapes
 from eva_data.detection.rules import edges_of, format_value
 from eva_data.files import IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress

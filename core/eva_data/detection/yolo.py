@@ -16,14 +16,8 @@ from typing import Any
 import yaml
 
 from eva_data.classes import describe_alike
-from eva_data.detection.datasets import (
-    PART_NAMES,
-    EntryError,
-    ForeignDataset,
-    ImageList,
-    Report,
-    box_inside,
-)
+from eva_data.detection.datasets import PART_NAMES, EntryError, Report
+from eva_data.detection.foreign import ForeignDataset, ImageList, box_inside
 from eva_data.detection.rules import Size, format_value
 from eva_data.files import (
     IMAGE_SUFFIXES,
