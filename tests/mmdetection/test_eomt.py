@@ -110,7 +110,7 @@ def model(request, load_config):
     cfg.panoptic_head.update(head | classes)
     cfg.panoptic_fusion_head.update(classes)
     cfg.data_preprocessor.pad_size_divisor = SIDE
-    cfg.test_cfg.update(panoptic_on=True, max_per_image=5, object_mask_thr=0.0)
+    cfg.test_cfg.update(panoptic_on=True, object_mask_thr=0.0)
     torch.manual_seed(0)
     return MODELS.build(cfg)
 
@@ -209,7 +209,6 @@ def test_instances_are_exported_with_their_numbers(divisor, load_config, write_s
     cfg.model.backbone.update(img_size=SIDE, embed_dim=32, num_heads=2, mlp_dim=48, **backbone)
     cfg.model.panoptic_head.update(head)
     cfg.model.data_preprocessor.pad_size_divisor = divisor
-    cfg.model.test_cfg.max_per_image = 10
     for loader in ("val_dataloader", "test_dataloader"):
         cfg[loader].dataset.pipeline = parts.testing(SIDE)
     cfg.dump(tmp_path / "config.py")

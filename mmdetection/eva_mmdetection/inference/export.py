@@ -130,7 +130,9 @@ class InstancesOfQueries(nn.Module):
         classes, masks = model.panoptic_head(model.extract_feat(padded))
         scores = classes[-1].softmax(-1)[..., :-1]  # (B, Q, K)
         count = scores.shape[-1]
-        scores, order = scores.flatten(1).topk(model.test_cfg.get("max_per_image", 100))  # (B, n)
+        scores = scores.flatten(1)
+        most = min(model.test_cfg.get("max_per_image", 100), scores.shape[1])
+        scores, order = scores.topk(most)  # (B, n)
         small = masks[-1].gather(
             1, (order // count)[..., None, None].expand(-1, -1, *masks[-1].shape[2:])
         )

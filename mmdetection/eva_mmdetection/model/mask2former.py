@@ -11,7 +11,7 @@ from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from mmdet.registry import MODELS
 from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import ConfigDict
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 from eva_openmmlab.deformable_attention import StablePixelDecoder
@@ -61,11 +61,17 @@ class EoMTHead(QueryHead, Mask2FormerHead):
 
 @MODELS.register_module()
 class EVAFusionHead(MaskFormerFusionHead):
-    """mmdetection's `MaskFormerFusionHead`, whose panoptic segments have scores.
+    """mmdetection's `MaskFormerFusionHead` for few classes too, whose panoptic segments have scores.
 
     A segment's is the probability of its class times the mean of its mask over its pixels, of the
     query for which that is most: `scores`, id -> 0..1, in the metainfo.
     """
+
+    def instance_postprocess(self, mask_cls: Tensor, mask_pred: Tensor) -> InstanceData:
+        """Find the best instances of classes (Q, K + 1) and masks (Q, H, W): at most Q x K."""
+        most, pairs = self.test_cfg.get("max_per_image", 100), mask_cls[:, :-1].numel()
+        self.test_cfg["max_per_image"] = min(most, pairs)
+        return super().instance_postprocess(mask_cls, mask_pred)
 
     def panoptic_postprocess(self, mask_cls: Tensor, mask_pred: Tensor) -> PixelData:
         """Merge classes (Q, K + 1) and masks (Q, H, W) of an image into segments."""
