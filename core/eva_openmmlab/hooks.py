@@ -23,6 +23,7 @@ from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
 from eva_openmmlab.checkpoint_hook import EVACheckpointHook, check_checkpoint
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import own_loop, trains
+from eva_openmmlab.optimizer import IterationLR
 from eva_openmmlab.run_folder import RECORD, RUN, run_folder, write_record
 from eva_openmmlab.step_watch import StepWatch
 from eva_openmmlab.weights import CONTINUED, load_start
@@ -71,6 +72,10 @@ class RunHook(Hook):
         # what a run with checkpoints has logged below the folder stays when another begins there
         if continues or not any(folder.glob("*.pth")):
             self._log_sizes = {}
+        for schedule in runner.param_schedulers or () if trains(runner) else ():
+            if isinstance(schedule, IterationLR):
+                wrapper = runner.cfg.optim_wrapper
+                schedule.accumulate = wrapper.get("accumulative_counts", 1)
         rank = (runner.cfg.get("lora") or {}).get("rank")
         if rank and trains(runner) and _adapters(runner) is None:
             raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")

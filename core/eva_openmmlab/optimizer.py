@@ -69,7 +69,8 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
     `last_step` and `verbose`, as in mmengine.
     """
 
-    factor: Any  # share of the peak learning rate, 0 to 1, after some steps
+    factor: Any  # share of the peak learning rate, 0 to 1, after some iterations
+    accumulate = 1  # iterations of a step of the optimizer, at the rate of the first of them
 
     def __init__(self, optimizer: Any, *, by_epoch: bool = True, **base: Any) -> None:
         if by_epoch:
@@ -86,8 +87,18 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
             group[self.param_name] = value
         self._last_value = [group[self.param_name] for group in groups]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state without what the config says of the optimizer."""
+        return {key: value for key, value in super().state_dict().items() if key != "accumulate"}
+
+    @property
+    def _iteration(self) -> int:
+        """Iteration at which the present step of the optimizer began."""
+        within: int = (self.begin + self.last_step) % self.accumulate
+        return max(0, self.last_step - within)
+
     def _get_value(self) -> list[float]:
-        return [base * self.factor(self.last_step) for base in self.base_values]
+        return [base * self.factor(self._iteration) for base in self.base_values]
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -117,7 +128,7 @@ class TwoStagePolyLR(IterationLR):
     def _get_value(self) -> list[float]:
         names = [group.get("name", "") for group in self.optimizer.param_groups]
         return [
-            base * self.factor(self.last_step, of_vit=name.startswith(("embeddings", "blocks.")))
+            base * self.factor(self._iteration, of_vit=name.startswith(("embeddings", "blocks.")))
             for base, name in zip(self.base_values, names, strict=True)
         ]
 

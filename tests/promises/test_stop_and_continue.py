@@ -231,6 +231,16 @@ def test_a_learning_rate_that_is_given_anew_is_that_of_the_steps_to_come(trainer
     assert rates[0][-1] == rates[1][-1]
 
 
+@some("segmentation", of=("segmentation", "mmdetection"))
+def test_a_step_in_parts_learns_at_the_rate_of_a_whole_one(trainer, run, tmp_path):
+    rates = {}
+    for name, words in (("whole", ()), ("parts", ("--batch", "2"))):
+        words = ("train_dataloader.batch_size=4", *words)
+        run(*trainer.command(tmp_path / name, *words, steps=2, period=1), **trainer.variables)
+        rates[name] = [line["lr"] for line in trainer.logged(tmp_path / name) if "lr" in line]
+    assert rates["parts"] == [rate for rate in rates["whole"] for _ in range(2)]
+
+
 @some("classification", "segmentation", of=("classification", *FRAMEWORKS))
 def test_a_run_that_is_longer_than_asked_is_refused_and_stays(trainer, finished, run, tmp_path):
     folder = shutil.copytree(finished(trainer.name), tmp_path / "run")

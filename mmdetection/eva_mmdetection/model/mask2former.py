@@ -61,7 +61,7 @@ class EoMTHead(QueryHead, Mask2FormerHead):
 
 @MODELS.register_module()
 class EVAFusionHead(MaskFormerFusionHead):
-    """mmdetection's `MaskFormerFusionHead` for few classes too, whose panoptic segments have scores.
+    """mmdetection's `MaskFormerFusionHead`, for few classes too; panoptic segments have scores.
 
     A segment's is the probability of its class times the mean of its mask over its pixels, of the
     query for which that is most: `scores`, id -> 0..1, in the metainfo.
