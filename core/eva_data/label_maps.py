@@ -284,8 +284,8 @@ def compare_labels(
     parts = [f"the label maps have the values {_listed(values)}"]
     parts += [f"no class has {_listed(free)}"] if free else []
     parts += [f"no pixel is of {list_names(unseen)} (label {_listed(empty)})"] if empty else []
-    spare = free or ignored
-    if empty and len(spare) >= len(empty):  # such as masks of 0 and 255
+    spare = free or (ignored if len(names) - len(empty) < 2 else [])  # such as masks of 0 and 255
+    if empty and len(spare) >= len(empty):
         changed = dict(zip(empty, spare, strict=False))
         lines = [f"`label = {changed.get(key, key)}` below {names[key]!r}" for key in names]
         parts.append(f"write {list_names(lines, 16)} in {file}")

@@ -54,6 +54,14 @@ def test_transparent_images_are_a_note(save, findings):
     assert findings(root / "photos") == ({"transparent": [f"{root}/photos/b.png"]}, 0)
 
 
+def test_images_that_no_training_reads_are_a_note(save, findings):
+    root = save(set__a__1=1, set__b__1=2)
+    for name in ("a/2.gif", "b/3.HEIC"):
+        (root / "set" / name).touch()
+    unread = [f"{root}/set/a/2.gif", f"{root}/set/b/3.HEIC"]
+    assert findings("folders", root / "set") == ({"unread": unread}, 0)
+
+
 def test_classes_and_copies_within_and_across(save, findings, capsys):
     root = save(
         set__train__cat__1=1, set__train__cat__2=1, set__train__dog__1=2, set__train__dog__2=1,

@@ -59,6 +59,15 @@ def test_masks_of_0_and_255_name_the_line_that_mends_them(tmp_path, call_eva, fa
     fails(call_eva("eva", "train", tmp_path), "nucleus", "label = 255")
 
 
+def test_a_class_without_pixels_is_not_what_is_ignored(tmp_path, capsys):
+    write_maps(tmp_path, [0, 2, 255])
+    write_classes(tmp_path, "ground", "nucleus", "wall", before="ignore = [255]\n")
+    assert verify([str(tmp_path), *SMALL]) == 1
+    shown = capsys.readouterr().out
+    assert "no pixel is of nucleus" in shown
+    assert "label = 255" not in shown
+
+
 def test_255_is_ignored_where_the_class_file_says_so(tmp_path, capsys):
     write_maps(tmp_path, [0, 1, 255])
     write_classes(tmp_path, "ground", "nucleus")

@@ -1,6 +1,8 @@
 """Own folders of images and label maps in a config."""
 
 import argparse
+import errno
+from unittest.mock import Mock
 
 import pytest
 from mmseg.registry import DATASETS
@@ -58,6 +60,19 @@ def test_classes_lie_above_the_training_data_where_validation_lies_elsewhere(own
         (far / kind).mkdir(parents=True)
         words += [f"--val-{kind}", far / kind]
     assert _check(*words).classes == own / "classes.toml"
+
+
+def test_where_the_class_file_cannot_be_written_another_is_asked_for(tmp_path, monkeypatch):
+    words = []
+    for kind in ("images", "maps"):
+        (tmp_path / kind).mkdir()
+        words += [f"--train-{kind}", tmp_path / kind, f"--val-{kind}", tmp_path / kind]
+        for number in (0, 1):
+            Image.new("L", (30, 20), number).save(tmp_path / kind / f"{number}.png")
+    read_only = OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr("os.replace", Mock(side_effect=read_only))
+    with pytest.raises(ValueError, match=r"classes\.toml cannot be written.*--classes"):
+        _check(*words)
 
 
 @pytest.mark.parametrize("name", ["demo/mask2former_eva_debug", "ade20k/mask2former_eva_g_896_20k"])

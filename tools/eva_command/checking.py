@@ -5,7 +5,7 @@ They return 0 without problems, and 1 with some.
 
 import argparse
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,29 @@ def _run_folders(args: argparse.Namespace) -> int:
 
 
 def _run_video(args: argparse.Namespace) -> int:
+    """Check labelled videos: of a folder of splits each, against those before it."""
+    location = Path(args.location)
+    folders = class_folders.find_parts(location) if location.is_dir() else []
+    if not folders:
+        return _check_videos(args)
+    if args.write or args.index or args.write_classes:
+        raise ValueError(f"{location} has parts: what is written is of one, such as {folders[0]}")
+    check_outputs([args.report], overwrite=args.overwrite, inputs={})
+    values, classes, code = dict[str, Any](), list[str](), 0
+    for number, folder in enumerate(folders):
+        echo(f"{folder}:")
+        against = [*args.against, *map(str, folders[:number])]
+        part = {"location": str(folder), "against": against, "report": None}
+        result: Any = _check_videos(argparse.Namespace(**{**vars(args), **part}), classes)
+        values[folder.name], code = result.value, max(code, result)
+        classes = classes or [*result.value["classes"]]
+    if args.report:
+        write_json(args.report, values)
+    return Result(values, code)
+
+
+def _check_videos(args: argparse.Namespace, known: Sequence[str] = ()) -> int:
+    """Check one part, whose classes are all `known` where some are."""
     location = Path(args.location)
     inputs = {"list": location if location.is_file() else None, "list of classes": args.classes}
     inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
@@ -246,6 +269,8 @@ def _run_video(args: argparse.Namespace) -> int:
     findings, keep = Findings(KINDS), np.ones(len(videos), bool)
     for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
         findings.add_many(kind, len(names), iter(names))
+    unknown = [name for name in videos.classes if known and name not in known]
+    findings.add_many("unknown", len(unknown), unknown)
     find_in_list(videos, findings, keep)
     facts: dict[str, Any] = {}
     if not args.skip_decode:
@@ -256,7 +281,7 @@ def _run_video(args: argparse.Namespace) -> int:
     left = np.flatnonzero(keep).tolist()
     if not left:
         echo("no video is left, and nothing else was written")
-        return 1
+        return code
     if args.write:
         _write_list(args.write, videos, left)
     if args.index:

@@ -40,6 +40,7 @@ FOLDER_KINDS = {
     "copy": Kind("image with the content of another of its class", "-", note=True),
     "class_empty": Kind("folder without an image, which is no class", "-", note=True),
     "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
+    "unread": Kind("image of a kind that no training reads", "-", note=True),
     "stray": Kind("image beside the folders of classes, which is not read", "-", note=True),
 }
 IMAGE_KINDS = {
@@ -51,6 +52,7 @@ PAIR_KINDS = {
     **LEFT_OUT,
     "caption": Kind("caption that cannot be read", "left out of the index"),
 }
+_UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl")
 _PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -129,6 +131,8 @@ def list_part(folder: Path, findings: Findings, bands: int | None = None) -> Par
     names = list(find_files(folder, BAND_SUFFIXES if bands else IMAGE_SUFFIXES))
     if not names:
         raise ValueError(f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES})")
+    unread = [f"{folder}/{name}" for name in find_files(folder, _UNREAD)]
+    findings.add_many("unread", len(unread), unread)
     counts = Counter(name.partition("/")[0] for name in names if "/" in name)
     if not counts:
         return Part(folder, names, {})

@@ -27,6 +27,7 @@ KINDS = {
     "short": Kind("video of fewer than 8 frames", "kept", note=True),
     "rotated": Kind("video that is stored turned", "kept", note=True),
     "unlisted": Kind("video that is there and not listed, or has no label", "kept", note=True),
+    "unknown": Kind("class that training does not have", "kept"),
     "empty": Kind("class without a video", "kept", note=True),
 }
 _SHA256 = 32  # bytes

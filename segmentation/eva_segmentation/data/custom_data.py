@@ -29,7 +29,7 @@ from eva_data.label_maps import (
     hold_out,
     read_class_file,
 )
-from eva_data.saving import write_text
+from eva_data.saving import UnwritableError, write_text
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset, set_bands
 from eva_openmmlab.run_folder import config_of_run, run_folder
 from eva_report.terminal import SHOWN
@@ -124,7 +124,10 @@ def _find_class_file(folders: Mapping[str, tuple[Path, Path]]) -> Path:
     """Find `classes.toml` above folders, or write it by the values of their maps."""
     file, classes = find_classes([*dict.fromkeys(folders.values())])
     if not file.exists():
-        write_text(file, render_template("classes.toml", classes=classes.rows))
+        try:
+            write_text(file, render_template("classes.toml", classes=classes.rows))
+        except UnwritableError as error:
+            raise ValueError(f"{error}: name such a file by --classes") from None
         names = list_names(classes.names, 16)
         echo(f"{file} was written by the values of the maps: {names}; name the classes there")
     return file

@@ -76,6 +76,10 @@ def check():
     return run
 
 
+def _by_kind(report):
+    return {finding["kind"]: finding["ids"] for finding in report["findings"]}
+
+
 @pytest.fixture
 def report_of(check, tmp_path, capsys):
     """Function: exit code, findings by kind, and the report."""
@@ -84,9 +88,27 @@ def report_of(check, tmp_path, capsys):
         file = tmp_path / "report.json"
         code = check(location, "--report", file, "--overwrite", *options, workers=workers)
         report = json.loads(file.read_text())
-        return code, {f["kind"]: f["ids"] for f in report["findings"]}, report
+        if "findings" not in report:  # of parts
+            found = {name: _by_kind(part) for name, part in report.items()}
+            return code, found, report
+        return code, _by_kind(report), report
 
     return run
+
+
+def test_a_folder_of_splits_is_checked_part_by_part(report_of, tmp_path, capsys):
+    for number, name in enumerate(("train/run/a", "train/walk/b", "val/run/c", "val/sit/d")):
+        _write_video(tmp_path / f"data/{name}.mp4", seed=number)
+    shutil.copy(tmp_path / "data/train/run/a.mp4", tmp_path / "data/val/run/e.mp4")
+    code, found, report = report_of(tmp_path / "data")
+    assert code == 1
+    assert {key: [*part["classes"]] for key, part in report.items()} == {
+        "train": ["run", "walk"],
+        "val": ["run", "sit"],
+    }
+    assert found == {"train": {}, "val": {"leak": ["run/e.mp4"], "unknown": ["sit"]}}
+    with pytest.raises(ValueError, match="data/train"):
+        report_of(tmp_path / "data", "--write", tmp_path / "list.txt")
 
 
 def test_planted_faults(report_of, sample, tmp_path, content, capsys):
