@@ -34,6 +34,7 @@ from eva_runs.errors import exit_on_error, single_line_message, stderr_from_main
 from eva_runs.output_folder import reserve_folder, watch
 from eva_runs.recipes import recipe_name
 from eva_runs.record import Kind
+from eva_runs.request import require_counts
 
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
@@ -115,6 +116,8 @@ class Run:
         cfg.setdefault("runner_type", "Runner")
         cfg.work_dir = str(choose_folder(cfg, request))
         if self.trains:
+            require_counts(cfg.train_cfg, ("max_iters", "val_interval"), prefix="train_cfg")
+            require_counts(cfg.optim_wrapper, ("accumulative_counts",), prefix="optim_wrapper")
             stated = {key: cfg[key] for key in ("load_from",) if key in settings}
             apply_request(cfg, request)
             cfg.update(stated)  # before the weights of --backbone

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -107,3 +108,11 @@ class RunRequest:
             f"--epochs {self.epochs}: {self.epochs} x {samples:,} images, {images} an iteration, "
             f"are {count:,} iterations"
         )
+
+
+def require_counts(settings: Any, names: Iterable[str], *, prefix: str) -> None:
+    """Refuse, by a ValueError, numbers of iterations or between them that are below one."""
+    for name in names:
+        value = settings.get(name, 1)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{prefix}.{name}={value} must be at least 1")

@@ -23,6 +23,9 @@ def cfg(load_config):
     [
         ("train.device=cpu", "fp16 training needs a GPU"),
         ("dataloader.train.dataset.names=digit_scenes_train", "digit_scenes_train"),
+        ("train.log_period=0", r"train\.log_period=0"),
+        ("train.checkpointer.period=0", r"train\.checkpointer\.period=0"),
+        ("train.max_iter=0", r"train\.max_iter=0"),
     ],
 )
 def test_what_would_fail_late(cfg, override, message, monkeypatch, tmp_path):

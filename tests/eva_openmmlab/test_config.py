@@ -63,6 +63,19 @@ def test_mixed_precision_without_a_gpu_is_named(refused, tmp_path):
         call("segmentation train", [EOMT, "--output", str(tmp_path / "run")])
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["train_cfg.val_interval=0", "train_cfg.max_iters=0", "optim_wrapper.accumulative_counts=0"],
+)
+def test_counts_below_one_are_refused_before_a_folder_is_made(setting, refused, tmp_path):
+    with refused(setting):
+        call(
+            "segmentation train",
+            ["demo/upernet_eva_debug", setting, "--output", str(tmp_path / "run")],
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_data_root_does_not_move_own_folders():
     own = {"type": "PairedFolders", "images": "/a", "maps": "/b"}
     cfg = merged()

@@ -21,6 +21,7 @@ from eva_detection.data.datasets import require_registered
 from eva_detection.training.output_folder import TrainingFolder, config_of_run
 from eva_runs.precision import DTYPES
 from eva_runs.recipes import find_recipe
+from eva_runs.request import require_counts
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
@@ -152,6 +153,9 @@ def check_config(cfg: DictConfig, *, trains: bool, own: bool = False) -> None:
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
+    if trains:
+        require_counts(cfg.train, ("max_iter", "log_period", "accumulate"), prefix="train")
+        require_counts(cfg.train.get("checkpointer", {}), ("period",), prefix="train.checkpointer")
     precision = training_precision(cfg.train)
     if precision not in DTYPES:
         raise ValueError(f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}")
