@@ -27,11 +27,18 @@ class UnwritableError(OSError):
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
-    """Turn the system's errors, or those of the numbers `only`, into an `UnwritableError`."""
+def explain_os_errors(
+    path: Path, *, only: Collection[int] | None = None, part: Path | None = None
+) -> Iterator[None]:
+    """Turn the system's errors, or those of the numbers `only`, into an `UnwritableError`.
+
+    One that names a temporary `part` names the path in its place.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error, UnwritableError) and part:
+            error.args = (str(error).replace(str(part), str(path)),)
         about_it = error.errno is not None and (only is None or error.errno in only)
         if isinstance(error, UnwritableError) or not about_it:
             raise
@@ -188,7 +195,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     try:
         with explain_os_errors(folder):
             partial.mkdir()
-        with explain_os_errors(folder, only=OF_WRITING):
+        with explain_os_errors(folder, only=OF_WRITING, part=partial):
             yield partial
         with explain_os_errors(folder):
             flush(partial)
@@ -201,9 +208,6 @@ def replace_folder(folder: Path) -> Iterator[Path]:
                     replaced.rename(folder)
                 raise
             flush(folder.parent)
-    except UnwritableError as error:  # name the folder that was asked for
-        error.args = (str(error).replace(str(partial), str(folder)),)
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -116,8 +116,8 @@ class Run:
         cfg.setdefault("runner_type", "Runner")
         cfg.work_dir = str(choose_folder(cfg, request))
         if self.trains:
-            require_counts(cfg.train_cfg, ("max_iters", "val_interval"), prefix="train_cfg")
-            require_counts(cfg.optim_wrapper, ("accumulative_counts",), prefix="optim_wrapper")
+            require_counts(cfg, "train_cfg", ("max_iters", "val_interval"))
+            require_counts(cfg, "optim_wrapper", ("accumulative_counts",))
             stated = {key: cfg[key] for key in ("load_from",) if key in settings}
             apply_request(cfg, request)
             cfg.update(stated)  # before the weights of --backbone

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.recording import quiet
-from eva_data.saving import OF_WRITING, UnwritableError, explain_os_errors, make_folder, open_atomic
+from eva_data.saving import OF_WRITING, explain_os_errors, make_folder, open_atomic
 from eva_runs.options import DATA, EXPORT_SUFFIXES
 
 Inputs = Mapping[str, Tensor]
@@ -29,12 +29,8 @@ def replacing_program(output: Path) -> Iterator[Path]:
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         part, data = Path(folder) / output.name, _weights_beside(output)
-        try:
-            with explain_os_errors(output, only=OF_WRITING):
-                yield part
-        except UnwritableError as error:  # name the file that was asked for
-            error.args = (str(error).replace(str(part), str(output)),)
-            raise
+        with explain_os_errors(output, only=OF_WRITING, part=part):
+            yield part
         beside = part.with_name(data.name)
         if beside.exists():
             os.replace(beside, data)

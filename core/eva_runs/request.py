@@ -110,9 +110,11 @@ class RunRequest:
         )
 
 
-def require_counts(settings: Any, names: Iterable[str], *, prefix: str) -> None:
+def require_counts(config: Any, part: str, names: Iterable[str]) -> None:
     """Refuse, by a ValueError, numbers of iterations or between them that are below one."""
     for name in names:
-        value = settings.get(name, 1)
+        value = config.get(part)
+        for key in name.split("."):
+            value = {} if value is None else value.get(key)
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"{prefix}.{name}={value} must be at least 1")
+            raise ValueError(f"{part}.{name}={value} must be at least 1")

@@ -49,8 +49,7 @@ def load_config(request: TrainingRequest) -> tuple[DictConfig, DetectionData | N
         notes = apply_data(cfg, data) if data else []
         apply_request(cfg, request)
         output = Path(cfg.train.output_dir)
-        continues = request.resume and TrainingFolder(output).newest
-        saved = config_of_run(output) if continues else None
+        saved = config_of_run(output) if request.resume and TrainingFolder(output).newest else None
         before = load_config_file(saved, trusted=file) if saved else None
         notes += apply_bands(cfg, request.band_request(), data, before)
         if data:
@@ -153,9 +152,7 @@ def check_config(cfg: DictConfig, *, trains: bool, own: bool = False) -> None:
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
-    if trains:
-        require_counts(cfg.train, ("max_iter", "log_period", "accumulate"), prefix="train")
-        require_counts(cfg.train.get("checkpointer", {}), ("period",), prefix="train.checkpointer")
+    require_counts(cfg, "train", ("max_iter", "log_period", "accumulate", "checkpointer.period"))
     precision = training_precision(cfg.train)
     if precision not in DTYPES:
         raise ValueError(f"train.amp.precision={precision} must be one of {', '.join(DTYPES)}")
