@@ -303,9 +303,9 @@ def test_an_address_where_nobody_can_listen_is_refused_at_once():
 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        for host, said in (("127.0.0.1", f":{port} .*in use"), ("192.0.2.1", "192.0.2.1")):
+        for host, said in (("127.0.0.1", "in use"), ("192.0.2.1", "192.0.2.1")):
             with (
-                pytest.raises(ValueError, match=f"{said}.*--port"),
+                pytest.raises(OSError, match=f"{said}.*{port}"),
                 serve(Models([]), host=host, port=port),
             ):
                 pass

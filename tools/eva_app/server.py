@@ -210,9 +210,11 @@ def serve(
         Its address.
 
     Raises:
-        ValueError: If the address is taken, or not of this machine.
+        OSError: If the address is taken, or not of this machine.
     """
-    _require_address(host, port)
+    name, family = host.strip("[]"), socket.AF_INET6 if ":" in host else socket.AF_INET
+    # gradio would try its hundred ports, for minutes
+    socket.create_server((name, port or 0), family=family).close()
     temporary = tempfile.TemporaryDirectory(prefix="eva-app-", ignore_cleanup_errors=True)
     with temporary as folder:
         forbid_fetching()
@@ -229,7 +231,7 @@ def serve(
                 pwa=False,
                 prevent_thread_lock=True,
                 mcp_server=mcp,
-                server_name=f"[{host.strip('[]')}]" if ":" in host else host,
+                server_name=f"[{name}]" if ":" in name else name,
                 server_port=port,
                 auth=(USER, password) if password else None,
                 max_file_size=MOST_BYTES,
@@ -242,19 +244,6 @@ def serve(
         finally:
             blocks.close(verbose=False)
             del os.environ["GRADIO_TEMP_DIR"]
-
-
-def _require_address(host: str, port: int | None) -> None:
-    """Refuse, at once, where nobody can listen; gradio tries its hundred ports, for minutes."""
-    name = host.strip("[]")
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
-    try:
-        socket.create_server((name, port or 0), family=family).close()
-    except OSError as error:
-        address = host if port is None else f"{host}:{port}"
-        reason = str(error.strerror).partition(" (while")[0]
-        message = f"cannot listen at {address} ({reason}): choose another --host or --port"
-        raise ValueError(message) from None
 
 
 def run(options: argparse.Namespace) -> None:
