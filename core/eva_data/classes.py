@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import find_files, read_lines
+from eva_data.files import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, find_files, read_lines
 from eva_data.index import Names
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,8 @@ def find_class_files(
     spelling. `labels` are those of each folder, instead of its place in `classes`; other folders
     are left out.
     """
-    folders, own = find_class_folders(folder), list[str]()
+    folders, own, unread = find_class_folders(folder), list[str](), list[str]()
+    others = OTHER_IMAGE_SUFFIXES if suffixes == IMAGE_SUFFIXES else ()
     if labels is None and classes is not None:
         labels = _labels_of(folder, folders, classes, suffixes, exact=exact)
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
@@ -171,7 +172,10 @@ def find_class_files(
             before, label = len(numbers), len(own) if labels is None else labels.get(name)
             if label is None:
                 continue
-            for path in find_files(folder / name, suffixes):
+            for path in find_files(folder / name, {*suffixes, *others}):
+                if others and path.lower().endswith(others):
+                    unread.append(f"{name}/{path}")
+                    continue
                 numbers.append(label)
                 yield f"{name}/{path}"
             if len(numbers) > before:
@@ -180,6 +184,9 @@ def find_class_files(
                 logger.warning("class folder %s holds no file of %s", folder / name, kinds)
 
     names = Names.collect(files())
+    if unread:
+        message = "%s: no training reads images of the kind of %s: %d are left out"
+        logger.warning(message, folder, unread[0], len(unread))
     if not numbers:
         raise ValueError(f"{folder} has class folders without a file of {kinds}")
     return ClassFiles(names, np.array(numbers, np.int32), own if classes is None else classes)

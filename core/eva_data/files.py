@@ -16,6 +16,7 @@ from typing import Any
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 )
+OTHER_IMAGE_SUFFIXES = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # not read
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})  # images of bands, see `eva_data.band_files`
 DEMO_IMAGE_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # what people bring to a demo
 VIDEO_SUFFIXES = frozenset(

@@ -189,11 +189,17 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
 def set_length(cfg: Config, request: RunRequest) -> str:
     """Set the batch and the epochs that are asked for; return a line. All processes have joined.
 
-    An iteration of a run that continues keeps its images, of which a forward pass takes a batch.
-    Warm-ups and milestones that count iterations keep their share of the run.
+    An iteration of a run that continues keeps its images, of which a forward pass takes a batch,
+    and a step its iterations. Warm-ups and milestones that count iterations keep their share of
+    the run.
     """
     saved = run_on_main_rank(lambda: _saved_place(cfg)) if cfg.get("resume") else {}
-    if request.batch:
+    if saved.get("accumulate"):
+        if saved["accumulate"] != cfg.optim_wrapper.get("accumulative_counts", 1):
+            cfg.train_dataloader.batch_size = saved["samples_of_a_batch"] // saved["processes"]
+            _set_accumulation(cfg, saved["accumulate"])
+        cfg.train_dataloader.batch_size = request.batch or cfg.train_dataloader.batch_size
+    elif request.batch:
         begun = saved["samples_of_a_batch"] // saved["processes"] if saved else request.batch
         set_batch(cfg, replace(request, batch=begun))
         cfg.train_dataloader.batch_size = request.batch
@@ -217,11 +223,11 @@ def _saved_place(cfg: Config) -> Mapping[str, int]:
 
     All of a run have the same, so `RunHook` alone looks for damage, when it loads one.
     """
-    names = ("processes", "samples_of_a_batch")
+    names = ("processes", "samples_of_a_batch", "accumulate")
     for checkpoint in run_folder(cfg.work_dir).checkpoints:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             place = read_torch_file(checkpoint, allowed=METADATA, mapped=True)[RUN]
-            counts = {name: place[name] for name in names}
+            counts = {name: place[name] for name in names if name in (*names[:2], *place)}
             if all(type(count) is int and count > 0 for count in counts.values()):
                 return counts
     return {}
@@ -235,16 +241,16 @@ def _stretch_schedule(cfg: Config, factor: float) -> None:
 
 
 def set_batch(cfg: Config, request: RunRequest) -> None:
-    """Set the images of an iteration of each process, while a step keeps its number of them.
+    """Set the images of an iteration of each process, while a step keeps its number of them."""
+    step_batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get("accumulative_counts", 1)
+    cfg.train_dataloader.batch_size = request.batch
+    _set_accumulation(cfg, request.accumulation_steps(step_batch))
 
-    Whatever counts iterations follows.
-    """
-    wrapper, loader, batch = cfg.optim_wrapper, cfg.train_dataloader, request.batch
-    assert batch
-    step_batch = loader.batch_size * wrapper.get("accumulative_counts", 1)
-    wrapper.accumulative_counts = request.accumulation_steps(step_batch)
-    factor = loader.batch_size / batch
-    loader.batch_size = batch
+
+def _set_accumulation(cfg: Config, count: int) -> None:
+    """Set the iterations of a step; whatever counts iterations follows."""
+    factor = count / cfg.optim_wrapper.get("accumulative_counts", 1)
+    cfg.optim_wrapper.accumulative_counts = count
     for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
         for key in {"max_iters", "val_interval", "val_begin", "interval"} & node.keys():
             node[key] = scaled(node[key], factor)

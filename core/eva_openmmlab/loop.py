@@ -74,16 +74,16 @@ class EVATrainLoop(IterBasedTrainLoop):
         self._sampler: Any = numbered.batch_sampler
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
-        batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
+        self._accumulate = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
         saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         for interval in (
             self.val_interval,
             *(hook.interval for hook in saving if not hook.by_epoch),
         ):
-            if 0 < interval < self.max_iters and interval % batches:
+            if 0 < interval < self.max_iters and interval % self._accumulate:
                 raise ValueError(
                     f"intervals of evaluations and checkpoints, {interval}, must be multiples of "
-                    f"accumulative_counts={batches}: a checkpoint holds no half of a step"
+                    f"accumulative_counts={self._accumulate}: a checkpoint holds no half of a step"
                 )
 
     def position(self, iteration: int) -> dict[str, int]:
@@ -94,6 +94,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             "samples_of_a_batch": self._sampler.step_batch,
             "processes": self._sampler.shards,
             "images": len(self.dataloader.dataset),
+            "accumulate": self._accumulate,
             "samples": sample + (iteration - done) * self._sampler.step_batch,
         }
 

@@ -77,10 +77,9 @@ class Run:
             folder = Path(cfg.work_dir)
             kind: Kind = "training" if self.trains else "evaluation"
             _join(cfg)
-            if self.request.epochs or self.request.batch:
-                line = set_length(cfg, self.request)
-                if line and processes.is_main():
-                    show(line)
+            line = set_length(cfg, self.request) if self.trains else ""
+            if line and processes.is_main():
+                show(line)
             self._is_record_new = watch(folder / RECORD)
             reserved = reserve_folder(
                 folder,

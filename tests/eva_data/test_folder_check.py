@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from eva_command.verify import main as verify
+from eva_data.labelled_images import ClassFolders
 
 
 @pytest.fixture
@@ -54,12 +55,14 @@ def test_transparent_images_are_a_note(save, findings):
     assert findings(root / "photos") == ({"transparent": [f"{root}/photos/b.png"]}, 0)
 
 
-def test_images_that_no_training_reads_are_a_note(save, findings):
+def test_images_that_no_training_reads_are_a_note(save, findings, caplog):
     root = save(set__a__1=1, set__b__1=2)
     for name in ("a/2.gif", "b/3.HEIC"):
         (root / "set" / name).touch()
     unread = [f"{root}/set/a/2.gif", f"{root}/set/b/3.HEIC"]
     assert findings("folders", root / "set") == ({"unread": unread}, 0)
+    assert len(ClassFolders(root / "set", None, upright=True)) == 2
+    assert "a/2.gif: 2 are left out" in caplog.text
 
 
 def test_classes_and_copies_within_and_across(save, findings, capsys):

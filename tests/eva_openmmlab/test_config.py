@@ -160,6 +160,18 @@ def test_a_run_that_continues_with_other_processes_or_batches_keeps_its_length(
     assert cfg.train_dataloader.batch_size == 4
 
 
+def test_a_run_that_continues_keeps_the_iterations_of_its_steps(tmp_path):
+    """Also without the --batch that it began with, of which the recipe says nothing."""
+    cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))
+    cfg.update(work_dir=str(tmp_path), resume=True)
+    place = {"processes": 1, "samples_of_a_batch": 8, "accumulate": 2}
+    torch.save({RUN: place}, tmp_path / "iter_16.pth")
+    set_length(cfg, RunRequest())
+    assert cfg.optim_wrapper.accumulative_counts == 2
+    assert cfg.train_dataloader.batch_size == 8
+    assert cfg.train_cfg.max_iters == 80_000 / 8
+
+
 @pytest.mark.parametrize("place", [[], {"processes": 0, "samples_of_a_batch": 2}, {"processes": 1}])
 def test_a_damaged_place_in_the_data_is_not_computed_with(monkeypatch, tmp_path, place):
     cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))

@@ -239,6 +239,11 @@ def test_a_step_in_parts_learns_at_the_rate_of_a_whole_one(trainer, run, tmp_pat
         run(*trainer.command(tmp_path / name, *words, steps=2, period=1), **trainer.variables)
         rates[name] = [line["lr"] for line in trainer.logged(tmp_path / name) if "lr" in line]
     assert rates["parts"] == [rate for rate in rates["whole"] for _ in range(2)]
+    again = shutil.copytree(tmp_path / "parts", tmp_path / "again")
+    (again / "iter_4.pth").unlink()  # so --resume does the second step again, in parts as before
+    words = ("train_dataloader.batch_size=4", *trainer.resume)
+    run(*trainer.command(again, *words, steps=2, period=1), **trainer.variables)
+    trainer.assert_same_end(again, tmp_path / "parts", steps=4)
 
 
 @some("classification", "segmentation", of=("classification", *FRAMEWORKS))

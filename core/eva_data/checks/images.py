@@ -16,7 +16,12 @@ from eva_data.captions.lists import LEFT_OUT, UnreadableCaptionError
 from eva_data.captions.sources import CaptionedImages
 from eva_data.checks.findings import Findings, Kind
 from eva_data.classes import describe_alike, find_respelled
-from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
+from eva_data.files import (
+    IMAGE_SUFFIXES,
+    LISTED_IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    find_files,
+)
 from eva_data.images import ImageFacts, describe_dark
 from eva_data.index import Table
 from eva_data.manifests import SourceEntry
@@ -52,7 +57,6 @@ PAIR_KINDS = {
     **LEFT_OUT,
     "caption": Kind("caption that cannot be read", "left out of the index"),
 }
-_UNREAD = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl")
 _PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -131,7 +135,7 @@ def list_part(folder: Path, findings: Findings, bands: int | None = None) -> Par
     names = list(find_files(folder, BAND_SUFFIXES if bands else IMAGE_SUFFIXES))
     if not names:
         raise ValueError(f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES})")
-    unread = [f"{folder}/{name}" for name in find_files(folder, _UNREAD)]
+    unread = [f"{folder}/{name}" for name in find_files(folder, OTHER_IMAGE_SUFFIXES)]
     findings.add_many("unread", len(unread), unread)
     counts = Counter(name.partition("/")[0] for name in names if "/" in name)
     if not counts:
