@@ -12,6 +12,7 @@ from torch import Tensor
 from eva_detection.building import build, image_side, target_of, training_precision
 from eva_detection.command_line import parse
 from eva_detection.config.settings import apply_request, load_recipe
+from eva_runs.data_order import choose_micro_batch_size
 from eva_runs.memory import (
     OBJECTS,
     MeasuredStep,
@@ -26,7 +27,9 @@ def read_recipe(words: Sequence[str]) -> DictConfig:
     request = parse(words)
     cfg = load_recipe(request.recipe)
     apply_request(cfg, request)
-    cfg.dataloader.train.total_batch_size //= request.processes
+    images = cfg.dataloader.train.total_batch_size
+    share = choose_micro_batch_size(images, request.processes, largest=images)
+    cfg.dataloader.train.total_batch_size = share
     cfg.processes = request.processes
     return cfg
 

@@ -170,6 +170,10 @@ def test_wrong_words_are_the_librarys_errors(capsys):
     with pytest.raises(SystemExit):
         main(["plan", "eva_debug_digits", "--batch", "5"])
     assert "--batch 5" in capsys.readouterr().err
+    detector = "detection/demo/cascade_mask_rcnn_vitdet_eva_debug"
+    with pytest.raises(SystemExit):
+        main(["plan", detector, "--num-gpus", "3"])  # its training would refuse it
+    assert "3 processes" in capsys.readouterr().err
 
 
 def test_iterations_of_mmengine_follow_the_micro_batch():

@@ -132,7 +132,7 @@ def _check_name(cfg: DictConfig, key: str) -> None:
         plain = isinstance(node, DictConfig) and "_target_" not in node
         if path in _OPEN or not (plain or path in _OPTIONAL):
             break
-        keys = [str(key) for key in [*(node or ()), *_OPTIONAL.get(path, ())]]
+        keys = [*dict.fromkeys(map(str, [*(node or ()), *_OPTIONAL.get(path, ())]))]
         if name not in keys:
             close = difflib.get_close_matches(name, keys, n=3) or sorted(keys)
             raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
