@@ -160,7 +160,8 @@ def find_class_files(
     spelling. `labels` are those of each folder, instead of its place in `classes`; other folders
     are left out.
     """
-    folders, own, unread = find_class_folders(folder), list[str](), list[str]()
+    folders, own = find_class_folders(folder), list[str]()
+    unread, example = 0, ""
     others = OTHER_IMAGE_SUFFIXES if suffixes == IMAGE_SUFFIXES else ()
     if labels is None and classes is not None:
         labels = _labels_of(folder, folders, classes, suffixes, exact=exact)
@@ -168,13 +169,14 @@ def find_class_files(
     numbers = array("i")
 
     def files() -> Iterator[str]:
+        nonlocal unread, example
         for name in folders:
             before, label = len(numbers), len(own) if labels is None else labels.get(name)
             if label is None:
                 continue
             for path in find_files(folder / name, {*suffixes, *others}):
                 if others and path.lower().endswith(others):
-                    unread.append(f"{name}/{path}")
+                    unread, example = unread + 1, example or f"{name}/{path}"
                     continue
                 numbers.append(label)
                 yield f"{name}/{path}"
@@ -185,8 +187,8 @@ def find_class_files(
 
     names = Names.collect(files())
     if unread:
-        message = "%s: no training reads images of the kind of %s: %d are left out"
-        logger.warning(message, folder, unread[0], len(unread))
+        message = "%s: no training reads images such as %s; %d are left out"
+        logger.warning(message, folder, example, unread)
     if not numbers:
         raise ValueError(f"{folder} has class folders without a file of {kinds}")
     return ClassFiles(names, np.array(numbers, np.int32), own if classes is None else classes)

@@ -30,7 +30,7 @@ from eva_backbone.variants import (
     fine_tuning,
 )
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
-from eva_openmmlab.run_folder import RUN, config_of_run, run_folder
+from eva_openmmlab.run_folder import CONFIGURED_BATCH_SIZE, RUN, config_of_run, run_folder
 from eva_openmmlab.weights import METADATA
 from eva_runs.extras import describe_missing_package
 from eva_runs.processes import run_on_main_rank
@@ -189,20 +189,21 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
 def set_length(cfg: Config, request: RunRequest) -> str:
     """Set the batch and the epochs that are asked for; return a line. All processes have joined.
 
-    An iteration of a run that continues keeps its images, of which a forward pass takes a batch,
-    and a step its iterations. Warm-ups and milestones that count iterations keep their share of
-    the run.
+    An iteration of a run that continues keeps its images, also those of a `--batch` that is left
+    out now. A forward pass takes no more than the config or `request` say. Warm-ups and milestones
+    that count iterations keep their share of the run.
     """
     saved = run_on_main_rank(lambda: _saved_place(cfg)) if cfg.get("resume") else {}
-    if saved.get("accumulate"):
-        if saved["accumulate"] != cfg.optim_wrapper.get("accumulative_counts", 1):
-            cfg.train_dataloader.batch_size = saved["samples_of_a_batch"] // saved["processes"]
-            _set_accumulation(cfg, saved["accumulate"])
-        cfg.train_dataloader.batch_size = request.batch or cfg.train_dataloader.batch_size
+    if saved:
+        configured = cfg.train_dataloader.batch_size
+        begun = saved["samples_of_a_batch"] // saved["processes"]
+        if CONFIGURED_BATCH_SIZE not in cfg:  # the config of a run has it, and is set already
+            older = configured if request.batch else begun  # a checkpoint without it
+            cfg.train_dataloader.batch_size = saved.get(CONFIGURED_BATCH_SIZE, older)
+            set_batch(cfg, replace(request, batch=begun))
+        cfg.train_dataloader.batch_size = request.batch or min(configured, begun)
     elif request.batch:
-        begun = saved["samples_of_a_batch"] // saved["processes"] if saved else request.batch
-        set_batch(cfg, replace(request, batch=begun))
-        cfg.train_dataloader.batch_size = request.batch
+        set_batch(cfg, request)
     if not request.epochs:
         return ""
     if "max_iters" not in cfg.train_cfg:
@@ -223,7 +224,7 @@ def _saved_place(cfg: Config) -> Mapping[str, int]:
 
     All of a run have the same, so `RunHook` alone looks for damage, when it loads one.
     """
-    names = ("processes", "samples_of_a_batch", "accumulate")
+    names = ("processes", "samples_of_a_batch", CONFIGURED_BATCH_SIZE)
     for checkpoint in run_folder(cfg.work_dir).checkpoints:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             place = read_torch_file(checkpoint, allowed=METADATA, mapped=True)[RUN]
@@ -241,20 +242,19 @@ def _stretch_schedule(cfg: Config, factor: float) -> None:
 
 
 def set_batch(cfg: Config, request: RunRequest) -> None:
-    """Set the images of an iteration of each process, while a step keeps its number of them."""
-    step_batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get("accumulative_counts", 1)
+    """Set the images of an iteration of each process, while a step keeps its number of them.
+
+    Whatever counts iterations follows.
+    """
+    before = cfg.optim_wrapper.get("accumulative_counts", 1)
+    cfg.setdefault(CONFIGURED_BATCH_SIZE, cfg.train_dataloader.batch_size)
+    count = request.accumulation_steps(cfg.train_dataloader.batch_size * before)
     cfg.train_dataloader.batch_size = request.batch
-    _set_accumulation(cfg, request.accumulation_steps(step_batch))
-
-
-def _set_accumulation(cfg: Config, count: int) -> None:
-    """Set the iterations of a step; whatever counts iterations follows."""
-    factor = count / cfg.optim_wrapper.get("accumulative_counts", 1)
     cfg.optim_wrapper.accumulative_counts = count
     for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
         for key in {"max_iters", "val_interval", "val_begin", "interval"} & node.keys():
-            node[key] = scaled(node[key], factor)
-    _stretch_schedule(cfg, factor)
+            node[key] = scaled(node[key], count / before)
+    _stretch_schedule(cfg, count / before)
 
 
 def require_data(cfg: Config, parts: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
 from eva_openmmlab.data_order import STEP, build_shared, numbered_loader
-from eva_openmmlab.run_folder import run_folder
+from eva_openmmlab.run_folder import CONFIGURED_BATCH_SIZE, run_folder
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -89,12 +89,14 @@ class EVATrainLoop(IterBasedTrainLoop):
     def position(self, iteration: int) -> dict[str, int]:
         """Return what the order of the data depends on, and the samples up to an iteration."""
         done, sample = self._first
+        begun = self._sampler.step_batch // self._sampler.shards
         return {
             "seed": run_seed(self.runner),
             "samples_of_a_batch": self._sampler.step_batch,
             "processes": self._sampler.shards,
             "images": len(self.dataloader.dataset),
-            "accumulate": self._accumulate,
+            "accumulative_counts": self._accumulate,
+            CONFIGURED_BATCH_SIZE: self.runner.cfg.get(CONFIGURED_BATCH_SIZE, begun),
             "samples": sample + (iteration - done) * self._sampler.step_batch,
         }
 
@@ -120,11 +122,11 @@ class EVATrainLoop(IterBasedTrainLoop):
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch
         position = self.position(iteration)
-        names = ("images", "processes", "samples_of_a_batch")
+        names = ("images", "processes", "samples_of_a_batch", "accumulative_counts")
         other = [name for name in names if saved.get(name, position[name]) != position[name]]
         if other:
             self.runner.logger.warning(
-                "the order of the data is not that of a run without a break: %s",
+                "the data and steps are not those of a run without a break: %s",
                 ", ".join(f"{name} was {saved[name]} and is {position[name]}" for name in other),
                 extra=SHOWN,
             )

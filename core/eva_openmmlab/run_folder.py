@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 RUN = "eva_run"  # key of the place in the data, in a checkpoint
+CONFIGURED_BATCH_SIZE = "configured_batch_size"  # key in both: images of a process before --batch
 STEP = "step"
 Entry = Mapping[str, Any]  # of a log
 

@@ -18,7 +18,7 @@ from eva_backbone.checkpoints.adapters import BASE, BASE_NAMES, PREFIX, SHA256_O
 from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.families import to_eva_names
 from eva_backbone.checkpoints.reading import read_weights
-from eva_backbone.checkpoints.registry import bundled_path, list_official_files, resolve_source
+from eva_backbone.checkpoints.registry import list_official_files, resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
@@ -130,7 +130,8 @@ def complete(
 def _name_of_base(name: str, path: Path) -> str:
     """Return by what the base is found again: a released name, or a whole path of the user's."""
     released = any(name in (entry.name, entry.stem) for entry in list_official_files())
-    is_own = Path(name).expanduser().exists() and not (released or bundled_path(name))
+    own = Path(name).expanduser()  # a file, or the folder of a run
+    is_own = path.is_relative_to(own) and not released
     return str(path.absolute()) if is_own else name
 
 

@@ -62,7 +62,7 @@ def test_images_that_no_training_reads_are_a_note(save, findings, caplog):
     unread = [f"{root}/set/a/2.gif", f"{root}/set/b/3.HEIC"]
     assert findings("folders", root / "set") == ({"unread": unread}, 0)
     assert len(ClassFolders(root / "set", None, upright=True)) == 2
-    assert "a/2.gif: 2 are left out" in caplog.text
+    assert "a/2.gif; 2 are left out" in caplog.text
 
 
 def test_classes_and_copies_within_and_across(save, findings, capsys):

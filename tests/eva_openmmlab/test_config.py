@@ -160,16 +160,31 @@ def test_a_run_that_continues_with_other_processes_or_batches_keeps_its_length(
     assert cfg.train_dataloader.batch_size == 4
 
 
-def test_a_run_that_continues_keeps_the_iterations_of_its_steps(tmp_path):
-    """Also without the --batch that it began with, of which the recipe says nothing."""
-    cfg = load_config(find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb"))
+@pytest.mark.parametrize(
+    ("began", "settings", "passes", "accumulate", "iterations"),
+    [  # `began`: images of an iteration, configured and with --batch, which is left out now
+        ((4, 2), {}, 2, 2, 16),
+        ((4, 4), {}, 4, 1, 8),
+        ((4, 4), {"optim_wrapper.accumulative_counts": "2"}, 4, 2, 8),  # as in the engine
+        ((4, 4), {"train_dataloader.batch_size": "2"}, 2, 1, 8),
+        ((2, 4), {"train_dataloader.batch_size": "2", "optim_wrapper.accumulative_counts": "2"},
+         2, 1, 4),  # in forward passes of 2
+        ((2, 1), {}, 1, 2, 16),
+    ],
+)  # fmt: skip
+def test_a_run_that_continues_keeps_the_images_of_its_iterations(
+    tmp_path, began, settings, passes, accumulate, iterations
+):
+    settings = {"train_dataloader.batch_size": "4", "train_cfg.max_iters": "8"} | settings
+    cfg = load_config(find_recipe("segmentation", "demo/upernet_eva_debug"), settings)
     cfg.update(work_dir=str(tmp_path), resume=True)
-    place = {"processes": 1, "samples_of_a_batch": 8, "accumulate": 2}
-    torch.save({RUN: place}, tmp_path / "iter_16.pth")
-    set_length(cfg, RunRequest())
-    assert cfg.optim_wrapper.accumulative_counts == 2
-    assert cfg.train_dataloader.batch_size == 8
-    assert cfg.train_cfg.max_iters == 80_000 / 8
+    place = {"processes": 1, "samples_of_a_batch": began[1], "configured_batch_size": began[0]}
+    torch.save({RUN: place}, tmp_path / "iter_2.pth")
+    for _ in range(2):  # and with the config that the run has then
+        set_length(cfg, RunRequest())
+        assert cfg.train_dataloader.batch_size == passes
+        assert cfg.optim_wrapper.get("accumulative_counts", 1) == accumulate
+        assert cfg.train_cfg.max_iters == iterations
 
 
 @pytest.mark.parametrize("place", [[], {"processes": 0, "samples_of_a_batch": 2}, {"processes": 1}])

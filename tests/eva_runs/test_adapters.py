@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from eva_backbone import VisionTransformer, load_vit
 from eva_backbone.checkpoints.reading import Weights
+from eva_backbone.checkpoints.registry import bundled_path
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_classification.config import ModelConfig
@@ -124,9 +125,12 @@ def test_adapters_of_an_adapter(saved, tmp_path):
 def test_a_released_base_keeps_its_name_beside_a_copy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "eva_debug").mkdir()
-    trained(tmp_path / "adapter", seed=5)
-    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "eva_debug"
+    own = tmp_path / "eva_debug.safetensors"
+    shutil.copy(bundled_path("eva_debug"), own)
+    for base, noted in (("eva_debug", "eva_debug"), (own.name, str(own))):
+        trained(tmp_path / "adapter", seed=5, base=base)
+        config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == noted
 
 
 def test_a_base_by_a_relative_path_is_found_from_another_folder(saved, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.images import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
+from eva_data.classes import folded
 from eva_data.detection import verify
 from eva_data.index import INDEX_SUFFIX, FolderFiles, state_of
 from eva_data.label_files import render_template
@@ -233,12 +234,15 @@ def _run_folders(args: argparse.Namespace) -> int:
 def _run_video(args: argparse.Namespace) -> int:
     """Check labelled videos: of a folder of splits each, against those before it."""
     location = Path(args.location)
+    inputs = {"list": location if location.is_file() else None, "list of classes": args.classes}
+    inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
+    outputs = (args.write, args.index, args.write_classes, args.report)
+    check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
     folders = class_folders.find_parts(location) if location.is_dir() else []
     if not folders:
         return _check_videos(args)
     if args.write or args.index or args.write_classes:
         raise ValueError(f"{location} has parts: what is written is of one, such as {folders[0]}")
-    check_outputs([args.report], overwrite=args.overwrite, inputs={})
     values, classes, code = dict[str, Any](), list[str](), 0
     for number, folder in enumerate(folders):
         echo(f"{folder}:")
@@ -255,10 +259,6 @@ def _run_video(args: argparse.Namespace) -> int:
 def _check_videos(args: argparse.Namespace, known: Sequence[str] = ()) -> int:
     """Check one part, whose classes are all `known` where some are."""
     location = Path(args.location)
-    inputs = {"list": location if location.is_file() else None, "list of classes": args.classes}
-    inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
-    outputs = (args.write, args.index, args.write_classes, args.report)
-    check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
     _require_index_name(args.index)
     no_list = location.suffix == INDEX_SUFFIX or is_shard_pattern(location)
     listed_in = location if location.is_file() and not no_list else None
@@ -269,7 +269,8 @@ def _check_videos(args: argparse.Namespace, known: Sequence[str] = ()) -> int:
     findings, keep = Findings(KINDS), np.ones(len(videos), bool)
     for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
         findings.add_many(kind, len(names), iter(names))
-    unknown = [name for name in videos.classes if known and name not in known]
+    spellings = {*map(folded, known or videos.classes)}  # a training takes other ones as well
+    unknown = [name for name in videos.classes if folded(name) not in spellings]
     findings.add_many("unknown", len(unknown), unknown)
     find_in_list(videos, findings, keep)
     facts: dict[str, Any] = {}

@@ -357,7 +357,7 @@ def _mask(segmentation: Any, size: Size) -> Any:
         if not numbers or not all(abs(value) <= _FARTHEST for value in values):
             raise ValueError("no list of polygons of finite numbers that are not far")
         return polygons or None
-    if segmentation == "" or type(segmentation) not in (dict, str):
+    if segmentation in (None, "", 0) or segmentation != segmentation:  # NaN is pandas's None
         return None
     rle_runs(segmentation, size)
     code: Any = {key: segmentation[key] for key in ("size", "counts")}

@@ -22,6 +22,8 @@ NO_POLYGONS: list[Any] = [
     ["20", "20", "60", "20", "60", "60"],
     [{"size": [96, 128], "counts": COLUMNS}],
     {},
+    True,
+    5,
 ]
 
 

@@ -96,19 +96,24 @@ def report_of(check, tmp_path, capsys):
     return run
 
 
-def test_a_folder_of_splits_is_checked_part_by_part(report_of, tmp_path, capsys):
-    for number, name in enumerate(("train/run/a", "train/walk/b", "val/run/c", "val/sit/d")):
+def test_a_folder_of_splits_is_checked_part_by_part(report_of, check, tmp_path, capsys):
+    for number, name in enumerate(("train/run/a", "train/walk_on/b", "val/Run/c", "val/sit/d")):
         _write_video(tmp_path / f"data/{name}.mp4", seed=number)
-    shutil.copy(tmp_path / "data/train/run/a.mp4", tmp_path / "data/val/run/e.mp4")
+    shutil.copy(tmp_path / "data/train/run/a.mp4", tmp_path / "data/val/Run/e.mp4")
     code, found, report = report_of(tmp_path / "data")
     assert code == 1
     assert {key: [*part["classes"]] for key, part in report.items()} == {
-        "train": ["run", "walk"],
-        "val": ["run", "sit"],
+        "train": ["run", "walk_on"],
+        "val": ["Run", "sit"],
     }
-    assert found == {"train": {}, "val": {"leak": ["run/e.mp4"], "unknown": ["sit"]}}
+    assert found == {"train": {}, "val": {"leak": ["Run/e.mp4"], "unknown": ["sit"]}}
     with pytest.raises(ValueError, match="data/train"):
         report_of(tmp_path / "data", "--write", tmp_path / "list.txt")
+    classes = tmp_path / "classes.txt"
+    classes.write_text("run\nsit\nwalk on\n")
+    with pytest.raises(ValueError, match="list of classes"):
+        check(tmp_path / "data", "--classes", classes, "--report", classes, "--overwrite")
+    assert classes.read_text().startswith("run")
 
 
 def test_planted_faults(report_of, sample, tmp_path, content, capsys):
