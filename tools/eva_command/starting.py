@@ -26,29 +26,30 @@ _GIB = 2**30
 _OWN = re.compile(  # by which a user names weights, or wants none from the hub
     r"(--)?(backbone|weights|no-download|load[-_]from|(model|train)\.(init[-_]checkpoint|variant))"
 )
-# least memory of a card -> weights
+_LARGE = 22 * _GIB  # bytes of a card of 24 GB
+# least memory of a card -> small weights
 _BY_MEMORY = ((14 * _GIB, "eva02_l14"), (7 * _GIB, "eva02_s14"), (0, "eva02_ti14"))
-_ON_CARDS = {  # task -> recipe and settings for a small card, and for a larger one, with adapters
-    "detection": (
-        ["custom/cascade_mask_rcnn_vitdet_dinov3_b_12gb"],
-        ["custom/cascade_mask_rcnn_vitdet_eva02_l_lora_12gb"],
-    ),
-    "mmdetection": (
-        ["custom/cascade_mask_rcnn_eva_l_24gb"],
-        ["custom/cascade_mask_rcnn_eva_l_24gb", "--lora", "8"],
-    ),
-    "segmentation": (
-        ["ade20k/upernet_dinov3_b_512_12gb"],
-        ["ade20k/upernet_eva02_l_512_lora_12gb"],
-    ),
-    "classification": (
-        ["custom/eva_small", "--image-size", "224"],
-        ["custom/eva_small", "--image-size", "224", "--lora", "8"],
-    ),
+# task -> small weights -> recipe and settings; eva02_ti14 takes the smallest recipe
+_ON_CARDS: Mapping[str, Mapping[str, Words]] = {
+    "detection": {
+        "eva02_s14": ["custom/cascade_mask_rcnn_vitdet_dinov3_b_12gb"],
+        "eva02_l14": ["custom/cascade_mask_rcnn_vitdet_eva02_l_lora_12gb"],
+    },
+    "mmdetection": {
+        "eva02_s14": ["custom/cascade_mask_rcnn_eva_l_24gb"],
+        "eva02_l14": ["custom/cascade_mask_rcnn_eva_l_24gb", "--lora", "8"],
+    },
+    "segmentation": {
+        "eva02_s14": ["ade20k/upernet_dinov3_b_512_12gb"],
+        "eva02_l14": ["ade20k/upernet_eva02_l_512_lora_12gb"],
+    },
+    "classification": {
+        "eva02_s14": ["custom/eva_small", "--image-size", "224"],
+        "eva02_l14": ["custom/eva_small", "--image-size", "224", "--lora", "8"],
+    },
 }
 _SAMPLES = 50_000  # of 112 px that `eva02_ti14` is trained on in 15 minutes on two cores
 _QUICK = "dinov2_s14"  # whose features are made to be used as they are
-_LARGE = 22 * 2**30  # bytes of a card of 24 GB
 # task -> recipe for such a card, and the official weights that it starts from
 _RECIPES: Mapping[str, tuple[str, str]] = {
     "detection": ("custom/cascade_mask_rcnn_vitdet_eva_l_24gb", "eva_l_psz14.pt"),
@@ -70,9 +71,8 @@ EOMT = {
 def choose_recipe(task: str, head: str | None, data: Path, rest: Sequence[str]) -> Words:
     """Choose a recipe, with settings, by the card and the weights that can be had; say why."""
     large, weights = (EOMT if head else _RECIPES)[task]
-    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     has_weights = any((folder / weights).is_file() for folder in weights_directories())
-    if has_weights and card is not None and card.total_memory > _LARGE:
+    if has_weights and _card_memory() > _LARGE:
         return [large]
     echo(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
     names = [recipe.name for recipe in list_recipes(task) if recipe.name.endswith("_small")]
@@ -87,19 +87,26 @@ def find_start(task: str, data: Path, words: Sequence[str], small: str) -> Words
 
     Where there are none, or the user's `words` name others, that is the recipe `small` alone.
     """
-    card: Any = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    memory = card.total_memory if card else 0
+    memory = _card_memory()
     name = next(name for least, name in _BY_MEMORY if memory >= least)
     if task not in _ON_CARDS or _has_weights(words) or not fetch_start(name):
         return [small]
-    if memory >= _BY_MEMORY[1][0]:
-        return [*_ON_CARDS[task][name == "eva02_l14"], "--backbone", name]
+    if name in _ON_CARDS[task]:
+        return [*_ON_CARDS[task][name], "--backbone", name]
     settings = [small, "--backbone", name]
     if task == "classification":
         images = sum(1 for _ in find_files(data, IMAGE_SUFFIXES))
         epochs = min(30, max(3, _SAMPLES // max(1, images)))
         settings += ["--image-size", "112", "--epochs", str(epochs)]
     return settings
+
+
+def _card_memory() -> int:
+    """Return the bytes of the first GPU, 0 without one."""
+    if not torch.cuda.is_available():
+        return 0
+    card: Any = torch.cuda.get_device_properties(0)
+    return int(card.total_memory)
 
 
 def require_task(task: str, option: str, tasks: Collection[str]) -> None:
