@@ -84,7 +84,9 @@ def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
     def seconds(way: Mapping[str, Any]) -> str:
         low, middle, high = (way[key] for key in ("minimum", "median", "maximum"))
         cell = f"{low:.3g}, {middle:.3g} ({(high - low) / middle:.0%})"
-        return cell + f"; {entry['items'] / middle:.3g} {entry['unit']}/s" * bool(entry["unit"])
+        if not entry["unit"]:
+            return cell
+        return f"{cell}; {entry['items'] / middle:.3g} {entry['unit']}/s"
 
     (_, ours), *peers = entry["ways"].items()
     made_by = f"{entry['torch']}, {entry['commit']}, {entry['date']}"

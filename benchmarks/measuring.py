@@ -106,7 +106,8 @@ def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -
     total = peak = 0
     for event in (event for event in events if event.name() == "[memory]"):
         total += event.nbytes()
-        peak = max(peak, total * (event.start_ns() >= first))
+        if event.start_ns() >= first:
+            peak = max(peak, total)
     return result, peak / 2**30
 
 

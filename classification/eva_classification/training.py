@@ -115,6 +115,7 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
     samples, held_out, bands = _open_data(config)
     channels = bands.count if bands else 3
     build = partial(build_model, num_classes=len(samples.classes), in_channels=channels)
+    kind = "linear probe of " if model.linear_probe else ""
     train_classifier(
         IMAGES,
         config,
@@ -123,7 +124,7 @@ def train(config: ClassificationConfig, device: torch.device, *, recipe: str = "
         build=build,
         samples=samples,
         others=held_out,
-        title=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
+        title=f"{kind}{model.variant} at {model.image_size} px",
         flops=training_flops(
             build,
             model,

@@ -110,7 +110,8 @@ def plot_view(content: Curves) -> PlotView:
 
     lines, legend = [], []
     for number, (name, points) in enumerate(drawn):
-        kind = f"c{number % COLORS}{' dashed' * (number // COLORS % 2)}"
+        dashed = " dashed" if number // COLORS % 2 else ""
+        kind = f"c{number % COLORS}{dashed}"
         places = [place(*point) for point in thin(points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         point = places[0] if len(places) == 1 else None

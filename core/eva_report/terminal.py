@@ -38,8 +38,9 @@ def show(*lines: str) -> None:
 
 def counted(count: int, noun: str) -> str:
     """Write a number of things: `1 image`, `1,200 frames`, `2 classes`."""
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{plural * (count != 1)}"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:

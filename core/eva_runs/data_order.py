@@ -298,9 +298,9 @@ def check_same_data(samples: SampleDataset) -> None:
     first, *others = processes.gather((len(samples), checksum()))
     for number, other in enumerate(others, start=1):
         if other != first:
-            difference = f"{other[0]} {'other ' * (other[0] == first[0])}samples"
+            kind = "other samples" if other[0] == first[0] else "samples"
             raise ValueError(
-                f"process {number} has {difference}, and process 0 has {first[0]}: give all "
+                f"process {number} has {other[0]} {kind}, and process 0 has {first[0]}: give all "
                 f"processes the same data, or an index of it"
             )
 

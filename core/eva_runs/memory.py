@@ -243,7 +243,8 @@ def make_boxes(count: int, side: int) -> Tensor:
 
 def fits(step: Mapping[str, int], memory: int) -> bool:
     """Return whether a measured step fits into a memory, a tenth of which context and gaps take."""
-    return step["peak"] + NCCL * (step["processes"] > 1) <= 0.9 * memory
+    of_processes = NCCL if step["processes"] > 1 else 0
+    return step["peak"] + of_processes <= 0.9 * memory
 
 
 def plan(

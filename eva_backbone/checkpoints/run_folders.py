@@ -80,7 +80,8 @@ def describe_missing(path: Path) -> str:
         str(existing.with_name(sibling))
         for sibling in difflib.get_close_matches(existing.name, names)
     ]
-    return f"there is no {str(path)[:200]}" + f" (close to it: {', '.join(close)})" * bool(close)
+    advice = f" (close to it: {', '.join(close)})" if close else ""
+    return f"there is no {str(path)[:200]}{advice}"
 
 
 def describe_weights(source: str) -> str:

@@ -131,7 +131,8 @@ def open_part(
     images = open_shared(lambda folder: find(indexes=folder), config.run.output)
     warn_of_depth(len(images), images.encoded)
     if data.val_share:
-        images = images.hold_out(data.val_share, name="data.val_share")[part == "val"]
+        train, val = images.hold_out(data.val_share, name="data.val_share")
+        images = val if part == "val" else train
     if not config.teacher.cache:
         return images
     run, folder = config.run, expand_home(config.teacher.cache) / part

@@ -149,4 +149,4 @@ def _refusal(scope: Scope, folder: Path) -> int:
     length = Headers(scope=scope).get("content-length", "")
     if not length.isdecimal() or int(length) > MOST_FILES * MOST_BYTES:
         return 413
-    return 507 * (shutil.disk_usage(folder).free < int(length) + _LEAST_FREE)
+    return 507 if shutil.disk_usage(folder).free < int(length) + _LEAST_FREE else 0

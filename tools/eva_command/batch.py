@@ -94,9 +94,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
     if task == "detect":
         add("--score-threshold", type=probability, default=0.5, help="default: %(default)s")
     if task in ("classify", "zero-shot"):
-        help_text = "names, or a text file of them" + " (default: the weights')" * (
-            task == "classify"
-        )
+        help_text = "names, or a text file of them"
+        help_text += " (default: the weights')" if task == "classify" else ""
         add("--classes", nargs="+", required=task == "zero-shot", help=help_text)
         add("--top", type=integer(1), default=5, help="classes of an image (default: %(default)s)")
     if task == "zero-shot":
@@ -127,8 +126,8 @@ def _parse_task(task: str, arguments: Sequence[str]) -> argparse.Namespace:
     if task == "features":
         kind = options.kind = options.kind or ("embedding" if options.texts else "pooled")
         useless = [*_OF_VIT] if kind == "embedding" else ["texts", "unit_length"]
-        useless += ["pooling"] * (kind == "patches")
-        useless += ["image_size", "mean", "std"] * options.texts
+        useless += ["pooling"] if kind == "patches" else []
+        useless += ["image_size", "mean", "std"] if options.texts else []
         for name in (name for name in useless if getattr(options, name)):
             parser.error(f"--{name.replace('_', '-')} has no use with --kind {kind}")
     classes: list[str] = getattr(options, "classes", None) or []

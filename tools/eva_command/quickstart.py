@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     ending = "" if options.task == "detection" else f"_{options.task}"
     plan_demo = lazy_import("eva_command.starting:plan_demo")
     start = plan_demo(options.task) if options.pretrained else []
-    ending += "_pretrained" * bool(start)
+    ending += "_pretrained" if start else ""
     output = options.output or f"output/quickstart{ending}"
     demo_arguments = ["--output", f"output/datasets/{recipe.data}", *DEMO_DATA[recipe.data]]
     steps = {

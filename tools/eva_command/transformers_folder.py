@@ -82,7 +82,8 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     left_out = [name for name in trunk_weights if _LEFT_OUT.match(name)]
     trunk_weights = {name: value for name, value in trunk_weights.items() if name not in left_out}
     lines = note_periods(whole.tensors, trunk)
-    lines += [f"left out (not in transformers' model): {list_names(left_out, 6)}"] * bool(left_out)
+    if left_out:
+        lines.append(f"left out (not in transformers' model): {list_names(left_out, 6)}")
     form = TRANSFORMERS[trunk.family]
     converted = to_library_names(trunk_weights, form, bias=trunk.arguments["qkv_bias"])
     write_text(folder / CONFIG, json.dumps(_config(trunk), indent=2) + "\n")

@@ -158,7 +158,7 @@ def train(config: VideoConfig, device: torch.device, *, recipe: str = "") -> Non
             inputs=[image_input(model.image_size, frames=model.frames)],
         ),
         groups=parameter_groups,
-        beside_adapters=["pos_embed"] * model.full_position_lr,
+        beside_adapters=["pos_embed"] if model.full_position_lr else [],
     )
 
 

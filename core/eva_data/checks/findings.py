@@ -73,8 +73,9 @@ class Findings:
 
     def summary(self) -> str:
         """Say how many problems there are."""
-        count = f"{self.problems:,}" if self.problems else "no"
-        return f"{count} problem{'s' * (self.problems > 1)}"
+        if not self.problems:
+            return "no problem"
+        return "1 problem" if self.problems == 1 else f"{self.problems:,} problems"
 
     def lines(self) -> list[str]:
         """Say of each kind how often it was found and where first."""

@@ -108,7 +108,8 @@ def _fits_image(stated: Size, size: Size, location: str, report: Report) -> bool
     if stated == size:
         return True
     height, width = stated
-    turned = " (as it is stored, before its EXIF orientation)" * (stated == size[::-1])
+    is_turned = stated == size[::-1]
+    turned = " (as it is stored, before its EXIF orientation)" if is_turned else ""
     message = (
         f"its size is {width} x {height} px{turned}; its image has {size[1]} x {size[0]} px "
         "upright: boxes would be at the wrong place"

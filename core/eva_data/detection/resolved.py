@@ -88,6 +88,7 @@ class DetectionData:
             reason = (train or val).reason_against_masks(training=train is not None)
         classes = list_names([f"{key} {name}" for key, name in categories.items()], 12)
         datasets = self.parts.values()
+        plural = "class" if len(categories) == 1 else "classes"
         notes = [
             *self.notes,
             *(f"{TOLD}{dataset.describe()}" for dataset in datasets),
@@ -96,7 +97,7 @@ class DetectionData:
                 for dataset in datasets
                 if dataset.lvis
             ),
-            f"{TOLD}{len(categories)} class{'es' * (len(categories) > 1)} (id, name): {classes}",
+            f"{TOLD}{len(categories)} {plural} (id, name): {classes}",
         ]
         if masks and reason:
             notes.append(f"{NO_MASK_HEAD}: {reason}")

@@ -282,7 +282,8 @@ def _index_packets(video: OpenVideo) -> _Index | None:
         if _is_last(packet):
             continue
         pts = _time_of(packet)
-        if pts is None or pts in every or packet.size <= _LARGEST_EMPTY * (kind == "mpeg4"):
+        is_empty = packet.size <= (_LARGEST_EMPTY if kind == "mpeg4" else 0)
+        if pts is None or pts in every or is_empty:
             return None
         every.add(pts)
         if packet.is_keyframe:

@@ -108,10 +108,8 @@ def parse_with_weights(
     options: argparse.Namespace = parser.parse_intermixed_args(arguments)
     sources = [source for source in (options.source, options.weights) if source is not None]
     if len(sources) != 1:
-        parser.error(
-            "name the weights once, as a word of its own or with --weights"
-            + f", not {' and '.join(sources)}" * bool(sources)
-        )
+        both = f", not {' and '.join(sources)}" if sources else ""
+        parser.error(f"name the weights once, as a word of its own or with --weights{both}")
     options.weights = sources[0]
     del options.source
     return options

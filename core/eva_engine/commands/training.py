@@ -195,7 +195,8 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
             flags.append(word)
         elif isinstance(value, bool) and argument.lower() in ("true", "false"):
             group, dot, last = name.rpartition(".")
-            flags.append(f"--{group}{dot}{'no-' * (argument.lower() == 'false')}{last}")
+            no = "no-" if argument.lower() == "false" else ""
+            flags.append(f"--{group}{dot}{no}{last}")
         elif isinstance(value, tuple | list):
             flags += [f"--{name}", *re.findall(r"[^,\s()\[\]]+", argument)]
         else:

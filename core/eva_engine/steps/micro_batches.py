@@ -159,7 +159,7 @@ class NonfiniteSteps:
         steps = f"For {self.in_a_row} steps in a row, the" if self.in_a_row > 1 else "The"
         cause = f"{steps} loss ({loss}) or a gradient"
         if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
-            more = " (--run.nonfinite skip would go on)" * (run.nonfinite == "stop")
+            more = " (--run.nonfinite skip would go on)" if run.nonfinite == "stop" else ""
             samples = f"the samples in {files}"
             raise NonFiniteError(MESSAGES.not_finite(cause, step + 1, samples) + more)
         logger.warning(

@@ -139,9 +139,11 @@ class CocoEvaluator(DatasetEvaluator):
         return {task: self._score(task, detections) for task in tasks}
 
     def _find_tasks(self, detections: DetectionTable) -> list[str]:
-        tasks = ["bbox"] + ["segm"] * (detections.masks is not None)
+        tasks = ["bbox"] if detections.masks is None else ["bbox", "segm"]
         labelled = any("keypoints" in category for category in self._truth.cats.values())
-        return tasks + ["keypoints"] * (detections.keypoints is not None and labelled)
+        if detections.keypoints is not None and labelled:
+            tasks.append("keypoints")
+        return tasks
 
     def _find_keypoints(self) -> KeypointNames | None:
         return registered_keypoints(self._name)

@@ -183,7 +183,8 @@ def apply(config: "Config", data: PairedData) -> "Config":
         pairs = check_pairs(images, maps, classes)
         if data.share is not None:
             held = {"val_share": data.share, "held_out": part == "val"}
-            pairs = hold_out(pairs, images, data.share)[part == "val"]
+            train, val = hold_out(pairs, images, data.share)
+            pairs = val if part == "val" else train
         _check_labels(pairs, part, classes, data)
         files = [pair.image for pair in pairs]
         if data.bands and part == "train":
