@@ -236,9 +236,9 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
     if lonely or not pairs:
         examples = ", ".join(str(names[0]) for names in (lonely, unused) if names)
         raise ValueError(
-            f"{len(lonely)} of {len(lonely) + len(pairs)} images in {images} have no label map of "
-            f"the same name in {maps}, such as {examples}; different ends of the names are stated "
-            "as image_ending and map_ending in the class file"
+            f"{len(lonely)} of {len(lonely) + len(pairs)} images in {images} have no label map "
+            f"({', '.join(MAPS)}) of the same name in {maps}, such as {examples}; different ends "
+            "of the names are stated as image_ending and map_ending in the class file"
         )
     return pairs
 
@@ -325,12 +325,15 @@ def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFil
     It is then made of the values of the maps, if these are 0 to K, or 0 and 255 of binary masks.
 
     Raises:
-        ValueError: If what the values mean must be said in the file.
+        ValueError: If what the values mean must be said in the file, or no map is of an image.
     """
     file = find_class_file(folders)
     if file.exists():
         return file, read_class_file(file)
-    labels = sorted(count_values([pair for two in folders for pair in find_pairs(*two)[0]]))
+    pairs = [pair for two in folders for pair in find_pairs(*two)[0]]
+    if not pairs:
+        check_pairs(*next(iter(folders)), ClassFile(names=(), labels=(), colors=()))
+    labels = sorted(count_values(pairs))
     if labels not in ([*range(len(labels))], [0, IGNORED]) or not 2 <= len(labels) <= IGNORED:
         raise ValueError(
             f"the label maps have the values {_listed(labels)}: which of them are classes, and "

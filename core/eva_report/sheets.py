@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from eva_data.video.source import VideoSource
 from eva_report.drawing import Font, Pixels, enlarge, font, shorten
@@ -142,7 +142,9 @@ def _draw_tile(row: Image.Image, tile: Tile, left: int, letters: Font, line: int
     if tile.image is None:
         draw.rectangle((left, _GAP, left + SIDE - 1, _GAP + SIDE - 1), fill=_EMPTY)
     else:
-        fitted = ImageOps.contain(tile.image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+        scale = SIDE / max(tile.image.size)
+        width, height = (max(1, round(side * scale)) for side in tile.image.size)
+        fitted = tile.image.resize((width, height), Image.Resampling.BICUBIC)
         spare = (SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2
         row.paste(fitted, (left + spare[0], _GAP + spare[1]))
     for number, (label, color) in enumerate(((tile.heading, _TEXT), (tile.name, _FAINT))):

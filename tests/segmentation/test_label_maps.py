@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.label_maps import (
-    describe_classes,
-    read_label_map,
-)
+from eva_data.label_maps import describe_classes, find_classes, read_label_map
 
 
 def test_chosen_classes_keep_the_labels_of_their_dataset():
@@ -33,3 +30,14 @@ def test_maps_of_other_kinds(tmp_path):
     palette.putpalette([9, 9, 9] * 256)
     palette.save(tmp_path / "p.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "p.png"), [[3, 1]])
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a.jpg"])
+def test_maps_of_no_image_are_said_so(tmp_path, name):
+    for file in (tmp_path / "images/a.jpg", tmp_path / "maps" / name):
+        file.parent.mkdir()
+        Image.new("L", (4, 4)).save(file)
+    with pytest.raises(
+        ValueError, match=r"1 of 1 images in .* no label map \(\.bmp, \.png.*map_end"
+    ):
+        find_classes([(tmp_path / "images", tmp_path / "maps")])
