@@ -48,6 +48,11 @@ def test_a_folder_without_classes(save, findings, capsys):
     assert f"checked as: folders {root}/photos" in shown.err
 
 
+def test_a_folder_of_one_class_is_images_without_labels(save, findings, capsys):
+    assert findings(save(set__images__1=1, set__images__2=2) / "set") == ({}, 0)
+    assert "without labels" in capsys.readouterr().out
+
+
 def test_transparent_images_are_a_note(save, findings):
     root = save(photos__a=1)
     Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(root / "photos/b.png")

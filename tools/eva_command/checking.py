@@ -224,6 +224,8 @@ def _run_folders(args: argparse.Namespace) -> int:
             more = [f"and {len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
             line += f" of {counted(len(counts), 'class')}: {', '.join(counts[:_SHOWN] + more)}"
         echo(line)
+    if len(parts[0].classes) == 1:
+        echo("note: `eva train` takes a folder of one class for images without labels")
     class_folders.check_parts(
         parts, findings, workers=args.workers, decode=not args.skip_decode, bands=args.bands
     )
