@@ -307,11 +307,15 @@ def _wrong_field_of_image(image: Entry) -> str:
 
 
 def file_name_of(entry: Entry) -> str:
-    """Return the file of an image; LVIS v1 gives a URL alone, which is read as by detectron2."""
+    """Return the file of an image, "" without one.
+
+    LVIS v1 gives a URL alone, which is read as by detectron2; Label Studio on Windows writes
+    backslashes.
+    """
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):
         name = "/".join(entry["coco_url"].split("/")[-2:])
-    return name if isinstance(name, str) else ""
+    return name.replace("\\", "/") if isinstance(name, str) else ""
 
 
 def _is_empty(box: Sequence[float], size: Size) -> bool:

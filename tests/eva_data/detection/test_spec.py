@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from eva_data.detection.sources import find_exports
+from eva_data.detection.coco import read_coco
+from eva_data.detection.sources import find_exports, open_source
 from eva_demo.data_set import Settings, make_demo_data
 
 
@@ -101,3 +102,12 @@ def test_usual_places_of_coco_files(files, expected, tmp_path):
     assert find_exports(tmp_path) == {
         part: (tmp_path / file, tmp_path / folder) for part, (file, folder) in expected.items()
     }
+
+
+def test_label_studio_on_windows_writes_backslashes(tmp_path, save):
+    save(tmp_path / "images/1.jpg")
+    image = {"id": 1, "file_name": r"images\1.jpg", "width": 40, "height": 20}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    (annotations, folder), *_ = open_source(tmp_path / "result.json").values()
+    assert (folder / read_coco(annotations, folder=folder).images[1]["file_name"]).is_file()
