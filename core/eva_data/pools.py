@@ -1,5 +1,6 @@
 """Work spread over processes: results in order, a progress bar, and a clean shutdown."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _BLOCK = 512  # samples that a process looks at at once
 _AHEAD = 4  # chunks for each process that wait or are done
+_PATIENCE = 0.2  # seconds that Ctrl-C waits at most
 _SECONDS = 1.0  # between looks at the parent process
 
 
@@ -97,21 +99,45 @@ def _run_chunks(
     spawn = multiprocessing.get_context("spawn")  # the caller may hold threads
     pool = ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=shared)
     try:
-        for first in [pool.submit(int) for _ in range(processes)]:  # starts all of them
-            first.result()
+        for first in [_submit(pool, int) for _ in range(processes)]:  # starts all of them
+            _result_of(first)
         waiting: deque[Future[list[Result]]] = deque()
         for chunk in chunks:
-            waiting.append(pool.submit(_with_shared, work, chunk))
+            waiting.append(_submit(pool, _with_shared, work, chunk))
             if len(waiting) == _AHEAD * workers:
-                yield waiting.popleft().result()
+                yield _result_of(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result_of(waiting.popleft())
     except BrokenProcessPool:
         for process in list((pool._processes or {}).values()):  # it may wait for work
             process.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a block, as in the threads and processes that begin in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _submit(pool: ProcessPoolExecutor, work: Callable[..., Any], *args: Any) -> Future[Any]:
+    """Submit work, for which a process may start: interrupted there, it would print a traceback."""
+    with _interrupt_later():
+        return pool.submit(work, *args)
+
+
+def _result_of(future: Future[Any]) -> Any:
+    """Wait for a result; an interrupt inside would leave the lock of the future closed for ever."""
+    while True:
+        with _interrupt_later():
+            if wait([future], timeout=_PATIENCE).done:
+                return future.result()
 
 
 class _Process:

@@ -105,7 +105,7 @@ class DetectionSummary:
             elif counts and self._nothing:
                 total += f", nothing in {self._nothing:,}"
             lines = [*lines, f"{self._files()}: {total}"]
-        if lines and not counts:  # the results are there by then
+        if lines and not counts and self._threshold:  # the results are there by then
             lines = [*lines[:-1], f"{lines[-1]}: lower --score-threshold, with --overwrite"]
         return [printable(line) for line in lines]
 

@@ -96,11 +96,15 @@ def _children():
     return alive
 
 
-def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
+@pytest.mark.parametrize("state", ["start", "work"])
+def test_interrupted_from_outside_it_ends_its_processes(tmp_path, state):
     """Ctrl-C on a terminal goes to all: the parent alone answers, and nothing is left running."""
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, time\n"
+        "if __name__ == '__mp_main__' and 'start' in sys.argv:\n"
+        "    print('starts', flush=True)\n"
+        "    time.sleep(1)\n"
         "from eva_runs.commands import Command\n"
         "from eva_data.pools import ordered_map\n"
         "def run(_):\n"
@@ -110,7 +114,7 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
         "    sys.exit(Command('error', list, run)([]))\n"
     )
     process = subprocess.Popen(
-        [sys.executable, str(program)],
+        [sys.executable, str(program), state],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -91,6 +92,18 @@ def test_boxes_alone_leave_the_mask_head_out(load_config, own):
     assert not kinds_of(cfg, "LoadAnnotations").with_mask
     assert not kinds_of(cfg, "RandomCrop").recompute_bbox
     assert not kinds_of(cfg, "FilterAnnotations").by_mask
+
+
+def test_validation_without_a_mask_is_told_on_the_terminal(load_config, own, tmp_path, caplog):
+    root = shutil.copytree(own, tmp_path / "own")
+    data = json.loads((own / "val.json").read_text())
+    del data["annotations"][0]["segmentation"]
+    (root / "val.json").write_text(json.dumps(data))
+    caplog.set_level("INFO", logger=own_data.__name__)
+    cfg = configured("coco/cascade_mask_rcnn_eva_g_1280", load_config, root)
+    assert cfg.val_evaluator.metric == ["bbox"]
+    (note,) = (record for record in caplog.records if "No mask AP: 1 of" in record.message)
+    assert note.shown
 
 
 def test_a_recipe_of_lvis_counts_all_classes_and_scores_by_cocos_rules(load_config, own):

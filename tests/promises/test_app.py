@@ -225,6 +225,9 @@ def test_a_program_asks_and_gets_the_same(client, folder, classifier, photos):
 
 def test_a_program_searches_by_a_clip(client, folder):
     clip, other = str(folder / "clip"), str(folder / "video")
+    with pytest.raises(REFUSED, match=r"clip.*there are .*detection"):
+        client.predict("photo.jpg", clip, api_name="/predict")
+    assert client.predict(None, clip, 2, api_name="/find_images") == []
     assert len(client.predict("seven", clip, 2, api_name="/find_images")) == 2
     for words, named in (("seven", other, 2), other), (("seven", clip, -2), "-2"):
         with pytest.raises(REFUSED, match=re.escape(named)):
@@ -265,6 +268,10 @@ def test_runs_and_their_reports_are_served_and_nothing_else(client, app, folder)
         ):  # fmt: skip
             assert visitor.get(f"/gradio_api/file={path}").status_code in (403, 404), path
         assert visitor.get("/gradio_api/proxy=http://example.com/").status_code == 403
+        for host, code in (("localhost:1", 200), ("127.0.0.1", 200), ("example.com:7860", 403)):
+            assert visitor.get("/config", headers={"Host": host}).status_code == code
+            tools = visitor.post("/gradio_api/mcp/", headers={"Host": host}, json={})
+            assert (tools.status_code == 403) == (code == 403), tools.text
         for path in ("http://example.com/a.jpg", "/etc/hostname", str(folder / "photo.jpg")):
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
             for words in (([file], "", *SHOWN), (None, file, *SHOWN)):

@@ -46,7 +46,7 @@ def find_hits(
     """Find files as `eva clip demo search` does, by a sentence, by images or all together."""
     if models.folder is None:
         raise ValueError("there is nothing to search: start the app with --folder")
-    texts, files = [sentence] if sentence.strip() else [], [*map(Path, like or [])]
+    texts, files = [sentence] if (sentence or "").strip() else [], [*map(Path, like or [])]
     if not texts and not files:
         return []
     clip = models.load(name)

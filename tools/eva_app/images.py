@@ -320,6 +320,8 @@ def offer_predict(models: Models, names: Sequence[str]) -> None:
             width, height in pixels), segmentation (COCO's run-length code) where there is a mask.
             Of a classifier five classes and their probabilities, the most likely first.
         """
+        if model not in names:
+            raise ValueError(f"model={model!r}: there are {', '.join(names)}")
         seen = read_named(image, models.folder)
         if models.task(model) == "classification":
             top, _ = models.timed(_classify, models.load(model), seen)

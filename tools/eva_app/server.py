@@ -33,6 +33,7 @@ from eva_report.content import score_name
 from eva_runs.commands import echo, lazy_import
 
 USER = "eva"
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 _WAITING = 32  # calls in the queue
 _KEPT = 3600  # seconds that files of visitors are kept
 _MAIN = re.compile(r"bbox/AP|coco/bbox_mAP|mIoU|top1|.*recall.*")  # of the scores of a run
@@ -219,7 +220,8 @@ def serve(
     with temporary as folder:
         forbid_fetching()
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        blocks, guard = build(models), Middleware(guard_requests, folder=Path(folder))
+        hosts = _LOCAL if name in _LOCAL else ()
+        blocks, guard = build(models), Middleware(guard_requests, folder=Path(folder), hosts=hosts)
         try:
             _, address, _ = blocks.launch(
                 share=False,

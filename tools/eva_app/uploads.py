@@ -5,11 +5,12 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio import processing_utils
@@ -130,11 +131,19 @@ def forbid_fetching() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True  # of the client that gradio's tools for agents have
 
 
-def guard_requests(app: ASGIApp, folder: Path) -> ASGIApp:
-    """Make the middleware that bounds requests, and refuses those for files of other machines."""
+def guard_requests(app: ASGIApp, folder: Path, hosts: Collection[str] = ()) -> ASGIApp:
+    """Make the middleware that bounds requests, and refuses those for files of other machines.
+
+    Of `hosts`, if there are any, a request names one: a page of a stranger, to whose name an
+    attacker gives the address of this machine, does not (DNS rebinding).
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        code = _refusal(scope, folder) if scope["type"] == "http" else 0
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        named = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
+        code = _refusal(scope, folder) if not hosts or named in hosts else 403
         refused = PlainTextResponse("refused by the limits of the app", code)
         await (refused if code else app)(scope, receive, send)
 

@@ -16,7 +16,8 @@ NO_FEDERATED_LOSS = (  # a note of both detectors
     "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
     "recipe's sigmoid classifier and sampler stay"
 )
-NO_MASK_HEAD = "The detector has no mask head"  # begins a note that is shown
+# what notes begin with that are shown
+NO_MASK_HEAD, NO_MASK_AP = "The detector has no mask head", "No mask AP"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class DetectionData:
         lacking, masks = len(val.without_masks), masks and not reason
         if masks and lacking:
             objects = f"{lacking} of {len(val.instances)} objects for evaluation"
-            notes.append(f"No mask AP: {objects} have no mask")
+            notes.append(f"{NO_MASK_AP}: {objects} have no mask")
         return DetectorTargets(
             categories=dict(categories),
             reason_against_masks=reason,

@@ -98,8 +98,9 @@ class CheckedPart:
             moved = file.name != entry["file_name"]
             sides, facts, problem = (entry["width"], entry["height"]), file.facts, file.problem
             if facts is not None and not problem and facts.seen_size != sides:
-                turned = f"EXIF orientation {facts.orientation}"
-                problem = f"it is {facts[:2]} px, {turned}, and listed as {sides}"
+                is_turned = facts.seen_size != facts[:2]
+                turned = f", turned by its EXIF data {facts.seen_size}" if is_turned else ""
+                problem = f"it is {facts[:2]} px{turned}, and listed as {sides}"
             largest = max(largest, file.facts.largest if file.facts else 0)
             if file.facts is not None and file.facts.transparent:
                 self._kinds.setdefault("images.transparent", FOLDER_KINDS["transparent"])

@@ -16,7 +16,7 @@ from eva_data.detection import request as data_request
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.resolved import NO_FEDERATED_LOSS, NO_MASK_HEAD
+from eva_data.detection.resolved import NO_FEDERATED_LOSS, NO_MASK_AP, NO_MASK_HEAD
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
@@ -91,7 +91,7 @@ def apply(config: "Config", request: DataRequest) -> "Config":
     _set_metric(config, parts["val"], masks=targets.scores_masks, boxes_only=boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
-        is_shown = note in [*data.notes, *misfits] or note.startswith(NO_MASK_HEAD)
+        is_shown = note in [*data.notes, *misfits] or note.startswith((NO_MASK_HEAD, NO_MASK_AP))
         logger.info("%s", note, extra=SHOWN if is_shown else None)
     return config
 
