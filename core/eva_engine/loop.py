@@ -209,6 +209,7 @@ class TrainingRun:
             "seed": run.seed,
             "processes": processes,
             "precision": run.precision,
+            "optimizer": self._optimizer.name,
             "began_with": saved.get("began_with", processes),
             "zero_stage": run.zero_stage,
             "step_batch": step_batch,

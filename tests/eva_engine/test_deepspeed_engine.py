@@ -287,3 +287,10 @@ def test_lars_by_its_definition(make_engine):
         engine.step()
         for name, parameter in engine.module.named_parameters():
             torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-7, rtol=1e-5)
+
+
+def test_a_state_of_frozen_parameters_trains_no_others(make_engine):
+    frozen = make_engine(freeze=True)
+    train(frozen, micro_batches(1, 1)[None])
+    with pytest.raises(ValueError, match=r"blocks\.0.* was frozen and is to be trained now"):
+        make_engine().load_optimizer_state(frozen.optimizer_state())

@@ -153,9 +153,10 @@ def test_a_checkpoint_of_another_run_is_refused(start, program, tmp_path):
         return {path: path.read_bytes() for path in files}
 
     start(epochs=1)
-    before = contents()
+    before, lamb = contents(), OptimizerConfig(name="lamb", lr=1e-3)
     for settings, message in (
         ({"precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
+        ({"rest": {"optimizer": lamb}}, "optimizer=adamw and cannot continue with lamb"),
         ({"ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
         ({"changes": {"model": program.Model(0.1, width=8)}}, "has the state of another model"),
     ):

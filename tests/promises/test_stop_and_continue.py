@@ -254,6 +254,7 @@ def test_a_run_that_is_longer_than_asked_is_refused_and_stays(trainer, finished,
     words = trainer.command(folder, *shorter, *trainer.resume, steps=1)
     end = run(*words, code=1, **trainer.variables)
     assert end.names("raise it, or choose another"), end.text
+    assert not end.names("traceback"), end.text
     assert {file: file.read_bytes() for file in folder.glob("config.*")} == before
 
 

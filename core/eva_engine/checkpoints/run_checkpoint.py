@@ -203,14 +203,16 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     Another number of processes, or another ZeRO stage, continues as well.
 
     Raises:
-        ValueError: If the run has another precision or model, or an average that the saved one
-            lacks; if a file is damaged or holds code.
+        ValueError: If the run has another precision, optimizer or model, trains what was frozen, or
+            has an average that the saved one lacks; if a file is damaged or holds code.
     """
     saved = read_run(folder)
     now: list[tuple[str, Any]] = [
         ("precision", engine.precision),
         ("lora", engine.adapters and engine.adapters.identity),
     ]
+    if "optimizer" in saved:  # of which older checkpoints say nothing
+        now.append(("optimizer", engine.optimizer_name))
     for name, value in now:
         require(
             saved.get(name) == value,

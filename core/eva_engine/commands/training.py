@@ -349,7 +349,7 @@ def _run_training(parsed: Parsed[Any], train: Callable[..., None], program: str)
         return describe_saved(next(reversed(complete_checkpoints(run.output)), None))
 
     file: Path | None = None
-    with exit_on_error(program, log=log_of_begun, saved=saved):
+    with exit_on_error(program, log=log_of_begun, begun=begun, saved=saved):
         from eva_engine import distributed
         from eva_engine.run_log import logging_to_folder
 

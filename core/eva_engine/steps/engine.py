@@ -78,7 +78,7 @@ class TrainingEngine:
             group.name: [names[parameter] for parameter in group.params] for group in groups
         }
         self.zero_stage, self.precision = run.zero_stage, run.precision
-        self.clip_grad = optimizer.clip_grad
+        self.optimizer_name, self.clip_grad = optimizer.name, optimizer.clip_grad
         trained = sum(parameter.numel() for group in groups for parameter in group.params)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
@@ -225,11 +225,17 @@ class TrainingEngine:
         """Set the optimizer's state from the parts of all processes that saved it, in their order.
 
         Raises:
+            ValueError: If a parameter was frozen.
             LookupError: If they are of another model; a RuntimeError for other sizes.
         """
         base = self._base_optimizer
         for name, tensor, where in self._optimized():
             pieces = [part["state"][name] for part in parts if name in part["state"]]
+            if not pieces:
+                raise ValueError(
+                    f"{name} was frozen and is to be trained now: freeze it as before, or begin a "
+                    "new run from these weights in another output"
+                )
             state = base.state[tensor]
             for key, value in pieces[0].items():
                 if not _is_flat(value):

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from pprint import pformat
@@ -51,7 +52,7 @@ from eva_runs.checkpoint_store import find_newest
 from eva_runs.commands import Result, program_name
 from eva_runs.errors import exit_on_error
 from eva_runs.interruption import StopSignal
-from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder
+from eva_runs.output_folder import require_room_for_checkpoint, reserve_folder, watch
 from eva_runs.precision import lower_backbone, require_device, resolve, warn_of_slow_bf16
 from eva_runs.processes import destroy_group, run_on_all_ranks, run_on_main_rank
 from eva_runs.recipes import find_recipe, recipe_name
@@ -92,6 +93,7 @@ class DetectionRun:
         self.notes: list[str] = []
         self.stop = StopSignal()
         self.log: Path | None = None
+        self._begun: Callable[[], bool] = lambda: False
 
     def run(self) -> int:
         """Run this process to its end; return the exit code, with the scores."""
@@ -102,9 +104,9 @@ class DetectionRun:
         def saved() -> str:
             return self.output.describe_saved() if self.log else "nothing is saved"
 
-        described = None if self.evaluates else saved
+        described, name = None if self.evaluates else saved, program_name("train_net.py")
         try:
-            with exit_on_error(program_name("train_net.py"), log=log, saved=described):
+            with exit_on_error(name, log=log, begun=lambda: self._begun(), saved=described):
                 self.resolve()
                 return self.perform()
         finally:
@@ -120,11 +122,13 @@ class DetectionRun:
     def perform(self) -> int:
         """Reserve the output folder, train or evaluate, and close with a report."""
         cfg, folder, rank = self.cfg, self.output.path, comm.get_rank()
+        begins = RESULTS if self.evaluates else METRICS  # file that is written then
+        self._begun = watch(folder / begins)
         reserved = reserve_folder(
             folder,
             self.kind,
             traces=_TRACES,
-            begun=RESULTS if self.evaluates else METRICS,
+            begun=begins,
             settings={"--resume": self.request.resume, **OmegaConf.to_container(cfg)},
             check=lambda: self.output.continues(resume=self.request.resume),
         )
@@ -221,12 +225,8 @@ class DetectionRun:
         if comm.is_main_process():
             if options.get("progress_bar", True) and steps < options.max_iter:
                 trainer.register_hooks([progress_bar(steps, options.max_iter)])
-            trainer.register_hooks(
-                [
-                    hooks.PeriodicWriter([metrics], period),  # before a checkpoint, which notes it
-                    hooks.PeriodicCheckpointer(checkpointer, **saving),
-                ]
-            )
+            writer = hooks.PeriodicWriter([metrics], period)  # before a checkpoint, which notes it
+            trainer.register_hooks([writer, hooks.PeriodicCheckpointer(checkpointer, **saving)])
         stopping = StopOnSignal(checkpointer, self.stop)
         evaluation = Evaluation(options.eval_period, score, self.output, metrics)
         trainer.register_hooks([stopping, evaluation])
