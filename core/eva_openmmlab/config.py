@@ -75,6 +75,10 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
             cfg.merge_from_dict({name: value})
         except (KeyError, TypeError) as error:
             raise ValueError(f"option {name}: {error}") from error
+    for loader in (cfg[name] for name in LOADERS if cfg.get(name)):
+        if loader.get("num_workers") == 0:  # torch refuses what is of workers alone
+            loader.persistent_workers = False
+            loader.pop("prefetch_factor", None)
     if settings and settings.get("optim_wrapper.type") == "OptimWrapper":
         for name in ("dtype", "loss_scale"):  # of a recipe in mixed precision, which it has not
             if f"optim_wrapper.{name}" not in settings:

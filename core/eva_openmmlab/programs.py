@@ -168,6 +168,13 @@ class Run:
             finally:
                 hook.after_run(runner)
                 lines.after_run(runner)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # of a pooling to one pixel
+                raise
+            raise ValueError(
+                "batch norm of the head needs two images in a forward pass: raise --batch or "
+                "train_dataloader.batch_size, or take fewer processes"
+            ) from error
         except TypeError as error:  # of a setting that a constructor does not know
             if "unexpected keyword argument" not in str(error) or (folder / RECORD).exists():
                 raise

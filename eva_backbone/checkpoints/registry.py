@@ -127,7 +127,7 @@ def _close_to(name: str) -> str:
     names = [*(entry.stem for entry in OFFICIAL_FILES), *HOSTED_FILES, *BUNDLED_FILES, *files]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
-    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(name, {*names} - {name}, n=3, cutoff=0.6)
     return f" Close to it: {', '.join(matches)}." if matches else ""
 
 
@@ -141,7 +141,7 @@ def find_official_file(name: str) -> OfficialFile:
         return _BY_NAME[name]
     raise ValueError(
         f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files, which "
-        f"list_official_files() gives.{_close_to(name)}"
+        f"`eva weights list` names.{_close_to(name)}"
     )
 
 

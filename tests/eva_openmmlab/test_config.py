@@ -40,6 +40,11 @@ def test_what_the_runner_the_loaders_and_constructors_read_is_merged(name, value
     assert node == value
 
 
+def test_without_workers_a_loader_keeps_none():
+    loader = merged(train_dataloader__num_workers="0").train_dataloader
+    assert not loader.persistent_workers
+
+
 @pytest.mark.parametrize("name", ["randomnes__seed", "learning_rate", "param_scheduler__1__power"])
 def test_what_nothing_reads_is_refused(name):
     with pytest.raises(ValueError, match=name.replace("__", r"\.")):

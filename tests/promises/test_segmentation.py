@@ -80,6 +80,12 @@ def test_a_recipe_trains_from_bundled_weights_by_its_name(scenes, run, tmp_path)
     assert scores(tmp_path / "out").keys() >= {"mIoU", "IoU-digit"}
 
 
+def test_one_image_for_batch_norm_is_refused_with_the_way_out(scenes, run, tmp_path):
+    words = ("--data-root", scenes, "--output", tmp_path / "out", "--batch", 1)
+    end = run("eva", "segmentation", "train", "demo/upernet_eva_debug", *words, code=1)
+    assert end.names("two images in a forward pass: raise --batch"), end.text
+
+
 # ---- own data ------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,9 @@ def _plan(options: argparse.Namespace) -> int:
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
     sizes = [("--image-size", str(round(base["side"] * share))) for share in (0.75, 0.5)]
     for flags in (half, on, ("--batch", "1"), lora, *sizes):
-        if not fits(changed(tried[-1]), smallest) and changed(tried[-1] + flags):
-            tried.append(tried[-1] + flags)
+        before = tried[-1][:-2] if flags[0] in tried[-1] else tried[-1]  # another size
+        if not fits(changed(tried[-1]), smallest) and changed(before + flags):
+            tried.append(before + flags)
     fitting: dict[int, dict[str, Any]] = {}
     for card in CARDS:
         first = next((flags for flags in tried if fits(changed(flags), card * 10**9)), None)

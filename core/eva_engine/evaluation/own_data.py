@@ -285,7 +285,7 @@ def evaluate_own_data(
 def settings_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Collect the settings of an evaluation for `results.json`: options, processes and others."""
     overrides = {
-        name: value if isinstance(value, int | float | list) else str(value)
+        name: value if isinstance(value, int | float | list | tuple) else str(value)
         for name, value in vars(options).items()
         if value is not None and name != "class_names"
     }
