@@ -331,7 +331,8 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_weights(parser, kinds="of a complete EVA-CLIP")
     add = parser.add_argument
-    add("--format", required=True, choices=("onnx", "torch-export"), dest="form")
+    forms = ("onnx", "torch-export")
+    add("--format", default="onnx", choices=forms, dest="form", help="default: %(default)s")
     help_text = "folder (default: output/NAME_export, or NAME_export-2 where it is there)"
     add("--output", type=Path, help=help_text)
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
