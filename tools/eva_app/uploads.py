@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio import processing_utils
@@ -142,8 +141,8 @@ def guard_requests(app: ASGIApp, folder: Path, hosts: Collection[str] = ()) -> A
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        named = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
-        code = _refusal(scope, folder) if not hosts or named in hosts else 403
+        host = re.sub(r":\d+$", "", Headers(scope=scope).get("host", "")).strip("[]").lower()
+        code = _refusal(scope, folder) if not hosts or host in hosts else 403
         refused = PlainTextResponse("refused by the limits of the app", code)
         await (refused if code else app)(scope, receive, send)
 
