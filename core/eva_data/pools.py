@@ -119,11 +119,21 @@ def _run_chunks(
 @contextlib.contextmanager
 def _interrupt_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of a block, as in the threads and processes that begin in it."""
+    handler: Any = signal.getsignal(signal.SIGINT)
+    noted: list[Any] = []
+    # a thread that is there already may take the signal, and the main one would be interrupted
+    defers = callable(handler) and threading.current_thread() is threading.main_thread()
+    if defers:
+        signal.signal(signal.SIGINT, lambda *arguments: noted.append(arguments))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if defers:
+            signal.signal(signal.SIGINT, handler)
+        for arguments in noted:
+            handler(*arguments)
 
 
 def _submit(pool: ProcessPoolExecutor, work: Callable[..., Any], *args: Any) -> Future[Any]:

@@ -198,6 +198,9 @@ def set_length(cfg: Config, request: RunRequest) -> str:
     that count iterations keep their share of the run.
     """
     saved = run_on_main_rank(lambda: _saved_place(cfg)) if cfg.get("resume") else {}
+    folder_of_config = Path(cfg.filename or "").resolve().parent
+    if folder_of_config != Path(cfg.get("work_dir") or "").resolve():
+        cfg.pop(CONFIGURED_BATCH_SIZE, None)  # the config of another run is the recipe of this one
     if saved:
         configured = cfg.train_dataloader.batch_size
         begun = saved["samples_of_a_batch"] // saved["processes"]

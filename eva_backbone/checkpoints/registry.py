@@ -125,9 +125,10 @@ def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
     files = (path.name for path in Path().iterdir())
     names = [*(entry.stem for entry in OFFICIAL_FILES), *HOSTED_FILES, *BUNDLED_FILES, *files]
+    stem = name
     for suffix in CHECKPOINT_SUFFIXES:
-        name = name.removesuffix(suffix)
-    matches = difflib.get_close_matches(name, {*names} - {name}, n=3, cutoff=0.6)
+        stem = stem.removesuffix(suffix)
+    matches = difflib.get_close_matches(stem, {*names} - {name}, n=3, cutoff=0.6)
     return f" Close to it: {', '.join(matches)}." if matches else ""
 
 

@@ -27,3 +27,10 @@ def test_the_folder_of_the_environment_comes_before_the_cache(
     with caplog.at_level(logging.WARNING):
         assert registry.resolve_source(name) == cached
     assert "$EVA_WEIGHTS" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["eva_l_psz14.pth", "eva_debug.pt"])
+def test_a_name_with_the_suffix_of_another_format_suggests_its_stem(name, monkeypatch):
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+    with pytest.raises(FileNotFoundError, match=f"Close to it: {Path(name).stem}[,.]"):
+        registry.resolve_source(name)

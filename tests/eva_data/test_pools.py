@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from eva_data.pools import ordered_map
+from eva_data.pools import _interrupt_later, ordered_map
 
 WORK = """
 import os
@@ -127,3 +128,25 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path, state):
     _, error = process.communicate()
     # The pipes of its processes are closed too, or this would have waited for them.
     assert (process.returncode, len(error.splitlines())) == (130, 1)
+
+
+def test_an_interrupt_waits_for_the_end_of_a_block_whatever_thread_takes_it():
+    """A progress bar's thread, or a library's, has its own mask."""
+    thread = threading.Thread(target=time.sleep, args=(0.3,))
+    thread.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    ended = []
+
+    def run_block():
+        with _interrupt_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            ended.append(True)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_block()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        thread.join()
+    assert ended

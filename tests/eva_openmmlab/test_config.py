@@ -190,6 +190,27 @@ def test_a_run_that_continues_keeps_the_images_of_its_iterations(
         assert cfg.train_dataloader.batch_size == passes
         assert cfg.optim_wrapper.get("accumulative_counts", 1) == accumulate
         assert cfg.train_cfg.max_iters == iterations
+        cfg.dump(tmp_path / "config.py")
+        cfg = load_config(tmp_path / "config.py")
+
+
+def test_the_config_of_a_run_with_batch_is_the_recipe_of_another(tmp_path):
+    settings = {"train_dataloader.batch_size": "8", "train_cfg.max_iters": "2"}
+    cfg = load_config(find_recipe("segmentation", "demo/upernet_eva_debug"), settings)
+    cfg.work_dir = str(tmp_path / "one")
+    set_length(cfg, RunRequest(batch=4))
+    (tmp_path / "one").mkdir()
+    cfg.dump(tmp_path / "one" / "config.py")
+    for resume in (False, True):
+        cfg = load_config(tmp_path / "one" / "config.py")
+        cfg.update(work_dir=str(tmp_path / "two"), resume=resume)
+        set_length(cfg, RunRequest(batch=2))
+        assert cfg.train_dataloader.batch_size == 2
+        assert cfg.optim_wrapper.accumulative_counts == 4
+        assert cfg.train_cfg.max_iters == 8
+        (tmp_path / "two").mkdir(exist_ok=True)
+        place = {"processes": 1, "samples_of_a_batch": 2, "configured_batch_size": 4}
+        torch.save({RUN: place}, tmp_path / "two" / "iter_2.pth")
 
 
 @pytest.mark.parametrize("place", [[], {"processes": 0, "samples_of_a_batch": 2}, {"processes": 1}])
