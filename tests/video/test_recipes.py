@@ -34,7 +34,7 @@ def load(name):
 
 
 def test_the_steps_of_an_epoch_are_those_of_the_logs():
-    assert {n: PUBLISHED[f"{n.split('_')[2]}_train"] // 256 for n in STEPS} == STEPS
+    assert {n: PUBLISHED["train"][n.split("_")[2]] // 256 for n in STEPS} == STEPS
 
 
 def test_the_schedule_is_that_of_the_log():

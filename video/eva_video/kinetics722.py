@@ -13,10 +13,9 @@ Then remove damaged files from each list: `eva data verify video --help`.
 
 import argparse
 import json
-import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -33,16 +32,10 @@ from eva_runs.options import command_parser
 
 SPLITS = ("train", "val")
 # Videos that the authors of EVA could still find on YouTube, without damaged files: the training
-# lists of paper Table 14, and the validation lists of their logs.
-PUBLISHED: Mapping[str, int] = {
-    "k400_train": 234_584,
-    "k600_train": 412_688,
-    "k700_train": 534_063,
-    "k722_train": 629_395,
-    "k400_val": 19_760,
-    "k600_val": 29_779,
-    "k700_val": 33_914,
-    "k722_val": 69_692,
+# list of paper Table 14, and the validation list of their logs.
+PUBLISHED = {
+    "train": {"k400": 234_584, "k600": 412_688, "k700": 534_063, "k722": 629_395},
+    "val": {"k400": 19_760, "k600": 29_779, "k700": 33_914, "k722": 69_692},
 }
 
 
@@ -67,9 +60,9 @@ def merge(
     return kept, {"read": len(videos), "repeated": repeated, "leaked": leaked, "kept": len(kept)}
 
 
-def _read_list(location: str, name: str, *, root: str | None) -> list[Video]:
+def _read_list(location: str, name: str, folder: str) -> list[Video]:
     """Read the videos of a dataset: class folders, or a list with classes or official labels."""
-    files = open_videos(location, root=root)
+    files = open_videos(location, root=None if folder == "-" else folder)
     if not isinstance(files.source, FolderFiles):
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
@@ -83,8 +76,8 @@ def _read_list(location: str, name: str, *, root: str | None) -> list[Video]:
     for index, label in enumerate(labels[files.labels].tolist()):
         path = os.path.abspath(files.sample_id(index))  # noqa: PTH100
         identifier = youtube_id(path, sure=True)
-        if not identifier:
-            raise ValueError(f"{path} does not begin with YouTube's id: name it ID.mp4")
+        if not identifier or not list_line(path, label):
+            raise ValueError(f"{path!r} does not begin with YouTube's id, or breaks a line of text")
         videos.append(Video(identifier, label, path))
     return videos
 
@@ -95,10 +88,7 @@ def _write_list(file: Path, videos: Iterable[Video], dataset: str) -> None:
     of_dataset = {int(label): number for number, label in enumerate(labels)}
     with file.open("wb") as stream:
         for video in videos:
-            line = list_line(video.path, of_dataset[video.label])
-            if line is None:
-                raise ValueError(f"{video.path!r} cannot stand in a list: rename it")
-            stream.write(os.fsencode(f"{line}\n"))
+            stream.write(os.fsencode(f"{list_line(video.path, of_dataset[video.label])}\n"))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -119,10 +109,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    files = [f"{name}_{kind}.txt" for name in (*SOURCES, "k722") for kind in (*SPLITS, "classes")]
-    files += [f"k722_to_{name}_mapping.npy" for name in SOURCES]
-    files += ["classes.csv", "statistics.json"]
+    files = ["classes.csv", "statistics.json", *(f"k722_to_{n}_mapping.npy" for n in SOURCES)]
+    files += [f"{name}_{kind}.txt" for name in (*SOURCES, "k722") for kind in (*SPLITS, "classes")]
     require_replaceable(options.output, files, overwrite=options.overwrite)
     videos: dict[str, dict[str, list[Video]]] = {split: {} for split in SPLITS}
     for name in (name for name in SOURCES if getattr(options, name)):
@@ -130,8 +118,7 @@ def _run(options: argparse.Namespace) -> None:
         for split, location, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
             if Path(location).resolve().is_relative_to(options.output.resolve()):
                 raise ValueError(f"{location} is in --output {options.output}, which is replaced")
-            root = None if folder == "-" else folder
-            videos[split][name] = _read_list(location, name, root=root)
+            videos[split][name] = _read_list(location, name, folder)
     train, val, lists = videos["train"], videos["val"], {}
     for name in train:
         keeps_leaks = name == "k400" and options.keep_k400_leaks
@@ -140,13 +127,14 @@ def _run(options: argparse.Namespace) -> None:
     every_val = [*chain.from_iterable(val.values())]
     lists["k722_train"] = merge([*chain.from_iterable(train.values())], every_val)
     lists["k722_val"] = merge(every_val)
-    counts = {name: count | {"published": PUBLISHED[name]} for name, (_, count) in lists.items()}
+    counts = {}
     with replace_folder(options.output) as folder:
         shutil.copyfile(TABLE, folder / "classes.csv")
         for name in SOURCES:
             np.save(folder / f"k722_to_{name}_mapping.npy", mapping(name))
-        for name, (kept, _) in lists.items():
-            dataset = name.partition("_")[0]
+        for name, (kept, count) in lists.items():
+            dataset, _, split = name.partition("_")
+            counts[name] = count | {"published": PUBLISHED[split][dataset]}
             classes = "".join(f"{label}\n" for label in kinetics_classes(dataset))
             (folder / f"{dataset}_classes.txt").write_text(classes)
             _write_list(folder / f"{name}.txt", kept, dataset)
