@@ -42,11 +42,11 @@ def read_bands(
     """Read the bands of an image as they are stored, (H, W, N); an array is returned as it is.
 
     The axis of the bands of an array in a file is that with `count` values, the last if both have,
-    or else the shorter one.
+    or without a count the shorter one.
 
     Raises:
         UnreadableImageError: If the file is missing, damaged or too large, its bands differ in size
-            or are more than 32, or a value is not finite.
+            or are not `count` or more than 32, or a value is not finite.
     """
     if isinstance(source, np.ndarray):
         pixels, name = source, name or "the array"
@@ -63,6 +63,8 @@ def read_bands(
             f"{name} has the shape {pixels.shape} in {pixels.dtype}: bands are (height, width, "
             f"bands) numbers, of 1 to {MOST_BANDS} bands"
         )
+    if count not in (None, pixels.shape[2]):
+        raise UnreadableImageError(f"{name} has {pixels.shape[2]} bands, and not {count}")
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
         row, column, band = np.argwhere(~finite)[0].tolist()
         raise UnreadableImageError(
@@ -90,8 +92,6 @@ def inspect_bands(
         if Path(file).suffix.lower() not in (*_TIFF, *ARRAY_SUFFIXES):
             raise
     height, width, bands = read_bands(file, name=name, count=count).shape
-    if count not in (None, bands):
-        raise UnreadableImageError(f"{name or file} has {bands} bands, and not {count}")
     return ImageFacts(
         width, height, 1, bits=8, mode=f"{bands} bands", animated=False, transparent=False
     )

@@ -132,9 +132,6 @@ class Bands:
         An array of 8 bits is refused where the values are larger: a program has read it in RGB.
         """
         pixels = read_bands(source, name=name, count=self.count)
-        if pixels.shape[2] != self.count:
-            title = name or (source if isinstance(source, str | os.PathLike) else "the image")
-            raise UnreadableImageError(f"{title} has {pixels.shape[2]} bands, and not {self.count}")
         is_file, highest = isinstance(source, str | os.PathLike), max(self.high)
         if not is_file and pixels.dtype == np.uint8 and highest > 256:
             raise UnreadableImageError(
@@ -213,10 +210,7 @@ def measure_bands(files: Sequence[str | os.PathLike[str]], request: BandRequest)
 
 def _sample(count: int, most: int, file: str) -> Pixels:
     """Draw at most so many pixels of an image, always the same."""
-    pixels = read_bands(file, count=count)
-    if pixels.shape[2] != count:
-        raise ValueError(f"{file} has {pixels.shape[2]} bands, and {count} are stated: --bands")
-    rows: Pixels = pixels.reshape(-1, count)
+    rows: Pixels = read_bands(file, count=count).reshape(-1, count)
     if len(rows) > most:
         rows = rows[np.random.default_rng(0).choice(len(rows), most, replace=False)]
     return rows.astype(np.result_type(rows, np.float32))

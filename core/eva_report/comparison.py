@@ -94,15 +94,13 @@ def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> l
         _, other_names, other = read(notes[1])
     except (KeyError, OSError) as error:
         raise ValueError(f"{first}, {second}: {SAMPLES} names no file to read: {error}") from error
-    if names != other_names:
+    if names != other_names or not names:
         different = len({*names} ^ {*other_names})
         raise ValueError(
             f"{first} was scored on {len(names)} samples and {second} on {len(other_names)}, "
             f"{different} of which only one has: evaluate both on the same data"
         )
     count = len(names)
-    if not count:
-        raise ValueError(f"{first} and {second} were scored on no sample")
     once = np.ones((1, count), np.int64)
     before, after = float(score(once)[0]), float(other(once)[0])
     differences = np.concatenate([other(w) - score(w) for w in _draw(count, draws, seed)])
