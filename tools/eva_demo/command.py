@@ -41,4 +41,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-main = Command("error", parse, lazy_import("eva_demo.data_set:run"))
+main = Command("eva data make-demo", parse, lazy_import("eva_demo.data_set:run"))
