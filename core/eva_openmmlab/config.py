@@ -13,23 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_backbone.checkpoints.registry import find_backbone
-from eva_backbone.layer_decay import freeze_same_share
-from eva_backbone.variants import (
-    dense_arguments,
-    dense_pixels,
-    detector_arguments,
-    fine_tuning,
-)
 from eva_openmmlab.own_data import dicts, scaled, set_image_size
+from eva_openmmlab.recipes import set_backbone
 from eva_openmmlab.run_folder import CONFIGURED_BATCH_SIZE, RUN, config_of_run, run_folder
 from eva_openmmlab.weights import METADATA
 from eva_runs.extras import describe_missing_package
@@ -99,68 +91,6 @@ def apply_request(cfg: Config, request: RunRequest) -> None:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
 
 
-def set_backbone(cfg: Config, name: str) -> None:
-    """Put any plain ViT into a recipe, with its own weights, pixel values and layer decay.
-
-    Windows, sizes of images and what belongs to the pyramid or the adapter stay as in the recipe.
-
-    Raises:
-        ValueError: For an unknown name, or a recipe with another kind of backbone.
-    """
-    variant, weights = find_backbone(name)
-    backbone = cfg.model.backbone
-    if backbone.type not in ("EVAViT", "EVAViTAdapter", "EoMTBackbone"):
-        raise ValueError(f"--backbone {name}: the recipe has {backbone.type}, not a plain ViT")
-    window = backbone.get("window_size", 0)
-    if window:
-        arguments = detector_arguments(variant, img_size=backbone.img_size, window_size=window)
-    else:
-        arguments = dense_arguments(variant)
-        arguments |= {"img_size": backbone.get("img_size", arguments["img_size"])}
-        arguments |= {"drop_path_rate": fine_tuning(variant).drop_path_rate}
-    if backbone.type == "EVAViTAdapter":  # whose patches have 16 pixels
-        side = arguments["pretrain_img_size"] // arguments["patch_size"] * 16
-        arguments |= {"patch_size": 16, "pretrain_img_size": side}
-        backbone.pop("interaction_indexes", None)
-        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
-    if backbone.type == "EoMTBackbone":
-        arguments["final_norm"] = True  # in front of each prediction, whatever its detectors do
-        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
-    old, new = backbone.get("depth", arguments["depth"]), arguments["depth"]
-    if "out_indices" in backbone and backbone.type == "EVAViT" and backbone.out_indices:
-        indexes = backbone.out_indices
-        blocks = [indexes] if isinstance(indexes, int) else list(indexes)
-        backbone.out_indices = [round((index + 1) * new / old) - 1 for index in blocks]
-        _replace_width(cfg.model, backbone.embed_dim, arguments["embed_dim"])
-    freeze_same_share(backbone, old_depth=old, depth=new)
-    of_vit = inspect.signature(VisionTransformer.__init__).parameters.keys()
-    factor = arguments["patch_size"] / backbone.get("patch_size", 16)
-    if backbone.get("scale_factors"):  # the maps keep their strides
-        backbone.scale_factors = [scale * factor for scale in backbone.scale_factors]
-    for key in (of_vit - {"activation_checkpointing", "canvas"}) & backbone.keys():
-        del backbone[key]
-    for key in ("pretrained", "init_cfg"):
-        backbone.pop(key, None)
-    backbone.update(arguments)
-    cfg.model.data_preprocessor.update(dense_pixels(variant))
-    rates = cfg.optim_wrapper.get("paramwise_cfg")
-    if rates and "layer_decay" in rates:
-        rates.layer_decay = fine_tuning(variant).layer_decay
-    cfg.load_from = weights or None
-
-
-def _replace_width(model: ConfigDict, old: int, new: int) -> None:
-    """Let neck and heads on the ViT's own maps have its width."""
-    parts = ("neck", "decode_head", "auxiliary_head", "panoptic_head")
-    for node in (model.get(part) or {} for part in parts):
-        for key in {"embed_dim", "in_channels", "channels"} & node.keys():
-            widths = node[key]
-            if isinstance(widths, list):
-                node[key] = [new if width == old else width for width in widths]
-            elif widths == old:
-                node[key] = new
-
-
 def parts_of(dataset: Any) -> list[Any]:
     """List the datasets that the config of one names, without what wraps or concatenates them."""
     inner = dataset.get("dataset", dataset.get("datasets"))
@@ -202,23 +132,30 @@ def set_length(cfg: Config, request: RunRequest) -> str:
     if folder_of_config != Path(cfg.get("work_dir") or "").resolve():
         cfg.pop(CONFIGURED_BATCH_SIZE, None)  # the config of another run is the recipe of this one
     if saved:
-        configured = cfg.train_dataloader.batch_size
-        begun = saved["samples_of_a_batch"] // saved["processes"]
-        if CONFIGURED_BATCH_SIZE not in cfg:  # the config of a run has it, and is set already
-            older = configured if request.batch else begun  # a checkpoint without it
-            cfg.train_dataloader.batch_size = saved.get(CONFIGURED_BATCH_SIZE, older)
-            set_batch(cfg, replace(request, batch=begun))
-        cfg.train_dataloader.batch_size = request.batch or min(configured, begun)
+        _continue_batch(cfg, request, saved)
     elif request.batch:
         set_batch(cfg, request)
-    if not request.epochs:
-        return ""
+    return _set_epochs(cfg, request, saved.get("samples_of_a_batch")) if request.epochs else ""
+
+
+def _continue_batch(cfg: Config, request: RunRequest, saved: Mapping[str, int]) -> None:
+    """Set the images of a forward pass of a run that continues, whose iterations keep theirs."""
+    configured = cfg.train_dataloader.batch_size
+    begun = saved["samples_of_a_batch"] // saved["processes"]
+    if CONFIGURED_BATCH_SIZE not in cfg:  # the config of a run has it, and is set already
+        older = configured if request.batch else begun  # a checkpoint without it
+        cfg.train_dataloader.batch_size = saved.get(CONFIGURED_BATCH_SIZE, older)
+        set_batch(cfg, replace(request, batch=begun))
+    cfg.train_dataloader.batch_size = request.batch or min(configured, begun)
+
+
+def _set_epochs(cfg: Config, request: RunRequest, images: int | None) -> str:
+    """Set the iterations of the epochs asked for, of so many images or the config's."""
     if "max_iters" not in cfg.train_cfg:
         raise ValueError(f"--epochs {request.epochs}: {cfg.filename} has no train_cfg.max_iters")
     init_default_scope(cfg.get("default_scope", "mmengine"))
     samples = len(DATASETS.build(cfg.train_dataloader.dataset))
-    images = cfg.train_dataloader.batch_size * get_world_size()
-    images = saved.get("samples_of_a_batch", images)
+    images = images or cfg.train_dataloader.batch_size * get_world_size()
     multiple = cfg.optim_wrapper.get("accumulative_counts", 1)
     before = cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters, line = request.iterations(samples, images, multiple=multiple)

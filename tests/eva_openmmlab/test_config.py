@@ -6,9 +6,10 @@ from mmengine.runner import CheckpointLoader
 
 from eva_command.main import call
 from eva_openmmlab import config
-from eva_openmmlab.config import load_config, set_backbone, set_data_root, set_length
+from eva_openmmlab.config import load_config, set_data_root, set_length
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
+from eva_openmmlab.recipes import set_backbone
 from eva_openmmlab.run_folder import RUN, config_of_run, write_record
 from eva_runs.recipes import find_recipe
 from eva_runs.request import RunRequest
