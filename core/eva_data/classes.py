@@ -160,8 +160,8 @@ def find_class_files(
     spelling. `labels` are those of each folder, instead of its place in `classes`; other folders
     are left out.
     """
-    folders, own = find_class_folders(folder), list[str]()
-    unread, example = 0, ""
+    folders = find_class_folders(folder)
+    own, unread = list[str](), list[str]()
     others = OTHER_IMAGE_SUFFIXES if suffixes == IMAGE_SUFFIXES else ()
     if labels is None and classes is not None:
         labels = _labels_of(folder, folders, classes, suffixes, exact=exact)
@@ -169,17 +169,16 @@ def find_class_files(
     numbers = array("i")
 
     def files() -> Iterator[str]:
-        nonlocal unread, example
         for name in folders:
             before, label = len(numbers), len(own) if labels is None else labels.get(name)
             if label is None:
                 continue
             for path in find_files(folder / name, {*suffixes, *others}):
-                if others and path.lower().endswith(others):
-                    unread, example = unread + 1, example or f"{name}/{path}"
-                    continue
-                numbers.append(label)
-                yield f"{name}/{path}"
+                if path.lower().endswith(others):
+                    unread.append(f"{name}/{path}")
+                else:
+                    numbers.append(label)
+                    yield f"{name}/{path}"
             if len(numbers) > before:
                 own.append(name)
             else:
@@ -188,7 +187,7 @@ def find_class_files(
     names = Names.collect(files())
     if unread:
         message = "%s: no training reads images such as %s; %d are left out"
-        logger.warning(message, folder, example, unread)
+        logger.warning(message, folder, unread[0], len(unread))
     if not numbers:
         raise ValueError(f"{folder} has class folders without a file of {kinds}")
     return ClassFiles(names, np.array(numbers, np.int32), own if classes is None else classes)
