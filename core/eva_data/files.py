@@ -35,6 +35,12 @@ def printable(string: str) -> str:
     return string.encode(errors="backslashreplace").decode()
 
 
+def display_path(path: str | os.PathLike[str]) -> str:
+    """Write a path for a user: relative to the current folder, if it is below that."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def expand_home(path: str | os.PathLike[str]) -> Path:
     """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)

@@ -21,6 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
 from eva_backbone.checkpoints.run_folders import describe_weights
+from eva_data.files import display_path
 from eva_data.progress import ProgressBar
 from eva_data.saving import explain_os_errors
 from eva_openmmlab.config import parts_of
@@ -116,9 +117,10 @@ class TerminalHook(Hook):
                 images = getattr(batches, "step_batch", 0)  # of `EVATrainLoop`
                 task += f" of {images or batches.batch_size * get_world_size()} images"
         loaders = [f"{part}_dataloader" for part in parts]
+        first = str(runner.cfg.get("load_from") or "")
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
-            weights=describe_weights(str(resumed or runner.cfg.get("load_from") or "")),
+            weights=display_path(resumed) if resumed else describe_weights(first),
             data=[_described(runner, loader) for loader in loaders if runner.cfg.get(loader)],
             output=Path(runner.work_dir),
         )
@@ -214,7 +216,8 @@ def _described(runner: Any, loader: str) -> str:
     first = parts_of(runner.cfg[loader].dataset)[0]
     location = first.get("data_root") or first.get("ann_file") or first.get("images")
     part = loader.partition("_")[0]
-    return f"{part}: {counted(len(dataset), 'image')}, {counted(classes, 'class')} ({location})"
+    images = counted(len(dataset), "image")
+    return f"{part}: {images}, {counted(classes, 'class')} ({display_path(location)})"
 
 
 def _device(runner: Any) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from eva_data.files import display_path
 from eva_data.progress import ProgressBar
 from eva_runs.processes import is_main
 from eva_runs.record import duration_text
@@ -173,7 +174,9 @@ def opening_lines(
         more: Further lines, such as that it continues after a step.
     """
     described = [f"data     {line}" for line in data]
-    output_line = f"output   {output} (log.txt has the recipe, the model and every step)"
+    output_line = (
+        f"output   {display_path(output)} (log.txt has the recipe, the model and every step)"
+    )
     return [task, f"weights  {weights}", *described, output_line, *more]
 
 
@@ -190,5 +193,6 @@ def closing_lines(
     `scores` are a few lines, or empty; the `duration` is in seconds, `report` the page.
     """
     took = None if duration is None else duration_text(duration)
-    lines = {"took": took, "weights": weights, "report": report, "next": next_command}
+    files = {"weights": weights and display_path(weights), "report": report}
+    lines = {"took": took, **files, "next": next_command}
     return scores.splitlines() + [f"{name:<8} {value}" for name, value in lines.items() if value]

@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from eva_data.files import expand_home
+from eva_data.files import display_path, expand_home
 from eva_data.progress import above_bars
 from eva_data.saving import make_folder, require_free
 from eva_runs import processes
@@ -66,7 +66,8 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     ("detection/demo.py"); behind the bits of images where the environment states them.
     """
     start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
-    return shlex.join([*start, *map(str, arguments)])
+    texts = (word if isinstance(word, str) else display_path(word) for word in arguments)
+    return shlex.join([*start, *texts])
 
 
 class Result(int):

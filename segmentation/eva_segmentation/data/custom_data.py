@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.bands import BandRequest, Bands, continue_bands, measure_bands
 from eva_data.classes import ALLOW_EMPTY, list_names
+from eva_data.files import display_path
 from eva_data.holdout import check_share
 from eva_data.images import warn_of_depth
 from eva_data.label_files import render_template
@@ -165,10 +166,11 @@ def _check_labels(pairs: Sequence[Pair], part: str, classes: ClassFile, data: Pa
     if misfit.problem and "train" in data.folders:
         raise ValueError(f"{folder}, {len(pairs)} maps for {part}: {misfit.problem}")
     if misfit.unseen:
-        logger.warning("%s: no pixel for %s is of %s", folder, part, list_names(misfit.unseen))
+        unseen = list_names(misfit.unseen)
+        logger.warning("%s: no pixel for %s is of %s", display_path(folder), part, unseen)
     if misfit.ignored:
         message = "%s: pixels of the labels %s are ignored, as %s says"
-        logger.info(message, part, misfit.ignored, file, extra=SHOWN)
+        logger.info(message, part, misfit.ignored, display_path(file), extra=SHOWN)
 
 
 def apply(config: "Config", data: PairedData) -> "Config":
