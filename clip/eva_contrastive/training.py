@@ -31,6 +31,7 @@ from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.sources import CaptionedImages, open_captions
+from eva_data.files import display_path
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -243,7 +244,7 @@ def _presentation(
     `start` is a complete CLIP that it began with, or "".
     """
     model, data = config.model, config.data
-    described = [("train", f"{images:,} images with captions ({data.train})")]
+    described = [("train", f"{images:,} images with captions ({display_path(data.train)})")]
     if validation is not None and validation.pairs is not None:
         pairs = f"{len(validation.pairs):,} images with captions"
         described.append(
@@ -251,7 +252,7 @@ def _presentation(
         )
     if validation is not None and (classes := validation.classes) is not None:
         counts = f"{counted(len(classes), 'image')}, {counted(len(classes.classes), 'class')}"
-        described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
+        described.append(("zero-shot", f"{counts} ({display_path(data.zero_shot)})"))
     metric, results = config.run.best_metric, validation.results if validation else ()
     names = sorted(results, key=lambda name: (name != metric, name == "loss"))
     return Presentation(
@@ -270,8 +271,9 @@ def _presentation(
 def _next_steps(data: DataConfig, start: str, folder: Path) -> list[NextStep]:
     steps, evaluated = [search_step(folder, folder)], list[str]()
     if start:
-        words = ["--share", "0.25", "0.5", "0.75", "--output", str(folder / "between")]
-        command = shlex.join(["eva", "clip", "interpolate", start, str(folder), *words])
+        words: list[str | Path] = ["eva", "clip", "interpolate", start, folder]
+        words += ["--share", "0.25", "0.5", "0.75", "--output", folder / "between"]
+        command = shlex.join(map(display_path, words))
         steps.append(NextStep(text="Mix in what the start could.", command=command))
     if data.zero_shot:
         evaluated = ["--data", data.zero_shot, "--templates", *data.templates]

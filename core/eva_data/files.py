@@ -37,8 +37,9 @@ def printable(string: str) -> str:
 
 def display_path(path: str | os.PathLike[str]) -> str:
     """Write a path for a user: relative to the current folder, if it is below that."""
-    path, here = Path(path), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    here = Path.cwd()
+    below = Path(path).is_relative_to(here)
+    return str(Path(path).relative_to(here)) if below else os.fspath(path)  # which may be a URL
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:

@@ -12,6 +12,8 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.files import display_path
+
 _SALT = b"eva held-out share 1\0"  # another one would be another choice, and break earlier runs
 Flags = NDArray[np.bool_]
 
@@ -38,7 +40,7 @@ def validation_fact(
     counted: str, *, share: float, val: str, of: str = "each class"
 ) -> tuple[str, str]:
     """Return "val" and the counts, such as "361 images", with their place or fraction."""
-    return "val", f"{counted} ({f'about {share:g} of {of}' if share else val})"
+    return "val", f"{counted} ({f'about {share:g} of {of}' if share else display_path(val)})"
 
 
 def holdout_mask(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eva_data.bands import Bands
 from eva_data.classes import list_names
+from eva_data.files import display_path
 from eva_data.holdout import validation_fact
 from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
@@ -146,7 +147,7 @@ def train_classifier(
     """
     data, validation = config.data, None
     check_classes(samples, others, data)
-    described = [("train", f"{project.counted(samples)} ({data.train})")]
+    described = [("train", f"{project.counted(samples)} ({display_path(data.train)})")]
     if others is not None:
         validation = Validation(others, config.run, device, unit=project.unit)
         counted = project.counted(others)

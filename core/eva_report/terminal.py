@@ -193,6 +193,7 @@ def closing_lines(
     `scores` are a few lines, or empty; the `duration` is in seconds, `report` the page.
     """
     took = None if duration is None else duration_text(duration)
-    files = {"weights": weights and display_path(weights), "report": report}
+    paths = {"weights": weights, "report": report}
+    files = {name: path and display_path(path) for name, path in paths.items()}
     lines = {"took": took, **files, "next": next_command}
     return scores.splitlines() + [f"{name:<8} {value}" for name, value in lines.items() if value]

@@ -66,8 +66,7 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     ("detection/demo.py"); behind the bits of images where the environment states them.
     """
     start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
-    texts = (word if isinstance(word, str) else display_path(word) for word in arguments)
-    return shlex.join([*start, *texts])
+    return shlex.join([*start, *map(display_path, arguments)])
 
 
 class Result(int):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from eva_data.files import display_path
 from eva_report.content import Example, Gallery, NextStep, TitledImage
 from eva_report.drawing import enlarge
 from eva_report.first_batch import image_tiles
@@ -114,11 +115,13 @@ def next_steps(variant: str, folder: Path) -> list[NextStep]:
         "--output",
         f"{folder}_classifier",
     )
-    words = ("eva", "convert", str(folder), "--to", "official", "--output", f"{folder}.pt")
+    words: list[str | Path] = ["eva", "convert", folder]
+    words += ["--to", "official", "--output", f"{folder}.pt"]
+    export = shlex.join(map(display_path, words))
     return [
         NextStep(
             text="Fine-tune a classifier; all projects take this folder as weights.",
             command=fine_tune,
         ),
-        NextStep(text="Export the weights in the official form.", command=shlex.join(words)),
+        NextStep(text="Export the weights in the official form.", command=export),
     ]

@@ -26,7 +26,7 @@ from eva_backbone.attention import Attention
 from eva_backbone.block import Block
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_backbone.layers import LAYER_NORM_EPS
-from eva_data.files import expand_home
+from eva_data.files import display_path, expand_home
 from eva_data.image_sources import open_images
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.data.loading import open_shared
@@ -299,7 +299,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device, *, recipe: st
             task="Tokenizer",
             recipe=recipe,
             model=f"{config.num_codes:,} codes for {teacher_config.model} {teacher_config.weights}",
-            data=[("train", f"{len(samples):,} images ({config.data.train})")],
+            data=[("train", f"{len(samples):,} images ({display_path(config.data.train)})")],
             first_batch=partial(first_samples, mean=teacher.mean, std=teacher.std),
             sections=lambda: use_of_codes(tokenizer.codebook),
             next_steps=_next_steps,

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
 from eva_backbone.variants import variant_arguments
+from eva_data.files import display_path
 from eva_data.holdout import validation_fact
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
@@ -233,7 +234,7 @@ def _presentation(
     validation: Validation | None,
 ) -> Presentation:
     student, teacher, data = config.student, config.teacher, config.data
-    described = [("train", f"{images:,} images ({data.train})")]
+    described = [("train", f"{images:,} images ({display_path(data.train)})")]
     if validation is not None:
         count = f"{len(validation.images):,} images"
         described.append(validation_fact(count, share=data.val_share, val=data.val, of="train"))

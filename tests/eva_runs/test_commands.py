@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,10 @@ def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
 
 def test_the_next_command_is_of_the_program_that_runs(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["eva detection train"])
-    assert command_to_run("detection demo", "demo.py", "a b") == "eva detection demo 'a b'"
+    below = str(Path("a b").absolute())
+    assert command_to_run("detection demo", "demo.py", below) == "eva detection demo 'a b'"
+    other = ("s3://bucket/a", "/tmp/a")
+    assert command_to_run("clip demo", "demo.py", *other) == "eva clip demo s3://bucket/a /tmp/a"
 
 
 def test_the_result_alone_is_printed_where_json_is_asked_for(capsys, tmp_path):

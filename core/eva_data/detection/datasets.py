@@ -13,6 +13,7 @@ from eva_data.classes import folded, list_names
 from eva_data.detection.keypoints import KeypointNames
 from eva_data.detection.panoptic import Panoptic, group_segments
 from eva_data.detection.rules import Size
+from eva_data.files import display_path
 from eva_data.saving import write_text
 
 Entry = dict[str, Any]
@@ -194,7 +195,11 @@ class CocoDataset:
                 f"{lacking[0]['bbox']} in image {first['id']}, {first['file_name']}): complete "
                 "them, or train boxes alone with --boxes-only",
             )
-        return f"no object of {self.path} has a mask" if len(lacking) == total > 0 else None
+        return (
+            f"no object of {display_path(self.path)} has a mask"
+            if len(lacking) == total > 0
+            else None
+        )
 
     def check_categories(self, expected: Mapping[int, str], *, of: str) -> None:
         """Refuse an id that a detector does not have, or has by another name, case aside."""

@@ -19,6 +19,7 @@ from eva_data.detection.request import DataRequest
 from eva_data.detection.resolved import DetectionData
 from eva_data.detection.sources import PARTS, Source, read_labels
 from eva_data.detection.tiles import tile_dataset
+from eva_data.files import display_path
 from eva_data.holdout import Flags, holdout_mask, stem
 from eva_data.images import warn_of_depth
 
@@ -135,7 +136,7 @@ class _Resolver:
                 file, folder = available[part]
                 datasets[part] = read_coco(file, folder=folder, boxes_only=self.request.boxes_only)
         if isinstance(source, ForeignDataset):
-            self.notes.append(f"{source.source} is read as {source.format}")
+            self.notes.append(f"{display_path(source.source)} is read as {source.format}")
         if self.fraction is not None:
             return self._split(datasets["train"])
         return datasets

@@ -132,7 +132,7 @@ class ClassifierProject:
             f"{self.name} demo",
             f"{self.name}/demo.py",
             "--weights",
-            str(weights),
+            weights,
             *flags,
             "--output",
             output,

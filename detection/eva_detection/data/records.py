@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.reading import list_names
 from eva_data.detection.datasets import CocoDataset
+from eva_data.files import display_path
 from eva_report.terminal import counted
 
 _THREADS = 16  # a network file system answers many questions at once
@@ -86,7 +87,7 @@ def describe_data(cfg: DictConfig, part: str, records: Sequence[Mapping[str, Any
     image = "tile" if records and "tile" in records[0] else "image"
     counts = {image: len(records), "object": objects, "class": len(classes)}
     summary = ", ".join(counted(count, unit) for unit, count in counts.items() if count)
-    location = ", ".join(annotation_files(cfg, part))
+    location = ", ".join(map(display_path, annotation_files(cfg, part)))
     return f"{summary} ({location})" if location else summary
 
 

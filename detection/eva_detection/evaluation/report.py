@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.run_folders import describe_weights, folder_of_run
-from eva_data.files import load_json
+from eva_data.files import display_path, load_json
 from eva_detection.building import bands_of
 from eva_detection.config.files import config_to_name
 from eva_detection.config.settings import images_per_step
@@ -212,11 +212,11 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Ne
     again = _needing_data(cfg, command_to_run(*program, *config, *output))
     steps.append(NextStep(text="Evaluate it again", command=again))
     if image is not None:
-        words = ["--output", str(folder / "model.ts"), *config]
-        words += ["--format", "torchscript", "--image", str(image)]
+        words: list[str | Path] = ["--output", folder / "model.ts", *config]
+        words += ["--format", "torchscript", "--image", image]
         views = [f"test.{name}=null" for name in ("aug", "slice") if cfg.get("test", {}).get(name)]
         words += ["--opts", *views] if views else []
-        command = shlex.join(["eva", "detection", "export", *words])
+        command = shlex.join(["eva", "detection", "export", *map(display_path, words)])
         steps.append(NextStep(text="Export it, to run without this toolkit", command=command))
     return steps
 
