@@ -113,11 +113,9 @@ class EVATrainLoop(IterBasedTrainLoop):
             size = choose_micro_batch_size(samples, now, largest=sampler.micro_batch)
             sampler.shards, sampler.step_batch, sampler.micro_batch = begun, samples, size
             sampler.sampler.batch_size = samples // begun
-            message = (
-                "continues on %d processes, began with %d: an iteration has %d x %d samples of each"
-            )
-            numbers = now, begun, sampler.accumulate, size
-            self.runner.logger.info(message, *numbers, extra=SHOWN)
+            reason = f"continues on {now} processes, began with {begun}: " if begun != now else ""
+            message = f"{reason}an iteration has %d x %d samples of each process"
+            self.runner.logger.info(message, sampler.accumulate, size, extra=SHOWN)
         batch = sampler.step_batch
         self._first = iteration, -(-saved["samples"] // batch) * batch
         sampler.start = self._first[1] // batch

@@ -28,6 +28,7 @@ class TooManyUnreadableError(RuntimeError):
 
 _EXPECTED = (ValueError, OSError, FloatingPointError, TooManyUnreadableError)
 _SHARED = "shared memory may be full (df -h /dev/shm); fewer workers take less"
+_CPU_MEMORY = "DefaultCPUAllocator: "  # in the message of PyTorch's RuntimeError
 _WORKERS = {  # part of PyTorch's message -> likely cause
     "Bus error": f": {_SHARED}",
     "shared memory": f": {_SHARED}",
@@ -119,9 +120,11 @@ def _explain(error: Exception) -> str | None:
         return f"{single_line_message(error)}: {_SHARED}"
     if isinstance(error, _EXPECTED):
         return single_line_message(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        reason = ". ".join(single_line_message(error).split(". ")[:2]).rstrip(".")
-        less = "a smaller --batch, activation checkpointing or --lora takes less"
+    is_of_main_memory = isinstance(error, MemoryError) or _CPU_MEMORY in str(error)
+    if is_of_main_memory or type(error).__name__ == "OutOfMemoryError":  # torch's, not imported
+        reason = single_line_message(error).rpartition(_CPU_MEMORY)[2]
+        reason = ". ".join(reason.split(". ")[:2]).rstrip(".")
+        less = "a smaller --batch or --image-size, activation checkpointing or --lora takes less"
         return f"{reason}. In a training {less}; `eva plan RECIPE` says how much"
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):
         message = single_line_message(

@@ -148,6 +148,11 @@ def test_each_task_plans_less_with_a_smaller_micro_batch(module):
     assert few["peak"] < whole["peak"]
 
 
+def test_an_image_that_no_memory_holds_ends_in_one_line(call_eva, fails):
+    ended = call_eva("eva", "plan", "classification/eva_debug_digits", "--image-size", "1000000")
+    fails(ended, "can't allocate memory", "--batch", "--image-size")
+
+
 def test_a_table_with_what_makes_it_fit(capsys):
     assert main(["plan", "classification/eva_debug_digits", "--image-size", "96"]) == 0
     out = capsys.readouterr().out
