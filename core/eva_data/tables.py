@@ -4,6 +4,7 @@ The separator is a tab, a comma, a semicolon or a bar: the one by which the head
 columns that are looked for. A cell in quotes may hold separators, doubled quotes and line breaks.
 """
 
+import codecs
 import csv
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,9 +85,15 @@ def rows_of_table(
 
 
 def open_text(file: Path) -> TextIO:
-    """Open a list; names of files need not be text: bytes that are not UTF-8 stay as they are."""
+    """Open a list, in UTF-8 or in the UTF-16 with its mark that Excel calls Unicode text.
+
+    Names of files need not be text: bytes that are not UTF-8 stay as they are.
+    """
     require_regular_file(file)
-    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with file.open("rb") as stream:
+        is_utf_16 = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding, errors = ("utf-16", "replace") if is_utf_16 else ("utf-8-sig", "surrogateescape")
+    return file.open(encoding=encoding, errors=errors, newline="")
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:

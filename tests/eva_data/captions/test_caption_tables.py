@@ -46,7 +46,7 @@ TEXT = st.text(
     separator=st.sampled_from("\t,;|"),
     ends=st.sampled_from(["\n", "\r\n"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     extra=st.booleans(),
 )
 def test_what_csv_writes_is_read(
