@@ -252,6 +252,9 @@ def require_export(
     options.form = options.form or forms.get(options.output.suffix)
     if options.form is None:
         raise ValueError(f"--output {options.output} does not end in {' or '.join(forms)}")
+    read_by = EXPORT_SUFFIXES.get(options.form)
+    if read_by not in (None, options.output.suffix):
+        raise ValueError(f"--output {options.output}: files of {options.form} end in {read_by}")
     sides = getattr(options, "size", None)
     if sides:
         options.size = (sides[0], sides[-1])

@@ -108,6 +108,8 @@ def test_classifiers_of_images_and_videos(finished, engine_data, run, documented
         ("out/run_god --output x.onnx", "close to it: out/run_good"),
         ("mmdetection --output x.onnx", "mmdetection"),
         ("classification --weights eva_debug --output x.bin", "x.bin"),
+        ("classification --weights eva_debug --format openvino --output x", "end in .xml"),
+        ("classification --weights eva_debug --format onnx --output x.pt2", "end in .onnx"),
         ("classification --weights eva_debug --image-size 100 --output x.onnx", "100"),
         ("segmentation --weights out/run_good --output x.onnx", "out/run_good"),
         ("classification --weights eva_debug --precision int8 --output x.onnx", "--calibrate None"),
