@@ -191,32 +191,37 @@ class _Validation:
 
     def _read_objects(self, annotations: Iterable[Any], boxes_only: bool) -> Iterator[Entry | None]:
         """Yield the objects, None for one whose box has no area in its image."""
-        points = self.keypoints
         for number, entry in enumerate(annotations):
-            field, mask, needed = self._wrong_field(entry), None, ""
-            is_segment = isinstance(entry, dict) and "segment_id" in entry
-            size = (0, 0) if field else image_size(self.images[entry["image_id"]])
-            if not (field or is_segment) and _is_empty(entry["bbox"], size):
-                yield None
-                continue
-            if not field and not boxes_only:
-                try:
-                    mask = _mask(entry.get("segmentation"), size)
-                except ValueError:
-                    field = "segmentation"
-            if not field and points and (needed := points.find_fault(entry.get("keypoints"))):
-                field = "keypoints"
-            if field:
-                self.report(self._error("annotations", number, entry, field, needed))
-                continue
-            annotation = _uniform(entry, mask, size)
-            if is_segment:
-                annotation["segment_id"] = entry["segment_id"]
-            if points:
-                annotation["keypoints"] = entry.get("keypoints") or [0, 0, 0] * len(points.names)
-            yield annotation
+            annotation = self._read_object(number, entry, boxes_only)
+            if isinstance(annotation, EntryError):
+                self.report(annotation)
+            else:
+                yield annotation
 
-    def _wrong_field(self, entry: Any) -> str:
+    def _read_object(self, number: int, entry: Any, boxes_only: bool) -> Entry | EntryError | None:
+        wrong = functools.partial(self._error, "annotations", number, entry)
+        if field := self._find_wrong_field(entry):
+            return wrong(field)
+        size = image_size(self.images[entry["image_id"]])
+        is_segment, mask = "segment_id" in entry, None
+        if not is_segment and _is_empty(entry["bbox"], size):
+            return None
+        if not boxes_only:
+            try:
+                mask = _mask(entry.get("segmentation"), size)
+            except ValueError:
+                return wrong("segmentation")
+        annotation = _uniform(entry, mask, size)
+        if is_segment:
+            annotation["segment_id"] = entry["segment_id"]
+        if self.keypoints:
+            points = entry.get("keypoints")
+            if needed := self.keypoints.find_fault(points):
+                return wrong("keypoints", needed)
+            annotation["keypoints"] = points or [0, 0, 0] * len(self.keypoints.names)
+        return annotation
+
+    def _find_wrong_field(self, entry: Any) -> str:
         if not isinstance(entry, dict):
             return "entry"
         for key, ids in (("image_id", self.images), ("category_id", self.categories)):
