@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModule, is_model_wrapper
+from mmengine.model import BaseModule
 from mmengine.registry import HOOKS, MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer
 from eva_backbone.eomt import EoMT, annealed
 from eva_openmmlab.backbone import StartWeights, check_sides
+from eva_openmmlab.data_parallel import unwrap
 
 QUERIES = r"backbone\.(query$|mask_mlp\.|upscale\.|mask_probability$)"  # not in a file of a ViT
 
@@ -182,7 +183,7 @@ class AnnealMasks(Hook):
         self._set(runner, batch_idx + 1)
 
     def _set(self, runner: Any, iteration: int) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         backbone: EoMT = model.backbone
         count, progress = backbone.query_blocks, iteration / runner.max_iters
         starts = self.starts or [(block + 1) / (count + 2) for block in range(count)]

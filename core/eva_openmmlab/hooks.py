@@ -12,15 +12,15 @@ from typing import Any, NoReturn
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import broadcast, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import HOOKS, MODEL_WRAPPERS
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
 from eva_openmmlab.checkpoint_hook import EVACheckpointHook, check_checkpoint
+from eva_openmmlab.data_parallel import broadcast_buffers, unwrap
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import own_loop, trains
 from eva_openmmlab.optimizer import IterationLR
@@ -68,32 +68,28 @@ class RunHook(Hook):
         """Listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
-        folder, continues = Path(runner.work_dir), bool(runner.cfg.get("resume"))
+        continues = bool(runner.cfg.get("resume"))
         # what a run with checkpoints has logged below the folder stays when another begins there
-        if continues or not any(folder.glob("*.pth")):
+        if continues or not any(Path(runner.work_dir).glob("*.pth")):
             self._log_sizes = {}
-        for schedule in runner.param_schedulers or () if trains(runner) else ():
-            if isinstance(schedule, IterationLR):
-                wrapper = runner.cfg.optim_wrapper
-                schedule.accumulate = wrapper.get("accumulative_counts", 1)
-        rank = (runner.cfg.get("lora") or {}).get("rank")
-        if rank and trains(runner) and _adapters(runner) is None:
-            raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")
-        if _adapters(runner):
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):
-                    hook.strict_load = False  # a checkpoint lacks what is frozen
         if own_loop(runner):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
+        if trains(runner):
+            _prepare_schedules(runner)
+            _prepare_adapters(runner)
         if trains(runner) and continues:
-            checkpoints = run_folder(folder).checkpoints
-            self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints))
-            if self.resumed is None:
-                runner._resume = False  # else `EMAHook` would take the average of other weights
-                runner.logger.info(MESSAGES.nothing_to_resume(folder), extra=SHOWN)
+            self._find_checkpoint(runner)
         runner.load_or_resume = partial(self._load, runner)  # mmengine knows the newest file alone
+
+    def _find_checkpoint(self, runner: Any) -> None:
+        checkpoints = run_folder(runner.work_dir).checkpoints
+        self.resumed = processes.run_on_main_rank(lambda: find_newest(checkpoints))
+        if self.resumed is None:
+            runner._resume = False  # else `EMAHook` would take the average of other weights
+            message = MESSAGES.nothing_to_resume(Path(runner.work_dir))
+            runner.logger.info(message, extra=SHOWN)
 
     def _load(self, runner: Any) -> None:
         """Load the checkpoint to continue from, or the first weights."""
@@ -105,7 +101,7 @@ class RunHook(Hook):
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest."""
-        model = _inner(runner.model)
+        model = unwrap(runner.model)
         if self.resumed is not None:
             try:
                 self._continue_from(runner, model, checkpoint)
@@ -132,7 +128,7 @@ class RunHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Watch losses and gradients, of a head that fits the data."""
-        model = _inner(runner.model)
+        model = unwrap(runner.model)
         metainfo = getattr(runner.train_dataloader.dataset, "metainfo", None) or {}
         classes = len(metainfo.get("classes") or ())
         for name, part in model.named_modules():
@@ -153,7 +149,7 @@ class RunHook(Hook):
         _keep_predictions(runner.test_evaluator, Path(runner.work_dir))
         precision = runner.cfg.get("precision")
         if precision:
-            model, device = _inner(runner.model), torch.device(get_device())
+            model, device = unwrap(runner.model), torch.device(get_device())
             runner.cfg.precision = precision = resolve(precision, device)
             lower_backbone(getattr(model, "module", model).backbone, precision, device)
         self._begin(runner)
@@ -163,9 +159,7 @@ class RunHook(Hook):
         if trains(runner) and runner.iter:
             self._save(runner, runner.iter)
         _keep_predictions(runner.val_evaluator, Path(runner.work_dir))
-        if runner.world_size > 1:
-            for value in runner.model.buffers():
-                broadcast(value)
+        broadcast_buffers(runner.model)
 
     def _begin(self, runner: Any) -> None:
         folder = Path(runner.work_dir)
@@ -238,22 +232,6 @@ class RunHook(Hook):
         raise SystemExit(EXIT_RUN_AGAIN)
 
 
-@MODEL_WRAPPERS.register_module()
-class EVADataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper, with gradients that lie in its buckets; SyncBN needs GPUs."""
-
-    def __init__(self, module: nn.Module, device_ids: Any = None, **options: Any) -> None:
-        options = {"gradient_as_bucket_view": True} | options
-        if torch.cuda.is_available():
-            options = {"device_ids": device_ids, "broadcast_buffers": False} | options
-            super().__init__(module, **options)
-        else:
-            super().__init__(revert_sync_batchnorm(module), **options)
-            self.register_comm_hook(
-                None, lambda _, bucket: processes.deterministic_average_hook(bucket)
-            )
-
-
 def run_hook(runner: Any) -> RunHook:
     """Return the `RunHook` of a runner, which it is given if its config has none."""
     if not any(isinstance(hook, RunHook) for hook in runner.hooks):
@@ -266,8 +244,20 @@ def _adapters(runner: Any) -> Adapters | None:
     return loop.adapters if loop else None
 
 
-def _inner(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
+def _prepare_schedules(runner: Any) -> None:
+    """Tell schedules how many iterations a step of the optimizer has."""
+    for schedule in runner.param_schedulers or ():
+        if isinstance(schedule, IterationLR):
+            schedule.accumulate = runner.cfg.optim_wrapper.get("accumulative_counts", 1)
+
+
+def _prepare_adapters(runner: Any) -> None:
+    if _adapters(runner) is not None:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.strict_load = False  # a checkpoint lacks what is frozen
+    elif rank := (runner.cfg.get("lora") or {}).get("rank"):
+        raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")
 
 
 def _keep_predictions(evaluator: Any, folder: Path) -> None:

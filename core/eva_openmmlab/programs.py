@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 
 from eva_backbone import no_init_weights
@@ -22,6 +20,7 @@ from eva_openmmlab.config import (
     set_data_root,
     set_length,
 )
+from eva_openmmlab.data_parallel import join_processes
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, choose_folder, run_folder
@@ -76,7 +75,7 @@ class Run:
                 cfg = self._resolve()
             folder = Path(cfg.work_dir)
             kind: Kind = "training" if self.trains else "evaluation"
-            _join(cfg)
+            join_processes(cfg)
             line = set_length(cfg, self.request) if self.trains else ""
             if line and processes.is_main():
                 show(line)
@@ -180,16 +179,3 @@ class Run:
                 raise
             raise ValueError(f"the config cannot be built: {single_line_message(error)}") from None
         return runner
-
-
-def _join(cfg: Config) -> None:
-    """Join the processes of a launcher; on CPUs by gloo, where mmengine would choose a GPU."""
-    if cfg.launcher == "none":
-        return
-    if torch.cuda.is_available():
-        processes.end_with_launcher()
-        init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
-    else:
-        processes.join_group("gloo")
-    wrapper = {name: cfg[name] for name in ("find_unused_parameters",) if name in cfg}
-    cfg.setdefault("model_wrapper_cfg", dict(type="EVADataParallel", **wrapper))

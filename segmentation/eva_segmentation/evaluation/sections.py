@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.model import is_model_wrapper
 from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.bands import Bands, draw_pixels, read_pixels
 from eva_data.label_maps import IGNORED, describe_classes
+from eva_openmmlab.data_parallel import unwrap
 from eva_openmmlab.images import bands_of
 from eva_openmmlab.report import RunReport
 from eva_report.comparison import write_areas
@@ -198,7 +198,7 @@ def _legend(
 
 def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Labels, Labels]]:
     """Predict for some images of a dataset: path -> truth and prediction."""
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     model.eval()
     segmented = {}
     for index in range(len(dataset)):
