@@ -138,7 +138,13 @@ class VisionTransformer(nn.Module):
         self.num_prefix_tokens = int("cls" in extra_tokens) + num_registers
         self.activation_checkpointing = activation_checkpointing
         _check_arguments(
-            self, pretrain_img_size, extra_tokens, mlp, rotary=bool(rotary), attn_norm=attn_norm
+            self,
+            pretrain_img_size,
+            extra_tokens,
+            mlp,
+            qkv_bias,
+            rotary=bool(rotary),
+            attn_norm=attn_norm,
         )
         self.patch_embed = PatchEmbed(
             patch_size=patch_size, embed_dim=embed_dim, in_channels=in_channels, bias=patch_bias
@@ -376,6 +382,7 @@ def _check_arguments(
     pretrain_img_size: int,
     extra_tokens: Sequence[str],
     mlp: str,
+    qkv_bias: str,
     *,
     rotary: bool,
     attn_norm: bool,
@@ -384,13 +391,13 @@ def _check_arguments(
     patch, window, rel_pos = vit.patch_size, vit.window_size, vit.rel_pos
     has_cls, sizes = "cls" in extra_tokens, (vit.img_size, pretrain_img_size)
     on_patches = rel_pos in ("vitdet", "beit")
+    are_sides = all(isinstance(size, int) for size in sizes)
     rules = {
-        "sizes must be multiples of patch_size": all(
-            patch > 0 and size > 0 and size % patch == 0 for size in sizes
-        ),
-        "a window larger than the map of img_size would pad every map": (
-            0 <= window * patch <= vit.img_size
-        ),
+        "img_size is the side of a square, and images may have any height and width": are_sides,
+        "sizes must be multiples of patch_size": not are_sides
+        or all(patch > 0 and size > 0 and size % patch == 0 for size in sizes),
+        "a window larger than the map of img_size would pad every map": not are_sides
+        or 0 <= window * patch <= vit.img_size,
         "extra_tokens may hold 'cls' and 'mask'": {*extra_tokens} <= {"cls", "mask"},
         f"rel_pos must be one of {get_args(RelPos)}": rel_pos in get_args(RelPos),
         "decomposed relative positions work on patches alone": (
@@ -403,6 +410,7 @@ def _check_arguments(
             rel_pos == "none" if rotary else not attn_norm
         ),
         f"mlp must be one of {', '.join(MLPS)}": mlp in MLPS,
+        f"qkv_bias must be one of {get_args(QkvBias)}": qkv_bias in get_args(QkvBias),
         f"positions must be one of {', '.join((*get_args(PosResampling), 'none'))}": (
             vit.positions in (*get_args(PosResampling), "none")
         ),
@@ -418,7 +426,7 @@ def _check_arguments(
         names = "img_size", "patch_size", "depth", "window_size", "global_attn_indexes", "rel_pos"
         values = {name: getattr(vit, name) for name in (*names, "positions")}
         values |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens, "mlp": mlp}
-        values |= {"rotary": rotary, "attn_norm": attn_norm}
+        values |= {"qkv_bias": qkv_bias, "rotary": rotary, "attn_norm": attn_norm}
         stated = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(f"{'; '.join(broken)}: got {stated}")
 

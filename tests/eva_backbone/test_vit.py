@@ -187,6 +187,8 @@ def test_initial_values():
     ("options", "message"),
     [
         ({"img_size": 100}, "img_size=100.*patch_size=14"),
+        ({"img_size": (56, 28)}, r"side of a square.*img_size=\(56, 28\)"),
+        ({"qkv_bias": True}, "qkv_bias must be one of.*qkv_bias=True"),
         ({"num_heads": 3}, "num_heads=3.*32"),
         (
             {"window_size": 1000, "extra_tokens": ()},
