@@ -27,13 +27,26 @@ def test_a_part_is_complete_or_missing(monkeypatch):
 def test_a_version_that_does_not_fit_is_broken(monkeypatch):
     done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)  # pip finds nothing more
-    versions = {"eva-toolkit": "1", "torch": "2.0", "onedl-mmcv": "1.0"}
+    versions = {"eva-toolkit": "1", "torch": "2.0", "gradio": "1.0", "pillow": "12.0"}
     monkeypatch.setattr(doctor, "installed_version", versions.get)
     conflicts = doctor.check_versions()
     assert {conflict.state for conflict in conflicts} == {"broken"}
     text = " ".join(conflict.text for conflict in conflicts)
     assert "torch is 2.0" in text
-    assert "onedl-mmcv is 1.0" in text
+    assert "gradio is 1.0" in text
+    assert "pillow" not in text
+
+
+def test_bounds_of_a_part_that_is_not_installed_break_nothing(monkeypatch):
+    """The app needs Pillow below 13, the rest does not."""
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    versions = {"eva-toolkit": "1", "torch": "2.13.0", "pillow": "13.0.0"}
+    monkeypatch.setattr(doctor, "installed_version", versions.get)
+    assert doctor.check_versions() == []
+    versions["gradio"] = "6.31.0"
+    (conflict,) = doctor.check_versions()
+    assert "pillow is 13.0.0" in conflict.text
 
 
 def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):

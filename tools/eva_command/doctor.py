@@ -9,7 +9,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -81,15 +81,30 @@ def check_packages() -> list[Finding]:
     return findings
 
 
+def _requirements() -> Iterator[list[Requirement]]:
+    """Yield what the toolkit itself needs, then what each extra does that is installed."""
+    every = [*map(Requirement, metadata.requires(TOOLKIT) or ())]
+    yield [requirement for requirement in every if requirement.marker is None]
+    for extra in metadata.metadata(TOOLKIT).get_all("Provides-Extra") or ():
+        needed = [
+            requirement
+            for requirement in every
+            if requirement.marker and requirement.marker.evaluate({"extra": extra})
+        ]
+        if all(installed_version(requirement.name) for requirement in needed):
+            yield needed
+
+
 def check_versions() -> list[Finding]:
-    """Compare what is installed with what the extras need of it, and let pip compare the rest."""
-    needed = metadata.requires(TOOLKIT) if installed_version(TOOLKIT) else None
-    conflicts = [
-        f"{requirement.name} is {version}, and {TOOLKIT} needs {requirement.specifier}"
-        for requirement in map(Requirement, needed or [])
-        if (version := installed_version(requirement.name))
-        and not requirement.specifier.contains(version, prereleases=True)
-    ]
+    """Compare what is installed with what its extras need of it, and let pip compare the rest."""
+    conflicts = list[str]()
+    for requirements in _requirements() if installed_version(TOOLKIT) else ():
+        versions = [installed_version(requirement.name) for requirement in requirements]
+        conflicts += [
+            f"{requirement.name} is {version}, and {TOOLKIT} needs {requirement.specifier}"
+            for requirement, version in zip(requirements, versions, strict=True)
+            if version and not requirement.specifier.contains(version, prereleases=True)
+        ]
     pip = [sys.executable, "-m", "pip", "check"]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     conflicts += done.stdout.splitlines() if done.returncode else []
