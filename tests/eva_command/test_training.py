@@ -104,6 +104,18 @@ def test_files(name, header, tasks, tmp_path):
     assert [*find_tasks(tmp_path / name)] == tasks
 
 
+def test_folders_of_shards(tmp_path):
+    """As img2dataset writes them; with train and val beside each other these are the parts."""
+    for name in ("train/00000.tar", "train/00000_stats.json", "val/00000.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    train, val = (str(tmp_path / part / "*.tar") for part in ("train", "val"))
+    held_out = {"--data.train": train, "--data.val": "", "--data.val-share": "0.1"}
+    assert find_tasks(tmp_path / "train") == dict.fromkeys(("video", "clip"), held_out)
+    both = {"--data.train": train, "--data.val": val}
+    assert find_tasks(tmp_path) == dict.fromkeys(("video", "clip"), both)
+
+
 def test_a_large_card_with_official_weights_takes_the_large_recipe(
     write_picture, tmp_path, monkeypatch
 ):

@@ -40,7 +40,7 @@ _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 def find_tasks(data: Path) -> dict[str, Options]:
     """Find the tasks that data fit, with the options that name the data to `eva TASK train`."""
     if is_shard_pattern(data):
-        return {task: _samples(data) for task in ("video", "clip")}
+        return dict.fromkeys(("video", "clip"), _samples(data))
     missing = describe_missing(data)
     if missing:
         raise ValueError(missing)
@@ -58,6 +58,9 @@ def find_tasks(data: Path) -> dict[str, Options]:
     if sets:
         raise ValueError(f"{data} holds the dataset {', '.join(map(str, sets))}: name that")
     train, *other_parts = find_parts(data) or [data]
+    if any(train.glob("*.tar")):
+        options = _samples(*(part / "*.tar" for part in (train, *other_parts)))
+        return dict.fromkeys(("video", "clip"), options)
     below = _folders_in(train)
     other_parts = [part for part in other_parts if _folders_in(part)]  # others have no labels
     tasks = {}
