@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from eva_command import own_data, starting, training
-from eva_command.data_forms import find_tasks
+from eva_command.data_forms import find_tasks, guess_check
 
 FILES = {  # form -> files, task, words after the data's
     "classes": ([f"{n % 2}/{n}.png" for n in range(5)], "classification", ["--data.val-share"]),
@@ -102,6 +103,31 @@ def test_captions_of_coco_and_of_karpathy_are_captions(content, tmp_path):
 def test_files(name, header, tasks, tmp_path):
     (tmp_path / name).write_text(header)
     assert [*find_tasks(tmp_path / name)] == tasks
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "check"),
+    [
+        ("a.csv", "image,caption", "captions"),
+        ("a.tsv", "path\tlabel", "video"),
+        ("a.txt", "a.mp4 0", "video"),
+        ("a.csv", "filename,label,caption", None),
+        ("shards/0.tar", "", None),
+        ("a.csv", None, None),
+    ],
+)
+def test_a_list_names_its_check_of_data(name, header, check, tmp_path):
+    file = tmp_path / "#1 set" / name
+    file.parent.mkdir(parents=True)
+    if header is not None:
+        file.write_text(header)
+    path = file.parent if file.suffix == ".tar" else file
+    if check:
+        assert guess_check([str(path), "--json"]) == [check, str(path), "--json"]
+        return
+    quoted = shlex.quote(str(path / "*.tar" if path != file else path))
+    with pytest.raises(ValueError, match=re.escape(f"`video {quoted}` or `captions {quoted}`")):
+        guess_check([str(path)])
 
 
 def test_folders_of_shards(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -144,7 +145,13 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if path.is_dir() and any(find_files(path, suffixes)):
             return [check, str(path), *rest]
-    hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
+    tasks = _tasks_of_list(path) if path.is_file() else []
+    if len(tasks) == 1:
+        return ["captions" if tasks == ["clip"] else tasks[0], str(path), *rest]
+    holds_shards = path.is_dir() and any(path.glob("*.tar"))
+    lists = shlex.quote(str(path / "*.tar" if holds_shards else path))
+    is_list = holds_shards or suffix in _LISTS
+    hint = f"`video {lists}` or `captions {lists}`" if is_list else "one of the checks"
     what = "a file that says what is in it" if path.exists() else "a path that is there"
     raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
 
