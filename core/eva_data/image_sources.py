@@ -83,7 +83,7 @@ def open_images(
     *,
     indexes: Path | None = None,
 ) -> Images:
-    """Open the images of a manifest (`.toml`) or its index, a folder, or a pattern of tar shards.
+    """Open the images of a manifest (`.toml`) or its index, a folder, or tar shards.
 
     With an index file, which a manifest may name, nothing is searched: for millions of images that
     saves minutes to hours at every start, and memory in every worker. Indexes of shards can be

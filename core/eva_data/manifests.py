@@ -23,7 +23,7 @@ from typing import Any
 
 from eva_data.files import expand_home, load_toml
 from eva_data.index import IMAGE_KIND, INDEX_SUFFIX, Table, damaged, require_unchanged
-from eva_data.tar import is_shard_pattern
+from eva_data.tar import shard_pattern
 
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
@@ -59,9 +59,11 @@ class SourceEntry:
 
 
 def entry_of(path: Path, form: Form, options: Mapping[str, str] | None = None) -> SourceEntry:
-    """Make a source of the path of a folder, a pattern of tar shards, or a list."""
-    kind = "folder" if path.is_dir() else "shards" if is_shard_pattern(path) else "table"
-    return SourceEntry(name=form.unit, kind=kind, location=str(path), options=options or {})
+    """Make a source of the path of a folder, of tar shards, or of a list."""
+    pattern = shard_pattern(path)
+    kind = "shards" if pattern else "folder" if path.is_dir() else "table"
+    location = pattern or str(path)
+    return SourceEntry(name=form.unit, kind=kind, location=location, options=options or {})
 
 
 @dataclass(frozen=True, kw_only=True)

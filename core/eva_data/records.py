@@ -27,7 +27,7 @@ from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.manifests import file_and_split
 from eva_data.tables import find_columns, text_lines
-from eva_data.tar import Member, expand_braces, expand_shards, find_members, is_shard_pattern
+from eva_data.tar import Member, expand_braces, expand_shards, find_members, shard_pattern
 
 NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
 _MOST, _LEAST, _FEW = 4096, 64, 32  # records of a shard at most and at least; shards
@@ -140,10 +140,11 @@ def identify(inputs: Sequence[str]) -> str:
 
 def _shards(location: str) -> list[str]:
     """List the tar or Parquet files of a pattern; none for other inputs."""
-    if not (location.endswith(".parquet") or is_shard_pattern(Path(location))):
+    pattern = location if location.endswith(".parquet") else shard_pattern(Path(location))
+    if pattern is None:
         return []
     if "://" not in location:
-        return [str(path) for path in expand_shards(location)]
+        return [str(path) for path in expand_shards(pattern)]
     shards: list[str] = []
     for address in expand_braces(location):
         system, path = fsspec.url_to_fs(address)

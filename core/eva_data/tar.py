@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from eva_data.files import require_regular_file
+from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +97,18 @@ def group_members(shard: Path, suffixes: Collection[str] | None) -> list[list[Me
     return [*samples.values()]
 
 
-def is_shard_pattern(path: Path) -> bool:
-    """Return whether a path names shards: tar files, or a pattern of them."""
-    return path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir())
+def shard_pattern(path: Path) -> str | None:
+    """Return the pattern of the shards that a path names: itself, or that of a folder of shards.
+
+    As img2dataset writes such folders, they may have tables beside the tar files; one with other
+    folders, images or videos holds archives of these, and is None like all that are no shards.
+    """
+    if not path.is_dir():
+        return str(path) if path.suffix == ".tar" or path.name.endswith("}") else None
+    shown = (entry for entry in os.scandir(path) if entry.name[0] not in "._")
+    kinds = {"/" if entry.is_dir() else Path(entry.name).suffix.lower() for entry in shown}
+    others = {"/"} | IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return f"{glob.escape(str(path))}/*.tar" if ".tar" in kinds and not kinds & others else None
 
 
 def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Path]:

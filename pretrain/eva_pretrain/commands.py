@@ -13,7 +13,7 @@ from eva_runs.output_folder import number_folder
 from eva_runs.recipes import require_start
 
 _STUDENTS = ("eva_ti_patch16", "eva_s_patch16", "eva_b_patch16", "eva_debug_small")
-_FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
+_FORMS = "a manifest (.toml), a folder of images, or tar shards"
 
 
 def _check(config: PretrainConfig) -> None:

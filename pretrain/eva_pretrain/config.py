@@ -73,7 +73,7 @@ class DataConfig(SplitConfig):
     """Images without labels.
 
     Attributes:
-        train: A manifest (`.toml`) of image folders, one folder, or a pattern of tar shards such as
+        train: A manifest (`.toml`) of image folders, one folder, or tar shards such as
             `shards/{0000..0099}.tar`.
         val: Images for validation, named in the same ways; empty evaluates nothing, unless there is
             a `val_share`.

@@ -125,7 +125,7 @@ def test_a_list_names_its_check_of_data(name, header, check, tmp_path):
     if check:
         assert guess_check([str(path), "--json"]) == [check, str(path), "--json"]
         return
-    quoted = shlex.quote(str(path / "*.tar" if path != file else path))
+    quoted = shlex.quote(str(path))
     with pytest.raises(ValueError, match=re.escape(f"`video {quoted}` or `captions {quoted}`")):
         guess_check([str(path)])
 

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
+from eva_data.captions.sources import open_captions
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.image_sources import decode_image, open_images, open_source
 from eva_data.images import UnreadableImageError
 from eva_data.index import Table
+from eva_data.labelled_videos.sources import open_videos
 from eva_data.manifests import SourceEntry
-from eva_data.tar import expand_shards, find_members
+from eva_data.tar import expand_shards, find_members, shard_pattern
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
@@ -81,6 +83,36 @@ def test_patterns(tmp_path):
     for wrong in ("c*.tar", "a-{2..1}.tar"):
         with pytest.raises(ValueError, match=re.escape(wrong)):
             names(wrong)
+
+
+def test_a_folder_of_shards_and_nothing_else_stands_for_them(tmp_path):
+    """As img2dataset leaves it; where archives lie beside what is in them, that is read."""
+    folder = tmp_path / "[1]"
+    for name in ("0.tar", "1.tar", "0_stats.json", "0.parquet", "_tmp/0.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    pattern = shard_pattern(folder)
+    assert pattern
+    assert [path.name for path in expand_shards(pattern)] == ["0.tar", "1.tar"]
+    for others in ("a/0.jpg", "a.jpg", "a.mp4"):
+        (folder / others).parent.mkdir(exist_ok=True)
+        (folder / others).touch()
+        assert shard_pattern(folder) is None
+        (folder / others).unlink()
+        if "/" in others:
+            (folder / others).parent.rmdir()
+    assert shard_pattern(folder / "_tmp") is None
+    assert shard_pattern(folder / "0_stats.json") is None
+
+
+@pytest.mark.parametrize("opened", [open_images, open_captions, open_videos])
+def test_a_folder_of_shards_is_opened_as_its_shards(opened, write_tar, pictures, tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    suffix = "mp4" if opened is open_videos else "jpg"
+    media = (f"0.{suffix}", pictures["000001", "JPG"])
+    write_tar(folder / "0.tar", [media, ("0.txt", b"a cup"), ("0.cls", b"0")])
+    assert len(opened(folder)) == 1
 
 
 def test_pipes_are_no_shards(shards, tmp_path):

@@ -28,7 +28,7 @@ from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.sources import open_videos
 from eva_data.manifests import Manifest, entry_of, expand_path, write_index
 from eva_data.saving import make_folder, open_atomic, write_text
-from eva_data.tar import is_shard_pattern
+from eva_data.tar import shard_pattern
 from eva_report.terminal import counted
 from eva_runs.commands import Result, check_outputs, echo
 from eva_runs.errors import print_error
@@ -262,7 +262,7 @@ def _check_videos(args: argparse.Namespace, known: Sequence[str] = ()) -> int:
     """Check one part, whose classes are all `known` where some are."""
     location = Path(args.location)
     _require_index_name(args.index)
-    no_list = location.suffix == INDEX_SUFFIX or is_shard_pattern(location)
+    no_list = location.suffix == INDEX_SUFFIX or shard_pattern(location)
     listed_in = location if location.is_file() and not no_list else None
     state = None if listed_in is None else state_of(listed_in)  # before it is read
     videos = open_videos(location, classes=args.classes, root=args.root)

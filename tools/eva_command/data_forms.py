@@ -20,7 +20,7 @@ from eva_data.files import (
 )
 from eva_data.labelled_videos.lists import COLUMNS
 from eva_data.tables import find_columns
-from eva_data.tar import is_shard_pattern
+from eva_data.tar import shard_pattern
 
 try:
     from eva_data.detection import coco, foreign, sources
@@ -40,8 +40,11 @@ _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 
 def find_tasks(data: Path) -> dict[str, Options]:
     """Find the tasks that data fit, with the options that name the data to `eva TASK train`."""
-    if is_shard_pattern(data):
-        return dict.fromkeys(("video", "clip"), _samples(data))
+    parts = find_parts(data) if data.is_dir() else []
+    patterns = [shard_pattern(part) for part in parts or [data]]
+    if patterns[0]:
+        shards = [Path(pattern) for pattern in patterns if pattern]
+        return dict.fromkeys(("video", "clip"), _samples(*shards))
     missing = describe_missing(data)
     if missing:
         raise ValueError(missing)
@@ -58,10 +61,7 @@ def find_tasks(data: Path) -> dict[str, Options]:
     sets += [entry for entry in subfolders if len(subfolders) < _FEW and _objects(entry)]
     if sets:
         raise ValueError(f"{data} holds the dataset {', '.join(map(str, sets))}: name that")
-    train, *other_parts = find_parts(data) or [data]
-    if any(train.glob("*.tar")):
-        options = _samples(*(part / "*.tar" for part in (train, *other_parts)))
-        return dict.fromkeys(("video", "clip"), options)
+    train, *other_parts = parts or [data]
     below = _folders_in(train)
     other_parts = [part for part in other_parts if _folders_in(part)]  # others have no labels
     tasks = {}
@@ -148,10 +148,9 @@ def guess_check(arguments: Sequence[str]) -> list[str]:
     tasks = _tasks_of_list(path) if path.is_file() else []
     if len(tasks) == 1:
         return ["captions" if tasks == ["clip"] else tasks[0], str(path), *rest]
-    holds_shards = path.is_dir() and any(path.glob("*.tar"))
-    lists = shlex.quote(str(path / "*.tar" if holds_shards else path))
-    is_list = holds_shards or suffix in _LISTS
-    hint = f"`video {lists}` or `captions {lists}`" if is_list else "one of the checks"
+    is_list = suffix in _LISTS or shard_pattern(path)
+    quoted = shlex.quote(str(path))
+    hint = f"`video {quoted}` or `captions {quoted}`" if is_list else "one of the checks"
     what = "a file that says what is in it" if path.exists() else "a path that is there"
     raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
 

@@ -44,9 +44,9 @@ PAIRS = Form(
     index=CAPTION_KIND,
 )
 FORMS = (
-    "tar shards such as {00000..00999}.tar, a table (CSV or TSV with a header), a JSON list of "
-    "images with captions, a folder of images with .txt files, a manifest (.toml), or an index "
-    "of `eva data verify captions`"
+    "tar shards such as {00000..00999}.tar or a folder of them, a table (CSV or TSV with a "
+    "header), a JSON list of images with captions, a folder of images with .txt files, a manifest "
+    "(.toml), or an index of `eva data verify captions`"
 )
 _WITHOUT_EFFECT = {
     "index": ("image_column", "caption_column"),  # which it has itself
@@ -166,8 +166,8 @@ def open_captions(
     A warning counts what makes no pair, and names the first of each kind.
 
     Args:
-        location: A pattern of tar shards; a table or JSON list, with `#split` behind it where it
-            has several; a folder; a manifest; or an index.
+        location: A pattern of tar shards, or a folder of them; a table or JSON list, with `#split`
+            behind it where it has several; a folder; a manifest; or an index.
         root: Folder of a list's relative paths, by default the list's own; of a manifest's, in
             place of its own; or where the shards or images of an index have been moved to.
         image_column: Column of a table, or key of a list, with the images' paths; None finds it.

@@ -25,14 +25,15 @@ from eva_data.labelled_videos.lists import (
 from eva_data.labelled_videos.shards import open_video_shards
 from eva_data.labelled_videos.videos import LabelledVideos
 from eva_data.tables import find_columns, text_lines
-from eva_data.tar import expand_shards, is_shard_pattern
+from eva_data.tar import expand_shards, shard_pattern
 
 logger = logging.getLogger(__name__)
 
 FORMS = (
     "a folder with a folder of videos for each class, a list of lines `path label` (separated by a "
     "space, a comma or ::) or `folder frames label`, a csv with the columns label and youtube_id "
-    "or path, tar shards such as {0000..0009}.tar, or an index of `eva data verify video`"
+    "or path, tar shards such as {0000..0009}.tar or a folder of them, or an index of "
+    "`eva data verify video`"
 )
 _SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
 _UCF101_LISTS = "ucfTrainTestlist"
@@ -59,13 +60,14 @@ def open_videos(
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
     path = expand_home(location)
-    if root is not None and (path.is_dir() or is_shard_pattern(path)):
+    shards = shard_pattern(path)
+    if root is not None and (path.is_dir() or shards):
         logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
     below = path.parent if root is None else expand_home(root)
+    if shards:
+        return open_video_shards(expand_shards(shards), classes=classes)
     if path.is_dir():
         return _open_class_folders(path, classes)
-    if is_shard_pattern(path):
-        return open_video_shards(expand_shards(str(path)), classes=classes)
     if path.suffix == INDEX_SUFFIX:
         return open_video_index(path, classes, None if root is None else below, may_lack=may_lack)
     return _open_list(path, classes, below, may_lack=may_lack)
