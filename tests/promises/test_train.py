@@ -64,8 +64,12 @@ def test_what_fits_two_tasks_asks_for_one_of_them(engine_data, call_eva, fails, 
     fails(call_eva("eva", "train", shards), shards, "clip", "video", "--task")
 
 
-def test_what_fits_no_task_is_named(call_eva, fails, tmp_path):
+def test_what_fits_no_task_is_named(engine_data, call_eva, fails, tmp_path):
     fails(call_eva("eva", "train", tmp_path), tmp_path)
     fails(call_eva("eva", "train", tmp_path / "nothing"), tmp_path / "nothing")
+    shutil.copytree(next((engine_data / "folder/val").iterdir()), tmp_path / "labelled")
+    fails(call_eva("eva", "train", tmp_path / "labelled"), "images without labels")
+    (tmp_path / "labelled/0.json").write_text('{"version": "5.4.1", "shapes": []}')  # labelme's
+    fails(call_eva("eva", "train", tmp_path / "labelled"), tmp_path / "labelled/0.json", "COCO")
     (tmp_path / "notes.doc").write_text("")
     fails(call_eva("eva", "train", tmp_path / "notes.doc"), tmp_path / "notes.doc")

@@ -75,6 +75,12 @@ def _explain_misfit(data: Path, tasks: Collection[str], task: str | None) -> str
     if task:
         return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
     if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
+        label_file = next(iter(find_files(data, {".json", ".xml"})), None)
+        if label_file:
+            return (
+                f"{data / label_file} is in no form of labels that is read: export them as COCO, "
+                "YOLO or Pascal VOC; docs/command.md has all forms"
+            )
         return (
             f"{data} has images without labels: `eva label {data} --weights WEIGHTS --to coco` "
             f"labels them by a model, `eva distill {data} --teacher WEIGHTS` learns without; "
