@@ -78,10 +78,7 @@ class MeasuredStep(NamedTuple):
 
 
 class _Follower(TorchDispatchMode):
-    """Sums up the storages that operators allocate, until they are freed.
-
-    Of fake values nothing is exceptional: `any` is false, `all` true, and a number is 1 or 0.0.
-    """
+    """Sums up the storages that operators allocate, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,29 +89,19 @@ class _Follower(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        first = args[0] if args else None
-        if isinstance(first, FakeTensor):
-            if func is torch.ops.prim.device.default:  # asked most often
-                return first.fake_device
-            if func._schema.name.endswith("_") and torch.Tag.inplace_view not in func.tags:
-                return first  # of an operator in place
-            with no_dispatch():
-                if func in (aten.any.default, aten.all.default):
-                    return torch.tensor(func is aten.all.default)
-                if func is aten.nonzero.default:
-                    return torch.ones(first.shape).nonzero()
-                if func is aten._local_scalar_dense.default:
-                    return torch.zeros((), dtype=first.dtype).item() or first.dtype == torch.int64
-                if func in _FILLED and math.prod(args[1]) <= _SMALL:
-                    args = (torch.empty(0, dtype=first.dtype), *args[1:])
-                if func is aten.index.Tensor:  # of a real mask the places, whose number is known
-                    args = (first, [part for entry in args[1] for part in _places(entry)])
+        if args and isinstance(args[0], FakeTensor):
+            answer = _answer(func, args[0])
+            if answer is not None:
+                return answer
+            args = _replace_by_real(func, args)
         result = func(*args, **(kwargs or {}))
         returns = func._schema.returns
-        for argument, value in zip(returns, (result,) if len(returns) == 1 else result or ()):  # noqa: B905
-            for tensor in tree_leaves(value) if argument.alias_info is None else ():
-                if isinstance(tensor, Tensor):
-                    self.add(tensor)
+        values = (result,) if len(returns) == 1 else result or ()
+        for argument, value in zip(returns, values):  # noqa: B905
+            if argument.alias_info is None:  # not a view
+                for tensor in tree_leaves(value):
+                    if isinstance(tensor, Tensor):
+                        self.add(tensor)
         return result
 
     def add(self, tensor: Tensor) -> None:
@@ -136,7 +123,37 @@ class _Follower(TorchDispatchMode):
         self.total -= size
 
 
+def _answer(func: Any, tensor: FakeTensor) -> Any:
+    """Answer what an operator asks of a fake tensor without running it; None runs it.
+
+    Of fake values nothing is exceptional: `any` is false, `all` true, and a number is 1 or 0.0.
+    """
+    if func is torch.ops.prim.device.default:  # asked most often
+        return tensor.fake_device
+    if func._schema.name.endswith("_") and torch.Tag.inplace_view not in func.tags:
+        return tensor  # of an operator in place
+    with no_dispatch():
+        if func in (aten.any.default, aten.all.default):
+            return torch.tensor(func is aten.all.default)
+        if func is aten.nonzero.default:
+            return torch.ones(tensor.shape).nonzero()
+        if func is aten._local_scalar_dense.default:
+            return torch.zeros((), dtype=tensor.dtype).item() or tensor.dtype == torch.int64
+    return None
+
+
+def _replace_by_real(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace arguments, the first of which is fake, so that a result has a size that is known."""
+    with no_dispatch():
+        if func in _FILLED and math.prod(args[1]) <= _SMALL:
+            return (torch.empty(0, dtype=args[0].dtype), *args[1:])
+        if func is aten.index.Tensor:
+            return (args[0], [part for index in args[1] for part in _places(index)])
+    return args
+
+
 def _places(index: Any) -> tuple[Any, ...]:
+    """Find the places where a real mask is true, whose number is known."""
     real = isinstance(index, Tensor) and not isinstance(index, FakeTensor)
     return index.nonzero(as_tuple=True) if real and index.dtype is torch.bool else (index,)
 

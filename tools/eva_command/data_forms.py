@@ -34,7 +34,7 @@ _IMAGES = ("images", "image", "imgs", "img", "photos")
 _MAPS = ("annotations", "annotation", "labels", "label", "maps", "map", "masks", "mask")
 _CLASSES = "classes.toml"  # of label maps
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
-_START = 2**16  # bytes of a JSON file that are looked at
+_END = 2**16  # bytes of a JSON file that are looked at on both sides
 _FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 
 
@@ -82,7 +82,7 @@ def _folders_in(folder: Path) -> list[Path]:
 def _tasks_of_list(data: Path) -> list[str]:
     suffix = data.suffix.lower()
     if suffix == ".json":
-        return ["clip"] if guess_check([str(data)])[0] == "captions" else []
+        return ["clip"] if _has_captions(data) else []
     if suffix not in (".csv", ".tsv"):
         return {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
     pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
@@ -120,39 +120,48 @@ def _objects(data: Path) -> Options:
 
 def guess_check(arguments: Sequence[str]) -> list[str]:
     """Put the name of a check of `eva data verify` in front of the path that words begin with."""
-    path, rest = Path(arguments[0]), list(arguments[1:])
+    path, rest = Path(arguments[0]), arguments[1:]
+    has_images = any(word.partition("=")[0] == "--images" for word in rest)
+    return [*_find_check(path, has_images), *rest]
+
+
+def _find_check(path: Path, has_images: bool) -> list[str]:
+    """Return the check of data, and the words that name the data to it."""
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".toml":
-        return ["images", str(path), *rest]
-    has_folder = any(word.partition("=")[0] == "--images" for word in rest)
-    if suffix in (".yaml", ".yml") or (not has_folder and _finds_objects(path)):
-        return ["coco", "--data", str(path), *rest]
+        return ["images", str(path)]
+    if suffix in (".yaml", ".yml") or (not has_images and _finds_objects(path)):
+        return ["coco", "--data", str(path)]
     if suffix == ".json":
-        with open_regular(path) as stream:
-            ends = stream.read(_START)  # COCO's annotations are behind its images
-            stream.seek(-min(_START, stream.seek(0, os.SEEK_END)), os.SEEK_END)
-            ends += stream.read()
-        captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
-        kind = ["captions"] if captions else ["coco", "--annotations"]
-        return [*kind, str(path), *rest]
+        words = ["captions"] if _has_captions(path) else ["coco", "--annotations"]
+        return [*words, str(path)]
     if path.is_dir():
         options = map_folders(path)
         options.pop("--val-share", None)
         if options:
             renamed = {"--train-images": "--images", "--train-maps": "--maps"}
             named = {renamed.get(flag, flag): value for flag, value in options.items()}
-            return ["semantic", *itertools.chain(*named.items()), *rest]
-    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
-        if path.is_dir() and any(find_files(path, suffixes)):
-            return [check, str(path), *rest]
+            return ["semantic", *itertools.chain(*named.items())]
+        for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+            if any(find_files(path, suffixes)):
+                return [check, str(path)]
     tasks = _tasks_of_list(path) if path.is_file() else []
     if len(tasks) == 1:
-        return ["captions" if tasks == ["clip"] else tasks[0], str(path), *rest]
+        return ["captions" if tasks == ["clip"] else tasks[0], str(path)]
     is_list = suffix in _LISTS or shard_pattern(path)
     quoted = shlex.quote(str(path))
     hint = f"`video {quoted}` or `captions {quoted}`" if is_list else "one of the checks"
     what = "a file that says what is in it" if path.exists() else "a path that is there"
     raise ValueError(f"{path} is neither a check nor {what}: write {hint}, see --help")
+
+
+def _has_captions(file: Path) -> bool:
+    """Return whether a JSON file is of captions, by its ends: COCO's are behind its images."""
+    with open_regular(file) as stream:
+        ends = stream.read(_END)
+        stream.seek(-min(_END, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+        ends += stream.read()
+    return any(name in ends for name in (b'"caption"', b'"sentences"'))
 
 
 def map_folders(data: Path) -> Options:
