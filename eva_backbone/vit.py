@@ -399,6 +399,7 @@ def _check_arguments(
         "a window larger than the map of img_size would pad every map": not are_sides
         or 0 <= window * patch <= vit.img_size,
         "extra_tokens may hold 'cls' and 'mask'": {*extra_tokens} <= {"cls", "mask"},
+        "depth must be 1 or more": vit.depth > 0,
         f"rel_pos must be one of {get_args(RelPos)}": rel_pos in get_args(RelPos),
         "decomposed relative positions work on patches alone": (
             not (on_patches and vit.num_prefix_tokens)

@@ -5,8 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from eva_backbone import VisionTransformer, rel_pos
 
@@ -187,6 +186,7 @@ def test_initial_values():
     ("options", "message"),
     [
         ({"img_size": 100}, "img_size=100.*patch_size=14"),
+        ({"depth": -1}, r"depth must be 1 or more.*depth=-1"),
         ({"img_size": (56, 28)}, r"side of a square.*img_size=\(56, 28\)"),
         ({"qkv_bias": True}, "qkv_bias must be one of.*qkv_bias=True"),
         ({"num_heads": 3}, "num_heads=3.*32"),
