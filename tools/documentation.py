@@ -16,8 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from eva_backbone.checkpoints.registry import TASKS as ZOO
-from eva_backbone.checkpoints.registry import list_official_files
+from eva_backbone.checkpoints.registry import TASKS as ZOO, list_official_files
 from eva_runs.recipes import TASKS, Recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[1]

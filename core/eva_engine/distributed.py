@@ -12,11 +12,13 @@ import torch.distributed as dist
 
 from eva_engine.config import require
 from eva_runs.precision import require_device
-from eva_runs.processes import gather as gather
-from eva_runs.processes import join_group
-from eva_runs.processes import rank as rank
-from eva_runs.processes import sum_over_ranks as sum_over_ranks
-from eva_runs.processes import world_size as world_size
+from eva_runs.processes import (
+    gather as gather,
+    join_group,
+    rank as rank,
+    sum_over_ranks as sum_over_ranks,
+    world_size as world_size,
+)
 
 _TIMEOUT = timedelta(minutes=30)  # for what the main process does alone, as DeepSpeed has it
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -19,9 +19,7 @@ from eva_runs.options import (
     add_results_folder,
     command_parser,
 )
-from eva_runs.recipes import SUFFIXES as RECIPES
-from eva_runs.recipes import WEIGHTS as SUFFIXES
-from eva_runs.recipes import find_recipe
+from eva_runs.recipes import SUFFIXES as RECIPES, WEIGHTS as SUFFIXES, find_recipe
 
 P = TypeVar("P")
 

@@ -35,8 +35,11 @@ from eva_backbone.checkpoints.hub import (
     parse_address,
 )
 from eva_backbone.checkpoints.run_folders import describe_missing, weights_of_run
-from eva_backbone.checkpoints.verification import require_regular_file, verify_once
-from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
+from eva_backbone.checkpoints.verification import (
+    require_regular_file,
+    verify_once,
+    verify_sha256 as verify_sha256,
+)
 from eva_backbone.variants import FAMILIES, VARIANTS
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_backbone import eva_debug
-from eva_classification.commands import evaluate_frozen as main
-from eva_classification.commands import train
+from eva_classification.commands import evaluate_frozen as main, train
 from eva_classification.inference.predictor import Predictor
 
 

@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyCall as L
-from detectron2.config import instantiate
+from detectron2.config import LazyCall as L, instantiate
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT
 from detectron2.modeling.proposal_generator import RPN

@@ -27,8 +27,11 @@ from mmdet.structures.mask import BitmapMasks  # noqa: E402
 
 from eva_detection.config.recipes import update_each  # noqa: E402
 from eva_mmdetection.model.detectron2_names import to_detectron2, to_mmdet  # noqa: E402
-from eva_mmdetection.parts import classes, extractor  # noqa: E402
-from eva_mmdetection.parts import testing as steps_of_a_test  # noqa: E402
+from eva_mmdetection.parts import (  # noqa: E402
+    classes,
+    extractor,
+    testing as steps_of_a_test,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 DEBUG_TWIN = "configs/demo/cascade_mask_{}_eva_debug.py"

@@ -12,8 +12,7 @@ from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import Config
 from PIL import Image
 
-from eva_command import own_data as eva_train
-from eva_command import training
+from eva_command import own_data as eva_train, training
 from eva_data.detection.panoptic import as_rgb, read_ids
 from eva_data.detection.sources import find_exports
 from eva_mmdetection.commands import demo, train

@@ -16,8 +16,7 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_pretrain import tokenizer as tokens
-from eva_pretrain import training
+from eva_pretrain import tokenizer as tokens, training
 from eva_pretrain.config import (
     DataConfig,
     MaskConfig,

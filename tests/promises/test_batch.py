@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_command.batch import index
-from eva_command.batch import main as batch
+from eva_command.batch import index, main as batch
 from eva_contrastive.commands import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_runs.batch import read_features

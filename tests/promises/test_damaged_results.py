@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from eva_command.batch import index
-from eva_command.batch import main as batch
+from eva_command.batch import index, main as batch
 from eva_contrastive.commands import demo
 
 NUMBER = 260

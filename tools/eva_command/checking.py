@@ -13,8 +13,7 @@ import numpy as np
 
 from eva_data import image_sources
 from eva_data.captions.sources import PAIRS, open_source
-from eva_data.checks import images as class_folders
-from eva_data.checks import label_maps
+from eva_data.checks import images as class_folders, label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.images import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos

@@ -26,8 +26,13 @@ from eva_data.files import load_object, printable
 from eva_data.images import open_image, save_image
 from eva_data.inputs import Job, JobPlan
 from eva_data.label_files import is_seen, render_template
-from eva_data.label_maps import IGNORED as NO_CLASS
-from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
+from eva_data.label_maps import (
+    IGNORED as NO_CLASS,
+    LabelTable,
+    check_pairs,
+    read_class_file,
+    read_pair,
+)
 from eva_data.saving import link_or_copy, replace_folder, write_text
 from eva_data.writing import is_object, regions_of, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage

@@ -14,8 +14,7 @@ from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.layers import no_init_weights
 from eva_data.classes import list_names
 from eva_data.files import require_regular_file
-from eva_data.kinetics import find_classes
-from eva_data.kinetics import mapping as kinetics_mapping
+from eva_data.kinetics import find_classes, mapping as kinetics_mapping
 from eva_data.labelled_videos.sources import open_videos
 from eva_data.labelled_videos.videos import LabelledVideos
 from eva_engine import planning

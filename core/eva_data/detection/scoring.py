@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from hotcoco import COCO, COCOeval
-from hotcoco import mask as mask_api
+from hotcoco import COCO, COCOeval, mask as mask_api
 
 from eva_data.files import load_json, require_regular_file
 

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from eva_backbone.checkpoints.run_folders import BEST, MARKER, RECORD, listed_files
-from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
-from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
-from eva_backbone.checkpoints.run_folders import is_complete as is_complete
+from eva_backbone.checkpoints.run_folders import (
+    BEST,
+    EMA_WEIGHTS as EMA_WEIGHTS,
+    MARKER,
+    RECORD,
+    WEIGHTS as WEIGHTS,
+    is_complete as is_complete,
+    listed_files,
+)
 from eva_data.saving import (
     explain_os_errors,
     flush,

@@ -10,8 +10,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils import logger as deepspeed_logger, safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from eva_backbone.block import Block

@@ -3,8 +3,7 @@
 lr 1e-4 (ViTDet) * 16 / 64.
 """
 
-from ..coco.cascade_mask_rcnn_vitdet_eva_l_1280 import model as _eva_l
-from ..coco.cascade_mask_rcnn_vitdet_eva_l_1280 import optimizer as _optimizer
+from ..coco.cascade_mask_rcnn_vitdet_eva_l_1280 import model as _eva_l, optimizer as _optimizer
 from .cascade_mask_rcnn_vitdet_eva_g_24gb import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone = _eva_l.backbone

@@ -8,8 +8,7 @@ This should give (EVA-02): box AP 60.1.
 
 from eva_detection.config.recipes import set_image_size, set_schedule
 
-from ..coco.cascade_mask_rcnn_vitdet_eva02_l_1536 import model as _eva02
-from ..coco.cascade_mask_rcnn_vitdet_eva02_l_1536 import optimizer
+from ..coco.cascade_mask_rcnn_vitdet_eva02_l_1536 import model as _eva02, optimizer
 from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, train
 
 set_image_size(model, dataloader, 1536)

@@ -8,8 +8,13 @@ recipe, from `eva_psz14to16.pt`. No published run.
 from eva_detection.config.recipes import set_image_size, stock_config
 from eva_detection.model.rcnn import EVARCNN
 
-from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, optimizer, train
-from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import model as _cascade
+from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (
+    dataloader,
+    lr_multiplier,
+    model as _cascade,
+    optimizer,
+    train,
+)
 
 model = stock_config("common/models/mask_rcnn_vitdet.py").model
 model._target_ = EVARCNN

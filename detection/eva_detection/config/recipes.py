@@ -1,12 +1,12 @@
 """Functions for recipes: every variable of a LazyConfig file becomes part of the config."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
+from detectron2.config import LazyCall as L, LazyConfig
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from fvcore.common.param_scheduler import MultiStepParamScheduler
@@ -19,11 +19,12 @@ from eva_data.bands import Bands
 from eva_data.detection.keypoints import KeypointNames
 
 _COLOURS = ("ColorAugSSDTransform", "RandomLighting", "RandomSaturation")
+_load = cache(LazyConfig.load)
 
 
 def stock_config(name: str) -> DictConfig:
     """Load a config that detectron2 ships, such as `common/models/mask_rcnn_vitdet.py`."""
-    return LazyConfig.load(str(files("detectron2") / "model_zoo" / "configs" / name))
+    return deepcopy(_load(str(files("detectron2") / "model_zoo" / "configs" / name)))
 
 
 def update_each(nodes: Iterable[DictConfig], **values: Any) -> None:

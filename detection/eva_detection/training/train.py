@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.run_folders import describe_weights
-from eva_data.detection.resolved import FOLDER as OWN_DATA
-from eva_data.detection.resolved import TOLD
+from eva_data.detection.resolved import FOLDER as OWN_DATA, TOLD
 from eva_detection.building import (
     build,
     build_model,

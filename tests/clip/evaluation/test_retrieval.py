@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from eva_contrastive.evaluation import retrieval
 from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from eva_command.batch import index
-from eva_command.batch import main as batch
+from eva_command.batch import index, main as batch
 from eva_contrastive.commands import demo
 from eva_contrastive.inference.demo import entry
 from eva_runs.shards import read_parts

@@ -1,8 +1,7 @@
 """Lists of lines `path label`: separators, labels, suffixes, what is refused by line."""
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from eva_data.labelled_videos.lists import Labels, list_line, read_path_list
 from eva_data.labelled_videos.sources import open_videos
