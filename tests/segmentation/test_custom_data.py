@@ -62,17 +62,30 @@ def test_classes_lie_above_the_training_data_where_validation_lies_elsewhere(own
     assert _check(*words).classes == own / "classes.toml"
 
 
-def test_where_the_class_file_cannot_be_written_another_is_asked_for(tmp_path, monkeypatch):
+@pytest.fixture
+def new_data(tmp_path):
+    """The flags for two pairs without a class file."""
     words = []
     for kind in ("images", "maps"):
         (tmp_path / kind).mkdir()
         words += [f"--train-{kind}", tmp_path / kind, f"--val-{kind}", tmp_path / kind]
         for number in (0, 1):
             Image.new("L", (30, 20), number).save(tmp_path / kind / f"{number}.png")
+    return words
+
+
+def test_no_class_file_is_written_where_a_map_is_missing(new_data, tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "images" / "2.png")
+    with pytest.raises(ValueError, match=r"1 of 3 images in .*no label map.*2\.png"):
+        _check(*new_data)
+    assert not (tmp_path / "classes.toml").exists()
+
+
+def test_where_the_class_file_cannot_be_written_another_is_asked_for(new_data, monkeypatch):
     read_only = OSError(errno.EROFS, "Read-only file system")
     monkeypatch.setattr("os.replace", Mock(side_effect=read_only))
     with pytest.raises(ValueError, match=r"classes\.toml cannot be written.*--classes"):
-        _check(*words)
+        _check(*new_data)
 
 
 @pytest.mark.parametrize("name", ["demo/mask2former_eva_debug", "ade20k/mask2former_eva_g_896_20k"])

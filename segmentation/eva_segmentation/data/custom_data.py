@@ -123,8 +123,11 @@ def check(arguments: argparse.Namespace) -> PairedData | None:
 
 def _find_class_file(folders: Mapping[str, tuple[Path, Path]]) -> Path:
     """Find `classes.toml` above folders, or write it by the values of their maps."""
-    file, classes = find_classes([*dict.fromkeys(folders.values())])
+    splits = [*dict.fromkeys(folders.values())]
+    file, classes = find_classes(splits)
     if not file.exists():
+        for images, maps in splits:
+            check_pairs(images, maps, classes)
         try:
             write_text(file, render_template("classes.toml", classes=classes.rows))
         except UnwritableError as error:
