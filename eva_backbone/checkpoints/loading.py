@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -142,56 +142,75 @@ def load_pretrained(
     file = Weights.read(source)
     if rename is not None:
         file = replace(file, tensors={rename(name): v for name, v in file.tensors.items()})
-    report = LoadReport(source=file.name)
-    target = model.state_dict()
-    stored, prefix = find_trunk(file.tensors, name=file.name), find_trunk(target, name="the model")
-    of_clip = file.name in {entry.name for entry in list_official_files("clip")}
-    if not complete and stored == prefix == "" and of_clip:
-        stored = "visual."  # as in a file of both towers, whose head is a projection
-        file = replace(file, tensors={stored + name: v for name, v in file.tensors.items()})
-    renamed = _rename(file.tensors, stored, prefix, report)
+    target, report = model.state_dict(), LoadReport(source=file.name)
+    file, prefixes = _find_prefixes(file, target, complete=complete)
+    renamed = _rename(file.tensors, *prefixes, report)
     renamed = fuse_qkv_bias(split_qkv_bias(renamed, target), target)
-    clips = clips_of(model, file, stored)
     method = next(m.positions for m in model.modules() if isinstance(m, VisionTransformer))
-    fit = partial(resample, clips=clips, method="bicubic" if method == "none" else method)
-    prefixes = (stored, prefix)
+    fit = partial(
+        resample,
+        clips=clips_of(model, file, prefixes[0]),
+        method="bicubic" if method == "none" else method,
+    )
+    of_eva = method == "bicubic"  # only EVA-01 has files without layer scale
+    optional = {name: why for name, why in OPTIONAL.items() if of_eva or "gamma" not in name}
     with _naming_recipe(None if isinstance(source, Weights) or not complete else source):
         state = _fit(
             renamed, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), fit
         )
-        assign = any(value.is_meta for value in target.values())
-        if assign:  # a copy: parameters must not lie in a file that may be written again
-            copied = {id(value) for value in renamed.values()}
-            state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
-        optional = {
-            p: why for p, why in OPTIONAL.items() if "gamma" not in p or method == "bicubic"
-        }
-        patterns = tuple(allow_missing), optional  # only EVA-01 has files without layer scale
-        unexplained = _explain_missing(target, state, prefixes, report, *patterns)
-        unusable = [
+        lacking = _explain_missing(target, state, prefixes, report, tuple(allow_missing), optional)
+        lacking = lacking or [
             name
             for name, reason in report.missing.items()
             if target[name].is_meta or (complete and reason != COMPUTED)
         ]
-        lacking = unexplained or unusable
         if lacking:
             raise _UnfitError(
                 f"{file.name} lacks {len(lacking)} of the model's names: {list_names(lacking)}. "
-                f"{_compare_forms(renamed, target, prefix)}Build what the file belongs to, pass "
-                "names as allow_missing (not with complete=True), or build the model on a real "
-                "device"
+                f"{_compare_forms(renamed, target, prefixes[1])}Build what the file belongs to, "
+                "pass names as allow_missing (not with complete=True), or build the model on a "
+                "real device"
             )
     report.loaded = list(state)
+    _set_weights(model, target, state, renamed, report.missing)
+    logger.info("%s", report)
+    return report
+
+
+def _find_prefixes(
+    file: Weights, target: Mapping[str, Tensor], *, complete: bool
+) -> tuple[Weights, tuple[str, str]]:
+    """Find what is in front of the trunk's names in the file and in the model.
+
+    In CLIP's official image towers that is put there as in files of both towers, whose head is a
+    projection.
+    """
+    stored, prefix = find_trunk(file.tensors, name=file.name), find_trunk(target, name="the model")
+    of_clip = file.name in {entry.name for entry in list_official_files("clip")}
+    if not complete and stored == prefix == "" and of_clip:
+        stored = "visual."
+        file = replace(file, tensors={stored + name: v for name, v in file.tensors.items()})
+    return file, (stored, prefix)
+
+
+def _set_weights(
+    model: nn.Module,
+    target: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    missing: Collection[str],
+) -> None:
+    """Put a state, some of it as `stored` in a file, into a model, whose `missing` weights stay."""
     for where, module in model.named_modules():
         if isinstance(module, VisionTransformer):  # that was built inside `no_init_weights`
             inside = f"{where}." if where else ""
-            module.init_missing(
-                [n.removeprefix(inside) for n in report.missing if n.startswith(inside)]
-            )
-    initial = {name: target[name] for name in report.missing}
-    model.load_state_dict(state | initial, strict=True, assign=assign)
-    logger.info("%s", report)
-    return report
+            module.init_missing([n.removeprefix(inside) for n in missing if n.startswith(inside)])
+    assign = any(value.is_meta for value in target.values())
+    if assign:  # a copy: parameters must not lie in a file that may be written again
+        of_file = {id(value) for value in stored.values()}
+        state = {n: v.clone() if id(v) in of_file else v for n, v in state.items()}
+    initial = {name: target[name] for name in missing}
+    model.load_state_dict({**state, **initial}, strict=True, assign=assign)
 
 
 def _rename(
