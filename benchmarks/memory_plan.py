@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from eva_backbone import build_vit
 from eva_runs.commands import DEMO_DATA
-from eva_runs.memory import CARDS, MODULES, WORDS, fits, plan
+from eva_runs.memory import CARDS, MODULES, SETTINGS, fits, plan
 from eva_runs.recipes import TASKS, list_recipes
 
 DATA = "output/datasets/digit_scenes/coco"
@@ -104,7 +104,7 @@ def list_plans(tasks: Sequence[str]) -> None:
         for recipe in list_recipes(task):
             words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
             full, half = (
-                plan(MODULES[task], [*words, *extra], REFUSED) for extra in WORDS[task][:2]
+                plan(MODULES[task], [*words, *extra], REFUSED) for extra in SETTINGS[task][:2]
             )
             if full and half:
                 sizes = [f"{half[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]

@@ -31,37 +31,53 @@ from eva_backbone.resample import CACHES
 from eva_backbone.vit import VisionTransformer
 
 aten = torch.ops.aten
-CARDS = (12, 24, 40, 80)  # GB
 MODULES = {task: f"eva_{task}.training" for task in ("classification", "pretrain", "video")} | {
     "clip": "eva_contrastive.training",
     **{task: f"eva_{task}.planning" for task in ("detection", "mmdetection", "segmentation")},
 }
-_MMENGINE = (
+CARDS = (12, 24, 40, 80)  # GB
+NCCL = 2**30  # bytes of its channels' buffers, an allowance
+OBJECTS = 8  # of an image whose regions are sampled
+_FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
+_SMALL = 2**16  # values of such a tensor that is real
+
+
+class Settings(NamedTuple):
+    """What a task's training calls the precision of a step, and its ViT."""
+
+    fp32: tuple[str, ...]
+    bf16: tuple[str, ...]
+    vit: str
+
+    def checkpointing(self, value: bool) -> tuple[str, ...]:
+        """Return the words that switch activation checkpointing on or off."""
+        return (f"{self.vit}.activation_checkpointing={value}",)
+
+
+_ENGINE = Settings(("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
+_MMENGINE = Settings(
     ("optim_wrapper.type=OptimWrapper",),
     (
-        *("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16"),
+        "optim_wrapper.type=AmpOptimWrapper",
+        "optim_wrapper.dtype=bfloat16",
         "optim_wrapper.loss_scale=1.0",
     ),
     "model.backbone",
 )
-_ENGINE = (("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
-WORDS = {  # task -> words of fp32, of bf16, where the ViT is
+SETTINGS: Mapping[str, Settings] = {
     **dict.fromkeys(("classification", "video", "clip"), _ENGINE),
     **dict.fromkeys(("mmdetection", "segmentation"), _MMENGINE),
-    "pretrain": (*_ENGINE[:2], "student"),
-    "detection": (
+    "pretrain": _ENGINE._replace(vit="student"),
+    "detection": Settings(
         ("train.amp.enabled=False",),
         (
-            *("train.amp.enabled=True", "train.amp.precision=bf16"),
+            "train.amp.enabled=True",
+            "train.amp.precision=bf16",
             "train.ddp.fp16_compression=False",
         ),
         "model.backbone.net",
     ),
 }
-NCCL = 2**30  # bytes of its channels' buffers, an allowance
-OBJECTS = 8  # of an image whose regions are sampled
-_FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
-_SMALL = 2**16  # values of such a tensor that is real
 
 
 class MeasuredStep(NamedTuple):

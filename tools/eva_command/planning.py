@@ -1,16 +1,22 @@
 """`eva plan`: the memory of a training step, known before it is spent, and what makes it fit."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eva_command.recipes import find_task
 from eva_runs.commands import Command, Result, echo
 from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
 
+if TYPE_CHECKING:
+    from eva_runs.memory import Settings
+
 _COLUMNS = ("weights", "gradients", "optimizer", "activations", "peak")
+
+Words = tuple[str, ...]
+Usage = dict[str, int]  # of `eva_runs.memory.measure`; empty where the settings are refused
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -24,60 +30,88 @@ Further arguments are those of the task's training: KEY=VALUE, --image-size, --b
     return options
 
 
-def _plan(options: argparse.Namespace) -> int:
-    from eva_runs.memory import CARDS, MODULES, WORDS, fits, plan
+def _run(options: argparse.Namespace) -> int:
+    from eva_runs.memory import MODULES, SETTINGS, plan
 
     task, path = find_task(options.name, options.task)
     words = [str(path), *options.words]
     base = plan(MODULES[task], words)
 
     @cache
-    def changed(flags: tuple[str, ...]) -> dict[str, int]:
-        return plan(MODULES[task], [*words, *flags], (ValueError, SystemExit)) if flags else base
+    def plan_with(changes: Words) -> Usage:
+        refused = (ValueError, SystemExit)
+        return plan(MODULES[task], [*words, *changes], refused) if changes else base
 
     echo(
         f"{recipe_name(task, path)} ({task}): {base['parameters'] / 1e6:,.1f} M parameters, "
         f"{base['trainable'] / 1e6:,.1f} M trained; {base['batch']} x {base['accumulate']} samples "
-        f"of {base['side']} px{'; DDP' if base['processes'] > 1 else ''}; GiB:\n{'':28}"
-        f"{''.join(f'{column:>13}' for column in _COLUMNS)}  fits, GB"
+        f"of {base['side']} px{'; DDP' if base['processes'] > 1 else ''}; GiB:"
     )
-    full, half, vit = WORDS[task]
-    off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
     above = [f"lora.first_block={base['frozen']}"] if base["frozen"] else []
     lora = ("--lora", "16", *above)
-    variants = {
-        "as it is": (),
-        "fp32": full + off,
-        "fp32, checkpointing": full + on,
-        "bf16, fp16": half + off,
-        "bf16, fp16, checkpointing": half + on,
-        "the same, LoRA": half + on + lora,
-    }
-    rows: dict[str, dict[str, int]] = {}
-    for name, flags in variants.items():
-        usage = changed(flags)
-        if usage:
-            cards = [str(card) for card in CARDS if fits(usage, card * 10**9)]
-            numbers = "".join(f"{usage[column] / 2**30:13.2f}" for column in _COLUMNS)
-            echo(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
-            rows[name] = usage
-    # what makes it fit into the smallest card, one thing on top of the other
-    tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
-    sizes = [("--image-size", str(round(base["side"] * share))) for share in (0.75, 0.5)]
-    for flags in (half, on, ("--batch", "1"), lora, *sizes):
-        before = tried[-1][:-2] if flags[0] in tried[-1] else tried[-1]  # another size
-        if not fits(changed(tried[-1]), smallest) and changed(before + flags):
-            tried.append(before + flags)
-    fitting: dict[int, dict[str, Any]] = {}
-    for card in CARDS:
-        first = next((flags for flags in tried if fits(changed(flags), card * 10**9)), None)
-        if first is None:
-            echo(f"{card} GB: -")
-            continue
-        peak = changed(first)["peak"]
-        echo(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(first) or 'as it is'}")
-        fitting[card] = {"peak": peak, "settings": first}
+    settings = SETTINGS[task]
+    rows = _compare(settings, lora, plan_with)
+    fitting = _find_fitting(settings, lora, base["side"], plan_with)
     return Result({"recipe": recipe_name(task, path), **base, "rows": rows, "fits": fitting})
 
 
-main = Command("eva plan", _parse, _plan, interrupted="nothing was planned")
+def _compare(
+    settings: "Settings", lora: Words, plan_with: Callable[[Words], Usage]
+) -> dict[str, Usage]:
+    """Print a table of what precision, checkpointing and adapters make of a step."""
+    from eva_runs.memory import CARDS
+
+    off, on = settings.checkpointing(False), settings.checkpointing(True)
+    variants = {
+        "as it is": (),
+        "fp32": settings.fp32 + off,
+        "fp32, checkpointing": settings.fp32 + on,
+        "bf16, fp16": settings.bf16 + off,
+        "bf16, fp16, checkpointing": settings.bf16 + on,
+        "the same, LoRA": settings.bf16 + on + lora,
+    }
+    echo(f"{'':28}{''.join(f'{column:>13}' for column in _COLUMNS)}  fits, GB")
+    rows = {}
+    for name, changes in variants.items():
+        usage = plan_with(changes)
+        if not usage:
+            continue
+        rows[name] = usage
+        numbers = "".join(f"{usage[column] / 2**30:13.2f}" for column in _COLUMNS)
+        cards = [str(card) for card in CARDS if _fits(usage, card)]
+        echo(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
+    return rows
+
+
+def _find_fitting(
+    settings: "Settings", lora: Words, side: int, plan_with: Callable[[Words], Usage]
+) -> dict[int, dict[str, Any]]:
+    """Print for each card the first changes that make a step fit, one on top of the other."""
+    from eva_runs.memory import CARDS
+
+    sizes = [("--image-size", str(round(side * share))) for share in (0.75, 0.5)]
+    steps = (settings.bf16, settings.checkpointing(True), ("--batch", "1"), lora, *sizes)
+    tried: list[Words] = [()]
+    for changes in steps:
+        before = tried[-1][:-2] if changes[0] in tried[-1] else tried[-1]  # another size
+        if not _fits(plan_with(tried[-1]), CARDS[0]) and plan_with(before + changes):
+            tried.append(before + changes)
+    fitting = {}
+    for card in CARDS:
+        first = next((changes for changes in tried if _fits(plan_with(changes), card)), None)
+        if first is None:
+            echo(f"{card} GB: -")
+            continue
+        peak = plan_with(first)["peak"]
+        echo(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(first) or 'as it is'}")
+        fitting[card] = {"peak": peak, "settings": first}
+    return fitting
+
+
+def _fits(usage: Usage, card: int) -> bool:
+    from eva_runs.memory import fits
+
+    return fits(usage, card * 10**9)
+
+
+main = Command("eva plan", _parse, _run, interrupted="nothing was planned")
