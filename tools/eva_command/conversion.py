@@ -56,27 +56,14 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     """Convert a checkpoint to a file, or a folder for another program; return the report."""
     source = find_source(args.source, ema=args.ema)
     read = Weights.read_as_stored(source)
-    stored, frames = read.tensors, read.frames
-    weights, of_eva = _own_names(stored)
-    if of_eva or args.to == "open-clip":
-        weights = open_clip_form.to_official(stored)
-    weights = timm_folder.official_names(official_names(weights))
-    if _of_other_program(source.parent) == source:
-        describe(Weights(f"{source.parent.name}/{source.name}", weights))  # refuses other models
-    renamed = len(weights.keys() - stored.keys())
+    weights, of_eva = _official_names(read.tensors, source, to=args.to)
+    renamed = len(weights.keys() - read.tensors.keys())
     lines = [f"gave official names to {renamed} tensors of another program"] if renamed else []
     form = _FORMS[args.to] if of_eva or args.to != "official" else resampled
     weights, changes = form(weights, patch_size=args.patch_size)
     lines += changes
     if args.dtype:
-        read_values, dtype = weights, _DTYPES[args.dtype]
-        weights = {
-            name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in read_values.items()
-        }
-        for name, value in weights.items():
-            if value.isinf().sum() > read_values[name].isinf().sum():
-                raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
+        weights = _cast(weights, _DTYPES[args.dtype])
     if folder:
         with replace_folder(args.output) as part:
             lines += _WRITERS[args.to](weights, part, source)
@@ -84,7 +71,7 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     else:
         as_before = args.to == "official" and args.patch_size is None
         notes = read_config(source) if as_before else None  # classes, mean and std, crop
-        _write(weights, args.output, notes, frames=frames)
+        _write(weights, args.output, notes, frames=read.frames)
         if notes and args.output.suffix != ".safetensors":
             lines.append("what the run noted (classes, pixels) is kept in .safetensors alone")
     if args.to.startswith("detectron2") and args.output.suffix == ".safetensors":
@@ -93,6 +80,31 @@ def _convert(args: argparse.Namespace, *, folder: bool) -> str:
     size = sum(file.stat().st_size for file in files) / 1e6
     head = f"{source.name} -> {args.output}: {len(weights)} tensors, {size:.1f} MB"
     return "\n  ".join([head, *(lines or ["nothing to change"])])
+
+
+def _official_names(
+    stored: Mapping[str, Tensor], source: Path, *, to: str
+) -> tuple[dict[str, Tensor], bool]:
+    """Give the tensors of a checkpoint official names; say whether its ViT is EVA-01's."""
+    weights, of_eva = _own_names(stored)
+    if of_eva or to == "open-clip":
+        weights = open_clip_form.to_official(stored)
+    weights = timm_folder.official_names(official_names(weights))
+    if _of_other_program(source.parent) == source:
+        describe(Weights(f"{source.parent.name}/{source.name}", weights))  # refuses other models
+    return weights, of_eva
+
+
+def _cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Cast weights; refuse a type in whose range some are infinite."""
+    cast = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
+    for name, value in cast.items():
+        if value.isinf().sum() > weights[name].isinf().sum():
+            raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
+    return cast
 
 
 def _own_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
