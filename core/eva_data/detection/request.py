@@ -1,7 +1,7 @@
 """What a user asks for with the flags of own data: paths, files, parts, tiles."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +9,8 @@ from typing import Any, Self
 from eva_data.classes import ALLOW_EMPTY
 from eva_data.detection.sources import PARTS, Files, Source, open_source, require_opener
 from eva_data.detection.tiles import Slicing, add_overlap, add_slicing
+
+_FILE_FLAGS = [f"{part}_{kind}" for part in PARTS for kind in ("annotations", "images")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,7 @@ def read_request(args: argparse.Namespace, *, training: bool) -> DataRequest | N
 
     Without `training` those for evaluation are needed alone, or those that some are held out of.
     """
-    flags = [f"{part}_{kind}" for part in PARTS for kind in ("annotations", "images")]
-    values = {flag: getattr(args, flag, None) for flag in ("data", *flags)}
+    values = {flag: getattr(args, flag, None) for flag in ("data", *_FILE_FLAGS)}
     stated = {flag: value for flag, value in values.items() if value}
     fraction, side = args.val_fraction, getattr(args, "tile", None)
     if not stated and fraction is None and not args.boxes_only and side is None:
@@ -118,18 +119,7 @@ def read_request(args: argparse.Namespace, *, training: bool) -> DataRequest | N
     has_train = not {"train_annotations", "train_images"}.isdisjoint(stated)
     both = training or (fraction is None and has_train)
     needed = ("train",) if fraction is not None else PARTS if both else ("val",)
-    required = [flag for flag in flags if flag.partition("_")[0] in needed]
-    missing = [] if args.data else [flag for flag in required if flag not in stated]
-    excluded = [] if args.data is None else [flag for flag in flags if flag in stated]
-    if fraction is not None:
-        excluded += [flag for flag in flags[2:] if flag in stated]
-    if missing or excluded:
-        used = [*stated, *(["val_fraction"] if fraction is not None else [])]
-        raise ValueError(
-            "own data are named with --data alone, or with annotations and images of each part; "
-            "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
-            f"given {_as_flags(used)}, missing {_as_flags(missing)}"
-        )
+    _check_flags([*stated, *(["val_fraction"] if fraction is not None else [])], needed)
     files = {
         part: (
             stated[f"{part}_annotations"].absolute(),
@@ -146,6 +136,20 @@ def read_request(args: argparse.Namespace, *, training: bool) -> DataRequest | N
         tile=None if side is None else Slicing(side, args.tile_overlap),
         allow_empty=getattr(args, "allow_empty_classes", False),
     )
+
+
+def _check_flags(used: list[str], needed: Sequence[str]) -> None:
+    """Refuse files beside `--data`, those of parts that are not needed, and half a part."""
+    files = [flag for flag in _FILE_FLAGS if flag in used]
+    required = [flag for flag in _FILE_FLAGS if flag.partition("_")[0] in needed]
+    missing = [] if "data" in used else [flag for flag in required if flag not in files]
+    named_and_held_out = "val_fraction" in used and not set(files).isdisjoint(_FILE_FLAGS[2:])
+    if missing or named_and_held_out or ("data" in used and files):
+        raise ValueError(
+            "own data are named with --data alone, or with annotations and images of each part; "
+            "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
+            f"given {_as_flags(used)}, missing {_as_flags(missing)}"
+        )
 
 
 def _as_flags(names: list[str]) -> str:
