@@ -116,10 +116,7 @@ def writing_dataset(
             to_coco = stack.enter_context(writer)
 
         def add(image: Mapping[str, Any]) -> None:
-            parts = (
-                part for part in re.split("[/:]", image["name"]) if part not in ("", ".", "..")
-            )
-            name = printable("__".join(parts)).lstrip(".")  # no hidden file
+            name = _file_name(image["name"])
             objects = [
                 _with_visibility({**item, "category_id": numbers.index(item["category_id"])})
                 for item in image["objects"]
@@ -141,11 +138,7 @@ def writing_dataset(
                 target.write_text(content, encoding="utf-8")
             else:
                 records.append(describe_image(image, names))
-            source = image.get("source")
-            if isinstance(source, bytes):
-                path.write_bytes(source)
-            elif source:
-                link_or_copy(Path(source), path)
+            _put_image(image.get("source"), path)
 
         yield add
         masks = any(item["line"] for image in records for item in image["objects"])
@@ -153,6 +146,20 @@ def writing_dataset(
             write_text(
                 folder / file, render_template(file, names=names, images=records, masks=masks)
             )
+
+
+def _file_name(name: str) -> str:
+    """Name the file of an image in one folder by its path, `a/b.jpg` as `a__b.jpg`."""
+    parts = (part for part in re.split("[/:]", name) if part not in ("", ".", ".."))
+    return printable("__".join(parts)).lstrip(".")  # no hidden file
+
+
+def _put_image(source: str | Path | bytes | None, path: Path) -> None:
+    """Write the content of an image, or link or copy its file, if the dataset has it."""
+    if isinstance(source, bytes):
+        path.write_bytes(source)
+    elif source:
+        link_or_copy(Path(source), path)
 
 
 def _with_visibility(item: dict[str, Any]) -> dict[str, Any]:
