@@ -21,7 +21,7 @@ from eva_runs import exported
 from eva_runs.options import calibration_images
 from eva_segmentation.inference.predictor import Predictor
 
-TOLERANCE = 2e-2  # of scores, between 0 and 1: OpenCV rounds while it resizes
+TOLERANCE = 2e-2  # of scores: OpenCV rounds while it resizes
 
 
 def export_segmentor(
@@ -39,8 +39,8 @@ def export_segmentor(
     then with a folder of images to `calibrate`.
 
     Returns:
-        The largest difference of a score; in fp32, one above `TOLERANCE` is a ValueError, and
-        leaves no file.
+        The largest difference of a score, as a share of the image's largest where that is a logit
+        above 1; in fp32, one above `TOLERANCE` is a ValueError, and leaves no file.
     """
     around = _Around(predictor)
     height, width = size or (around.short * 3 // 4, around.short)
@@ -74,7 +74,8 @@ def export_segmentor(
             scores = run({"images": _pixels(*views, bands=bands)})["scores"]
             for view, actual in zip(views, scores, strict=True):
                 expected = predictor.sample(view).seg_logits.data
-                difference = (expected - actual).abs().max().item()
+                unit = max(1.0, expected.abs().max().item())
+                difference = (expected - actual).abs().max().item() / unit
                 exported.require_close(difference, TOLERANCE if precision == "fp32" else math.inf)
                 worst = max(worst, difference)
     return worst
