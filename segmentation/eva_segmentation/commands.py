@@ -83,7 +83,8 @@ def _export(options: argparse.Namespace) -> int:
     predictor = Predictor.from_config(config, weights=weights, device="cpu")
     settings = {"precision": options.precision, "calibrate": options.calibrate}
     worst = export_segmentor(predictor, options.output, size=options.size, **settings)
-    echo(f"wrote {options.output}; largest difference of a score from the model: {worst:.2g}")
+    difference = f"{worst:.2g} of the largest, or of 1"
+    echo(f"wrote {options.output}; scores differ from the model by at most {difference}")
     return 0
 
 

@@ -39,8 +39,8 @@ def export_segmentor(
     then with a folder of images to `calibrate`.
 
     Returns:
-        The largest difference of a score, as a share of the image's largest where that is a logit
-        above 1; in fp32, one above `TOLERANCE` is a ValueError, and leaves no file.
+        The largest difference of a score, as a share of the image's largest score where that is
+        above 1, as logits are; in fp32, one above `TOLERANCE` is a ValueError, and leaves no file.
     """
     around = _Around(predictor)
     height, width = size or (around.short * 3 // 4, around.short)
