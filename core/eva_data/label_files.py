@@ -1,5 +1,6 @@
 """Label files of an image: from templates, which see it as `describe_image` has it, and GeoJSON."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,22 @@ def describe_image(
     return {"name": image["name"], "size": image["size"], "objects": objects}
 
 
+def georeference_of(source: Any) -> tuple[Any, Any] | None:
+    """Read transform and reference system of an image, by rasterio; None if it lacks either.
+
+    Raises:
+        ModuleNotFoundError: If rasterio is not installed.
+    """
+    import rasterio
+
+    with warnings.catch_warnings(), contextlib.suppress(rasterio.errors.RasterioIOError):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(source) as dataset:
+            if not dataset.transform.is_identity and dataset.crs is not None:
+                return dataset.transform, dataset.crs
+    return None
+
+
 def write_features(folder: Path, names: Sequence[str], image: Mapping[str, Any]) -> None:
     """Write the objects of an image to `NAME.geojson`: outlines of masks, or boxes.
 
@@ -71,15 +88,11 @@ def write_features(folder: Path, names: Sequence[str], image: Mapping[str, Any])
         ValueError: If the image has no georeference.
         ModuleNotFoundError: If rasterio is not installed.
     """
-    import rasterio
-
     source = image.get("source")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(source) as dataset:
-            transform, system = dataset.transform, dataset.crs
-    if transform.is_identity or system is None:
+    georeference = georeference_of(source)
+    if georeference is None:
         raise ValueError(f"{source} has no georeference, which GeoJSON needs: choose another --to")
+    transform, system = georeference
     authority = system.to_authority()
     name = f"urn:ogc:def:crs:{'::'.join(authority)}" if authority else system.to_wkt()
     content = {

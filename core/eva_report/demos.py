@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eva_data.files import printable
 from eva_data.inputs import Job, JobPlan, plan_jobs, written_name
+from eva_data.label_files import georeference_of
 from eva_data.progress import ProgressBar, progress
 from eva_data.saving import require_free, require_replaceable
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
@@ -263,11 +264,20 @@ def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> JobPlan:
     return planned
 
 
-def require_format(args: argparse.Namespace) -> None:
-    """Refuse a dataset of `--to` that is there, and even to overwrite a folder with other files."""
+def require_format(args: argparse.Namespace, jobs: Sequence[Job] = ()) -> None:
+    """Refuse a dataset of `--to` that is there, or that could have none of the jobs' images.
+
+    To overwrite a folder with other files is refused, too.
+    """
     form = getattr(args, "form", None)
-    if form:
-        require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
+    if not form:
+        return
+    require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
+    images = [job.source for job in jobs if not (job.is_video or job.is_camera)]
+    if jobs and not images:
+        raise ValueError(f"--to {form} writes a dataset of images, and {jobs[0].source} is a video")
+    if form == "geojson" and images and not any(map(georeference_of, images)):
+        raise ValueError(f"--to {form} needs georeferenced images, and {images[0]} is none")
 
 
 def run_demo(
@@ -291,7 +301,7 @@ def run_demo(
     plan = prepare()
     targets = [target for job in plan.jobs for target in job.targets]
     require_free([*targets, *results], overwrite=args.overwrite)
-    require_format(args)
+    require_format(args, plan.jobs)
     log_to_terminal()
     problems = list(plan.problems)
     if plan.jobs:

@@ -26,6 +26,7 @@ _SIDE = 256  # pixels of a small image, at least
 _CLASSIFIERS = {  # size of the student -> a recipe that begins from it
     "eva_debug": "eva_debug_digits",
     "eva_g_patch14": "eva_g_patch14_in21k_224px",
+    "eva_l_patch14": "eva_l_patch14_in21k_224px",
 }
 _HIDDEN, _SHOWN_TO_STUDENT = 128, 235  # greys of a masked patch, and of one without a prediction
 MEANINGS = {
@@ -94,30 +95,13 @@ def first_samples(
 
 def next_steps(variant: str, folder: Path) -> list[NextStep]:
     """Name what one does with the pre-trained weights of a size in the folder of a run."""
-    recipe = _CLASSIFIERS.get(variant, "eva_l_patch14_in21k_224px")
-    own_data: tuple[str, ...] = ()
-    if variant not in (*_CLASSIFIERS, "eva_l_patch14"):  # a student, of own images
-        own_data = (
-            "--model.variant",
-            variant,
-            "--data.train",
-            "my/photos",
-            "--data.val-share",
-            "0.1",
-        )
-    fine_tune = command_to_run(
-        "classification train",
-        "classification/train.py",
-        recipe,
-        *own_data,
-        "--model.init-checkpoint",
-        folder,
-        "--output",
-        f"{folder}_classifier",
-    )
-    words: list[str | Path] = ["eva", "convert", folder]
-    words += ["--to", "official", "--output", f"{folder}.pt"]
-    export = shlex.join(map(display_path, words))
+    weights = ("--model.init-checkpoint", folder, "--output", f"{folder}_classifier")
+    if variant in _CLASSIFIERS:
+        program = "classification train", "classification/train.py"
+        fine_tune = command_to_run(*program, _CLASSIFIERS[variant], *weights)
+    else:  # a student, of own images
+        fine_tune = _command("eva", "train", "my/labelled", "--model.variant", variant, *weights)
+    export = _command("eva", "convert", folder, "--to", "official", "--output", f"{folder}.pt")
     return [
         NextStep(
             text="Fine-tune a classifier; all projects take this folder as weights.",
@@ -125,3 +109,7 @@ def next_steps(variant: str, folder: Path) -> list[NextStep]:
         ),
         NextStep(text="Export the weights in the official form.", command=export),
     ]
+
+
+def _command(*words: str | Path) -> str:
+    return shlex.join(map(display_path, words))

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import JobPlan, plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
+from eva_report.demos import require_format
 from eva_report.detection_demo import detect_files
 
 
@@ -33,6 +34,18 @@ def run(inputs, output, detect=detect, **options):
         in_coco_format=detect, categories={3: "cat", 7: "dog"}, score_threshold=0.5
     )
     return detect_files(argparse.Namespace(**options), predictor, JobPlan(jobs, []))
+
+
+@pytest.mark.parametrize(("form", "file"), [("yolo", "a.mp4"), ("geojson", "a.png")])
+def test_a_dataset_that_could_have_no_image_is_refused_before_any_work(form, file, tmp_path):
+    if form == "geojson":
+        pytest.importorskip("rasterio")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.mp4").touch()
+    jobs, _ = plan_jobs([tmp_path / file], targets=lambda name: [])
+    options = argparse.Namespace(form=form, output=tmp_path / "out", overwrite=False)
+    with pytest.raises(ValueError, match=f"--to {form} .*{file}"):
+        require_format(options, jobs)
 
 
 def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_video, capsys):

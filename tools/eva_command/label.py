@@ -175,7 +175,6 @@ def _plan(options: argparse.Namespace) -> JobPlan:
     options.task, options.config = find_model(options.weights, options.recipe, options.task)
     if options.form == "maps" and options.task != "segmentation":
         raise ValueError(f"--to {options.form} is not for {options.task}: a segmentor makes maps")
-    require_format(options)
     folder = options.output / options.form
     plan = plan_jobs(
         options.source,
@@ -186,6 +185,7 @@ def _plan(options: argparse.Namespace) -> JobPlan:
     )
     if not plan.jobs:
         raise ValueError("; ".join(plan.problems))
+    require_format(options, plan.jobs)
     return plan
 
 
