@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -55,7 +55,7 @@ def run_shards(
         errors.pop(number, None)
     unreadable = sum(errors.values())
     with ProgressBar(len(numbers), title=title, unit="shard") as bar:
-        for outcome in _outcomes(numbers, pool, stop):
+        for outcome in _Schedule(numbers, pool).outcomes(stop):
             failed += bool(outcome.failure)
             if outcome.fatal or failed > _MOST_FAILED:
                 raise ValueError(outcome.failure)
@@ -72,42 +72,59 @@ def run_shards(
     return failed
 
 
-def _outcomes(
-    numbers: Sequence[int], pool: Processes | Actors, stop: StopSignal
-) -> Iterator[Outcome]:
-    """Yield the outcomes as they come; a shard whose process died is done again, at last alone."""
-    waiting, ended, deaths = deque(numbers), set[int](), 0
-    deaths_of_shards = Counter[int]()  # shard -> deaths in it
-    last = deque[int]()  # those that go on alone
-    flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
-    while len(ended) < len(numbers) and not stop.requested:
-        if last and len(ended) + len(last) >= len(numbers):
-            waiting.append(last.popleft())
-        for depth, slot in product(range(AHEAD), range(pool.size)):
-            busy = sum(busy_slot == slot for busy_slot, _ in flying.values())
-            if not waiting and not busy and isinstance(pool, Actors):  # some may be lost for good
-                copies = Counter(number for _, number in flying.values() if number not in ended)
-                waiting += [number for number, count in copies.items() if count == 1][:1]
-            if waiting and busy <= depth:
-                shard = waiting.popleft()
-                flying[pool.submit(slot, shard, deaths_of_shards[shard])] = slot, shard
-        for future in futures.wait(flying, _SECONDS, futures.FIRST_COMPLETED).done:
-            _, number = flying.pop(future)
-            if isinstance(future.exception(), BrokenProcessPool):
-                waiting.append(number)
-                deaths += 1
-                if deaths > _MOST_FAILED * pool.size:
-                    raise ValueError("all processes die, perhaps for lack of memory")
-                continue
-            outcome = future.result()
-            is_flying = any(number == other for _, other in flying.values())
-            if number not in ended and outcome.deaths:
-                deaths_of_shards[number] = outcome.deaths
-                (last if outcome.deaths == MOST_DEATHS - 1 else waiting).append(number)
-            elif number not in ended and not (is_flying and outcome.failure):
-                ended.add(number)
-                deaths = 0
-                yield outcome
+class _Schedule:
+    """Which shards the processes do; one whose process died is done again, at last alone."""
+
+    def __init__(self, numbers: Iterable[int], pool: Processes | Actors) -> None:
+        self._pool, self._waiting = pool, deque(numbers)
+        self._left = {*self._waiting}
+        self._alone = deque[int]()  # shards that wait until no other is left
+        self._deaths = 0  # of processes since the last outcome
+        self._deaths_of_shards = Counter[int]()
+        self._flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
+
+    def outcomes(self, stop: StopSignal) -> Iterator[Outcome]:
+        """Yield the outcomes as they come, in any order."""
+        while self._left and not stop.requested:
+            if self._alone and len(self._alone) >= len(self._left):
+                self._waiting.append(self._alone.popleft())
+            for depth, slot in product(range(AHEAD), range(self._pool.size)):
+                self._submit(slot, depth)
+            for future in futures.wait(self._flying, _SECONDS, futures.FIRST_COMPLETED).done:
+                yield from self._finish(future)
+
+    def _submit(self, slot: int, depth: int) -> None:
+        """Give a process its next shard, unless it has more than `depth`."""
+        busy = sum(busy_slot == slot for busy_slot, _ in self._flying.values())
+        if not self._waiting and not busy and isinstance(self._pool, Actors):
+            # some may be lost for good: one of those is done twice
+            copies = Counter(shard for _, shard in self._flying.values() if shard in self._left)
+            self._waiting += [shard for shard, count in copies.items() if count == 1][:1]
+        if self._waiting and busy <= depth:
+            shard = self._waiting.popleft()
+            future = self._pool.submit(slot, shard, self._deaths_of_shards[shard])
+            self._flying[future] = slot, shard
+
+    def _finish(self, future: Future[Outcome]) -> Iterator[Outcome]:
+        """Yield the outcome of a shard, or let it be done again."""
+        _, shard = self._flying.pop(future)
+        if isinstance(future.exception(), BrokenProcessPool):
+            self._waiting.append(shard)
+            self._deaths += 1
+            if self._deaths > _MOST_FAILED * self._pool.size:
+                raise ValueError("all processes die, perhaps for lack of memory")
+            return
+        outcome = future.result()
+        if shard not in self._left:
+            return
+        is_flying = any(shard == other for _, other in self._flying.values())
+        if outcome.deaths:
+            self._deaths_of_shards[shard] = outcome.deaths
+            (self._alone if outcome.deaths == MOST_DEATHS - 1 else self._waiting).append(shard)
+        elif not (is_flying and outcome.failure):
+            self._left.remove(shard)
+            self._deaths = 0
+            yield outcome
 
 
 def read_features(folder: str | os.PathLike[str]) -> tuple[list[str], "Tensor"]:
