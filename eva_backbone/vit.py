@@ -13,6 +13,7 @@ Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, P prefix to
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -391,7 +392,7 @@ def _check_arguments(
     patch, window, rel_pos = vit.patch_size, vit.window_size, vit.rel_pos
     has_cls, sizes = "cls" in extra_tokens, (vit.img_size, pretrain_img_size)
     on_patches = rel_pos in ("vitdet", "beit")
-    are_sides = all(isinstance(size, int) for size in sizes)
+    are_sides = all(isinstance(size, Integral) for size in sizes)
     rules = {
         "img_size is the side of a square, and images may have any height and width": are_sides,
         "sizes must be multiples of patch_size": not are_sides

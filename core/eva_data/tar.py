@@ -105,10 +105,15 @@ def shard_pattern(path: Path) -> str | None:
     """
     if not path.is_dir():
         return str(path) if path.suffix == ".tar" or path.name.endswith("}") else None
-    shown = (entry for entry in os.scandir(path) if entry.name[0] not in "._")
-    kinds = {"/" if entry.is_dir() else Path(entry.name).suffix.lower() for entry in shown}
-    others = {"/"} | IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    return f"{glob.escape(str(path))}/*.tar" if ".tar" in kinds and not kinds & others else None
+    others, has_shards = IMAGE_SUFFIXES | VIDEO_SUFFIXES, False
+    with os.scandir(path) as entries:
+        for entry in (entry for entry in entries if entry.name[0] not in "._"):
+            suffix = Path(entry.name).suffix
+            if entry.is_dir() or suffix.lower() in others:
+                return None
+            has_shards |= suffix == ".tar"
+    is_plain = "{" not in str(path)  # which a pattern would expand
+    return f"{glob.escape(str(path))}/*.tar" if has_shards and is_plain else None
 
 
 def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Path]:

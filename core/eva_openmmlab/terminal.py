@@ -214,10 +214,12 @@ def _described(runner: Any, loader: str) -> str:
     dataset = getattr(runner, loader).dataset
     classes = len((getattr(dataset, "metainfo", None) or {}).get("classes") or ())
     first = parts_of(runner.cfg[loader].dataset)[0]
-    location = first.get("data_root") or first.get("ann_file") or first.get("images")
+    folders = (first.get("data_prefix") or {}).values()
+    named = (*map(first.get, ("data_root", "ann_file", "images")), *folders)
+    location = next((path for path in named if path and isinstance(path, str | os.PathLike)), None)
     part = loader.partition("_")[0]
-    images = counted(len(dataset), "image")
-    return f"{part}: {images}, {counted(classes, 'class')} ({display_path(location)})"
+    images = f"{part}: {counted(len(dataset), 'image')}, {counted(classes, 'class')}"
+    return f"{images} ({display_path(location)})" if location else images
 
 
 def _device(runner: Any) -> str:

@@ -3,6 +3,7 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -177,6 +178,10 @@ def test_initial_values():
             assert value.std().item() == pytest.approx(0.02, rel=0.1), name
         else:
             assert 0.01 < value.std() < 0.03, name
+
+
+def test_sizes_may_be_integers_of_numpy():
+    assert VisionTransformer(img_size=np.int64(28), depth=1, embed_dim=32, num_heads=2)
 
 
 # Wrong input

@@ -49,6 +49,16 @@ def test_bounds_of_a_part_that_is_not_installed_break_nothing(monkeypatch):
     assert "pillow is 13.0.0" in conflict.text
 
 
+def test_bounds_of_a_part_that_lacks_a_package_are_compared(monkeypatch):
+    """Such as detection without boundary AP; setuptools 82 lacks what detectron2 imports."""
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    versions, installed = {"faster-coco-eval": None, "setuptools": "83.0"}, doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda n: versions.get(n, installed(n)))
+    (conflict,) = doctor.check_versions()
+    assert "setuptools is 83.0" in conflict.text
+
+
 def test_imports_are_tried_in_another_process(tmp_path, monkeypatch):
     """One fails, one crashes; what comes after a crash is tried, too."""
     (tmp_path / "torch.py").write_text(

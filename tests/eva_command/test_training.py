@@ -140,6 +140,8 @@ def test_folders_of_shards(tmp_path):
     assert find_tasks(tmp_path / "train") == dict.fromkeys(("video", "clip"), held_out)
     both = {"--data.train": train, "--data.val": val}
     assert find_tasks(tmp_path) == dict.fromkeys(("video", "clip"), both)
+    (tmp_path / "val/a.mp4").touch()
+    assert find_tasks(tmp_path) == {}, "val would be left out"
 
 
 def test_a_large_card_with_official_weights_takes_the_large_recipe(

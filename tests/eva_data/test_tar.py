@@ -101,6 +101,9 @@ def test_a_folder_of_shards_and_nothing_else_stands_for_them(tmp_path):
         (folder / others).unlink()
         if "/" in others:
             (folder / others).parent.rmdir()
+    folder = folder.rename(tmp_path / "{1,2}")
+    assert shard_pattern(folder) is None, "a pattern would expand its name"
+    (folder / "2.TAR").touch()
     assert shard_pattern(folder / "_tmp") is None
     assert shard_pattern(folder / "0_stats.json") is None
 

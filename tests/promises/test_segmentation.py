@@ -129,6 +129,19 @@ def test_folders_of_pictures_and_maps_are_trained_scored_and_used_by_the_run(
     assert scores(again.parent) == scores(tmp_path / "out")
 
 
+def test_folders_named_by_their_own_paths_need_no_data_root(train, scenes, tmp_path):
+    settings = []
+    for part, folder in (("train", "training"), ("val", "validation"), ("test", "validation")):
+        dataset = f"{part}_dataloader.dataset"
+        settings += [
+            f"{dataset}.data_root=None",
+            f"{dataset}.data_prefix.img_path={scenes / 'images' / folder}",
+            f"{dataset}.data_prefix.seg_map_path={scenes / 'annotations' / folder}",
+        ]
+    end = train(tmp_path, *settings)
+    assert end.names("train: 16 images", scenes / "images/training")
+
+
 def wrong_label(folder):
     for file in (folder / "maps").iterdir():
         values = np.array(Image.open(file))

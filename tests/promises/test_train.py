@@ -69,7 +69,10 @@ def test_what_fits_no_task_is_named(engine_data, call_eva, fails, tmp_path):
     fails(call_eva("eva", "train", tmp_path / "nothing"), tmp_path / "nothing")
     shutil.copytree(next((engine_data / "folder/val").iterdir()), tmp_path / "labelled")
     fails(call_eva("eva", "train", tmp_path / "labelled"), "images without labels")
-    (tmp_path / "labelled/0.json").write_text('{"version": "5.4.1", "shapes": []}')  # labelme's
-    fails(call_eva("eva", "train", tmp_path / "labelled"), tmp_path / "labelled/0.json", "COCO")
+    (tmp_path / "labelled/about.json").write_text("{}")
+    fails(call_eva("eva", "train", tmp_path / "labelled"), "images without labels")
+    labels = next((tmp_path / "labelled").glob("*.*g")).with_suffix(".json")
+    labels.write_text('{"version": "5.4.1", "shapes": []}')  # labelme's
+    fails(call_eva("eva", "train", tmp_path / "labelled"), labels, "COCO")
     (tmp_path / "notes.doc").write_text("")
     fails(call_eva("eva", "train", tmp_path / "notes.doc"), tmp_path / "notes.doc")

@@ -42,9 +42,8 @@ def find_tasks(data: Path) -> dict[str, Options]:
     """Find the tasks that data fit, with the options that name the data to `eva TASK train`."""
     parts = find_parts(data) if data.is_dir() else []
     patterns = [shard_pattern(part) for part in parts or [data]]
-    if patterns[0]:
-        shards = [Path(pattern) for pattern in patterns if pattern]
-        return dict.fromkeys(("video", "clip"), _samples(*shards))
+    if all(patterns):
+        return dict.fromkeys(("video", "clip"), _samples(*map(Path, filter(None, patterns))))
     missing = describe_missing(data)
     if missing:
         raise ValueError(missing)

@@ -75,7 +75,8 @@ def _explain_misfit(data: Path, tasks: Collection[str], task: str | None) -> str
     if task:
         return f"{data} is no data of {task}, which needs {_NEEDS[task]}"
     if not tasks and data.is_dir() and any(find_files(data, IMAGE_SUFFIXES)):
-        label_file = next(iter(find_files(data, {".json", ".xml"})), None)
+        files = find_files(data, {".json", ".xml"})
+        label_file = next((name for name in files if _is_beside_image(data / name)), None)
         if label_file:
             return (
                 f"{data / label_file} is in no form of labels that is read: export them as COCO, "
@@ -90,6 +91,11 @@ def _explain_misfit(data: Path, tasks: Collection[str], task: str | None) -> str
         f"{data} fits {' and '.join(tasks) or 'no task'}: choose with --task, or name it by the "
         "options of `eva TASK train --help`; see docs/command.md for the forms"
     )
+
+
+def _is_beside_image(file: Path) -> bool:
+    """Return whether an image has the name of a file, as labelme writes its labels."""
+    return any(file.with_suffix(suffix).is_file() for suffix in IMAGE_SUFFIXES)
 
 
 def _plain_name(word: str) -> str:
