@@ -16,7 +16,13 @@ from eva_data.detection import request as data_request
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.request import DataRequest
 from eva_data.detection.resolve import resolve
-from eva_data.detection.resolved import NO_FEDERATED_LOSS, NO_MASK_AP, NO_MASK_HEAD
+from eva_data.detection.resolved import (
+    NO_FEDERATED_LOSS,
+    NO_MASK_AP,
+    NO_MASK_HEAD,
+    DetectionData,
+    DetectorTargets,
+)
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import run_folder
 from eva_report.terminal import SHOWN
@@ -49,51 +55,66 @@ def check(arguments: argparse.Namespace) -> DataRequest | None:
 
 def apply(config: "Config", request: DataRequest) -> "Config":
     """Read the data that `check` has seen, and put them into a copy of a config."""
-    config = copy.deepcopy(config)
-    data = resolve(request)
-    saved, stated = config.test_dataloader.dataset, {}
-    if saved.get("type") in (DATASET, PANOPTIC):
-        stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
-    by_queries, head = "panoptic_head" in config.model, config.model.get("roi_head") or {}
-    has_masks = by_queries or head.get("mask_head") is not None
-    targets = data.for_detector(stated, masks=has_masks, segments=by_queries)
-    if by_queries and not targets.masks:
-        reason = targets.reason_against_masks
-        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
+    config, data = copy.deepcopy(config), resolve(request)
+    targets = _choose_targets(config, data)
     folder = Path(config.get("work_dir") or "work_dirs")
     data = data.place(folder)  # what is not a file in COCO format yet
-    parts, boxes_only = data.parts, data.boxes_only
-    data.write(continues="train" in parts and run_folder(folder).is_used())
-    categories, notes = targets.categories, targets.notes
-    things = parts["val"].panoptic.things if parts["val"].panoptic else frozenset(categories)
-    categories = dict(sorted(categories.items(), key=lambda item: item[0] not in things))
-    tile = data.tile and [data.tile.size, data.tile.overlap]
-    for part, file in parts.items():
-        options = dict(boxes_only=boxes_only, tile=tile if part == "train" else None)
-        for name in LOADERS[part]:
-            _set_dataset(config[name], file, categories, **options)
-            _set_reader(config[name], panoptic=file.panoptic is not None)
-    if tile:
-        for node in dicts(config.model.train_cfg):
-            if "ignore_iof_thr" in node:
-                node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
-    if has_masks and not targets.masks:
-        head.update(mask_head=None, mask_roi_extractor=None)
+    train, val = data.parts.get("train"), data.parts["val"]
+    data.write(continues=train is not None and run_folder(folder).is_used())
+    things = val.panoptic.things if val.panoptic else frozenset(targets.categories)
+    categories = sorted(targets.categories.items(), key=lambda item: item[0] not in things)
+    _set_datasets(config, data, dict(categories))
+    if _has_masks(config) and not targets.masks:
+        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
-    _set_masks(config.train_dataloader, parts.get("train"), masks=targets.masks)
-    notes += _set_classes(config, len(categories), things=len(things))
-    misfits: list[str] = []
-    if "train" in parts:
-        test = config.model.get("test_cfg") or {}
-        limit = test.get("max_per_image") or (test.get("rcnn") or {}).get("max_per_img", 0)
-        misfits = parts["train"].misfits(side=image_side(config), most=limit)
-    notes += misfits
-    _set_metric(config, parts["val"], masks=targets.scores_masks, boxes_only=boxes_only)
+    _set_masks(config.train_dataloader, train, masks=targets.masks)
+    _set_metric(config, val, masks=targets.scores_masks, boxes_only=data.boxes_only)
     add_plugin(config, PLUGIN)
+    misfits = []
+    if train is not None:
+        misfits = train.misfits(side=image_side(config), most=_most_objects(config))
+    notes = [*targets.notes, *_set_classes(config, len(categories), things=len(things)), *misfits]
     for note in notes:
         is_shown = note in [*data.notes, *misfits] or note.startswith((NO_MASK_HEAD, NO_MASK_AP))
         logger.info("%s", note, extra=SHOWN if is_shown else None)
     return config
+
+
+def _choose_targets(config: "Config", data: DetectionData) -> DetectorTargets:
+    """Choose what the config's model learns of data: classes in the order of the run, masks."""
+    saved, stated = config.test_dataloader.dataset, {}
+    if saved.get("type") in (DATASET, PANOPTIC):
+        stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
+    by_queries = "panoptic_head" in config.model
+    targets = data.for_detector(stated, masks=_has_masks(config), segments=by_queries)
+    if by_queries and not targets.masks:
+        reason = targets.reason_against_masks
+        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
+    return targets
+
+
+def _has_masks(config: "Config") -> bool:
+    model = config.model
+    return "panoptic_head" in model or (model.get("roi_head") or {}).get("mask_head") is not None
+
+
+def _most_objects(config: "Config") -> int:
+    """Return how many objects the model finds in an image at most; 0 without a limit."""
+    test = config.model.get("test_cfg") or {}
+    return test.get("max_per_image") or (test.get("rcnn") or {}).get("max_per_img", 0)
+
+
+def _set_datasets(config: "Config", data: DetectionData, categories: Mapping[int, str]) -> None:
+    """Let the loaders read the data's parts, that of the training in tiles if these are stated."""
+    tile = data.tile and [data.tile.size, data.tile.overlap]
+    for part, file in data.parts.items():
+        options = dict(boxes_only=data.boxes_only, tile=tile if part == "train" else None)
+        for name in LOADERS[part]:
+            _set_dataset(config[name], file, categories, **options)
+            _set_reader(config[name], panoptic=file.panoptic is not None)
+    for node in dicts(config.model.train_cfg) if tile else ():
+        if "ignore_iof_thr" in node:
+            node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
 
 
 def _set_dataset(
@@ -156,15 +177,13 @@ def _set_classes(config: "Config", count: int, *, things: int) -> list[str]:
 def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only: bool) -> None:
     for name in LOADERS["val"]:
         _set_masks(config[name], file, masks=masks)
-    best, config.val_evaluator = (
-        "coco/bbox_mAP",
-        {
-            "type": "CocoFileMetric",
-            "ann_file": str(file.path),
-            "metric": ["bbox", "segm"] if masks else ["bbox"],
-            "classwise": True,
-            "boxes_only": boxes_only,
-        },
+    best = "coco/bbox_mAP"
+    config.val_evaluator = dict(
+        type="CocoFileMetric",
+        ann_file=str(file.path),
+        metric=["bbox", "segm"] if masks else ["bbox"],
+        classwise=True,
+        boxes_only=boxes_only,
     )
     if "panoptic_head" in config.model:
         config.model.test_cfg.panoptic_on = file.panoptic is not None
