@@ -55,22 +55,31 @@ def find_tasks(data: Path) -> dict[str, Options]:
     options = map_folders(data)
     if options:
         return {"segmentation": options}
+    _refuse_folder_of_datasets(data)
+    tasks = _tasks_of_class_folders(*(parts or [data]))
+    images = islice(find_files(data, IMAGE_SUFFIXES), 20)
+    if any((data / name).with_suffix(".txt").is_file() for name in images):
+        tasks["clip"] = _samples(data)
+    return tasks
+
+
+def _refuse_folder_of_datasets(data: Path) -> None:
+    """Refuse a folder whose subfolders, which could pass for classes, are datasets themselves."""
     subfolders = [entry for entry in data.iterdir() if entry.is_dir()]
     sets = [entry for entry in subfolders if (entry / _CLASSES).is_file() and map_folders(entry)]
     sets += [entry for entry in subfolders if len(subfolders) < _FEW and _objects(entry)]
     if sets:
         raise ValueError(f"{data} holds the dataset {', '.join(map(str, sets))}: name that")
-    train, *other_parts = parts or [data]
-    below = _folders_in(train)
-    other_parts = [part for part in other_parts if _folders_in(part)]  # others have no labels
-    tasks = {}
+
+
+def _tasks_of_class_folders(train: Path, *other_parts: Path) -> dict[str, Options]:
+    """Find the tasks of folders with a folder of images, or of videos, for each class."""
+    below, tasks = _folders_in(train), dict[str, Options]()
+    labelled_parts = [part for part in other_parts if _folders_in(part)]
     kinds = (("classification", IMAGE_SUFFIXES | ARRAY_SUFFIXES), ("video", VIDEO_SUFFIXES))
     for task, suffixes in kinds:
         if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
-            tasks[task] = _samples(train, *other_parts)
-    images = islice(find_files(data, IMAGE_SUFFIXES), 20)
-    if any((data / name).with_suffix(".txt").is_file() for name in images):
-        tasks["clip"] = _samples(data)
+            tasks[task] = _samples(train, *labelled_parts)
     return tasks
 
 
