@@ -175,6 +175,9 @@ def test_wrong_words_are_the_librarys_errors(capsys):
     with pytest.raises(SystemExit):
         main(["plan", "eva_debug_digits", "--batch", "5"])
     assert "--batch 5" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--image-size", "64", "eva_debug_digits"])  # 64 is no recipe
+    assert "RECIPE comes before --image-size" in capsys.readouterr().err
     detector = "detection/demo/cascade_mask_rcnn_vitdet_eva_debug"
     with pytest.raises(SystemExit):
         main(["plan", detector, "--num-gpus", "3"])  # its training would refuse it

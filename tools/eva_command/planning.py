@@ -26,6 +26,9 @@ Further arguments are those of the task's training: KEY=VALUE, --image-size, --b
     parser.add_argument("name", metavar="RECIPE", help="name that `eva recipes` lists, TASK/NAME")
     parser.add_argument("--task", choices=TASKS, help="where several have a recipe of that name")
     options, words = parser.parse_known_args(arguments)
+    place = arguments.index(options.name)
+    if place and arguments[place - 1] in words:  # a flag of the training, and its value
+        parser.error(f"RECIPE comes before {arguments[place - 1]}")
     options.words = words
     return options
 
