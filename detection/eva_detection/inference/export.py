@@ -135,7 +135,30 @@ def export_detector(
         `DETECTOR_TOLERANCES` is a ValueError, and leaves no file. Of other precisions, the least
         share of the detections of an image that the file makes, too.
     """
-    detector, pixels = predictor.model, predictor.prepare(image)["image"]
+    detector, is_onnx = predictor.model, form != "torchscript"
+    _require_exportable(detector, onnx=is_onnx)
+    pixels = _resized(predictor.prepare(image)["image"], size)
+    found = _detect(detector, pixels)
+    if not len(found["scores"]):
+        raise ValueError("nothing is detected in the image: lower --score-threshold")
+    facts = _describe(predictor, pixels) | {"score_threshold": threshold, "size": size}
+    flipped = pixels.flip(1, 2).contiguous()
+    turned = pixels.transpose(1, 2).contiguous() if size is None else flipped
+    with exported.replacing_program(output) as file, quiet():
+        if is_onnx:
+            facts["input"] = f"(B, {facts['input'][1:]}"
+            prepared = (predictor.prepare(path)["image"] for path in calibration_images(calibrate))
+            samples = ({"images": _resized(sample, size)[None]} for sample in prepared)
+            run = _write_onnx(detector, file, pixels, facts, size, precision, samples)
+            batches = [[pixels, flipped], [turned]]
+        else:
+            run = _write_torchscript(detector, file, pixels, facts, sorted(found))
+            batches = [[pixels], [turned]]
+        return _compare_programs(detector, run, batches, shares=precision != "fp32")
+
+
+def _require_exportable(detector: Any, *, onnx: bool) -> None:
+    """Refuse what no program can do."""
     if not hasattr(detector, "roi_heads"):
         message = "a detector is exported without augmented views and slices"
         raise ValueError(f"{message}: add --opts test.aug=null test.slice=null")
@@ -144,52 +167,42 @@ def export_detector(
         problem = "add --opts model.roi_heads.use_soft_nms=False (plain NMS)"
     if detector.roi_heads.keypoint_on:
         problem = "keypoints, whose maps are resized to each box in a loop"
-    if problem and form != "torchscript":
+    if problem and onnx:
         raise ValueError(f"not as ONNX: {problem}")
-    pixels = _resized(pixels, size)
-    expected = _detect(detector, pixels)
-    if not len(expected["scores"]):
-        raise ValueError("nothing is detected in the image: lower --score-threshold")
-    facts = {
+
+
+def _describe(predictor: Predictor, pixels: Tensor) -> dict[str, Any]:
+    """Describe what a program takes and gives, for whoever reads its file."""
+    detector = predictor.model
+    return {
         "task": "detection",
-        "input": f"(B, {len(pixels)}, H, W), values 0 to 255"
-        if form == "onnx"
-        else f"({len(pixels)}, H, W), values 0 to 255",
+        "input": f"({len(pixels)}, H, W), values 0 to 255",
         "bands": predictor.bands and predictor.bands.as_json(),
         "input_format": detector.input_format,
         "pixel_mean": detector.pixel_mean.flatten().tolist(),
         "pixel_std": detector.pixel_std.flatten().tolist(),
         "class_names": list(predictor.class_names),
-        "score_threshold": threshold,
         "largest_side": detector.backbone.square_pad or max(pixels.shape[1:]),
-        "size": size,
     }
-    flipped = pixels.flip(1, 2).contiguous()
-    turned = pixels.transpose(1, 2).contiguous() if size is None else flipped
-    with exported.replacing_program(output) as file, quiet():
-        if form != "torchscript":
-            prepared = (predictor.prepare(path)["image"] for path in calibration_images(calibrate))
-            samples = ({"images": _resized(sample, size)[None]} for sample in prepared)
-            run = _write_onnx(detector, file, pixels, facts, size, precision, samples)
-            batches = [[pixels, flipped], [turned]]
-        else:
-            run = _write_torchscript(detector, file, pixels, facts, sorted(expected))
-            batches = [[pixels], [turned]]
-        worst: dict[str, float] = {}
-        for batch in batches:
-            outputs = run(torch.stack(batch))
-            for index, view in enumerate(batch):
-                own = {
-                    name: value[outputs["image_index"] == index] for name, value in outputs.items()
-                }
-                expected = _detect(detector, view)
-                if precision != "fp32":
-                    share = _share_found(expected, own)
-                    worst = {"share found": min(share, worst.get("share found", 1.0))}
-                    continue
-                for name, value in _compare(expected, own).items():
-                    exported.require_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
-                    worst[name] = max(value, worst.get(name, 0.0))
+
+
+def _compare_programs(
+    detector: nn.Module, run: "Program", batches: Iterable[Sequence[Tensor]], *, shares: bool
+) -> dict[str, float]:
+    """Compare the outputs of a file with those of the detector, as `export_detector` returns it."""
+    worst: dict[str, float] = {}
+    for batch in batches:
+        outputs = run(torch.stack(list(batch)))
+        for index, view in enumerate(batch):
+            rows = outputs["image_index"] == index
+            actual, expected = {k: v[rows] for k, v in outputs.items()}, _detect(detector, view)
+            if shares:
+                share = _share_found(expected, actual)
+                worst = {"share found": min(share, worst.get("share found", 1.0))}
+                continue
+            for name, value in _compare(expected, actual).items():
+                exported.require_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
+                worst[name] = max(value, worst.get(name, 0.0))
     return worst
 
 
