@@ -95,40 +95,24 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool, verify: bool = False
 
 
 def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
-    from eva_engine.checkpoints.files import find_damage, read_run  # not installed with a detector
+    from eva_engine.checkpoints.files import read_run  # not installed with a detector
 
     config = read_json(folder / run_folders.CONFIG)
-    complete = run_folders.complete_checkpoints(folder)
-    best_record = run_folders.best_of_engine(folder, ema=ema) if best else None
-    problem = None if complete else "it has no complete checkpoint"
-    if complete and verify:
-        problem = find_damage(complete[-1])
-    if best and best_record is None:
-        problem = "it has no such best weights: leave --best out"
-    if "num_codes" in config:
-        problem = "it is the run of a tokenizer, not of a ViT"
-    if problem:
-        raise ValueError(f"{folder} has no weights to show or publish: {problem}")
-    record = read_run(complete[-1])
-    if best_record is not None:
-        entry = run_folders.evaluation_of_best(folder, best_record)
+    checkpoint, weights = _engine_weights(folder, config, best=best, ema=ema, verify=verify)
+    record = read_run(checkpoint)
+    if best:
+        entry = run_folders.evaluation_of_best(folder, weights)
         step, scores = int(entry["step"]) + 1, _finite(entry["results"])
     else:
-        step, score = record["step"], re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
-        scores = {
-            match[1]: value
-            for line in read_log(folder / "metrics.jsonl")
-            if line["step"] == step - 1
-            for name, value in _finite(line).items()
-            if (match := score.fullmatch(name))
-        }
+        step = record["step"]
+        scores = _engine_scores(folder, step, ema=ema)
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
     published = clean(config)
     return Run(
         task=task_of_engine(config),
-        weights=best_record or run_folders.of_checkpoint(complete[-1], ema=ema),
+        weights=weights,
         recipe=json.dumps(published, indent=2) + "\n",
         recipe_name="recipe.json",
         step=step,
@@ -143,6 +127,38 @@ def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
         begun_from=official_name(model.get("init_checkpoint")),
         notes={"config": json.dumps(published)},
     )
+
+
+def _engine_weights(
+    folder: Path, config: Mapping[str, Any], *, best: bool, ema: bool, verify: bool
+) -> tuple[Path, Path]:
+    """Find the newest checkpoint of a run, and its weights or the best ones."""
+    from eva_engine.checkpoints.files import find_damage
+
+    complete = run_folders.complete_checkpoints(folder)
+    problem = None if complete else "it has no complete checkpoint"
+    if complete and verify:
+        problem = find_damage(complete[-1])
+    weights = run_folders.best_of_engine(folder, ema=ema) if best else None
+    if best and weights is None:
+        problem = "it has no such best weights: leave --best out"
+    if "num_codes" in config:
+        problem = "it is the run of a tokenizer, not of a ViT"
+    if problem:
+        raise ValueError(f"{folder} has no weights to show or publish: {problem}")
+    return complete[-1], weights or run_folders.of_checkpoint(complete[-1], ema=ema)
+
+
+def _engine_scores(folder: Path, step: int, *, ema: bool) -> dict[str, float]:
+    """Read what the evaluation after a step has logged of the weights, or of their average."""
+    prefix = "val_ema_" if ema else "val_"
+    return {
+        name.removeprefix(prefix): value
+        for line in read_log(folder / "metrics.jsonl")
+        if line["step"] == step - 1
+        for name, value in _finite(line).items()
+        if name.startswith(prefix) and (ema or not name.startswith("val_ema_"))
+    }
 
 
 def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
