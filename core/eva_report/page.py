@@ -106,14 +106,14 @@ def close_run(
         kind: Training or evaluation.
         make: Function that reads and draws what the page shows.
         began: `time.monotonic` at the start; None if this start did nothing, which leaves the page
-            of an earlier one.
+            of an earlier one, unless that lacks what was trained since.
         scores: A few lines, or empty.
         weights: Weights of a training.
         next_command: Function that writes the command to run next; called behind the page, which
             notes the threshold of a detector.
     """
     page: Path | None = folder / NAME
-    if began is not None or not (folder / NAME).is_file():
+    if began is not None or not _is_current(folder / NAME):
         page = try_report(folder, make, name=report_name(folder, kind))
     duration = None if began is None else time.monotonic() - began
     lines = closing_lines(
@@ -124,6 +124,14 @@ def close_run(
         next_command=next_command(),
     )
     show(*lines)
+
+
+def _is_current(page: Path) -> bool:
+    """Return whether the page of a training is there, and is younger than its checkpoints."""
+    if not page.is_file():
+        return False
+    checkpoints = (*page.parent.glob("checkpoints/step_*"), *page.parent.glob("*.pth"))
+    return all(path.lstat().st_mtime_ns <= page.stat().st_mtime_ns for path in checkpoints)
 
 
 def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

@@ -25,7 +25,7 @@ from eva_report.content import (
     Table,
     TitledImage,
 )
-from eva_report.page import NAME, render_page, try_report
+from eva_report.page import NAME, close_run, render_page, try_report
 from eva_runs.interruption import SIGNALS
 
 EVIL = "\"'><script>alert(1)</script><img src=http://x/y onerror=z>\udcff\u202e\0"
@@ -190,6 +190,22 @@ def test_the_page_is_written_completely_or_not_at_all(tmp_path, monkeypatch, cap
     assert "first" in (tmp_path / NAME).read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / NAME]
     assert try_report(tmp_path / "new", lambda: report()) == tmp_path / "new" / NAME
+
+
+@pytest.mark.parametrize("checkpoint", ["checkpoints/step_00000008", "model_final.pth"])
+def test_a_page_that_lacks_the_last_steps_is_written_by_a_start_that_has_none(tmp_path, checkpoint):
+    """A kill has come between them."""
+
+    def close(title):
+        make, last = (lambda: report(title=title)), {"scores": "", "weights": None}
+        close_run(tmp_path, "training", make, began=None, next_command=lambda: None, **last)
+        return (tmp_path / NAME).read_text()
+
+    (tmp_path / checkpoint).mkdir(parents=True)
+    assert "first" in close("first")
+    assert "first" in close("second")
+    os.utime(tmp_path / checkpoint, ns=(0, (tmp_path / NAME).stat().st_mtime_ns + 1))
+    assert "third" in close("third")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
