@@ -5,6 +5,7 @@ detectron2 and mmengine. A file that `last_checkpoint` does not name may be cut:
 killed left it.
 """
 
+import contextlib
 import difflib
 import json
 import logging
@@ -13,6 +14,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from eva_backbone.checkpoints.verification import require_regular_file
 
@@ -26,6 +29,7 @@ ADAPTER, EMA_ADAPTER = f"adapter/{ADAPTER_WEIGHTS}", f"adapter_ema/{ADAPTER_WEIG
 ADAPTERS = {WEIGHTS: ADAPTER, EMA_WEIGHTS: EMA_ADAPTER}
 LORA = "lora"  # key of a checkpoint of such a run of detectron2 or mmengine, which lacks the base
 CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
+EVALUATION = "evaluation"  # metadata of best weights: step and results, as in the record
 LATEST = "last_checkpoint"  # detectron2's and mmengine's note of the newest checkpoint
 _FINAL = "model_final.pth"
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
@@ -195,11 +199,16 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
 
 def evaluation_of_best(folder: Path, file: Path) -> dict[str, Any]:
-    """Read step (from 0) and results of best weights that `best_of_engine` has found."""
-    entry: dict[str, Any] = _table(folder / BEST / RECORD)[
-        file.relative_to(folder / BEST).as_posix()
-    ]
-    return entry
+    """Read step (from 0) and results of best weights that `best_of_engine` has found.
+
+    The file itself has them, and then perhaps others than the record, if a kill came between.
+    """
+    with contextlib.suppress(SafetensorError, OSError, ValueError):
+        with safe_open(file, framework="np") as content:
+            entry = json.loads((content.metadata() or {}).get(EVALUATION, ""))
+        if isinstance(entry, dict) and isinstance(entry.get("results"), dict):
+            return entry
+    return dict(_table(folder / BEST / RECORD)[file.relative_to(folder / BEST).as_posix()])
 
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:

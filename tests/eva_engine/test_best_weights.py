@@ -96,6 +96,20 @@ def test_killed_around_the_second_evaluation(run, killed, owner, name, call):
     assert_kept(run(loss=(2.0, 1.0), score=(2.0, 1.5)), 15)
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "step"),
+    [(best_weights, "save_weights", 7), (best_weights.BestWeights, "_write", 15)],
+)
+def test_a_kill_while_the_next_best_are_written_loses_no_best(run, killed, owner, name, step):
+    """Before the file takes its name, or between it and the record; later steps are worse."""
+    with killed(owner, name, call=3):
+        run(loss=(3.0, 2.0), score=(1.0, 2.0))
+    folder = run(loss=(9.0, 9.0), score=(0.5, 0.5))
+    record = json.loads((folder / "best/best.json").read_text())
+    assert record["model.safetensors"]["step"] == step
+    assert len(load_file(folder / "best/model.safetensors"))
+
+
 def test_a_continued_run_remembers_the_best(run, start, tmp_path):
     folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0))
     stamp = (folder / "best/best.json").stat().st_mtime_ns

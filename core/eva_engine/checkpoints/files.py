@@ -13,16 +13,17 @@ from torch import Tensor
 from eva_backbone.checkpoints.run_folders import (
     BEST,
     EMA_WEIGHTS as EMA_WEIGHTS,
+    EVALUATION,
     MARKER,
     RECORD,
     WEIGHTS as WEIGHTS,
+    evaluation_of_best,
     is_complete as is_complete,
     listed_files,
 )
 from eva_data.saving import (
     explain_os_errors,
     flush,
-    make_folder,
     remove_unfinished,
     write_tensors,
     write_text,
@@ -128,10 +129,16 @@ def save_weights(
     file: Path,
     config: Mapping[str, Any] | None = None,
     adapters: Adapters | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write tensors, and a config for `read_config`, in the main process; the others do nothing."""
+    """Write tensors, and a config for `read_config`, in the main process; the others do nothing.
+
+    Best weights note their `evaluation`, for `evaluation_of_best`.
+    """
     if is_main():
         metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+        if evaluation is not None:
+            metadata = (metadata or {}) | {EVALUATION: json.dumps(evaluation)}
         if adapters is None:
             write_tensors(state, file, metadata)
         else:
@@ -171,8 +178,8 @@ class BestWeights:
     """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
 
     Each has an evaluation and a best step of its own, by `rank_results`; of equals the later is
-    best. `best.json` has step and results of both; a file that it does not name is not complete.
-    What an earlier run left does not count for one that begins.
+    best. `best.json` has step and results of both, and each file its own, which count if a kill
+    came between the two. What an earlier run left does not count for one that begins.
     """
 
     def __init__(
@@ -183,6 +190,11 @@ class BestWeights:
             remove_unfinished(self.folder)  # of a save that a kill cut short
             if begins:
                 (self.folder / RECORD).unlink(missing_ok=True)
+            else:
+                before = self._record()
+                record = {name: evaluation_of_best(output, self.folder / name) for name in before}
+                if record != before:
+                    self._write(record)
 
     def consider(
         self, engine: "TrainingEngine", name: str, *, step: int, results: Mapping[str, float]
@@ -196,19 +208,13 @@ class BestWeights:
         better = is_main() and self._is_better(results, record.get(name))
         if not distributed.gather(better)[0]:
             return
-        file = self.folder / name
-
-        def forget() -> None:
-            make_folder(self.folder)
-            record.pop(name, None)
-            self._write(record)
+        file, evaluation = self.folder / name, {"step": step, "results": dict(results)}
 
         def save() -> None:
             with explain_os_errors(file):
-                save_weights(state, file, self.config, engine.adapters)
-            self._write(record | {name: {"step": step, "results": dict(results)}})
+                save_weights(state, file, self.config, engine.adapters, evaluation)
+            self._write(record | {name: evaluation})
 
-        run_on_main_rank(forget)
         state = engine.full_precision_state()
         run_on_main_rank(save)
         logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
