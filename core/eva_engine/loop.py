@@ -166,9 +166,7 @@ class TrainingRun:
         self._checkpoints = run_checkpoint.RunCheckpoints(
             run.output, keep=run.keep_checkpoints, config=self._recipe
         )
-        step_batch = run.batch_size * run.accumulate * processes
-        certain = 2 * (run.checkpoint_every or max(1, size // step_batch))
-        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, certain_after=certain)
+        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, size)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         if checkpoint:

@@ -94,6 +94,16 @@ def test_a_log_that_goes_further_than_a_first_checkpoint_is_kept(start, metrics,
     assert len(metrics(tmp_path / "run")) == 18
 
 
+def test_a_run_that_never_saved_begins_again_with_larger_steps(start, metrics, tmp_path):
+    """Six steps of 8 of 64 samples; as steps of 32 they would be three epochs."""
+    start(epochs=1)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    log = tmp_path / "run/metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:6]))
+    start(epochs=1, batch_size=32, resume=True)
+    assert len(metrics(tmp_path / "run")) == 3
+
+
 @pytest.mark.parametrize("point", ["torch", "safetensors", "folder"])
 def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, point):
     """An error of the system in any file of it: one sentence, and no half checkpoint."""

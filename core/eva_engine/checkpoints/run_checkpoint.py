@@ -243,13 +243,11 @@ def _read_weights(file: Path, engine: TrainingEngine) -> dict[str, Tensor]:
     return engine.adapters.rename(tensors) if engine.adapters else tensors
 
 
-def find_checkpoint(
-    checkpoints: RunCheckpoints, run: RunConfig, *, certain_after: int
-) -> Path | None:
+def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, size: int) -> Path | None:
     """Find the newest undamaged checkpoint, after which a run continues; None for one that begins.
 
-    The same on all processes. A run that never saved may begin again: the first save, written in
-    the background, is complete after `certain_after` steps, before the second one begins.
+    The same on all processes. A run on data of a `size` that never saved may begin again: the first
+    save, written in the background, is complete before the second one begins.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, if all are damaged or of an
@@ -265,10 +263,11 @@ def find_checkpoint(
         )
     if checkpoint:
         return checkpoint
-    logged = read_log(run.output / METRICS)
-    reached = run_on_main_rank(lambda: max((entry["step"] + 1 for entry in logged), default=0))
-    if reached > certain_after or (reached and not run.resume):
-        again = "begin it again with --resume" if reached <= certain_after else "put one back"
+    reached, samples = run_on_main_rank(lambda: _reached(run.output))
+    every = run.checkpoint_every  # steps, or 0 for an epoch, in which steps may be of another size
+    has_saved = reached > 2 * every if every else samples > 2 * size
+    if has_saved or (reached and not run.resume):
+        again = "put one back" if has_saved else "begin it again with --resume"
         raise ValueError(
             f"{run.output} has a run that reached step {reached}, but none of its checkpoints: "
             f"{again}, or choose another --output"
@@ -276,6 +275,12 @@ def find_checkpoint(
     if run.resume and is_main():
         show(MESSAGES.nothing_to_resume(run.output))
     return None
+
+
+def _reached(folder: Path) -> tuple[int, int]:
+    """Read from the log of a run how many steps, and samples, it has done."""
+    lines = read_log(folder / METRICS)
+    return max(((line["step"] + 1, line.get("samples") or 0) for line in lines), default=(0, 0))
 
 
 def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Recipe) -> None:
