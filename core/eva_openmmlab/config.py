@@ -5,18 +5,21 @@ from the maintained forks, which mmengine knows under the names of the original 
 """
 
 import argparse
+import ast
 import contextlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import get_world_size
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, Registry, init_default_scope
 from mmengine.runner import Runner
 
 from eva_backbone.checkpoints.reading import read_torch_file
@@ -36,6 +39,11 @@ _OF_RUNNER = {
     *("find_unused_parameters", "lora", "model_wrapper_cfg", "sync_bn"),
 }
 _COUNTED = {"warmup_iters", "milestones", "begin", "end", "T_max"}  # iterations of a schedule
+_BUILT = ("type", "constructor", "runner_type")  # keys whose values name what is called
+_PLAIN = (  # what a saved config consists of
+    *(ast.Module, ast.Assign, ast.Store, ast.Load, ast.Constant, ast.Dict, ast.List, ast.Tuple),
+    *(ast.UnaryOp, ast.USub, ast.Call, ast.keyword, ast.Name),
+)
 MODULE2PACKAGE.update(mmseg="onedl-mmsegmentation", mmdet="onedl-mmdetection")
 
 
@@ -47,12 +55,17 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
     """
     path = Path(path)
     require_python(path)  # mmengine would run whatever Python a YAML file asks for
+    is_saved = config_of_run(path) == path
     # mmengine replaces `{{ fileBasename }}` and the like; a saved config is as it was
-    replaces = config_of_run(path) != path
+    replaces = dict.fromkeys(
+        ("use_predefined_variables", "use_environment_variables"), not is_saved
+    )
     try:
-        cfg = Config.fromfile(
-            path, use_predefined_variables=replaces, use_environment_variables=replaces
-        )
+        if is_saved:
+            _require_data(path)
+        cfg = Config.fromfile(path, **replaces)
+        if is_saved:
+            _require_registered(cfg)
     except Exception as error:  # a config in Python is a program: it raises anything
         reason = f"{path} cannot be read ({type(error).__name__}: {error})"
         raise ValueError(describe_missing_package(error) or reason) from error
@@ -76,6 +89,47 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
             if f"optim_wrapper.{name}" not in settings:
                 cfg.optim_wrapper.pop(name, None)
     return cfg
+
+
+def _require_data(path: Path) -> None:
+    """Refuse a config in the folder of a run that does more than assign literals, as a saved one.
+
+    Raises:
+        ValueError: If it would execute what somebody else may have written.
+    """
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        is_plain = isinstance(node, _PLAIN)
+        if isinstance(node, ast.Name):
+            is_value = isinstance(node.ctx, ast.Load)
+            is_plain = node.id == "dict" if is_value else node.id not in ("dict", "_base_")
+        elif isinstance(node, ast.Call):
+            is_plain = isinstance(node.func, ast.Name) and not node.args
+        if not is_plain:
+            raise ValueError(
+                f"line {getattr(node, 'lineno', 1)} is no setting that a run has saved: look at "
+                "it, and name a copy in another folder as the config"
+            )
+
+
+def _require_registered(cfg: Config) -> None:
+    """Refuse a name of any function in Python, which mmengine would call, as a `type`.
+
+    Raises:
+        ValueError: If a name with a dot is of nothing that is registered.
+    """
+    named = (part.get(key) for part in dicts(dict(cfg.items())) for key in _BUILT)
+    dotted = {name for name in named if isinstance(name, str) and "." in name}
+    for package in {name.partition(".")[0] for name in dotted} & {*MODULE2PACKAGE}:
+        import_module(f"{package}.registry")
+    queue = [entry for entry in vars(registry).values() if isinstance(entry, Registry)]
+    names = set[str]()
+    for entry in queue if dotted else ():
+        entry.import_from_location()
+        names |= entry.module_dict.keys()
+        queue += entry.children.values()
+    for name in dotted:
+        if name.rpartition(".")[2] not in names:
+            raise ValueError(f"type={name!r} is nothing that mmengine or a plugin has registered")
 
 
 def apply_request(cfg: Config, request: RunRequest) -> None:

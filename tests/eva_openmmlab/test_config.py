@@ -1,5 +1,7 @@
 """Settings that are read, the config of a run, and plug-ins that print nothing."""
 
+import re
+
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
@@ -115,6 +117,32 @@ def test_only_the_config_that_a_record_names_is_of_a_run(tmp_path):
     assert config_of_run(tmp_path) == config_of_run(weights) == tmp_path / "mine.py"
     assert load_config(tmp_path / "mine.py").name == "{{ fileBasename }}"  # as it was saved
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os; os.system('touch RAN')",
+        "_base_ = ['other.py']",
+        "dict = exec",
+        "a = dict(__import__('os').system('touch RAN'))",
+        "a = [print for _ in (1,)]",
+        "test_pipeline = [dict(type='os.system', command='touch RAN')]",
+        "optim_wrapper = dict(constructor='subprocess.Popen')",
+        "runner_type = 'subprocess.Popen'",
+    ],
+)
+def test_a_config_in_the_folder_of_a_run_is_data(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved, other = tmp_path / "small.py", tmp_path / "other.py"
+    other.write_text("import os; os.system('touch RAN')\n")
+    write_record(tmp_path, "small.py")
+    saved.write_text("model = dict(type='mmdet.FCOS', out=[-1.0, ('x', None)])\n")
+    assert load_config(saved).model.out == [-1.0, ("x", None)]
+    saved.write_text(f"{saved.read_text()}{line}\n")
+    with pytest.raises(ValueError, match=re.escape(str(saved))):
+        load_config(saved)
+    assert not (tmp_path / "RAN").exists()
 
 
 def test_every_size_of_a_recipe_follows_the_side_of_its_images():
