@@ -149,6 +149,8 @@ class TrainingRun:
                 size = Size(self._total, record["step_batch"], record["processes"], self.device)
                 presenter = Presenter(self.presentation, self._run, self._recipe, size)
                 presenter.open(self._start, self._newest)
+                if self._start == self._total and presenter.lacks_page():
+                    self._logs.forget_evaluation()
                 self._logs.cut(self._start, self._log_sizes)
                 self._log = RunLog(
                     self._run, size, start_step=self._start, flops_per_sample=self.flops_per_sample

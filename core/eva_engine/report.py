@@ -32,7 +32,7 @@ from eva_report.content import (
 )
 from eva_report.curves import plot_log
 from eva_report.first_batch import first_batch
-from eva_report.page import close_run
+from eva_report.page import NAME, close_run, is_current
 from eva_report.sheets import Tile
 from eva_report.terminal import (
     counted,
@@ -181,6 +181,10 @@ class Presenter:
                 more=[MESSAGES.resumed(start_step, size.steps, checkpoint)] if checkpoint else (),
             )
         )
+
+    def lacks_page(self) -> bool:
+        """Return whether a finished run has no page of its end, for whose tables it evaluates."""
+        return not is_current(self._run.output / NAME)
 
     def close(self, *, worked: bool) -> None:
         """Write the report, unless this start did nothing, and say what came out.

@@ -28,6 +28,7 @@ from eva_openmmlab.run_folder import RECORD, RUN, run_folder, write_record
 from eva_openmmlab.step_watch import StepWatch
 from eva_openmmlab.weights import CONTINUED, load_start
 from eva_report.first_batch import watch_first_batch
+from eva_report.page import NAME, is_current
 from eva_report.terminal import SHOWN
 from eva_runs import processes
 from eva_runs.adapters import Adapters, complete
@@ -140,9 +141,15 @@ class RunHook(Hook):
         if self.resumed is None and is_main_process():
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
-        logs = run_folder(runner.work_dir).logs
-        processes.run_on_main_rank(lambda: logs.cut(self._saved, self._log_sizes))
+        processes.run_on_main_rank(lambda: self._cut_logs(runner))
         self._begin(runner)
+
+    def _cut_logs(self, runner: Any) -> None:
+        """Cut off what this start does again, also the last evaluation, if the page lacks it."""
+        logs = run_folder(runner.work_dir).logs
+        if self._saved == runner.max_iters and not is_current(logs.folder / NAME):
+            logs.forget_evaluation()
+        logs.cut(self._saved, self._log_sizes)
 
     def before_test(self, runner: Any) -> None:
         """Let metrics leave their predictions for the report, and the model compute as asked."""

@@ -113,7 +113,7 @@ def close_run(
             notes the threshold of a detector.
     """
     page: Path | None = folder / NAME
-    if began is not None or not _is_current(folder / NAME):
+    if began is not None or not is_current(folder / NAME):
         page = try_report(folder, make, name=report_name(folder, kind))
     duration = None if began is None else time.monotonic() - began
     lines = closing_lines(
@@ -126,7 +126,7 @@ def close_run(
     show(*lines)
 
 
-def _is_current(page: Path) -> bool:
+def is_current(page: Path) -> bool:
     """Return whether the page of a training is there, and is younger than its checkpoints."""
     if not page.is_file():
         return False

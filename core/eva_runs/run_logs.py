@@ -105,6 +105,10 @@ class RunLogs:
         """Return whether the evaluation after so many steps is over."""
         return self._noted().get("step") == step
 
+    def forget_evaluation(self) -> None:
+        """Let the last evaluation be done again."""
+        (self.folder / EVALUATED).unlink(missing_ok=True)
+
     def cut(self, step: int, sizes: Mapping[str, int] | None) -> None:
         """Cut off what was logged after so many steps, when the checkpoint had noted `sizes`.
 
@@ -119,7 +123,7 @@ class RunLogs:
                 with explain_os_errors(file):
                     os.truncate(file, before)
         if not step or self._noted().get("step", 0) > step:  # of what this run does again
-            (self.folder / EVALUATED).unlink(missing_ok=True)
+            self.forget_evaluation()
 
     def _noted(self) -> dict[str, Any]:
         try:

@@ -292,6 +292,20 @@ def test_a_start_after_a_kill_before_the_first_checkpoint_logs_alone(
     assert str(trainer.logged(tmp_path / "run")) == str(trainer.logged(finished(trainer.name)))
 
 
+@some("classification", "segmentation")
+def test_a_kill_before_the_page_leaves_nothing_out_of_the_next(
+    trainer, finished, run, read_page, tmp_path
+):
+    words, output = trainer.command(tmp_path / "run"), tmp_path / "run"
+    run(*words, accident="rename:report.html", code=-signal.SIGKILL, **trainer.variables)
+    run(*words, *trainer.resume, **trainer.variables)
+    folders = output, finished(trainer.name)
+    pages = [read_page(folder / "report.html") for folder in folders]
+    assert len({(page.curves, len(page.images)) for page in pages}) == 1
+    tables = [sorted(file.name for file in folder.glob("*.csv")) for folder in folders]
+    assert tables[0] == tables[1]
+
+
 def state(folder):
     """Content and time of every file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,11 +1,13 @@
 """The output folder of a training: its checkpoints, its config, and what was logged in it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.run_folders import adapter_of, folder_of_run
 from eva_data.files import expand_home, is_there
+from eva_report.page import NAME, is_current
 from eva_runs.run_folder import RunFolder
 from eva_runs.run_logs import read_log
 
@@ -31,10 +33,16 @@ class TrainingFolder(RunFolder):
         return super().is_used() or (metrics.is_file() and metrics.stat().st_size > 0)
 
     def is_finished(self, max_iter: int) -> bool:
-        """Return whether the run has trained to its end and was scored."""
+        """Return whether the run has trained to its end and was scored, and the page says so."""
         newest, results = self.newest, self.path / RESULTS
         trained = newest is not None and newest.name == FINAL and results.is_file()
-        return trained and self.logs.is_evaluated(max_iter)
+        return trained and self.logs.is_evaluated(max_iter) and is_current(self.path / NAME)
+
+    def cut_logs(self, done: int, saved: Mapping[str, Any], *, last: int) -> None:
+        """Cut off what a start after a checkpoint does again, of a finished run its evaluation."""
+        if done == last:  # see `is_finished`
+            self.logs.forget_evaluation()
+        self.logs.cut(done, saved.get("logs"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

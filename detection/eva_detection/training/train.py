@@ -199,7 +199,7 @@ class DetectionRun:
             max_bad_images=options.get("max_bad_images", 10),
             seed=seed,
         )
-        run_on_main_rank(lambda: self.output.logs.cut(steps, saved.get("logs")))
+        run_on_main_rank(lambda: self.output.cut_logs(steps, saved, last=options.max_iter))
         self._register_hooks(trainer, checkpointer, multiplier, steps)
         checkpointer.add_checkpointable("trainer", trainer)
         if last is not None:
