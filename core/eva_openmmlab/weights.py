@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import nn
+from yaml import SafeLoader
 
 from eva_backbone import LoadReport, load_pretrained
 from eva_backbone.checkpoints._key_maps import CONTAINERS
@@ -43,6 +45,24 @@ METADATA = [
     ),
     *(np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType),
 ]
+
+
+@register_handler(["pkl", "pickle"])
+class NoPickles(PickleHandler):
+    """Writes pickles and reads none, which a config can name as weights of classes, for example."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Refuse a pickle, with a ValueError."""
+        raise ValueError("a pickle would execute what is in it: save the values as JSON or .npy")
+
+
+@register_handler(["yaml", "yml"])
+class SafeYaml(YamlHandler):
+    """Reads YAML of plain values alone."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Read a file, or raise `yaml.YAMLError`."""
+        return super().load_from_fileobj(file, **{**kwargs, "Loader": SafeLoader})
 
 
 @singledispatch

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
+from mmseg.models.losses.utils import get_class_weight
 
 from eva_command.main import call
 from eva_openmmlab import config
@@ -142,6 +143,22 @@ def test_a_config_in_the_folder_of_a_run_is_data(line, tmp_path, monkeypatch):
     saved.write_text(f"{saved.read_text()}{line}\n")
     with pytest.raises(ValueError, match=re.escape(str(saved))):
         load_config(saved)
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("w.pkl", b"cos\nsystem\n(S'touch RAN'\ntR."),
+        ("w.yaml", b"!!python/object/apply:os.system ['touch RAN']"),
+    ],
+)
+def test_a_file_that_a_config_names_does_not_execute(name, content, tmp_path, monkeypatch):
+    """Such as `class_weight` of mmsegmentation's losses."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Exception, match=r"execute|could not determine a constructor"):
+        get_class_weight(str(tmp_path / name))
     assert not (tmp_path / "RAN").exists()
 
 
