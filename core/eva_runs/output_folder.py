@@ -244,7 +244,8 @@ def _lock(folder: Path, shared: bool) -> int:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             if not shared:
-                remove_unfinished(folder)
+                for part in (folder, *folder.glob("inference"), *folder.glob("best/*")):
+                    remove_unfinished(part)
     except BaseException:
         os.close(descriptor)
         raise

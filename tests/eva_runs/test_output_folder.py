@@ -62,10 +62,18 @@ def test_a_killed_run_frees_its_folder_although_its_workers_live(tmp_path):
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
-    (tmp_path / ".model.writing-12.pth").write_text("half")
+    parts = [
+        ".model.writing-12.pth",
+        "best/adapter/.m.writing-1.pth",
+        "inference/.c.writing-2.json",
+    ]
+    for part in parts:
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / part).write_text("half")
     (tmp_path / "model.pth").write_text("complete")
     with lock_folder(tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model.pth"]
+        files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+        assert files == [".lock", "model.pth"]
 
 
 def start(folder, error, *, begun=False):
