@@ -8,6 +8,7 @@ Tibshirani, An Introduction to the Bootstrap, 1993).
 import argparse
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ def compare(first: Path, second: Path, *, draws: int = 1000, seed: int = 0) -> l
         _, other_names, other = read(notes[1])
     except (KeyError, OSError) as error:
         raise ValueError(f"{first}, {second}: {SAMPLES} names no file to read: {error}") from error
+    if names != other_names and _below_their_folder(names) == _below_their_folder(other_names):
+        other_names = names  # the same data, by another path
     if names != other_names or not names:
         different = len({*names} ^ {*other_names})
         raise ValueError(
@@ -127,6 +130,13 @@ def _draw(count: int, draws: int, seed: int) -> Iterator[_Weights]:
     part = max(1, _CELLS // count)
     for begin in range(0, draws, part):
         yield generator.multinomial(count, shares, size=min(part, draws - begin))
+
+
+def _below_their_folder(names: Sequence[str]) -> list[str]:
+    """Write paths from the folder that all of them share."""
+    folders = [os.path.dirname(name) for name in names]  # noqa: PTH120 (a name may be of no file)
+    shared = os.path.commonpath(folders) if len({*map(os.path.isabs, folders)}) == 1 else ""
+    return [os.path.relpath(name, shared or ".") for name in names]
 
 
 def _read_predictions(notes: Mapping[str, Any]) -> tuple[str, list[str], _Score]:

@@ -39,6 +39,16 @@ def test_equal_predictions_do_not_differ(tmp_path: Path) -> None:
     assert (entry.low, entry.high, entry.is_clear) == (0.0, 0.0, False)
 
 
+def test_data_may_be_named_by_another_path(tmp_path: Path) -> None:
+    for name, root in (("first", "data/val"), ("second", "/mnt/data/val")):
+        rows = [
+            (f"{root}/{label}/{k}.png", label, "cat", 0.5) for k, label in enumerate(["cat", "dog"])
+        ]
+        write_predictions(tmp_path / name, rows)
+    (difference,) = compare(tmp_path / "first", tmp_path / "second")
+    assert (difference.first, difference.second) == (50, 50)
+
+
 def test_mean_iou_sums_pixels_before_it_divides(tmp_path: Path) -> None:
     union = np.array([[10, 0], [30, 20]])
     names = ["a.png", "b.png"]
