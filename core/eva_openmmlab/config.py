@@ -205,8 +205,13 @@ def _continue_batch(cfg: Config, request: RunRequest, saved: Mapping[str, int]) 
 
 def _set_epochs(cfg: Config, request: RunRequest, images: int | None) -> str:
     """Set the iterations of the epochs asked for, of so many images or the config's."""
-    if "max_iters" not in cfg.train_cfg:
-        raise ValueError(f"--epochs {request.epochs}: {cfg.filename} has no train_cfg.max_iters")
+    if "max_iters" not in cfg.train_cfg:  # frameworks' own configs may count epochs
+        if "max_epochs" not in cfg.train_cfg:
+            reason = f"{cfg.filename} has no train_cfg.max_iters and no max_epochs"
+            raise ValueError(f"--epochs {request.epochs}: {reason}")
+        _stretch_schedule(cfg, request.epochs / cfg.train_cfg.max_epochs, epochs=True)
+        cfg.train_cfg.max_epochs = request.epochs
+        return ""
     init_default_scope(cfg.get("default_scope", "mmengine"))
     samples = len(DATASETS.build(cfg.train_dataloader.dataset))
     images = images or cfg.train_dataloader.batch_size * get_world_size()
@@ -232,11 +237,13 @@ def _saved_place(cfg: Config) -> Mapping[str, int]:
     return {}
 
 
-def _stretch_schedule(cfg: Config, factor: float) -> None:
+def _stretch_schedule(cfg: Config, factor: float, *, epochs: bool = False) -> None:
+    """Stretch what schedules count in iterations, and in `epochs`."""
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        for key in _COUNTED & scheduler.keys() if not scheduler.get("by_epoch", True) else ():
-            scheduler[key] = scaled(scheduler[key], factor)
+        if epochs or not scheduler.get("by_epoch", True):
+            for key in _COUNTED & scheduler.keys():
+                scheduler[key] = scaled(scheduler[key], factor)
 
 
 def set_batch(cfg: Config, request: RunRequest) -> None:
@@ -249,7 +256,10 @@ def set_batch(cfg: Config, request: RunRequest) -> None:
     count = request.accumulation_steps(cfg.train_dataloader.batch_size * before)
     cfg.train_dataloader.batch_size = request.batch
     cfg.optim_wrapper.accumulative_counts = count
-    for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
+    saving = cfg.get("default_hooks", {}).get("checkpoint", {})
+    counting = [] if "max_epochs" in cfg.train_cfg else [cfg.train_cfg]
+    counting += [] if saving.get("by_epoch", True) else [saving]
+    for node in counting:
         for key in {"max_iters", "val_interval", "val_begin", "interval"} & node.keys():
             node[key] = scaled(node[key], count / before)
     _stretch_schedule(cfg, count / before)

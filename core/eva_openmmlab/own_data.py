@@ -25,6 +25,7 @@ _COLOURS = (
     ),
     *("RandAugment", "AutoAugment", "AutoContrast", "Equalize", "Invert", "Posterize", "Solarize"),
 )
+_RETAINED = ("pipeline", "test_mode", "indices")  # of a dataset that another one replaces
 LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -51,7 +52,7 @@ def replace_dataset(loader: Any, **settings: Any) -> None:
         dataset = dataset.dataset
     if "datasets" in dataset:
         loader.dataset = dataset = dataset.datasets[0]
-    retained = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
+    retained = {key: dataset[key] for key in _RETAINED if key in dataset}
     dataset.clear()
     dataset.update(retained | settings)
 

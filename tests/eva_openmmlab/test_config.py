@@ -193,6 +193,20 @@ def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
     assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)
 
 
+def test_a_config_of_the_framework_counts_epochs(tmp_path):
+    """12 of them, of 2 images a step."""
+    file = tmp_path / "retina.py"
+    file.write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n")
+    cfg = load_config(file)
+    set_length(cfg, RunRequest(epochs=24, batch=1))
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (24, 1)
+    warm_up, steps = cfg.param_scheduler
+    assert (steps.milestones, steps.end) == ([16, 22], 24)
+    assert warm_up.end == 500 * 2 * 2  # as iterations of half the images, of twice the run
+    assert cfg.default_hooks.checkpoint.interval == 1
+    assert cfg.optim_wrapper.accumulative_counts == 2
+
+
 @pytest.mark.parametrize(("processes", "images"), [(2, 2), (1, 8)])
 def test_a_run_that_continues_with_other_processes_or_batches_keeps_its_length(
     monkeypatch, tmp_path, processes, images

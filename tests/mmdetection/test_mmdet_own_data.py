@@ -16,6 +16,7 @@ from mmengine.logging import MessageHub
 from eva_mmdetection.data import own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
+from eva_openmmlab import config
 from eva_openmmlab.checkpoint_hook import EVACheckpointHook
 
 NAMES = ["a cat", "b {{dog}}", "c"]
@@ -92,6 +93,21 @@ def test_boxes_alone_leave_the_mask_head_out(load_config, own):
     assert not kinds_of(cfg, "LoadAnnotations").with_mask
     assert not kinds_of(cfg, "RandomCrop").recompute_bbox
     assert not kinds_of(cfg, "FilterAnnotations").by_mask
+
+
+def test_a_one_stage_detector_that_reads_masks_learns_them_from_own_data(own, tmp_path):
+    """SOLOv2 of mmdetection; what else a user has stated of the dataset stays, too."""
+    file = tmp_path / "solo.py"
+    file.write_text(
+        "_base_ = 'mmdet::solov2/solov2_r50_fpn_1x_coco.py'\n"
+        "train_dataloader = dict(dataset=dict(indices=3))\n"
+    )
+    load = lambda _: config.load_config(file)  # noqa: E731
+    cfg = configured("solo", load, own)
+    assert kinds_of(cfg, "LoadAnnotations").with_mask
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 3
+    with pytest.raises(ValueError, match="SOLOv2 learns masks alone"):
+        configured("solo", load, own, "--boxes-only")
 
 
 def test_validation_without_a_mask_is_told_on_the_terminal(load_config, own, tmp_path, caplog):

@@ -85,17 +85,20 @@ def _choose_targets(config: "Config", data: DetectionData) -> DetectorTargets:
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") in (DATASET, PANOPTIC):
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
-    by_queries = "panoptic_head" in config.model
-    targets = data.for_detector(stated, masks=_has_masks(config), segments=by_queries)
-    if by_queries and not targets.masks:
-        reason = targets.reason_against_masks
-        raise ValueError(f"{config.model.panoptic_head.type} learns masks alone: {reason}")
+    model, segments = config.model, "panoptic_head" in config.model
+    targets = data.for_detector(stated, masks=_has_masks(config), segments=segments)
+    if "roi_head" not in model and _has_masks(config) and not targets.masks:
+        head = model.panoptic_head.type if segments else model.type
+        raise ValueError(f"{head} learns masks alone: {targets.reason_against_masks}")
     return targets
 
 
 def _has_masks(config: "Config") -> bool:
-    model = config.model
-    return "panoptic_head" in model or (model.get("roi_head") or {}).get("mask_head") is not None
+    """Return whether the model learns masks: without `roi_head`, if its recipe reads any."""
+    if "roi_head" in config.model:
+        return config.model.roi_head.get("mask_head") is not None
+    reads = any(step.get("with_mask") for step in dicts(config.train_dataloader))
+    return reads or "panoptic_head" in config.model
 
 
 def _most_objects(config: "Config") -> int:
