@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from eva_backbone.checkpoints.run_folders import best_of_engine, evaluation_of_best
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import (
@@ -130,7 +131,7 @@ class TrainingRun:
         )
         check_that_settings_are_used(self.groups, self._optimizer)
         self._log: RunLog | None = None
-        self._worked = False
+        self._worked, self._evaluated = False, set[int]()  # steps (from 0) of this start
         self._signal = StopSignal()
         with contextlib.ExitStack() as stack:
             self._prepare()
@@ -157,6 +158,8 @@ class TrainingRun:
                 )
                 stack.callback(self._log.close)
             self._train()
+            if self._worked:
+                self._evaluate_earlier_best()
         if self._log:
             presenter.close(worked=self._worked)
 
@@ -374,22 +377,38 @@ class TrainingRun:
             return True
         finally:
             model.train()
+        self._evaluated.add(step)
         if self._log:  # after the best weights
             self._log.evaluation(step, results)
             self._logs.note_evaluation(step + 1, self._logs.sizes())
         self._worked = True
         return any(distributed.gather(self._signal.requested)) and step + 1 < self._total
 
-    @torch.no_grad()
     def _results(self, name: str, step: int) -> dict[str, float]:
         """Evaluate the engine's weights, and keep them if they are the best of a file's name."""
-        assert self.evaluate is not None
-        # training's numbers do not depend on it, and its own not on where the run was resumed
-        seed_everything(self._run.seed, step, distributed.rank(), purpose="evaluation")
-        results = dict(self.evaluate(self._engine.engine, self._signal))
+        results = self._score(step)
         if self._best:
             self._best.consider(self._engine, name, step=step, results=results)
         return results
+
+    @torch.no_grad()
+    def _score(self, step: int) -> dict[str, float]:
+        assert self.evaluate is not None
+        # training's numbers do not depend on it, and its own not on where the run was resumed
+        seed_everything(self._run.seed, step, distributed.rank(), purpose="evaluation")
+        return dict(self.evaluate(self._engine.engine, self._signal))
+
+    def _evaluate_earlier_best(self) -> None:
+        """Evaluate the best weights for the page, if an earlier start has found them."""
+        folder = self._run.output
+        file = distributed.gather(best_of_engine(folder))[0] if self._best else None
+        step = int(evaluation_of_best(folder, file)["step"]) if file else -1
+        if file is None or step in self._evaluated:
+            return
+        run_checkpoint.load_weights(file, self._engine)
+        self._engine.engine.eval()
+        with self._paused(), contextlib.suppress(EvaluationInterruptedError):
+            self._score(step)
 
 
 def _fit_config(run: RunConfig, size: int, processes: int) -> RunConfig:

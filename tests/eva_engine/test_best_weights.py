@@ -104,19 +104,29 @@ def test_a_kill_while_the_next_best_are_written_loses_no_best(run, killed, owner
     """Before the file takes its name, or between it and the record; later steps are worse."""
     with killed(owner, name, call=3):
         run(loss=(3.0, 2.0), score=(1.0, 2.0))
-    folder = run(loss=(9.0, 9.0), score=(0.5, 0.5))
+    folder = run(loss=(9.0, 9.0, 3.0), score=(0.5, 0.5, 1.0))
     record = json.loads((folder / "best/best.json").read_text())
     assert record["model.safetensors"]["step"] == step
     assert len(load_file(folder / "best/model.safetensors"))
 
 
 def test_a_continued_run_remembers_the_best(run, start, tmp_path):
+    """And evaluates them at its end, for the page."""
     folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0))
     stamp = (folder / "best/best.json").stat().st_mtime_ns
-    changes = {"evaluate": Results(score=twice((1.5, 1.9))), "results": ("score",)}
+    seen, values = [], [*twice((1.5, 1.9)), 2.0]
+
+    def evaluate(engine, stop):
+        seen.append({key: value.clone() for key, value in engine.module.state_dict().items()})
+        return {"score": values[len(seen) - 1]}
+
+    changes = {"evaluate": evaluate, "results": ("score",)}
     start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
     assert (folder / "best/best.json").stat().st_mtime_ns == stamp
     assert_kept(folder, 15)
+    assert len(seen) == len(values)
+    best = load_file(weights_of_run(folder))
+    assert all(torch.equal(seen[-1][name], value) for name, value in best.items())
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -226,7 +226,7 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     )
     parts = [read_torch_file(file, mapped=True) for file in sorted(folder.glob("optimizer_*.pt"))]
     try:
-        engine.load_weights(_read_weights(folder / engine.name_of(WEIGHTS), engine))
+        load_weights(folder / engine.name_of(WEIGHTS), engine)
         engine.load_optimizer_state(*parts)
         if average is not None:
             average.load(_read_weights(averages, engine))
@@ -235,6 +235,11 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
             f"{folder} has the state of another model, or is damaged: choose another output, or "
             f"take another checkpoint ({type(error).__name__}: {error})"
         ) from error
+
+
+def load_weights(file: Path, engine: TrainingEngine) -> None:
+    """Set the engine's weights from those that a run has kept; the same call on all processes."""
+    engine.load_weights(_read_weights(file, engine))
 
 
 def _read_weights(file: Path, engine: TrainingEngine) -> dict[str, Tensor]:

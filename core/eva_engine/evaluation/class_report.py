@@ -170,7 +170,7 @@ def _example(outcome: Outcome, names: Sequence[str], samples: ShownSamples) -> E
 
 
 class BestSections:
-    """Sections of a report on the best evaluation by a metric since the last start.
+    """Sections of a report on the best evaluation of a start by a metric.
 
     A run is evaluated several times, at last with the moving average, which may be the worst.
     """
