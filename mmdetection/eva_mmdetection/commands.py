@@ -44,18 +44,22 @@ examples:
 
 _FORMS = {form: EXPORT_SUFFIXES[form] for form in ("onnx", "openvino")}
 _slice_images = lazy_import("eva_mmdetection.model.slices:slice_images")  # after the stand-in
+_require_order_of_files = lazy_import("eva_mmdetection.data.coco_file:require_order_of_files")
 
 
 def _training_parser() -> argparse.ArgumentParser:
     return command_line.train_parser("mmdetection", title="a detector", examples=_EXAMPLES)
 
 
-def _slice(cfg: "Config", args: argparse.Namespace) -> None:
+def _change_data(cfg: "Config", args: argparse.Namespace) -> None:
+    _require_order_of_files(cfg)
     if args.slice is not None:
         _slice_images(cfg, args.slice, args.overlap)
 
 
-train = command_line.make_command("train.py", _training_parser, own_data=own_data, change=_slice)
+train = command_line.make_command(
+    "train.py", _training_parser, own_data=own_data, change=_change_data
+)
 
 
 def _evaluation_parser() -> argparse.ArgumentParser:
@@ -64,7 +68,7 @@ def _evaluation_parser() -> argparse.ArgumentParser:
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
-    _slice(cfg, args)
+    _change_data(cfg, args)
     if args.out is not None:
         command_line.require_empty(args.out)
         args.out.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from eva_mmdetection.data import own_data
+from eva_mmdetection.data import coco_file, own_data
 from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
 from eva_openmmlab import config
@@ -108,6 +109,21 @@ def test_a_one_stage_detector_that_reads_masks_learns_them_from_own_data(own, tm
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 3
     with pytest.raises(ValueError, match="SOLOv2 learns masks alone"):
         configured("solo", load, own, "--boxes-only")
+
+
+@pytest.mark.parametrize("names", [NAMES[::-1], ["a cat", "no such class"]])
+def test_names_that_mmdetection_would_mistake_are_refused(own, names):
+    """It numbers classes by the file; what reads the config alone would call them otherwise."""
+    part = {"type": "CocoDataset", "ann_file": str(own / "val.json")}
+
+    def check(classes):
+        loader = {"dataset": {"type": "RepeatDataset", "dataset": part | {"metainfo": classes}}}
+        coco_file.require_order_of_files(Config({"val_dataloader": loader}))
+
+    check({"classes": NAMES})
+    check({"classes": NAMES[1:]})
+    with pytest.raises(ValueError, match=r"order of .*val\.json"):
+        check({"classes": names})
 
 
 def test_validation_without_a_mask_is_told_on_the_terminal(load_config, own, tmp_path, caplog):

@@ -3,19 +3,50 @@
 import math
 import os
 from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar
 
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
+from eva_data.classes import list_names
 from eva_data.detection.coco import read_coco
 from eva_data.detection.datasets import CocoDataset
 from eva_data.detection.tiles import Slicing, tile_dataset
+from eva_data.files import load_object
 from eva_mmdetection.evaluation.metrics import or_nan
+from eva_openmmlab.config import LOADERS, parts_of
 
 _SCORES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+
+
+def require_order_of_files(config: Any) -> None:
+    """Refuse classes in another order than a file's, which numbers those of `CocoDataset`.
+
+    mmdetection would train and score them, and call each by the name of another.
+
+    Raises:
+        ValueError: If the classes that a config or its dataset states are not in the file's order.
+    """
+    for part in chain.from_iterable(parts_of(config[n].dataset) for n in LOADERS if config.get(n)):
+        kind = DATASETS.get(str(part.type))
+        is_users = kind is not None and not kind.__module__.startswith("mmdet.")
+        names = (part.get("metainfo") or (kind.METAINFO if is_users else {})).get("classes")
+        file = Path(part.get("data_root") or "", part.get("ann_file") or "")
+        by_file = getattr(kind, "load_data_list", None) is MMDetCocoDataset.load_data_list
+        if not by_file or not isinstance(names, list | tuple) or not file.is_file():
+            continue
+        listed = [entry["name"] for entry in load_object(file)["categories"]]
+        listed = [name for name in listed if name in names]
+        if listed != [*names]:
+            raise ValueError(
+                f"mmdetection numbers classes in the order of {file}, which is "
+                f"{list_names(listed)}: state metainfo.classes so, and not as {list_names(names)}"
+            )
 
 
 @DATASETS.register_module()
