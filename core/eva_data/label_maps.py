@@ -338,7 +338,7 @@ def find_classes(folders: Collection[tuple[Path, Path]]) -> tuple[Path, ClassFil
         raise ValueError(
             f"the label maps have the values {_listed(labels)}: which of them are classes, and "
             f"which to ignore, must be said in {file}; {EXAMPLE}, "
-            f"and `label = {max(labels, default=0)}`"
+            f"and `label = {min(labels, default=0)}`"
         )
     names = [f"class {label}" for label in labels]
     colors = [distinct_color(index) for index in range(len(labels))]

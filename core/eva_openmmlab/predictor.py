@@ -16,7 +16,7 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.files import expand_home
-from eva_openmmlab.config import load_config
+from eva_openmmlab.config import load_config, parts_of
 from eva_openmmlab.images import bands_of
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
@@ -114,7 +114,7 @@ def load_model(
     if change is not None:
         change(cfg)
     init_default_scope(cfg.default_scope)
-    dataset = cfg.test_dataloader.dataset
+    dataset = parts_of(cfg.test_dataloader.dataset)[0]
     metainfo = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []}).metainfo
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)

@@ -117,7 +117,8 @@ class TerminalHook(Hook):
                 images = getattr(batches, "step_batch", 0)  # of `EVATrainLoop`
                 task += f" of {images or batches.batch_size * get_world_size()} images"
         loaders = [f"{part}_dataloader" for part in parts]
-        first = str(runner.cfg.get("load_from") or "")
+        of_backbone = (runner.cfg.model.get("backbone") or {}).get("pretrained")
+        first = str(runner.cfg.get("load_from") or of_backbone or "")
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
             weights=display_path(resumed) if resumed else describe_weights(first),

@@ -142,6 +142,18 @@ def test_folders_named_by_their_own_paths_need_no_data_root(train, scenes, tmp_p
     assert end.names("train: 16 images", scenes / "images/training")
 
 
+def test_the_demo_takes_a_config_of_several_datasets(output, scenes, call_eva, tmp_path):
+    config, weights = tmp_path / "several.py", next(output.glob("iter_*.pth"))
+    config.write_text(
+        f"_base_ = [{str(output / 'small.py')!r}]\n"
+        "test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', "
+        "datasets=[{{_base_.test_dataloader.dataset}}]))\n"
+    )
+    words = (config, weights, scenes / "images/validation", "--output", tmp_path / "demo")
+    call_eva("eva", "segmentation", "demo", *words)
+    assert list((tmp_path / "demo/overlays").iterdir())
+
+
 def wrong_label(folder):
     for file in (folder / "maps").iterdir():
         values = np.array(Image.open(file))

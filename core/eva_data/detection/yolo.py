@@ -71,7 +71,7 @@ def open_yolo(file: Path) -> ForeignDataset:
     root = _root(file, settings, folders_of_parts["train"] + folders_of_parts["val"])
     notes = describe_alike(classes, file)
     stated, above = expand_home(str(settings.get("path") or "")), file.parent.absolute()
-    if root == above != Path(os.path.normpath(above / stated)):
+    if root == above and os.path.normpath(above) != os.path.normpath(above / stated):
         notes.append(f"{file}: path: {stated} has neither train nor val: both are read in {root}")
     if folders_of_parts["val"] or not all(_find(name, root) for name in folders_of_parts["test"]):
         del folders_of_parts["test"]  # it stands in for val; a copy of a dataset may lack it

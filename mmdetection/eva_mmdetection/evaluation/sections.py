@@ -44,8 +44,9 @@ def make_report(run: RunReport) -> Report:
         data.append(("evaluation data", data_fact(truth)))
         predictions = next(file for file in files if file.is_file())
         best = predictions.with_name(BEST_PREDICTIONS)
-        if run.dataset is not None and isinstance(metric._coco_api, COCO):  # not LVIS's rules
-            annotations = Path(run.dataset.ann_file).absolute()
+        file = getattr(run.dataset, "ann_file", None)  # several datasets in one have none
+        if file and isinstance(metric._coco_api, COCO):  # not LVIS's rules
+            annotations = Path(file).absolute()
             name = os.path.relpath(predictions, run.folder)
             note_samples(run.folder, "detection", truth=annotations, predictions=name)
         sections = detection_sections(

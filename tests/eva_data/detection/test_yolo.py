@@ -1,6 +1,7 @@
 """Sets of YOLO: boxes, outlines, every form of data.yaml, and what is damaged."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -103,6 +104,12 @@ def test_places_of_pictures(settings_of_places, yolo, read):
     found = read(root / "data.yaml")
     assert names_of(found) == ["0.jpg"]
     assert len(found.objects) == 1
+
+
+def test_a_file_without_a_path_gets_no_note_about_one(yolo, monkeypatch):
+    root = yolo(BOX, yaml="names: [a, b]\ntrain: images/train\n")
+    monkeypatch.chdir(root)
+    assert not open_source(Path("..", root.name, "data.yaml")).notes
 
 
 @settings(max_examples=60, deadline=None)
