@@ -1,5 +1,6 @@
 """Detection in mmdetection: report, scores, predictions, weights of detectron2, its own tools."""
 
+import csv
 import json
 import re
 
@@ -50,6 +51,16 @@ def test_the_demo_finds_objects(output, scenes, run, tmp_path):
     assert len(found.imgs) == 4
     assert found.anns
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
+
+
+def test_tables_of_a_part_of_the_data_count_its_images_alone(output, scenes, call_eva, tmp_path):
+    words = (output, "--work-dir", tmp_path, "--data-root", scenes)
+    call_eva("eva", "mmdetection", "evaluate", *words, "test_dataloader.dataset.indices=2")
+    truth = COCO(scenes / "annotations/instances_val.json")
+    expected = len(truth.getAnnIds(imgIds=sorted(truth.imgs)[:2]))
+    with next(tmp_path.rglob("per_class.csv")).open() as stream:
+        assert sum(int(row["objects"]) for row in csv.DictReader(stream)) == expected
+    assert list(tmp_path.rglob("report.html"))
 
 
 CLIENT = """

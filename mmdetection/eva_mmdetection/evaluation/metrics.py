@@ -1,6 +1,7 @@
 """Scores that mmdetection's metrics do not give: of LVIS, and of each class."""
 
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,15 +74,17 @@ class EVALVISMetric(CocoMetric):
         return scores
 
 
-def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
+def scores_of_classes(metric: CocoMetric, labels: Mapping[str, Any]) -> dict[str, dict[int, float]]:
     """Score each class, which mmdetection's metric does for the last kind of objects alone.
+
+    `labels` are those of the scored images in COCO's format.
 
     Returns:
         Kind ("bbox", "segm") -> id of a class -> AP, 0 to 1; NaN without objects.
     """
     if isinstance(metric, EVALVISMetric):
         return metric.class_scores
-    truth, scores = COCO(metric._coco_api.dataset), {}
+    truth, scores = COCO(dict(labels)), {}
     for kind in (kind for kind in metric.metrics if kind in ("bbox", "segm")):
         detections = truth.load_res(f"{metric.outfile_prefix}.{kind}.json")
         _, scores[kind] = score(truth, detections, kind, limit=100)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ def make_report(run: RunReport) -> Report:
     for task in getattr(metric, "metrics", ()):  # without a detection the metric gives none
         scores.setdefault(task, dict.fromkeys(("AP", "AP50", "AP75")))
     if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
-        truth = _truth(metric)
+        images = _files(run.dataset)
+        truth = _truth(metric, images)
         files = [Path(f"{metric.outfile_prefix}.{kind}.json") for kind in ("segm", "bbox")]
         names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-        for task, classes in scores_of_classes(metric).items():
+        for task, classes in scores_of_classes(metric, truth).items():
             each = {f"AP-{names[k]}": 100 * value for k, value in classes.items() if k in names}
             scores.get(task, {}).update(each)
         data.append(("evaluation data", data_fact(truth)))
@@ -52,7 +54,7 @@ def make_report(run: RunReport) -> Report:
         sections = detection_sections(
             truth=truth,
             predictions=predictions,
-            images=_files(run.dataset),
+            images=images,
             scores=scores,
             folder=run.folder,
             best=best if run.best() and best.is_file() else None,
@@ -89,14 +91,17 @@ def _make_panoptic_report(run: RunReport, metric: PanopticMetric) -> Report:
     )
 
 
-def _truth(metric: CocoMetric) -> dict[str, Any]:
-    """Return the labels that were scored: of the model's classes alone."""
+def _truth(metric: CocoMetric, images: Mapping[Any, Path]) -> dict[str, Any]:
+    """Return the labels that were scored: of the model's classes and the dataset's images alone."""
     labels, ids = metric._coco_api.dataset, {*metric.cat_ids}
     return {
         **labels,
+        "images": [image for image in labels["images"] if image["id"] in images],
         "categories": [category for category in labels["categories"] if category["id"] in ids],
         "annotations": [
-            annotation for annotation in labels["annotations"] if annotation["category_id"] in ids
+            annotation
+            for annotation in labels["annotations"]
+            if annotation["category_id"] in ids and annotation["image_id"] in images
         ],
     }
 
