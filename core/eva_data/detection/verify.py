@@ -54,14 +54,17 @@ class CheckedPart:
             self.dataset, notes = take_names(self.dataset, train.categories)
             for line in notes:
                 self.note("categories.name", line)
-        empty = self.dataset.empty_classes
+        empty, known = self.dataset.empty_classes, {*self.dataset.categories.values()}
+        unseen = [name for name in train.categories.values() if name not in known] if train else []
         if empty and (train is None or not self.dataset.instances):
             kind, line = "categories.empty", describe_empty(self.dataset, empty)
             self._kinds.setdefault(kind, Kind("class without an object", "-"))
             self.findings.add_many(kind, len(empty), empty, line)
-        elif empty:
+        else:
+            unseen = [*empty, *unseen]
+        if unseen:
             self._kinds.setdefault("unseen", Kind("class without an object here", "-", note=True))
-            self.findings.add_many("unseen", len(empty), empty)
+            self.findings.add_many("unseen", len(unseen), unseen)
 
     def check_fits(self, train: CocoDataset) -> None:
         """Find what training would refuse beside its own part."""

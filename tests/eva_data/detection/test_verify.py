@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import re
 from contextlib import nullcontext, suppress
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_a_class_of_objects_without_masks_is_no_empty_one(check_coco, coco_set):
         del annotation["segmentation"]
     found = {"annotations.segmentation": 1}
     assert check_coco(coco_set, allows_empty=False) == (1, found)
+
+
+def test_a_class_that_validation_does_not_list_is_told(picture_folder, tmp_path, capsys, coco_set):
+    del coco_set["categories"][0]["frequency"]  # of LVIS
+    val = copy.deepcopy(coco_set)
+    del val["categories"][0], val["annotations"][0]
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    for part, data in (("train", coco_set), ("val", val)):
+        (root / part).symlink_to(picture_folder)
+        (root / f"annotations/instances_{part}.json").write_text(json.dumps(data))
+    assert run_check([str(root), "--workers", "1"]) == 0
+    assert re.search("class without an object here +1 .* a$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_boxes_that_are_corners_are_told(check_coco, capsys, coco_set):
