@@ -264,7 +264,12 @@ def require_export(
     quantizes = calibrated and precision == "int8" and options.form in _HELD
     if quantizes and options.calibrate is None:
         options.calibrate = training()
-    if calibrated and quantizes != bool(options.calibrate):
+        if options.calibrate is None:
+            raise ValueError(
+                "--precision int8 calibrates, and the training images of these weights are not "
+                "here: add --calibrate FOLDER"
+            )
+    if calibrated and options.calibrate is not None and not quantizes:
         raise ValueError(
             f"--calibrate {options.calibrate}: a folder of training images goes with --precision "
             f"int8 of onnx and openvino, not with {precision} of {options.form}"

@@ -112,7 +112,10 @@ def test_classifiers_of_images_and_videos(finished, engine_data, run, documented
         ("classification --weights eva_debug --format onnx --output x.pt2", "end in .onnx"),
         ("classification --weights eva_debug --image-size 100 --output x.onnx", "100"),
         ("segmentation --weights out/run_good --output x.onnx", "out/run_good"),
-        ("classification --weights eva_debug --precision int8 --output x.onnx", "--calibrate None"),
+        (
+            "classification --weights eva_debug --precision int8 --output x.onnx",
+            "add --calibrate FOLDER",
+        ),
         (
             "classification --weights eva_debug --precision int8 --calibrate out --output x.onnx",
             "--calibrate out holds no image",
