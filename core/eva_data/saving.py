@@ -157,9 +157,8 @@ def make_folder(folder: Path) -> None:
         try:  # no look before: another process may make it meanwhile
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            raise UnwritableError(
-                f"{folder} is a file and not a folder: choose another output"
-            ) from error
+            kind = "a link that leads nowhere" if folder.is_symlink() else "a file and not a folder"
+            raise UnwritableError(f"{folder} is {kind}: choose another output") from error
         probe = folder / f".probe{_UNFINISHED}-{os.getpid()}"
         try:
             probe.write_bytes(b"x")
